@@ -1,0 +1,32 @@
+# make demo   the whole journey on sounds it makes itself
+# make test   lint, types and the whole test suite
+# Both build .venv from the lock file first, once.
+
+PYTHON ?= python3
+UV := .venv/bin/uv
+export UV_LINK_MODE ?= hardlink
+
+.PHONY: demo test lock
+
+demo: .venv/.installed
+	.venv/bin/offkey demo
+
+test: .venv/.installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy features models search studies benchmarks tests
+	.venv/bin/pytest -n auto
+
+# Debian keeps venv in a package of its own.
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c "import ensurepip" 2>/dev/null || { apt-get update -q && apt-get install -y -q python3-venv; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/pip install -q "$$(grep '^uv==' requirements.lock)"
+	$(UV) pip sync -q --python .venv/bin/python requirements.lock
+	$(UV) pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
+	touch $@
+
+# Pins the newest versions that pyproject.toml allows.
+lock: .venv/.installed
+	$(UV) pip compile -q --extra dev --python-version 3.11 --custom-compile-command "make lock" \
+		--upgrade pyproject.toml -o requirements.lock

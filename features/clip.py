@@ -1,0 +1,75 @@
+"""One recording, and what its name says of it.
+
+The two name patterns read all file names of the DCASE Task 2 ground-truth lists, 2020 to 2025.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "test"]
+Source = Literal["development", "additional", "evaluation"]
+Domain = Literal["source", "target"]
+
+NORMAL = 0
+ANOMALY = 1
+
+#: The machine ID of clips whose names carry none.
+WITHOUT_ID = "00"
+
+_ID_NAME = re.compile(r"^(?:(?P<label>normal|anomaly)_)?id_(?P<id>\d\d)_\d{8}$")
+_SECTION_NAME = re.compile(
+    r"^section_(?P<id>\d\d)_(?:(?P<domain>source|target|machine)_)?(?:(?:train|test)_)?"
+    r"(?:(?P<label>normal|anomaly)_)?\d{4}(?:_(?P<attributes>.*))?$"
+)
+_PLAIN_NAME = re.compile(r"^(?:(?P<label>normal|anomaly)(?=_|$))?.*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One recording of one machine."""
+
+    path: Path
+    name: str  # path below the corpus root, with forward slashes: the same on every host
+    machine: str
+    machine_id: str
+    split: Split
+    label: int | None  # 0 normal, 1 anomaly, None unknown
+    source: Source
+    domain: Domain | None
+    attributes: str  # the name's tail, as it stands
+    sample_rate: int  # Hz
+    samples: int
+    digest: str  # of the file's bytes
+
+    @property
+    def id_name(self) -> str:
+        """The machine ID's name within a corpus: machine/ID."""
+        return f"{self.machine}/{self.machine_id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameParts:
+    """What a file's stem says."""
+
+    machine_id: str
+    label: int | None
+    domain: Domain | None
+    attributes: str
+
+
+def parse_stem(stem: str) -> NameParts:
+    """The parts of a file's name without its suffix. A name of no known pattern has ID 00 and perhaps a label."""
+    match = _ID_NAME.match(stem) or _SECTION_NAME.match(stem) or _PLAIN_NAME.match(stem)
+    parts = match.groupdict() if match else {}
+    label = parts.get("label")
+    domain = parts.get("domain")
+    return NameParts(
+        machine_id=parts.get("id") or WITHOUT_ID,
+        label=None if label is None else (ANOMALY if label == "anomaly" else NORMAL),
+        domain="source" if domain == "source" else "target" if domain == "target" else None,
+        attributes=parts.get("attributes") or "",
+    )

@@ -1,0 +1,17 @@
+"""Errors that the person at the keyboard can mend.
+
+Each message states the rule that was broken, what was got, where, and what to do. The command line prints
+them without a traceback; every other exception is a bug and shows one.
+"""
+
+
+class OffkeyError(Exception):
+    """Something the user can mend: the base of all of Offkey's own errors."""
+
+
+class CorpusError(OffkeyError):
+    """The recordings are not there, cannot be read, or do not fit what is asked of them."""
+
+
+class StoreError(OffkeyError):
+    """The frame store cannot be written or read: a full disk, a folder without permission."""
