@@ -1,0 +1,33 @@
+"""What every family of models gives.
+
+inputs : (batch, context · bins) float32, dB, as they lie in the store; normalising them is the model's business.
+scores : (batch,) float32, higher is more anomalous.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from features.settings import Settings
+from features.windows import Batch
+
+
+class AnomalyModel(nn.Module, ABC):
+    """A model of how a machine sounds when it is well."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """What training minimises, a scalar."""
+
+    @abstractmethod
+    def score(self, batch: Batch) -> Tensor:
+        """How unlike a healthy machine each window sounds, (batch,)."""
+
+
+class FamilySettings(Settings):
+    """The `model:` block of a study file, for one family."""
+
+    family: str
+    context: int  # frames in one input vector

@@ -1,0 +1,34 @@
+"""The families that a study file can name. Adding one is its module and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from difflib import get_close_matches
+from types import ModuleType
+
+from features.errors import OffkeyError
+from models.anomaly_model import AnomalyModel, FamilySettings
+
+#: Family name → module with `Settings` and `Model`. Imported when named: torch takes seconds to load.
+FAMILIES = {
+    "vae": "models.vae",
+}
+
+
+def settings_of(name: str) -> type[FamilySettings]:
+    """The settings class of a family. Raises OffkeyError for a name that does not exist."""
+    settings: type[FamilySettings] = _module(name).Settings
+    return settings
+
+
+def build(settings: FamilySettings, *, bins: int) -> AnomalyModel:
+    """A fresh model for frames of so many bins, its weights drawn from torch's random state."""
+    model: AnomalyModel = _module(settings.family).Model(settings, bins=bins)
+    return model
+
+
+def _module(name: str) -> ModuleType:
+    if name not in FAMILIES:
+        near = get_close_matches(name, FAMILIES, n=1, cutoff=0)
+        raise OffkeyError(f"there is no model family {name!r}; did you mean {near[0]!r}? ({', '.join(FAMILIES)})")
+    return importlib.import_module(FAMILIES[name])

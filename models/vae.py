@@ -1,0 +1,71 @@
+"""The variational autoencoder of the DCASE 2020 student entry, after Kingma and Welling, "Auto-Encoding
+Variational Bayes" (2014).
+
+    inputs (batch, D)  D = context · bins, dB scaled to [0, 1]
+      → h_dim → h_dim → µ (batch, z_dim), log σ² (batch, z_dim)
+      z = µ + σ·ε in training, z = µ in scoring
+      → h_dim → h_dim → reconstruction (batch, D) in (0, 1)
+
+With 5 frames of 128 mels, h_dim 400 and z_dim 20 that is 640-400-400-20-400-400-640: 858,280 parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from features.windows import Batch
+from models.anomaly_model import AnomalyModel, FamilySettings
+
+# The range of log-mel levels, dB, that is mapped to [0, 1]; what lies outside is clipped.
+_LOWEST, _RANGE = -90.0, 114.0
+
+
+class Settings(FamilySettings):
+    """A dense variational autoencoder on context windows; the score is the reconstruction error."""
+
+    family: Literal["vae"] = "vae"
+    context: int = Field(5, ge=1, le=512, description="frames in one input vector")
+    h_dim: int = Field(400, ge=1, description="units in each hidden layer")
+    z_dim: int = Field(20, ge=1, description="latent dimensions")
+    kld_weight: float = Field(0.01, ge=0, description="weight of the Kullback-Leibler divergence in the loss")
+
+
+class Model(AnomalyModel):
+    """Reconstructs windows of healthy sound; what it reconstructs badly is anomalous."""
+
+    def __init__(self, settings: Settings, *, bins: int) -> None:
+        super().__init__()
+        inputs, hidden, latent = settings.context * bins, settings.h_dim, settings.z_dim
+        self.kld_weight = settings.kld_weight
+        self.encoder = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.mean = nn.Linear(hidden, latent)
+        self.log_variance = nn.Linear(hidden, latent)
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, inputs)
+        )
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Squared error summed over a window + kld_weight · KL divergence from N(0, 1), mean over windows."""
+        target = _normalised(batch.inputs)
+        hidden = self.encoder(target)
+        mean, log_variance = self.mean(hidden), self.log_variance(hidden)
+        latent = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        squared_error = functional.mse_loss(torch.sigmoid(self.decoder(latent)), target, reduction="sum")
+        divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
+        loss: Tensor = (squared_error + self.kld_weight * divergence) / len(target)
+        return loss
+
+    def score(self, batch: Batch) -> Tensor:
+        """Mean squared error of each window, reconstructed from µ: a sample of z would add noise to the score."""
+        target = _normalised(batch.inputs)
+        reconstruction = torch.sigmoid(self.decoder(self.mean(self.encoder(target))))
+        return (reconstruction - target).square().mean(dim=1)
+
+
+def _normalised(inputs: Tensor) -> Tensor:
+    return inputs.sub(_LOWEST).div_(_RANGE).clamp_(0, 1)
