@@ -1,0 +1,19 @@
+"""Errors of a study that the person at the keyboard can mend; see features.errors."""
+
+from features.errors import OffkeyError
+
+
+class StudyFileError(OffkeyError):
+    """A study file, a recipe or a `--set` breaks a rule of the schema."""
+
+
+class StudyError(OffkeyError):
+    """A study cannot be run or joined as asked: other data, other space, no labels to validate on."""
+
+
+class StorageError(OffkeyError):
+    """The study storage cannot be reached, read or written."""
+
+
+class BundleError(OffkeyError):
+    """A bundle cannot be written or loaded."""

@@ -1,0 +1,197 @@
+"""The search space of a study: which settings are open, over what range, under which parameter name.
+
+A setting is a value, `{low, high, log, step}` or `{choices: […]}`. `model:` is one family's block or a list of
+them; the families of a list are the branches of a conditional space, chosen by the parameter `family`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import BaseTrial
+
+Path = tuple[str | int, ...]
+Tree = dict[str, Any]
+
+INTERVAL_KEYS = ("low", "high", "log", "step")
+CLOSED_FOR_GOOD = (("study",), ("search",), ("validation",), ("corpus", "root"), ("baseline",), ("from",))
+
+
+class RangeError(Exception):
+    """A range breaks a rule; the study file adds where."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def is_range(value: object) -> bool:
+    """Whether a value of the tree is a range and not a block of settings."""
+    return isinstance(value, Mapping) and bool({"low", "high", "choices"} & value.keys())
+
+
+def ranges_in(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Every range of a tree, with its path."""
+    for key, value in tree.items():
+        if is_range(value):
+            yield (*path, key), value
+        elif isinstance(value, Mapping):
+            yield from ranges_in(value, (*path, key))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping):
+                    yield from ranges_in(item, (*path, key, index))
+
+
+def put(tree: Any, path: Path, value: Any) -> None:
+    """Replaces the value at a path."""
+    for key in path[:-1]:
+        tree = tree[key]
+    tree[path[-1]] = value
+
+
+@dataclass(frozen=True)
+class OpenSetting:
+    """One open setting and the parameter that closes it."""
+
+    path: Path
+    name: str
+    distribution: BaseDistribution
+    lists: Mapping[str, Any] = field(default_factory=dict)  # choices that are lists, by their text
+
+    @property
+    def extremes(self) -> list[Any]:
+        """The values by which a range can be checked: both ends, or every choice."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            return [self.value_of(choice) for choice in self.distribution.choices]
+        assert isinstance(self.distribution, IntDistribution | FloatDistribution)
+        return [self.distribution.low, self.distribution.high]
+
+    def suggest(self, trial: BaseTrial) -> Any:
+        """The trial's value for this setting."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return self.value_of(trial.suggest_categorical(self.name, d.choices))
+        if isinstance(d, IntDistribution):
+            return trial.suggest_int(self.name, d.low, d.high, step=d.step, log=d.log)
+        assert isinstance(d, FloatDistribution)
+        return trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
+
+    def value_of(self, choice: Any) -> Any:
+        """A choice as it stands in the study file. Optuna's choices are scalars: a list travels as text."""
+        return self.lists.get(choice, choice) if isinstance(choice, str) else choice
+
+
+@dataclass(frozen=True)
+class Space:
+    """The tree of a study and its open settings."""
+
+    tree: Tree
+    families: tuple[str, ...]  # more than one: the parameter `family` chooses
+    settings: tuple[OpenSetting, ...]
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Every parameter, conditional ones too."""
+        all_of_them: dict[str, BaseDistribution] = {s.name: s.distribution for s in self.settings}
+        if len(self.families) > 1:
+            all_of_them["family"] = CategoricalDistribution(self.families)
+        return all_of_them
+
+    def close(self, trial: BaseTrial) -> Tree:
+        """The tree with each range replaced by the trial's value, and `model` by the trial's family."""
+        tree = copy.deepcopy(self.tree)
+        branch = 0
+        if len(self.families) > 1:
+            branch = self.families.index(trial.suggest_categorical("family", self.families))
+        for setting in self.settings:
+            if setting.path[0] != "model" or not isinstance(setting.path[1], int) or setting.path[1] == branch:
+                put(tree, setting.path, setting.suggest(trial))
+        if isinstance(tree["model"], list):
+            tree["model"] = tree["model"][branch]
+        return tree
+
+
+def read_space(tree: Tree, *, is_real: Callable[[Path], bool]) -> Space:
+    """Finds and checks the ranges of a tree; `is_real` tells which settings take real numbers.
+
+    Raises RangeError with the path of the first rule broken.
+    """
+    blocks = tree["model"] if isinstance(tree.get("model"), list) else [tree.get("model")]
+    families = tuple(str(block.get("family")) if isinstance(block, Mapping) else "" for block in blocks)
+    found = list(ranges_in(tree))
+    for path, _ in found:
+        if any(path[: len(closed)] == closed for closed in CLOSED_FOR_GOOD) or path[-1] == "family":
+            raise RangeError(path, "holds a range, but what steers a search is not searched: give one value")
+    names = _parameter_names([path for path, _ in found], families)
+    settings = [
+        _open(path, name, content, real=is_real(path)) for (path, content), name in zip(found, names, strict=True)
+    ]
+    return Space(tree=tree, families=families, settings=tuple(settings))
+
+
+def _parameter_names(paths: list[Path], families: tuple[str, ...]) -> list[str]:
+    """The setting's own name, with the family in front where two branches share it."""
+    shared = Counter(str(path[-1]) for path in paths)
+    names = []
+    for path in paths:
+        name = str(path[-1])
+        if shared[name] > 1 and len(path) == 3 and isinstance(path[1], int):
+            name = f"{families[path[1]]}.{name}"
+        names.append(name)
+    for index, name in enumerate(names):
+        if name in names[:index] or name == "family":
+            first = ".".join(map(str, paths[names.index(name)]))
+            raise RangeError(
+                paths[index],
+                f"two open settings would both be the parameter {name!r} (the other is {first}): close one",
+            )
+    return names
+
+
+def _open(path: Path, name: str, content: Mapping[str, Any], *, real: bool) -> OpenSetting:
+    if "choices" in content:
+        return _choices(path, name, content)
+    unknown = [key for key in content if key not in INTERVAL_KEYS]
+    missing = [key for key in ("low", "high") if key not in content]
+    if unknown or missing:
+        got = f"got {', '.join(map(str, content))}"
+        raise RangeError(path, f"a range is {{low, high}} with log or step, or {{choices: […]}}; {got}")
+    low, high, log, step = (content.get(key) for key in INTERVAL_KEYS)
+    log = False if log is None else log
+    for key, number in (("low", low), ("high", high), ("step", step)):
+        if isinstance(number, bool) or not (isinstance(number, int | float) or (key == "step" and number is None)):
+            raise RangeError((*path, key), f"must be a number, but got {number!r}")
+    if not isinstance(log, bool):
+        raise RangeError((*path, "log"), f"must be true or false, but got {log!r}")
+    assert isinstance(low, int | float) and isinstance(high, int | float)
+    got = f"but got low = {low}, high = {high}"
+    if low > high:
+        raise RangeError(path, f"low ≤ high must hold, {got}")
+    if log and low <= 0:
+        raise RangeError(path, f"low > 0 must hold for log: true, {got}")
+    if log and step is not None:
+        raise RangeError(path, "log and step exclude each other: give one of them")
+    if step is not None and step <= 0:
+        raise RangeError((*path, "step"), f"step > 0 must hold, but got {step}")
+    if not real and isinstance(low, int) and isinstance(high, int) and isinstance(step, int | None):
+        return OpenSetting(path, name, IntDistribution(low, high, log=log, step=1 if step is None else step))
+    return OpenSetting(path, name, FloatDistribution(float(low), float(high), log=log, step=step))
+
+
+def _choices(path: Path, name: str, content: Mapping[str, Any]) -> OpenSetting:
+    choices = content["choices"]
+    if len(content) > 1 or not isinstance(choices, list) or not choices:
+        raise RangeError(path, f"choices must be a list of at least one value and stand alone, but got {dict(content)}")
+    if any(isinstance(choice, Mapping) for choice in choices):
+        raise RangeError((*path, "choices"), "a choice must be a value or a list, not a block")
+    lists = {json.dumps(choice): choice for choice in choices if isinstance(choice, list)}
+    scalars = [json.dumps(choice) if isinstance(choice, list) else choice for choice in choices]
+    if len({(type(s), s) for s in scalars}) < len(scalars):
+        raise RangeError((*path, "choices"), f"each choice may stand once, but got {choices}")
+    return OpenSetting(path, name, CategoricalDistribution(scalars), lists)

@@ -1,0 +1,330 @@
+"""Study files: reading, checking and writing them.
+
+A study file and a recipe are the same file with ranges or without; both end as a `Study` here. Every message
+names the file, the line, the key, the rule and what was got.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import BaseTrial
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+from features.errors import OffkeyError
+from models.families import settings_of
+from search import space as spaces
+from search.errors import StudyFileError
+from search.recipe import Recipe, SearchSettings
+from search.space import Space, Tree
+
+_EXTRA_KEYS = ("search", "baseline")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked study: a search space over recipes, a budget, and the configuration it is compared with."""
+
+    space: Space
+    search: SearchSettings
+    baseline: Mapping[str, Any]  # parameter name → value of Optuna's kind
+
+    @property
+    def name(self) -> str:
+        return str(self.space.tree["study"])
+
+    @property
+    def tree(self) -> Tree:
+        """As it would stand in a file."""
+        return self.space.tree | {"baseline": dict(self.baseline), "search": self.search.model_dump(exclude_none=True)}
+
+    @property
+    def max_epochs(self) -> int:
+        """The most epochs that a trial can have: the pruner's largest resource."""
+        for setting in self.space.settings:
+            if setting.path == ("training", "epochs"):
+                return int(max(setting.extremes))
+        return self.first_recipe().training.epochs
+
+    def close(self, trial: BaseTrial) -> Recipe:
+        """The trial's recipe: each open setting closed by the trial's suggestion."""
+        return Recipe.model_validate(self.space.close(trial))
+
+    def first_recipe(self) -> Recipe:
+        """The recipe with each range at its low end or first choice, and the first family."""
+        return Recipe.model_validate(_probe(self.space, 0, {}))
+
+
+def load_study(source: str | Path, *, overrides: Sequence[str] = (), name: str | None = None) -> Study:
+    """The study of a file or of a shipped study's name, with `--set` overrides, under another name if one is given.
+
+    Raises StudyFileError for anything that is not as the schema wants it.
+    """
+    text, origin = _text_of(source)
+    document = _Document.parse(text, origin)
+    for override in overrides:
+        document.override(override)
+    if name is not None:
+        document.tree["study"] = name
+    return document.check()
+
+
+def study_of_tree(tree: Tree, *, origin: str, overrides: Sequence[str] = ()) -> Study:
+    """The study of a tree that was stored, with `--set` overrides."""
+    document = _Document(tree=copy.deepcopy(tree), origin=origin)
+    for override in overrides:
+        document.override(override)
+    return document.check()
+
+
+def shipped_studies() -> dict[str, str]:
+    """Name → first comment line of each study file that ships."""
+    found = {}
+    for file in sorted(resources.files("studies").iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".yaml"):
+            found[file.name.removesuffix(".yaml")] = file.read_text().splitlines()[0].removeprefix("#").strip()
+    return found
+
+
+def to_yaml(tree: Tree) -> str:
+    """A tree as a study file's text, its keys in their order."""
+    writer = YAML()
+    writer.default_flow_style = False
+    writer.width = 110
+    out = io.StringIO()
+    writer.dump(tree, out)
+    return out.getvalue()
+
+
+def _text_of(source: str | Path) -> tuple[str, str]:
+    path = Path(source)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), str(source)
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyFileError(f"{source} cannot be read: {error}") from error
+    shipped = shipped_studies()
+    if str(source) in shipped:
+        return (resources.files("studies") / f"{source}.yaml").read_text(), f"the shipped study {source}"
+    near = get_close_matches(str(source), shipped, n=1)
+    hint = f" Did you mean {near[0]}?" if near else f" Studies that ship: {', '.join(shipped)}."
+    raise StudyFileError(f"{source}: no such study file, and no study of that name ships.{hint}")
+
+
+@dataclass
+class _Document:
+    tree: Tree
+    origin: str
+    lines: dict[spaces.Path, int] = field(default_factory=dict)
+    overridden: dict[spaces.Path, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str, origin: str) -> _Document:
+        try:
+            loaded = YAML(typ="rt").load(text)
+        except MarkedYAMLError as error:
+            line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+            raise StudyFileError(f"{origin}{line}: not valid YAML: {error.problem}") from error
+        if not isinstance(loaded, CommentedMap):
+            raise StudyFileError(f"{origin}: a study file is a mapping (`study: …`, `model: …`), but this is not")
+        document = cls(tree={}, origin=origin)
+        document.tree = document._plain(loaded, ())
+        return document
+
+    def _plain(self, node: Any, path: spaces.Path) -> Any:
+        if isinstance(node, CommentedMap):
+            for key in node:
+                self.lines[(*path, str(key))] = node.lc.key(key)[0] + 1
+            return {str(key): self._plain(value, (*path, str(key))) for key, value in node.items()}
+        if isinstance(node, CommentedSeq):
+            for index in range(len(node)):
+                self.lines[(*path, index)] = node.lc.item(index)[0] + 1
+            return [self._plain(value, (*path, index)) for index, value in enumerate(node)]
+        for kind in (bool, int, float, str):
+            if isinstance(node, kind):
+                return kind(node)
+        return node
+
+    def override(self, text: str) -> None:
+        """Puts one `path=value` into the tree."""
+        path_text, equals, value_text = text.partition("=")
+        if not equals or not path_text.strip():
+            raise StudyFileError(f"--set {text}: must be path=value, `corpus.root=DIR` for one")
+        path: spaces.Path = tuple(path_text.strip().split("."))
+        try:
+            value = _Document({}, "")._plain(YAML(typ="rt").load(value_text), ()) if value_text else None
+        except MarkedYAMLError as error:
+            raise StudyFileError(f"--set {text}: the value is not valid YAML: {error.problem}") from error
+        if path == ("corpus", "root"):
+            value = value_text  # a folder may be called 2020
+        if path[0] == "model" and isinstance(self.tree.get("model"), list):
+            path = self._of_family(path, text)
+        node: Any = self.tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
+            if not isinstance(node, dict | list):
+                raise StudyFileError(f"--set {text}: {key} is a value and holds no settings")
+        node[path[-1]] = value
+        self.overridden[path] = f"--set {text}"
+        if isinstance(self.tree.get("baseline"), dict) and not spaces.is_range(value):
+            self.tree["baseline"].pop(str(path[-1]), None)
+            self.tree["baseline"].pop(".".join(path_text.split(".")[-2:]), None)
+
+    def _of_family(self, path: spaces.Path, text: str) -> spaces.Path:
+        families = [block.get("family") for block in self.tree["model"]]
+        if len(path) != 3 or path[1] not in families:
+            raise StudyFileError(f"--set {text}: `model` is a list; name the family: model.{families[0]}.…")
+        return ("model", families.index(path[1]), path[2])
+
+    def error(self, path: spaces.Path, message: str) -> StudyFileError:
+        """A message with its place: the longest known part of the path gives the line."""
+        shown = ".".join(str(key) for key in path)
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.overridden:
+                return StudyFileError(f"{self.overridden[path[:length]]}: {shown} {message}")
+            if path[:length] in self.lines:
+                return StudyFileError(f"{self.origin}, line {self.lines[path[:length]]}: {shown} {message}")
+        return StudyFileError(f"{self.origin}: {shown} {message}")
+
+    def check(self) -> Study:
+        """The study, or the first rule broken."""
+        search = self._search_settings()
+        baseline = self.tree.get("baseline") or {}
+        tree = {key: value for key, value in self.tree.items() if key not in _EXTRA_KEYS}
+        try:
+            space = spaces.read_space(tree, is_real=lambda path: _takes_reals(tree, path))
+        except spaces.RangeError as error:
+            raise self.error(error.path, str(error)) from error
+        self._check_closings(space)
+        study = Study(space=space, search=search, baseline={})
+        return replace(study, baseline=self._baseline(space, baseline))
+
+    def _search_settings(self) -> SearchSettings:
+        block = self.tree.get("search") or {}
+        for path, _ in spaces.ranges_in({"search": block}):
+            raise self.error(path, "holds a range, but what steers a search is not searched: give one value")
+        try:
+            return SearchSettings.model_validate(block)
+        except ValidationError as error:
+            raise self._schema_error(error, ("search",), SearchSettings) from error
+
+    def _check_closings(self, space: Space) -> None:
+        """Validates recipes at both ends of every range and at every choice, one open setting at a time.
+
+        A rule between two settings may fail at some corners of a space and hold at others: only a rule about
+        one setting refuses the study, unless nothing is open.
+        """
+        for branch in range(len(space.families)):
+            self._validate(_probe(space, branch, {}), at=None if space.settings else ())
+        for setting in space.settings:
+            branch = setting.path[1] if setting.path[0] == "model" and isinstance(setting.path[1], int) else 0
+            for value in setting.extremes:
+                self._validate(_probe(space, branch, {setting.path: value}), at=setting.path)
+
+    def _validate(self, closed: Tree, *, at: spaces.Path | None) -> None:
+        try:
+            Recipe.model_validate(closed)
+        except ValidationError as error:
+            between_settings = all(len(e["loc"]) == 1 and e["type"] == "value_error" for e in error.errors())
+            if at is None and between_settings and error.errors()[0]["loc"][0] != "model":
+                return
+            if at and between_settings and error.errors()[0]["loc"][0] != "model":
+                return
+            raise self._schema_error(error, (), Recipe) from error
+
+    def _schema_error(self, error: ValidationError, prefix: spaces.Path, schema: type[BaseModel]) -> StudyFileError:
+        problem = error.errors()[0]
+        path = (*prefix, *problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _keys_at(self.tree, schema, problem["loc"][:-1])
+            near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            return self.error(path, f"is not a setting; {hint}")
+        if problem["type"] == "missing":
+            return self.error(path, "is missing")
+        message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        got = "" if problem["type"] == "value_error" else f", but got {problem['input']!r}"
+        return self.error(path, f"{message}{got}")
+
+    def _baseline(self, space: Space, values: Any) -> dict[str, Any]:
+        if not isinstance(values, dict):
+            raise self.error(("baseline",), f"must name parameters and values, but got {values!r}")
+        distributions = space.distributions()
+        checked: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in distributions:
+                near = get_close_matches(name, distributions, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"open here: {', '.join(distributions) or 'nothing'}"
+                raise self.error(("baseline", name), f"is not an open setting; {hint}")
+            distribution = distributions[name]
+            if isinstance(distribution, CategoricalDistribution):
+                inside = value in distribution.choices
+                rule = f"must be one of {', '.join(map(str, distribution.choices))}"
+            else:
+                assert isinstance(distribution, IntDistribution | FloatDistribution)
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                inside = is_number and distribution.low <= value <= distribution.high
+                rule = f"must lie in its range, {distribution.low} to {distribution.high}"
+            if not inside:
+                raise self.error(("baseline", name), f"{rule}, but got {value!r}")
+            checked[name] = value
+        return checked
+
+
+def _probe(space: Space, branch: int, values: Mapping[spaces.Path, Any]) -> Tree:
+    """A closed tree of one branch: these values, and the first extreme of every other open setting."""
+    tree = copy.deepcopy(space.tree)
+    for setting in space.settings:
+        spaces.put(tree, setting.path, values.get(setting.path, setting.extremes[0]))
+    if isinstance(tree.get("model"), list):
+        tree["model"] = tree["model"][branch]
+    return tree
+
+
+def _takes_reals(tree: Tree, path: spaces.Path) -> bool:
+    """Whether the schema wants a real number at this path."""
+    schema: Any = Recipe
+    for key in path:
+        if isinstance(key, int):
+            continue
+        if schema is None or key not in schema.model_fields:
+            return False
+        annotation = schema.model_fields[key].annotation
+        schema = _schema_of_model(tree, path) if key == "model" else annotation
+        if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+            return annotation is float or float in typing.get_args(annotation)
+    return False
+
+
+def _schema_of_model(tree: Tree, path: spaces.Path) -> Any:
+    block: Any = tree["model"]
+    if len(path) > 1 and isinstance(path[1], int):
+        block = block[path[1]]
+    elif isinstance(block, list):
+        block = block[0]
+    try:
+        return settings_of(str(block.get("family"))) if isinstance(block, Mapping) else None
+    except OffkeyError:
+        return None  # the schema says so with the place
+
+
+def _keys_at(tree: Tree, schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The keys that the schema knows in the block at a location."""
+    for key in location:
+        inner = _schema_of_model(tree, tuple(location)) if key == "model" else schema.model_fields[str(key)].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            schema = inner
+    names = [info.alias or name for name, info in schema.model_fields.items()]
+    return [*names, *_EXTRA_KEYS] if schema is Recipe else names

@@ -1,0 +1,146 @@
+"""The one training that trials and final training share.
+
+Randomness restarts at each epoch from (seed, epoch): a training that goes on from a checkpoint draws the same
+numbers as one that was never interrupted, and no generator's state has to be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from features.clip import Clip
+from features.corpus import Corpus
+from features.store import FrameStore, Progress, open_store
+from features.windows import ContextWindows
+from models.families import build
+from models.pooling import pool
+from search.evaluation import Scores
+from search.recipe import Recipe
+from search.split import labelled_test_clips, training_clips
+
+#: Windows scored at a time.
+_SCORING_BATCH = 4096
+
+
+class TrialFailure(Exception):
+    """A trial's own failure, which another try would only repeat; the message is its reason."""
+
+
+def no_interruption() -> None:
+    """Called before each batch where nobody can ask a training to stop."""
+
+
+class Training:
+    """One recipe's model on one corpus: trained epoch by epoch, scored on whatever clips it is asked for."""
+
+    def __init__(
+        self, recipe: Recipe, corpus: Corpus, device: torch.device, *, progress: Progress | None = None
+    ) -> None:
+        """Raises CorpusError, StoreError or StudyError where the recordings do not serve the recipe."""
+        if recipe.training.seed is None or recipe.training.threads is None:
+            raise ValueError("a recipe that is trained has a seed and a number of threads")
+        torch.set_num_threads(recipe.training.threads)
+        self.recipe = recipe
+        self.device = device
+        self.seed = recipe.training.seed
+        self.epoch = 0
+        self.clips = training_clips(corpus, recipe)
+        self.validation_clips = labelled_test_clips(corpus)
+        self._corpus = corpus
+        self._store = open_corpus_store(corpus, recipe, progress=progress)
+        self._windows = self.windows_of(self.clips.train)
+        self._validation_windows = self.windows_of(self.validation_clips) if self.validation_clips else None
+        torch.manual_seed(_seed_of(self.seed, "weights"))
+        self.model = build(recipe.model, bins=recipe.features.bins).to(device)
+        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.training.learning_rate)
+
+    def run_epoch(self, before_batch: Callable[[], None] = no_interruption) -> None:
+        """One pass over the training windows. Raises TrialFailure if the loss diverges or memory runs out."""
+        torch.manual_seed(_seed_of(self.seed, f"noise {self.epoch}"))
+        order = torch.Generator().manual_seed(_seed_of(self.seed, f"order {self.epoch}"))
+        self.model.train()
+        total = torch.zeros((), device=self.device)
+        try:
+            for batch in self._windows.shuffled(self.recipe.training.batch_size, order):
+                before_batch()
+                loss = self.model.loss(batch)
+                self._optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                self._optimizer.step()
+                total += loss.detach()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise TrialFailure(f"out of memory in epoch {self.epoch + 1}") from error
+        if not torch.isfinite(total):
+            raise TrialFailure(f"the loss diverged in epoch {self.epoch + 1}")
+        self.epoch += 1
+
+    def validation_scores(self) -> Scores:
+        """Scores of the clips that steer the search, (clips,). Raises TrialFailure if one is not a number."""
+        assert self._validation_windows is not None
+        scores = score_windows(self.model, self._validation_windows, self.recipe)
+        if not np.isfinite(scores).all():
+            raise TrialFailure(f"scores are not finite after epoch {self.epoch}")
+        return scores
+
+    def windows_of(self, clips: Sequence[Clip]) -> ContextWindows:
+        """Windows of some clips of the corpus."""
+        positions = {clip.name: position for position, clip in enumerate(self._corpus.clips)}
+        return ContextWindows(
+            self._store,
+            [positions[clip.name] for clip in clips],
+            [clip.path for clip in clips],
+            context=self.recipe.model.context,
+            device=self.device,
+        )
+
+    def scores_of(self, clips: Sequence[Clip]) -> Scores:
+        """Scores of some clips of the corpus, (clips,)."""
+        return score_windows(self.model, self.windows_of(clips), self.recipe)
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {"epoch": self.epoch, "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                torch.save(state, file)
+                file.flush()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    def resume(self, path: Path) -> None:
+        """Goes on where a checkpoint left off, if there is one."""
+        if path.exists():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.epoch = state["epoch"]
+
+
+def open_corpus_store(corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None) -> FrameStore:
+    """The corpus's frames under a recipe's features."""
+    corpus.require_sample_rate(recipe.features.sample_rate)
+    return open_store(corpus.clips, recipe.features, progress=progress)
+
+
+@torch.inference_mode()
+def score_windows(model: torch.nn.Module, windows: ContextWindows, recipe: Recipe) -> Scores:
+    """One score for each of the windows' clips, (clips,) float64."""
+    model.eval()
+    parts = [(model.score(batch), batch.clips) for batch in windows.in_order(_SCORING_BATCH)]  # type: ignore[operator]
+    scores, clips = (torch.cat(part) for part in zip(*parts, strict=True))
+    pooled = pool(scores, clips, clip_count=windows.clip_count, pooling=recipe.scoring.pooling)
+    return np.asarray(pooled.cpu().numpy(), dtype=np.float64)
+
+
+def _seed_of(seed: int, purpose: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8]) >> 1
