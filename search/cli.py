@@ -1,0 +1,553 @@
+"""The command line: the only module that prints.
+
+Results go to standard output, progress, warnings and errors to standard error. Exit codes: 0 done, 1 failed,
+2 misuse.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from features.errors import OffkeyError
+from search.errors import StudyError, StudyFileError
+
+if TYPE_CHECKING:
+    from search.final import Detector
+    from search.recipe import Recipe
+    from search.status import Comparison, Status
+    from search.storage import StudyStorage
+    from search.stored_study import StoredStudy
+    from search.study_file import Study
+
+app = typer.Typer(
+    name="offkey",
+    help="Searches for the model that best tells a faulty machine's sound from a healthy one's.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+    epilog="Start with [bold]offkey demo[/bold]: the whole journey on sounds it makes itself.",
+)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="study file, shipped study, or name in the storage")
+]
+StorageOption = Annotated[
+    str | None, typer.Option("--storage", metavar="URL", help="default: $OFFKEY_STORAGE, else sqlite:///offkey.db")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="overrides a setting: --set corpus.root=DIR; repeatable"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on standard output")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda:0, …")]
+
+
+def main() -> None:
+    """The `offkey` command."""
+    try:
+        app()
+    except StudyFileError as error:
+        err.print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(2)
+    except OffkeyError as error:
+        err.print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output has left, `head` for one.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@app.command(epilog="Example: offkey demo")
+def demo(
+    folder: Annotated[Path, typer.Option("-o", "--output", help="folder for everything that the demo makes")] = Path(
+        "offkey-demo"
+    ),
+    workers: Annotated[str, typer.Option(help="local workers, or auto")] = "auto",
+    trials: Annotated[int | None, typer.Option(help="trials in all")] = None,
+) -> None:
+    """The whole journey on sounds it makes itself: search, export, final training, scores."""
+    from features.synthesis import MACHINE, MACHINE_IDS, make_corpus
+    from search.study_file import load_study
+
+    corpus_root, url = folder / "corpus", f"sqlite:///{folder / 'offkey.db'}"
+    _step("1  Machine sounds", f"{len(MACHINE_IDS)} machines, four kinds of fault, as wav files")
+    if not corpus_root.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with _bar("synthesising") as advance:
+            make_corpus(corpus_root, progress=advance)
+    name = _fresh_name("demo", url)
+    budget = [] if trials is None else [f"search.trials={trials}"]
+    study = load_study("demo", overrides=[f"corpus.root={corpus_root}", *budget], name=name)
+    _step("2  Search", f"offkey search demo --study {name} --storage {url} --set corpus.root={corpus_root}")
+    storage, stored = _search(study, url, workers, log_folder=folder / "logs")
+    status, comparison = _status(storage, stored)
+    _show_summary(status, comparison)
+    recipe_file, bundle, scores = (
+        folder / f"{name}-recipe.yaml",
+        folder / f"{name}-bundle",
+        folder / f"{name}-scores.csv",
+    )
+    _step("3  Recipe", f"offkey export {name} --storage {url} -o {recipe_file}")
+    recipe = _export(storage, stored, None, recipe_file)
+    _step("4  Final detector", f"offkey train {recipe_file} -o {bundle}")
+    _show_figures(_train(recipe, bundle, "cpu"))
+    _step("5  Scores", f"offkey score {bundle} {corpus_root}/{MACHINE}/test -o {scores}")
+    _score(bundle, [corpus_root / MACHINE / "test"], scores, jsonl=False, device="cpu")
+    _step("Done", "what was written:")
+    for path, what in (
+        (corpus_root, "the sounds: listen to some"),
+        (folder / "offkey.db", f"the study {name}, with every trial"),
+        (recipe_file, "the best trial's settings: a study file with every range closed"),
+        (bundle, "the trained detector; its README.md is the model card"),
+        (scores, "score and decision of each test clip"),
+    ):
+        err.print(f"  [bold]{escape(str(path))}[/bold]  {what}")
+    err.print("\nNext, on your own recordings (a folder with <machine>/train and <machine>/test):")
+    err.print("  offkey corpus ROOT                        what is there")
+    err.print("  offkey init ROOT -o study.yaml            a study file for it")
+    err.print("  offkey search study.yaml                  the search")
+
+
+@app.command(epilog="Example: offkey init recordings/ -o study.yaml")
+def init(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the clips")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the study file to write")] = Path("study.yaml"),
+) -> None:
+    """Writes a commented study file for these clips."""
+    from search.starter import starter_study
+
+    if output.exists():
+        raise StudyFileError(f"{output} exists already, and is left as it is. Choose another file with -o.")
+    text = starter_study(root, name=output.stem)
+    output.write_text(text)
+    err.print(f"Wrote {output}. Next: [bold]offkey search {output}[/bold]")
+
+
+@app.command(epilog="Example: offkey corpus data/dcase2020 --json")
+def corpus(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the clips")], as_json: JsonOption = False
+) -> None:
+    """Shows what was found: machines, IDs, splits, labels, seconds; unreadable files with why."""
+    from features.corpus import read_corpus
+    from search import screen
+
+    found = read_corpus(root)
+    if as_json:
+        _print_json(screen.corpus_json(found))
+    else:
+        out.print(screen.corpus(found))
+        out.print(f"{len(found.clips)} clips of {len(found.machines)} machines in {found.root}", soft_wrap=True)
+    for unreadable in found.unreadable:
+        err.print(f"[red]unreadable:[/red] {escape(unreadable.name)}: {escape(unreadable.reason)}")
+    if found.unreadable:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: offkey search vae_tuning --set corpus.root=data/dcase2020 --workers 2 --trials 50")
+def search(
+    study: StudyArgument,
+    name: Annotated[str | None, typer.Option("--study", metavar="NAME", help="the study's name in the storage")] = None,
+    workers: Annotated[str, typer.Option(metavar="N|auto", help="local worker processes")] = "auto",
+    storage: StorageOption = None,
+    trials: Annotated[int | None, typer.Option(help="trials in all; may be raised later")] = None,
+    hours: Annotated[float | None, typer.Option(help="wall clock with at least one worker")] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Runs a study to its budget with local workers; joins it if it exists. Ctrl-C drains; run again to go on."""
+    url = _url(storage)
+    overrides = list(settings or [])
+    overrides += [] if trials is None else [f"search.trials={trials}"]
+    overrides += [] if hours is None else [f"search.hours={hours}"]
+    opened, stored = _search(_find_study(study, overrides, name, url), url, workers, log_folder=Path("offkey-logs"))
+    status, comparison = _status(opened, stored)
+    if as_json:
+        from search.status import as_json as document
+
+        _print_json(document(status, comparison))
+    else:
+        _show_summary(status, comparison)
+        if status.best is not None:
+            where = "" if storage is None else f" --storage {storage}"
+            err.print(f"\nNext: [bold]offkey export {stored.name}{where} -o recipe.yaml[/bold]")
+            err.print("      [bold]offkey train recipe.yaml -o detector[/bold]")
+    if status.best is None:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: offkey worker vae_tuning --storage sqlite:///offkey.db")
+def worker(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="name of a study in the storage, or its file")],
+    storage: StorageOption = None,
+    device: DeviceOption = "cpu",
+    settings: SetOption = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="drain when this process is gone")] = None,
+) -> None:
+    """One worker on a study that exists: what `search` starts, for other hosts and schedulers."""
+    from search.worker import drain_on_signals, drain_without, join
+
+    logging.basicConfig(
+        format="%(asctime)s %(process)d %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.WARNING, force=True
+    )
+    logging.getLogger("offkey").setLevel(logging.INFO)
+    url = _url(storage)
+    roots = [text.partition("=")[2] for text in settings or [] if text.startswith("corpus.root=")]
+    if len(roots) != len(settings or []):
+        raise StudyFileError("a worker takes the study as it is stored: only corpus.root may be --set")
+    root = roots[-1] if roots else os.environ.get("OFFKEY_DATA")
+    with _storage_errors(url):
+        started = join(url, _stored_name(study), root=root, device=device)
+        drain_on_signals(started)
+        if parent is not None:
+            drain_without(parent, started)
+        started.run()
+
+
+@app.command(epilog="Example: offkey status vae_tuning --json")
+def status(study: StudyArgument, storage: StorageOption = None, as_json: JsonOption = False) -> None:
+    """Progress, workers, leases, and the best trials with intervals and ties."""
+    from search.status import as_json as document
+
+    url = _url(storage)
+    with _storage_errors(url):
+        opened, stored = _open(url, _stored_name(study))
+        current, comparison = _status(opened, stored)
+    if as_json:
+        _print_json(document(current, comparison))
+    else:
+        _show_summary(current, comparison)
+
+
+@app.command(epilog="Example: offkey export vae_tuning -o recipe.yaml")
+def export(
+    study: StudyArgument,
+    trial: Annotated[int | None, typer.Option(help="this trial instead of the best complete one")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file; standard output if left out")] = None,
+    storage: StorageOption = None,
+) -> None:
+    """Writes the best trial's recipe: a study file with every range closed."""
+    url = _url(storage)
+    with _storage_errors(url):
+        opened, stored = _open(url, _stored_name(study))
+        _export(opened, stored, trial, output)
+
+
+@app.command(epilog="Example: offkey train recipe.yaml -o detector")
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="an exported recipe, or a study file without ranges")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="folder of the detector")],
+    device: DeviceOption = "cpu",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trains the final detector and measures it on the held-out test clips."""
+    from search.study_file import load_study
+
+    study = load_study(recipe, overrides=settings or [])
+    if study.space.settings:
+        opened = ", ".join(setting.name for setting in study.space.settings)
+        raise StudyFileError(f"{recipe} leaves {opened} open: search it, or close them with --set")
+    detector = _train(study.first_recipe(), output, device)
+    if as_json:
+        from search.bundle import metrics_of
+
+        _print_json({"bundle": str(output), **metrics_of(detector)})
+    else:
+        _show_figures(detector)
+        err.print(f"\nWrote {output}. Next: [bold]offkey score {output} PATH…[/bold]")
+
+
+@app.command(epilog="Example: offkey score detector recordings/ -o scores.csv")
+def score(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder that `offkey train` wrote")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="wav files, or folders of them")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="file; standard output if left out")] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="JSON lines instead of CSV")] = False,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Scores clips: path, machine, machine_id, score, decision, error. Exit code 1 if one could not be."""
+    if _score(bundle, paths, output, jsonl=jsonl, device=device):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: offkey studies")
+def studies(as_json: JsonOption = False) -> None:
+    """The study files that ship, a line each; a name serves wherever a file does."""
+    from search import screen
+    from search.study_file import shipped_studies
+
+    shipped = shipped_studies()
+    if as_json:
+        _print_json({"studies": [{"study": name, "about": line} for name, line in shipped.items()]})
+    else:
+        out.print(screen.studies(shipped))
+
+
+def _url(storage: str | None) -> str:
+    from search.storage import default_url
+
+    return storage or default_url()
+
+
+@contextmanager
+def _storage_errors(url: str) -> Iterator[None]:
+    from search.storage import storage_errors
+
+    with storage_errors(url):
+        yield
+
+
+def _open(url: str, name: str) -> tuple[StudyStorage, StoredStudy]:
+    from search.storage import StudyStorage
+    from search.stored_study import load_stored
+
+    storage = StudyStorage(url)
+    return storage, load_stored(storage, name)
+
+
+def _stored_name(study: str) -> str:
+    """The name in the storage of a study that is given by file or by name."""
+    if not Path(study).is_file():
+        return study
+    from search.study_file import load_study
+
+    return load_study(study).name
+
+
+def _find_study(source: str, overrides: list[str], name: str | None, url: str) -> Study:
+    """The study of a file, of a shipped name, or of a name in the storage."""
+    from search.study_file import load_study, shipped_studies
+
+    if not Path(source).is_file() and source not in shipped_studies():
+        try:
+            with _storage_errors(url):
+                stored = _open(url, source)[1]
+        except OffkeyError:
+            return load_study(source, overrides=overrides, name=name)  # whose error lists what could be meant
+        return stored.study(overrides=tuple(overrides))
+    return load_study(source, overrides=overrides, name=name)
+
+
+def _fresh_name(stem: str, url: str) -> str:
+    """The stem, or the stem with the first number that the storage has not."""
+    from search.errors import StorageError
+    from search.storage import StudyStorage
+
+    try:
+        taken = {study.study_name for study in StudyStorage(url).get_all_studies()}
+    except StorageError:
+        taken = set()
+    names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, len(taken) + 2))
+    return next(name for name in names if name not in taken)
+
+
+def _search(study: Study, url: str, workers: str, *, log_folder: Path) -> tuple[StudyStorage, StoredStudy]:
+    from search.fleet import Fleet, cores
+    from search.preparation import prepare
+    from search.storage import StudyStorage
+    from search.stored_study import create_or_join
+
+    size = max(1, cores() // 2) if workers == "auto" else _positive(workers)
+    prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"))
+    for warning in prepared.warnings:
+        err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+    _build_store(prepared.study, prepared.corpus)
+    with _storage_errors(url):
+        storage = StudyStorage(url, create=True)
+        stored = create_or_join(storage, prepared.study, prepared.corpus)
+        fleet = Fleet(storage, stored, prepared.corpus.root.resolve(), size, (log_folder / stored.name).absolute())
+        err.print(f"{size} worker{'s' if size > 1 else ''}; logs in {fleet.log_folder}")
+        try:
+            _watch(fleet, storage, stored)
+        except KeyboardInterrupt:
+            err.print("Draining: workers give their trials back and leave. Ctrl-C again ends them at once.")
+        finally:
+            fleet.stop()
+    return storage, stored
+
+
+def _positive(workers: str) -> int:
+    if not workers.isdigit() or int(workers) < 1:
+        raise StudyFileError(f"--workers must be a number of at least 1, or auto, but got {workers!r}")
+    return int(workers)
+
+
+def _build_store(study: Study, corpus: Any) -> None:
+    """Computes the frames ahead of the workers where the study leaves no feature setting open."""
+    if any(setting.path[0] == "features" for setting in study.space.settings):
+        return
+    from search.training import open_corpus_store
+
+    with _bar("features") as advance:
+        open_corpus_store(corpus, study.first_recipe(), progress=advance)
+
+
+def _watch(fleet: Any, storage: StudyStorage, stored: StoredStudy) -> None:
+    """Shows the study until its workers are done: redrawn on a terminal, else a line whenever trials end."""
+    import optuna
+
+    from search import screen
+    from search.status import read_status
+
+    optuna_study = optuna.load_study(study_name=stored.name, storage=storage)
+    current = read_status(storage, stored, optuna_study)
+    fleet.start()
+    if not err.is_terminal:
+        while fleet.watch():
+            time.sleep(1)
+            before, current = current.done, read_status(storage, stored, optuna_study)
+            if line := screen.finished_line(current, before):
+                err.print(escape(line))
+        return
+    with Live(screen.progress(current), console=err, auto_refresh=False, transient=True) as live:
+        while fleet.watch():
+            time.sleep(0.5)
+            live.update(screen.progress(read_status(storage, stored, optuna_study)), refresh=True)
+
+
+def _status(storage: StudyStorage, stored: StoredStudy) -> tuple[Status, Comparison | None]:
+    import optuna
+
+    from search.status import compare, read_status
+
+    current = read_status(storage, stored, optuna.load_study(study_name=stored.name, storage=storage))
+    return current, compare(storage, stored, current)
+
+
+def _show_summary(current: Status, comparison: Comparison | None) -> None:
+    from search import screen
+
+    out.print(screen.summary(current, comparison))
+
+
+def _export(storage: StudyStorage, stored: StoredStudy, trial: int | None, output: Path | None) -> Recipe:
+    from search.export import export_recipe
+    from search.study_file import to_yaml
+
+    recipe = export_recipe(storage, stored, number=trial)
+    text = to_yaml(recipe.tree())
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        _write_text(output, text)
+        assert recipe.from_ is not None
+        err.print(f"Wrote {output}: trial {recipe.from_.trial} of {stored.name}")
+    return recipe
+
+
+def _train(recipe: Recipe, bundle: Path, device: str) -> Detector:
+    import torch
+
+    from features.corpus import read_corpus
+    from search.bundle import require_free, save_bundle
+    from search.final import train_detector
+
+    require_free(bundle)
+    root = recipe.corpus.root or os.environ.get("OFFKEY_DATA")
+    if root is None:
+        raise StudyError("corpus.root is missing: give it with --set corpus.root=DIR or in $OFFKEY_DATA")
+    corpus = read_corpus(Path(root)).of_machines(recipe.corpus.machines)
+    corpus.require_readable()
+    with _bar("training") as advance:
+        detector = train_detector(
+            recipe, corpus, torch.device(device), on_epoch=lambda epoch: advance(epoch, recipe.training.epochs)
+        )
+    save_bundle(detector, bundle)
+    return detector
+
+
+def _show_figures(detector: Detector) -> None:
+    from search import screen
+
+    out.print(screen.figures(detector.validation, detector.test))
+    few = [name for name, clips in detector.threshold_clips.items() if clips < 10]
+    if few:
+        err.print(f"[yellow]warning:[/yellow] thresholds of {', '.join(few)} rest on fewer than ten clips each")
+
+
+def _score(folder: Path, paths: list[Path], output: Path | None, *, jsonl: bool, device: str) -> int:
+    """Writes the scores of all clips; returns how many could not be scored or decided."""
+    import torch
+
+    from search.bundle import load_bundle
+    from search.scoring import ScoredClip, clip_paths, score_clips
+
+    bundle = load_bundle(folder)
+    files = clip_paths(paths)
+    errors = anomalies = 0
+    with _open_output(output) as file, _bar("scoring", quiet=output is None) as advance:
+        rows = csv.DictWriter(file, [field.name for field in fields(ScoredClip)], lineterminator="\n")
+        if not jsonl:
+            rows.writeheader()
+        for done, scored in enumerate(score_clips(bundle, files, torch.device(device)), 1):
+            if jsonl:
+                file.write(json.dumps(asdict(scored)) + "\n")
+            else:
+                rows.writerow(asdict(scored))
+            errors += scored.error is not None
+            anomalies += scored.decision == 1
+            advance(done, len(files))
+    err.print(
+        f"{len(files)} clips: {anomalies} called anomalous, {errors} with an error"
+        + (f"; wrote {output}" if output else "")
+    )
+    return errors
+
+
+@contextmanager
+def _open_output(path: Path | None) -> Iterator[Any]:
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        file = path.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{path} cannot be written: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _write_text(path: Path, text: str) -> None:
+    with _open_output(path) as file:
+        file.write(text)
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+
+
+def _step(title: str, what: str) -> None:
+    err.print(f"\n[bold cyan]{title}[/bold cyan]  [dim]{escape(what)}[/dim]")
+
+
+@contextmanager
+def _bar(what: str, *, quiet: bool = False) -> Iterator[Any]:
+    """A progress bar on a terminal; called with (done, in all)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

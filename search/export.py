@@ -1,0 +1,47 @@
+"""From a trial to its recipe: a study file with every range closed."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from search.errors import StudyError
+from search.objective import trial_recipe
+from search.recipe import Origin, Recipe
+from search.storage import StudyStorage
+from search.stored_study import StoredStudy
+
+
+def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | None = None) -> Recipe:
+    """The best complete trial's recipe, or another's: the same seed and threads as the trial had.
+
+    Raises StudyError if there is no such trial, or none is complete yet.
+    """
+    study = optuna.load_study(study_name=stored.name, storage=storage)
+    trial = _best_trial(study) if number is None else _trial(study, number)
+    recipe = trial_recipe(
+        stored.study(), FixedTrial(trial.params, number=trial.number), threads=trial.user_attrs.get("threads")
+    )
+    return recipe.model_copy(
+        update={
+            "study": f"{stored.name}-trial-{trial.number}",
+            "from_": Origin(study=stored.name, trial=trial.number),
+        }
+    )
+
+
+def _best_trial(study: optuna.Study) -> FrozenTrial:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        raise StudyError(f"The study {study.study_name!r} has no complete trial yet: nothing to export")
+    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
+
+
+def _trial(study: optuna.Study, number: int) -> FrozenTrial:
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    if number not in trials:
+        have = f"trials 0 to {max(trials)}" if trials else "no trial yet"
+        raise StudyError(f"The study {study.study_name!r} has no trial {number}; it has {have}")
+    if "threads" not in trials[number].user_attrs:
+        raise StudyError(f"Trial {number} of {study.study_name!r} has not started to train: it has no recipe yet")
+    return trials[number]

@@ -1,0 +1,248 @@
+"""The ledger: which worker holds which trial until when. A trial is durable work, leased to a worker.
+
+Optuna's tables hold parameters and values. Beside them, in the same database, two tables of ours:
+
+    offkey_studies   what is searched, the budget, how much of it was handed out, how long workers were there
+    offkey_trials    state, owner, lease, fencing token, attempts, and the validation clips' scores
+
+        (a slot of the budget) ──claim──► running ──finish──► complete | pruned | failed
+                                           │   ▲
+                            release, lease │   │ claim: token + 1
+                               run out     ▼   │
+                                          waiting
+
+Every function here is one or a few statements on a connection or session of the caller's, who commits: so that
+they share a transaction with Optuna's own writes (search.storage). Leases use the database's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Float,
+    LargeBinary,
+    String,
+    Text,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.sql.compiler import SQLCompiler
+
+LEASE_SECONDS = 30.0
+
+#: A trial whose worker was lost this often is given up: it may be what kills them.
+MAX_ATTEMPTS = 3
+
+FinalState = Literal["complete", "pruned", "failed"]
+Transaction = Connection | Session
+
+
+class Base(DeclarativeBase):
+    """Offkey's own tables."""
+
+
+class StudyRow(Base):
+    """One study: its document, identity and budget."""
+
+    __tablename__ = "offkey_studies"
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    uid: Mapped[str] = mapped_column(String(32))  # random: no two studies share it, whatever their names
+    document: Mapped[str] = mapped_column(Text)  # JSON: the study file's tree
+    identity: Mapped[str] = mapped_column(Text)  # JSON: what workers must agree on
+    truth: Mapped[str] = mapped_column(Text)  # JSON: IDs and labels of the validation clips
+    budget: Mapped[int]  # trials in all
+    handed_out: Mapped[int] = mapped_column(default=0)  # slots of the budget that became trials
+    hours: Mapped[float | None]
+    active_seconds: Mapped[float] = mapped_column(default=0.0)  # with at least one worker
+    last_seen: Mapped[float | None]  # seconds since 1970 by the database's clock: a worker's last sign of life
+
+
+class TrialRow(Base):
+    """One trial of the budget."""
+
+    __tablename__ = "offkey_trials"
+
+    trial_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    study_id: Mapped[int] = mapped_column(index=True)
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))  # running, waiting, or a FinalState
+    owner: Mapped[str | None] = mapped_column(String(256))  # host:pid
+    lease_until: Mapped[float | None]  # seconds since 1970 by the database's clock
+    token: Mapped[int] = mapped_column(default=1)
+    attempts: Mapped[int] = mapped_column(default=1)
+    reason: Mapped[str | None] = mapped_column(Text)
+    scores: Mapped[bytes | None] = mapped_column(LargeBinary)  # float64 of the validation clips, last epoch
+
+
+class LeaseLost(Exception):
+    """Another worker holds the trial now: this one's write must not happen."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's hold on a trial: valid while the row still carries this token."""
+
+    trial_id: int
+    number: int
+    token: int
+    attempts: int
+
+
+class database_now(ColumnElement[float]):
+    """Seconds since 1970 by the database's clock."""
+
+    inherit_cache = True
+    type = Float()
+
+
+@compiles(database_now, "sqlite")
+def _now_in_sqlite(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_now, "postgresql")
+def _now_in_postgresql(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+def _within_hours() -> ColumnElement[bool]:
+    return or_(StudyRow.hours.is_(None), StudyRow.active_seconds < StudyRow.hours * 3600)
+
+
+def take_over(transaction: Transaction, study_id: int, owner: str, lease: float) -> Claim | None:
+    """Takes the oldest trial that was released or whose lease ran out, if there is one."""
+    free = (
+        select(TrialRow.trial_id)
+        .where(
+            TrialRow.study_id == study_id,
+            or_(TrialRow.state == "waiting", (TrialRow.state == "running") & (TrialRow.lease_until < database_now())),
+            select(StudyRow.study_id).where(StudyRow.study_id == study_id, _within_hours()).exists(),
+        )
+        .order_by(TrialRow.number)
+        .limit(1)
+        .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time
+    )
+    taken = transaction.execute(
+        update(TrialRow)
+        .where(TrialRow.trial_id == free.scalar_subquery())
+        .values(
+            state="running",
+            owner=owner,
+            lease_until=database_now() + lease,
+            token=TrialRow.token + 1,
+            attempts=TrialRow.attempts + 1,
+        )
+        .returning(TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    return None if taken is None else Claim(*taken)
+
+
+def take_slot(transaction: Transaction, study_id: int) -> bool:
+    """Takes one more slot of the budget, if there is one; the study's row stays locked until the commit."""
+    return _rows(
+        transaction.execute(
+            update(StudyRow)
+            .where(StudyRow.study_id == study_id, StudyRow.handed_out < StudyRow.budget, _within_hours())
+            .values(handed_out=StudyRow.handed_out + 1)
+            .execution_options(synchronize_session=False)
+        )
+    )
+
+
+def add_trial(
+    transaction: Transaction, study_id: int, *, trial_id: int, number: int, owner: str, lease: float
+) -> Claim:
+    """Enters a new trial, held by its first worker."""
+    transaction.execute(
+        insert(TrialRow).values(
+            trial_id=trial_id,
+            study_id=study_id,
+            number=number,
+            state="running",
+            owner=owner,
+            lease_until=database_now() + lease,
+            token=1,
+            attempts=1,
+        )
+    )
+    return Claim(trial_id=trial_id, number=number, token=1, attempts=1)
+
+
+def fence(transaction: Transaction, claim: Claim, **values: Any) -> None:
+    """Writes to the claim's row, which stays locked until the commit. Raises LeaseLost if another holds it."""
+    written = transaction.execute(
+        update(TrialRow)
+        .where(TrialRow.trial_id == claim.trial_id, TrialRow.token == claim.token)
+        .values(**(values or {"token": claim.token}))
+        .execution_options(synchronize_session=False)
+    )
+    if not _rows(written):
+        raise LeaseLost(f"trial {claim.number} was taken over by another worker")
+
+
+def renew(transaction: Transaction, claim: Claim, lease: float) -> None:
+    """Extends a lease. Raises LeaseLost if another worker holds the trial."""
+    fence(transaction, claim, lease_until=database_now() + lease)
+
+
+def release(transaction: Transaction, claim: Claim) -> None:
+    """Gives a trial back unfinished: the next worker goes on with it. Not an attempt that failed."""
+    fence(transaction, claim, state="waiting", owner=None, lease_until=None, attempts=claim.attempts - 1)
+
+
+def expire(transaction: Transaction, study_id: int, owner: str) -> None:
+    """Ends the leases of a worker that is known to be dead."""
+    transaction.execute(
+        update(TrialRow)
+        .where(TrialRow.study_id == study_id, TrialRow.owner == owner, TrialRow.state == "running")
+        .values(lease_until=0.0)
+    )
+
+
+def sign_of_life(transaction: Transaction, study_id: int, lease: float) -> None:
+    """Adds the time since any worker's last sign of life, unless it is so long that there was none."""
+    gap = database_now() - StudyRow.last_seen
+    transaction.execute(
+        update(StudyRow)
+        .where(StudyRow.study_id == study_id)
+        .values(
+            active_seconds=StudyRow.active_seconds + case((func.coalesce(gap, lease) < lease, gap), else_=0.0),
+            last_seen=database_now(),
+        )
+    )
+
+
+def unfinished(transaction: Transaction, study_id: int) -> bool:
+    """Whether a trial of the study is still to be done, by whomever."""
+    open_trials = select(TrialRow.trial_id).where(
+        TrialRow.study_id == study_id, TrialRow.state.in_(("running", "waiting"))
+    )
+    open_slots = select(StudyRow.study_id).where(StudyRow.study_id == study_id, StudyRow.handed_out < StudyRow.budget)
+    return (
+        transaction.execute(open_trials.limit(1)).first() is not None
+        or transaction.execute(open_slots).first() is not None
+    )
+
+
+def out_of_time(transaction: Transaction, study_id: int) -> bool:
+    """Whether the study's hours are used up."""
+    within = transaction.execute(select(StudyRow.study_id).where(StudyRow.study_id == study_id, _within_hours()))
+    return within.one_or_none() is None
+
+
+def _rows(result: Any) -> bool:
+    assert isinstance(result, CursorResult)
+    return bool(result.rowcount)

@@ -1,0 +1,83 @@
+"""Scoring clips with a trained detector, a few at a time: memory stays flat however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from features.clip import parse_stem
+from features.errors import CorpusError
+from features.store import FrameStore
+from features.wav import UnreadableWav, read_header, read_waveform
+from features.windows import ContextWindows
+from search.bundle import Bundle
+from search.errors import BundleError
+from search.training import score_windows
+
+_SPLIT_FOLDERS = ("train", "test", "source_test", "target_test")
+
+
+@dataclass(frozen=True)
+class ScoredClip:
+    """One row of scores; `error` says why a part is missing."""
+
+    path: str
+    machine: str
+    machine_id: str
+    score: float | None
+    decision: int | None  # 1 anomaly, 0 normal
+    error: str | None
+
+
+def clip_paths(paths: Sequence[Path]) -> list[Path]:
+    """The wav files of files and folders, each folder's in order. Raises BundleError for a path that is not there."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found.extend(sorted(p for p in path.rglob("*") if p.suffix.lower() == ".wav"))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise BundleError(f"{path} does not exist: give wav files or folders of them")
+    if not found:
+        raise BundleError(f"No wav file in {', '.join(map(str, paths))}")
+    return found
+
+
+def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> Iterator[ScoredClip]:
+    """One row for each clip, in order; a clip that cannot be scored gets a row with the reason."""
+    bundle.model.to(device)
+    machines = sorted({name.rpartition("/")[0] for name in bundle.thresholds})
+    for path in paths:
+        folders = [part for part in path.absolute().parts[:-1] if part not in _SPLIT_FOLDERS]
+        machine = folders[-1] if folders[-1] in machines or len(machines) != 1 else machines[0]
+        machine_id = parse_stem(path.stem).machine_id
+        try:
+            score = _score(bundle, path, device)
+        except (UnreadableWav, CorpusError, OSError) as error:
+            yield ScoredClip(str(path), machine, machine_id, None, None, str(error))
+            continue
+        threshold = bundle.thresholds.get(f"{machine}/{machine_id}")
+        yield ScoredClip(
+            path=str(path),
+            machine=machine,
+            machine_id=machine_id,
+            score=score,
+            decision=None if threshold is None else int(score > threshold),
+            error=f"no threshold: {machine}/{machine_id} was not trained on" if threshold is None else None,
+        )
+
+
+def _score(bundle: Bundle, path: Path, device: torch.device) -> float:
+    header = read_header(path)
+    features = bundle.recipe.features
+    if header.sample_rate != features.sample_rate:
+        raise CorpusError(f"{header.sample_rate} Hz, but the detector hears {features.sample_rate} Hz")
+    frames = features.frames(read_waveform(path))
+    store = FrameStore(frames=frames, offsets=np.array([0, len(frames)]))
+    windows = ContextWindows(store, [0], [path], context=bundle.recipe.model.context, device=device)
+    return float(score_windows(bundle.model, windows, bundle.recipe)[0])

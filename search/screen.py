@@ -1,0 +1,190 @@
+"""What the command line shows: studies, corpora and figures as rich tables. Nothing is printed here."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from features.clip import ANOMALY, NORMAL
+from features.corpus import Corpus
+from search.evaluation import Figures
+from search.status import Comparison, Status
+
+_SHOWN_TRIALS = 5
+
+
+def number(value: Any) -> str:
+    """A parameter's value, short."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def interval(low: float, high: float) -> str:
+    """A 95 % interval."""
+    return f"{low:.3f} to {high:.3f}"
+
+
+def progress(status: Status) -> RenderableType:
+    """The live view of a search: one line for the study, one for each trial at work."""
+    head = Table.grid(padding=(0, 2))
+    best = "—" if status.best is None else f"[bold]{status.best.value:.3f}[/bold] (trial {status.best.number})"
+    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count and state != "waiting")
+    head.add_row(
+        f"[bold]{escape(status.study)}[/bold]",
+        ProgressBar(total=status.budget, completed=status.done, width=30),
+        f"{status.done}/{status.budget} trials",
+        f"best AUC {best}",
+        f"[dim]{counts}[/dim]",
+    )
+    at_work = Table("trial", "epoch", "AUC", "worker", box=None, padding=(0, 2), header_style="dim")
+    for r in status.running:
+        epoch, value = ("—", "—") if r.epoch is None or r.value is None else (str(r.epoch), f"{r.value:.3f}")
+        lost = " [yellow](lost, waiting for the next worker)[/yellow]" if r.lease_seconds < 0 else ""
+        at_work.add_row(str(r.number), epoch, value, escape(r.owner) + lost)
+    return Group(head, at_work)
+
+
+def finished_line(status: Status, done_before: int) -> str | None:
+    """One line for a terminal that cannot redraw, if trials ended since."""
+    if status.done == done_before:
+        return None
+    best = (
+        "none complete yet" if status.best is None else f"best AUC {status.best.value:.3f} (trial {status.best.number})"
+    )
+    return f"{status.study}: {status.done}/{status.budget} trials, {best}"
+
+
+def summary(status: Status, comparison: Comparison | None) -> RenderableType:
+    """A study's counts, best trials, ties and gain."""
+    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
+    parts: list[RenderableType] = [
+        Text.from_markup(
+            f"[bold]{escape(status.study)}[/bold]: budget of {status.budget} trials; {counts or 'none yet'}"
+        )
+    ]
+    if status.running:
+        workers = Table("trial", "epoch", "AUC", "worker", "lease", box=None, padding=(0, 2), header_style="bold")
+        for r in status.running:
+            epoch, value = ("—", "—") if r.epoch is None or r.value is None else (str(r.epoch), f"{r.value:.3f}")
+            lease = f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "run out: the worker is lost"
+            workers.add_row(str(r.number), epoch, value, r.owner, lease)
+        parts.append(workers)
+    if status.best is not None and comparison is not None:
+        parts += [_best_trials(status, comparison), _best_sentence(status, comparison)]
+    for failed, reason in status.failures[:_SHOWN_TRIALS]:
+        parts.append(Text.from_markup(f"[red]trial {failed} failed[/red]: {escape(reason)}"))
+    if len(status.failures) > _SHOWN_TRIALS:
+        parts.append(Text(f"… and {len(status.failures) - _SHOWN_TRIALS} more failed; --json lists them"))
+    return Group(*parts)
+
+
+def _best_trials(status: Status, comparison: Comparison) -> Table:
+    table = Table("trial", "AUC", "", "settings", box=None, padding=(0, 2), header_style="bold")
+    for trial in status.finished[:_SHOWN_TRIALS]:
+        settings = ", ".join(f"{name} {number(value)}" for name, value in trial.params.items())
+        tie = "tie" if trial.number in comparison.ties else ""
+        table.add_row(str(trial.number), f"{trial.value:.3f}", tie, settings)
+    return table
+
+
+def _best_sentence(status: Status, comparison: Comparison) -> Text:
+    assert status.best is not None
+    sentence = (
+        f"Best: trial {status.best.number}, validation AUC {status.best.value:.3f} ({interval(*comparison.interval)})."
+    )
+    if comparison.ties:
+        sentence += f" {len(comparison.ties)} of {len(status.finished) - 1} other complete trials tie with it."
+    if comparison.gain is not None and status.best.number != 0:
+        gain, low, high = comparison.gain
+        told = "no gain that these clips can tell" if low <= 0 else "a gain"
+        sentence += f" Over the baseline ({status.baseline:.3f}): {gain:+.3f} ({interval(low, high)}), {told}."
+    return Text(sentence)
+
+
+def corpus(found: Corpus) -> RenderableType:
+    """Machines, IDs, splits, labels, lengths."""
+    table = Table(
+        "machine", "ID", "train", "normal", "anomaly", "unlabelled", "seconds", "Hz", "sets",
+        box=None, padding=(0, 2), header_style="bold",
+    )  # fmt: skip
+    groups = defaultdict(list)
+    for clip in found.clips:
+        groups[clip.machine, clip.machine_id].append(clip)
+    for (machine, machine_id), clips in sorted(groups.items()):
+        test = Counter(clip.label for clip in clips if clip.split == "test")
+        lengths = [clip.samples / clip.sample_rate for clip in clips]
+        spread = (
+            f"{min(lengths):.1f}" if max(lengths) - min(lengths) < 0.05 else f"{min(lengths):.1f}–{max(lengths):.1f}"
+        )
+        table.add_row(
+            machine,
+            machine_id,
+            str(sum(clip.split == "train" for clip in clips)),
+            str(test[NORMAL]),
+            str(test[ANOMALY]),
+            str(test[None]),
+            spread,
+            ", ".join(str(rate) for rate in sorted({clip.sample_rate for clip in clips})),
+            ", ".join(sorted({clip.source for clip in clips})),
+        )
+    return table
+
+
+def corpus_json(found: Corpus) -> dict[str, Any]:
+    """The document that `offkey corpus --json` prints."""
+    machines: dict[str, dict[str, dict[str, int]]] = {}
+    for clip in found.clips:
+        counts = machines.setdefault(clip.machine, {}).setdefault(
+            clip.machine_id, {"train": 0, "normal": 0, "anomaly": 0, "unlabelled": 0}
+        )
+        if clip.split == "train":
+            counts["train"] += 1
+        else:
+            counts["unlabelled" if clip.label is None else "anomaly" if clip.label == ANOMALY else "normal"] += 1
+    return {
+        "clips": len(found.clips),
+        "unreadable": [{"path": str(found.root / u.name), "reason": u.reason} for u in found.unreadable],
+        "machines": machines,
+    }
+
+
+def figures(validation: Figures, test: Figures | None) -> RenderableType:
+    """Validation and held-out figures side by side, and the test figures of each machine ID."""
+    table = Table("", "AUC", "95 % interval", "pAUC", "clips", box=None, padding=(0, 2), header_style="bold")
+    for name, measured in (("validation", validation), ("test, held out", test)):
+        if measured is None:
+            table.add_row(name, "n/a", "n/a", "n/a", "too few labelled clips")
+        else:
+            table.add_row(
+                name, f"{measured.auc:.3f}", interval(*measured.interval), _pauc(measured.pauc), _clips(measured)
+            )
+    if test is None:
+        return table
+    per_id = Table("machine ID", "test AUC", "pAUC", "normal", "anomaly", box=None, padding=(0, 2), header_style="bold")
+    for name, of_id in test.per_id.items():
+        per_id.add_row(name, f"{of_id.auc:.3f}", _pauc(of_id.pauc), str(of_id.normal), str(of_id.anomaly))
+    return Group(table, Text(), per_id)
+
+
+def studies(shipped: Mapping[str, str]) -> Table:
+    """The studies that ship, a line each."""
+    table = Table("study", "what it is", box=None, padding=(0, 2), header_style="bold")
+    for name, line in shipped.items():
+        table.add_row(name, line)
+    return table
+
+
+def _pauc(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _clips(measured: Figures) -> str:
+    normal = sum(of_id.normal for of_id in measured.per_id.values())
+    anomaly = sum(of_id.anomaly for of_id in measured.per_id.values())
+    return f"{normal} normal, {anomaly} anomalous"

@@ -1,0 +1,50 @@
+"""The study file that `offkey init` writes: commented, and fitted to what the corpus holds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from features.corpus import read_corpus
+
+
+def starter_study(root: Path, *, name: str) -> str:
+    """A study file's text for the clips below `root`. Raises CorpusError if there are none."""
+    corpus = read_corpus(root)
+    rate = Counter(clip.sample_rate for clip in corpus.clips).most_common(1)[0][0]
+    additional = any(clip.source == "additional" for clip in corpus.clips)
+    train_on = "{choices: [development, development+additional]}" if additional else "development"
+    study = re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip("._+-") or "study"
+    return f"""\
+# A study file: settings with one value, or with a range that the search closes:
+#   {{low: …, high: …}}, with log: true or step: … where that helps, or {{choices: [a, b]}}.
+# Check it and run it:   offkey search FILE --workers 2
+study: {study}
+corpus:
+  root: {root.resolve()}
+  machines: [{", ".join(corpus.machines)}]
+  train_on: {train_on}
+features:
+  kind: logmel
+  sample_rate: {rate}   # Hz; clips of another rate are refused
+  n_mels: 128
+  n_fft: 1024          # samples in one Fourier transform
+  hop_length: 512      # samples from one frame to the next
+model:
+  family: vae
+  context: 5           # frames in one input vector
+  h_dim: {{low: 64, high: 512, log: true}}
+  z_dim: {{low: 4, high: 40}}
+training:
+  learning_rate: {{low: 1.0e-5, high: 1.0e-2, log: true}}
+  batch_size: {{low: 128, high: 1024, log: true}}
+  epochs: {{choices: [25, 50]}}
+scoring:
+  pooling: {{choices: [mean, max]}}   # how window scores become one clip score
+# Of the labelled test clips, this share steers the search; the rest is for the final figure alone.
+validation: {{metric: auc, share: 0.5, seed: 0}}
+# Tried first; the study reports its gain over it.
+baseline: {{h_dim: 400, z_dim: 20, learning_rate: 1.0e-3, batch_size: 1000, epochs: 50, pooling: mean}}
+search: {{trials: 50, sampler: tpe, pruner: hyperband, seed: 0}}
+"""

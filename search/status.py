@@ -1,0 +1,163 @@
+"""How a study stands: counts, workers, the best trial with its interval, and the trials that tie with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from search.evaluation import Scores, resampled_aucs
+from search.ledger import StudyRow, TrialRow, database_now
+from search.storage import StudyStorage
+from search.stored_study import StoredStudy
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that a worker holds."""
+
+    number: int
+    owner: str
+    epoch: int | None
+    value: float | None  # after that epoch
+    lease_seconds: float  # left; below 0 when the worker is lost and nobody has taken over yet
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study at one moment."""
+
+    study: str
+    budget: int
+    counts: dict[str, int]  # complete, pruned, failed, running, waiting
+    running: tuple[Running, ...]
+    failures: tuple[tuple[int, str], ...]  # trial number, reason
+    finished: tuple[FrozenTrial, ...]  # complete trials, best first
+    baseline: float | None
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        return self.finished[0] if self.finished else None
+
+    @property
+    def done(self) -> int:
+        return self.counts["complete"] + self.counts["pruned"] + self.counts["failed"]
+
+
+def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna.Study) -> Status:
+    """The study as it stands now."""
+    trials = {trial.number: trial for trial in optuna_study.get_trials(deepcopy=False)}
+    with Session(storage.engine) as session:
+        now = session.execute(select(database_now())).scalar_one()
+        columns = (
+            TrialRow.number,
+            TrialRow.state,
+            TrialRow.owner,
+            TrialRow.lease_until,
+            TrialRow.attempts,
+            TrialRow.reason,
+        )
+        rows = session.execute(
+            select(*columns).where(TrialRow.study_id == stored.study_id).order_by(TrialRow.number)
+        ).all()
+        budget = session.execute(select(StudyRow.budget).where(StudyRow.study_id == stored.study_id)).scalar_one()
+    counts = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting"), 0)
+    running, failures, finished = [], [], []
+    for row in rows:
+        counts[row.state] += 1
+        trial = trials.get(row.number)
+        if trial is None:
+            continue
+        if row.state == "running":
+            epoch = trial.last_step
+            value = None if epoch is None else trial.intermediate_values[epoch]
+            left = (row.lease_until or now) - now
+            running.append(Running(row.number, row.owner or "", epoch, value, left, row.attempts))
+        elif row.state == "failed":
+            failures.append((row.number, row.reason or ""))
+        elif row.state == "complete" and trial.value is not None:
+            finished.append(trial)
+    counts["waiting"] += budget - len(rows)
+    finished.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    first = trials.get(0)
+    has_baseline = bool(stored.tree.get("baseline")) and first is not None
+    return Status(
+        study=stored.name,
+        budget=budget,
+        counts=counts,
+        running=tuple(running),
+        failures=tuple(failures),
+        finished=tuple(finished),
+        baseline=first.value if has_baseline and first is not None else None,
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The leading trials as their validation clips tell them apart."""
+
+    interval: tuple[float, float]  # 95 %, of the best trial's AUC
+    ties: tuple[int, ...]  # numbers of other complete trials whose paired difference from the best includes 0
+    gain: tuple[float, float, float] | None  # best minus baseline: difference, low, high
+
+
+def compare(storage: StudyStorage, stored: StoredStudy, status: Status) -> Comparison | None:
+    """Intervals and ties by a bootstrap over the validation clips; None without a complete trial."""
+    if status.best is None:
+        return None
+    scores = _scores(storage, stored)
+    resampled = {
+        number: resampled_aucs(scores[number], stored.truth)
+        for number in {trial.number for trial in status.finished} | {0}
+        if number in scores
+    }
+    best = resampled[status.best.number]
+    ties = [trial.number for trial in status.finished[1:] if np.quantile(best - resampled[trial.number], 0.025) <= 0]
+    low, high = np.quantile(best, [0.025, 0.975])
+    gain = None
+    if status.baseline is not None and status.best.value is not None and 0 in resampled:
+        gain_low, gain_high = np.quantile(best - resampled[0], [0.025, 0.975])
+        gain = (status.best.value - status.baseline, float(gain_low), float(gain_high))
+    return Comparison(interval=(float(low), float(high)), ties=tuple(ties), gain=gain)
+
+
+def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
+    """The document that `offkey status --json` prints."""
+    best = None
+    if status.best is not None and comparison is not None:
+        best = {
+            "number": status.best.number,
+            "value": status.best.value,
+            "interval": list(comparison.interval),
+            "params": status.best.params,
+            "ties": list(comparison.ties),
+        }
+    return {
+        "study": status.study,
+        "budget": status.budget,
+        "trials": status.counts,
+        "best": best,
+        "baseline": {"value": status.baseline},
+        "workers": [
+            {"owner": r.owner, "trial": r.number, "epoch": r.epoch, "value": r.value, "lease_seconds": r.lease_seconds}
+            for r in status.running
+        ],
+        "failures": [{"number": number, "reason": reason} for number, reason in status.failures],
+    }
+
+
+def _scores(storage: StudyStorage, stored: StoredStudy) -> dict[int, Scores]:
+    """Validation scores of the study's ended trials, by number."""
+    with Session(storage.engine) as session:
+        rows = session.execute(
+            select(TrialRow.number, TrialRow.scores).where(
+                TrialRow.study_id == stored.study_id, TrialRow.scores.is_not(None)
+            )
+        ).all()
+    return {number: np.frombuffer(blob, dtype=np.float64) for number, blob in rows if blob is not None}

@@ -1,0 +1,164 @@
+"""A study in the storage: made once, joined by everyone after, refused where something differs.
+
+Its identity is what workers must agree on: the search space, the data (names and contents of the clips, not
+where they lie), and the versions of Offkey and Optuna.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import optuna
+from sqlalchemy import case, insert, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from features.corpus import Corpus
+from search.errors import StudyError
+from search.evaluation import Truth
+from search.ledger import StudyRow
+from search.recipe import ValidationSettings
+from search.split import blind, labelled_test_clips
+from search.storage import StudyStorage
+from search.study_file import Study, study_of_tree
+
+Identity = Mapping[str, Any]
+
+_NOT_IDENTITY = (("corpus", "root"), ("search", "trials"), ("search", "hours"), ("training", "threads"))
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study as its storage has it."""
+
+    study_id: int
+    uid: str
+    name: str
+    tree: Mapping[str, Any]
+    identity: Identity
+    truth: Truth
+    budget: int
+
+    def study(self, *, overrides: tuple[str, ...] = ()) -> Study:
+        """The checked study. Imports the model families that it names."""
+        return study_of_tree(dict(self.tree), origin=f"study {self.name!r} in the storage", overrides=overrides)
+
+    @property
+    def root(self) -> str:
+        return str(self.tree["corpus"]["root"])
+
+    @property
+    def validation(self) -> ValidationSettings:
+        return ValidationSettings.model_validate(self.tree.get("validation", {}))
+
+    @property
+    def machines(self) -> list[str] | None:
+        machines: list[str] | None = self.tree["corpus"].get("machines")
+        return machines
+
+
+def identity_of(study: Study, corpus: Corpus) -> Identity:
+    """What workers on this study and corpus must agree on."""
+    return {**surroundings(corpus), "study": _without(study.tree)}
+
+
+def surroundings(corpus: Corpus) -> Identity:
+    """The part of an identity that is not in the study file: data and versions."""
+    return {
+        "versions": {"offkey": version("offkey"), "optuna": optuna.__version__},
+        "data": {"clips": len(corpus.clips), "fingerprint": corpus.fingerprint[:16]},
+    }
+
+
+def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, trials: int | None = None) -> StoredStudy:
+    """The stored study of this name, made if there is none; its budget raised to `trials` if that is more.
+
+    Raises StudyError naming what differs if a study of this name has another identity.
+    """
+    created = optuna.create_study(study_name=study.name, storage=storage, direction="maximize", load_if_exists=True)
+    identity = identity_of(study, corpus)
+    truth = Truth.of(labelled_test_clips(blind(corpus, study.first_recipe().validation)))
+    row = {
+        "study_id": created._study_id,
+        "uid": uuid.uuid4().hex,
+        "document": json.dumps(study.tree),
+        "identity": json.dumps(identity),
+        "truth": json.dumps({"ids": truth.ids, "labels": truth.labels}),
+        "budget": trials or study.search.trials,
+        "handed_out": 0,
+        "hours": study.search.hours,
+        "active_seconds": 0.0,
+    }
+    try:
+        with storage.engine.begin() as connection:
+            connection.execute(insert(StudyRow).values(row))
+    except IntegrityError:
+        require_same(load_stored(storage, study.name), identity)
+        larger = case((StudyRow.budget < row["budget"], row["budget"]), else_=StudyRow.budget)
+        with storage.engine.begin() as connection:
+            connection.execute(
+                update(StudyRow)
+                .where(StudyRow.study_id == row["study_id"])
+                .values(budget=larger, hours=study.search.hours)
+            )
+    return load_stored(storage, study.name)
+
+
+def load_stored(storage: StudyStorage, name: str) -> StoredStudy:
+    """The stored study of this name. Raises StudyError if there is none, or Offkey did not make it."""
+    ids = {stored.study_name: stored._study_id for stored in storage.get_all_studies()}
+    if name not in ids:
+        known = f"it holds {', '.join(sorted(ids))}" if ids else "it holds no study yet"
+        raise StudyError(f"There is no study {name!r} in {storage.shown_url}; {known}.")
+    with Session(storage.engine) as session:
+        row = session.get(StudyRow, ids[name])
+    if row is None:
+        raise StudyError(
+            f"The study {name!r} in {storage.shown_url} was not made by Offkey: choose another --study name."
+        )
+    truth = json.loads(row.truth)
+    return StoredStudy(
+        study_id=ids[name],
+        uid=row.uid,
+        name=name,
+        tree=json.loads(row.document),
+        identity=json.loads(row.identity),
+        truth=Truth(ids=tuple(truth["ids"]), labels=tuple(truth["labels"])),
+        budget=row.budget,
+    )
+
+
+def require_same(stored: StoredStudy, here: Identity) -> None:
+    """Raises StudyError with every difference between the stored identity and the one here."""
+    there_flat, here_flat = dict(_flat(stored.identity)), dict(_flat(here))
+    differing = [key for key in there_flat | here_flat if there_flat.get(key) != here_flat.get(key)]
+    if differing:
+        lines = "\n".join(
+            f"  {key.removeprefix('study.')}: stored {there_flat.get(key, '—')}, here {here_flat.get(key, '—')}"
+            for key in differing
+        )
+        raise StudyError(
+            f"The study {stored.name!r} exists and differs:\n{lines}\n"
+            "Give this one a name of its own with --study NAME, or make it the same again."
+        )
+
+
+def _without(tree: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(json.dumps(tree))
+    for section, key in _NOT_IDENTITY:
+        kept.get(section, {}).pop(key, None)
+    return kept
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf with its dotted path."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
