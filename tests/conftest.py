@@ -1,0 +1,62 @@
+"""What many tests share: a small corpus of made sounds, a cache of their own, the command line in process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from features.synthesis import make_corpus
+from search import cli
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache folder and working directory for each test; one thread, since tests run beside each other."""
+    monkeypatch.setenv("OFFKEY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("OFFKEY_STORAGE", raising=False)
+    monkeypatch.delenv("OFFKEY_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def corpus_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One machine, IDs 00, 02, 04; 6 training and 6 + 6 test clips of 1 s each. Shared: never write to it."""
+    root = tmp_path_factory.mktemp("corpus") / "sounds"
+    make_corpus(root, train_clips=6, test_clips=6, seconds=1.0)
+    return root
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def offkey(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Runs `offkey ARGUMENTS…` in this process."""
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["offkey", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
