@@ -34,7 +34,7 @@ _LAYOUT = "<machine>/{train,test}/*.wav, or the same below dev_data/ and eval_da
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A wav file that cannot be used, and why."""
+    """A wav file that cannot be used, or a folder that cannot be looked into, and why."""
 
     name: str
     reason: str
@@ -70,7 +70,9 @@ class Corpus:
         return replace(
             self,
             clips=tuple(clip for clip in self.clips if clip.machine in machines),
-            unreadable=tuple(u for u in self.unreadable if u.name.startswith(prefixes)),
+            unreadable=tuple(
+                u for u in self.unreadable if u.name.startswith(prefixes) or any(p.startswith(u.name) for p in prefixes)
+            ),
         )
 
     def require_readable(self) -> None:
@@ -97,7 +99,8 @@ def digest_of(parts: Iterable[str]) -> str:
     """A digest of a sequence of texts; equal only for equal sequences."""
     whole = hashlib.sha256()
     for part in parts:
-        whole.update(hashlib.sha256(part.encode()).digest())
+        # A file's name need not be UTF-8: Python holds its other bytes as lone surrogates.
+        whole.update(hashlib.sha256(part.encode(errors="surrogateescape")).digest())
     return whole.hexdigest()
 
 
@@ -109,25 +112,41 @@ def read_corpus(root: Path) -> Corpus:
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise CorpusError(f"The corpus root {root.absolute()} {what}. It must hold {_LAYOUT}.")
-    paths = sorted(_wav_files(root))
-    if not paths:
+    paths, closed = _wav_files(root)
+    if not paths and not closed:
         raise CorpusError(f"No wav file below {root.absolute()}. It must hold {_LAYOUT}.")
     read = joblib.Parallel(n_jobs=-1, prefer="threads", batch_size=64)(
         joblib.delayed(_read_clip)(root, path) for path in paths
     )
     clips = tuple(found for found in read if isinstance(found, Clip))
-    unreadable = tuple(found for found in read if isinstance(found, Unreadable))
+    unreadable = (*closed, *(found for found in read if isinstance(found, Unreadable)))
     if not clips:
         reasons = "\n".join(f"  {u.name}: {u.reason}" for u in unreadable[:5])
         raise CorpusError(f"None of the {len(paths)} wav files below {root.absolute()} can be used:\n{reasons}")
     return Corpus(root=root, clips=clips, unreadable=unreadable)
 
 
-def _wav_files(root: Path) -> Iterable[Path]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if name.lower().endswith(".wav"):
-                yield Path(folder, name)
+def _wav_files(root: Path) -> tuple[list[Path], list[Unreadable]]:
+    """The wav files below `root` in the order of their names, and the folders that cannot be looked into."""
+    closed: list[Unreadable] = []
+
+    def note(error: OSError) -> None:
+        closed.append(Unreadable(f"{os.path.relpath(error.filename, root)}/", f"cannot be opened ({error.strerror})"))
+
+    found: list[Path] = []
+    seen: set[str] = set()  # links are followed, but no folder is read twice: links may form a loop
+    for folder, folders, names in os.walk(root, onerror=note, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        found += [Path(folder, name) for name in names]
+    return (
+        sorted(path for path in found if path.name.lower().endswith(".wav")),
+        sorted(closed, key=lambda folder: folder.name),
+    )
 
 
 def _read_clip(root: Path, path: Path) -> Clip | Unreadable:

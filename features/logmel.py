@@ -1,7 +1,8 @@
 """Log-mel spectrograms: waveform in, frames out.
 
 waveform : (samples,) float32, full scale is [-1, 1).
-frames   : (frames, bins) float32, decibels; librosa's `power_to_db(melspectrogram(…), top_db=None)`, transposed.
+frames   : (frames, bins) float32, decibels; librosa's `power_to_db(melspectrogram(…), top_db=None)`, transposed;
+           of magnitudes (power 1) its `amplitude_to_db`.
 """
 
 from __future__ import annotations
@@ -53,23 +54,28 @@ class LogMelSettings(Settings):
 
     def frame_count(self, samples: int) -> int:
         """Frames of a clip of so many samples: one each hop, the first centred on the first sample."""
-        return 1 + samples // self.hop_length
+        return 1 + (samples - self.n_fft % 2) // self.hop_length
 
     def frames(self, waveform: Waveform) -> Frames:
         """Log-mel frames of one waveform, (frames, n_mels) float32, dB."""
         padded = np.pad(waveform, self.n_fft // 2)
         sliding = np.lib.stride_tricks.sliding_window_view(padded, self.n_fft)[:: self.hop_length]
         mel = np.empty((len(sliding), self.n_mels), dtype=np.float32)
+        in_float32 = True
         for start in range(0, len(sliding), _BLOCK):
-            mel[start : start + _BLOCK] = self._mel_block(sliding[start : start + _BLOCK])
+            block = slice(start, start + _BLOCK)
+            mel[block], in_float32 = self._mel_block(sliding[block], in_float32)
         np.maximum(mel, _FLOOR if self.power == 2 else np.sqrt(_FLOOR), out=mel)
         np.log10(mel, out=mel)
         mel *= np.float32(20 / self.power)
         return mel
 
-    def _mel_block(self, sliding: Frames) -> Frames:
+    def _mel_block(self, sliding: Frames, in_float32: bool) -> tuple[Frames, bool]:
+        """Mel spectrum of some frames, in float32 where that is precise enough; and whether to go on so."""
         filters, widths = _mel_filters(self.sample_rate, self.n_fft, self.n_mels)
         hann = _hann(self.n_fft)
+        if not in_float32:
+            return self._mel_of(sliding * hann, filters), False
         windowed = sliding * hann.astype(np.float32)
         mel = self._mel_of(windowed, filters)
         energy = np.einsum("fs,fs->f", windowed, windowed) * self.n_fft
@@ -77,7 +83,7 @@ class LogMelSettings(Settings):
         wide = quietest < _FLOAT32_RANGE * energy
         if wide.any():
             mel[wide] = self._mel_of(sliding[wide] * hann, filters)
-        return mel
+        return mel, float(wide.mean()) < 0.5
 
     def _mel_of(self, windowed: npt.NDArray[np.floating], filters: scipy.sparse.csr_array) -> Frames:
         """Mel spectrum of windowed frames, in the precision of the frames."""

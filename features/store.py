@@ -12,6 +12,7 @@ another name and then renamed: a builder killed in the middle leaves nothing tha
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -28,9 +29,9 @@ from filelock import FileLock
 
 from features.clip import Clip
 from features.corpus import digest_of
-from features.errors import StoreError
+from features.errors import CorpusError, StoreError
 from features.logmel import Frames, LogMelSettings
-from features.wav import read_waveform
+from features.wav import waveform_of
 
 #: Raised with each change to how frames are computed or laid out.
 _FORMAT = 1
@@ -63,7 +64,8 @@ def open_store(clips: Sequence[Clip], features: LogMelSettings, *, progress: Pro
     """The frame store of these clips under these settings, built first if nobody has.
 
     Any number of processes may ask at the same moment: one builds, the others wait and map its work.
-    Raises StoreError if the store cannot be written, with nothing half-written left behind.
+    Raises StoreError if the store cannot be written, CorpusError if a clip is no longer what it was when the
+    corpus was read; nothing half-written is left behind.
     """
     key = digest_of([str(_FORMAT), version("librosa"), features.model_dump_json(), *(clip.digest for clip in clips)])
     folder = cache_folder() / "frames" / key[:32]
@@ -144,13 +146,21 @@ def _write_clips(path: Path, clips: Sequence[Clip], features: LogMelSettings, po
     with path.open("r+b") as file:
         file.seek(position)
         for clip in clips:
-            frames = features.frames(read_waveform(clip.path))
-            if len(frames) != features.frame_count(clip.samples):
-                raise StoreError(f"{clip.path} changed while its features were computed. Run again.")
-            file.write(frames.data)
+            file.write(features.frames(waveform_of(_contents(clip))).data)
         file.flush()
         os.fsync(file.fileno())
     return len(clips)
+
+
+def _contents(clip: Clip) -> bytes:
+    """The bytes that the clip's digest was taken of: others would be served as theirs ever after."""
+    try:
+        contents = clip.path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"{clip.path} can no longer be read ({error.strerror}).") from error
+    if hashlib.sha256(contents).hexdigest() != clip.digest:
+        raise CorpusError(f"{clip.path} changed after the corpus was read. Run again.")
+    return contents
 
 
 def _explain(error: OSError, folder: Path) -> str:

@@ -43,31 +43,33 @@ class ContextWindows:
 
         Raises CorpusError for a clip shorter than a window.
         """
-        starts, owners = [], []
-        for owner, (position, path) in enumerate(zip(positions, paths, strict=True)):
-            first, end = int(store.offsets[position]), int(store.offsets[position + 1])
-            if end - first < context:
-                raise CorpusError(
-                    f"model.context is {context} frames, but {path} has only {end - first}. "
-                    "Lower model.context or features.hop_length, or remove the clip."
-                )
-            starts.append(np.arange(first, end - context + 1))
-            owners.append(np.full(end - context + 1 - first, owner))
+        chosen = np.asarray(positions)
+        first_frames, ends = store.offsets[chosen], store.offsets[chosen + 1]
+        counts = ends - first_frames - context + 1
+        if (counts < 1).any():
+            short = int(np.argmax(counts < 1))
+            raise CorpusError(
+                f"model.context is {context} frames, but {paths[short]} has only {ends[short] - first_frames[short]}. "
+                "Lower model.context or features.hop_length, or remove the clip."
+            )
         self.clip_count = len(paths)
-        self._starts = torch.from_numpy(np.concatenate(starts))  # (windows,) int64
-        self._owners = torch.from_numpy(np.concatenate(owners))
+        first_windows = np.cumsum(counts) - counts
+        self._count = int(counts.sum())
+        self._last_windows = torch.from_numpy(first_windows + counts - 1)  # (clips,) int64
+        self._shifts = torch.from_numpy(first_frames - first_windows)  # (clips,): from a window to its first frame
         self._device = device
         frames, bins = store.frames.shape
         on_device = torch.from_numpy(store.frames).to(device)
         self._windows = on_device.as_strided((frames - context + 1, context * bins), (bins, 1))
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return self._count
 
     def batch(self, rows: Tensor) -> Batch:
         """The windows at these positions (n,) int64, gathered at once."""
-        inputs = self._windows.index_select(0, self._starts[rows].to(self._device))
-        return Batch(inputs=inputs, clips=self._owners[rows].to(self._device))
+        clips = torch.searchsorted(self._last_windows, rows)
+        inputs = self._windows.index_select(0, (rows + self._shifts[clips]).to(self._device))
+        return Batch(inputs=inputs, clips=clips.to(self._device))
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """One epoch: every window once, in random order."""

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from features.settings import Settings
 from features.windows import Batch
 
 
@@ -24,10 +23,3 @@ class AnomalyModel(nn.Module, ABC):
     @abstractmethod
     def score(self, batch: Batch) -> Tensor:
         """How unlike a healthy machine each window sounds, (batch,)."""
-
-
-class FamilySettings(Settings):
-    """The `model:` block of a study file, for one family."""
-
-    family: str
-    context: int  # frames in one input vector

@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 from difflib import get_close_matches
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from features.errors import OffkeyError
-from models.anomaly_model import AnomalyModel, FamilySettings
+from models.settings import FamilySettings
+
+if TYPE_CHECKING:
+    from models.anomaly_model import AnomalyModel
 
 #: Family name → module with `Settings` and `Model`. Imported when named: torch takes seconds to load.
 FAMILIES = {

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Pooling = Literal["mean", "max"]
+from models.settings import Pooling
 
 
 def pool(scores: Tensor, clips: Tensor, *, clip_count: int, pooling: Pooling) -> Tensor:

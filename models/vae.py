@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.windows import Batch
-from models.anomaly_model import AnomalyModel, FamilySettings
+from models.anomaly_model import AnomalyModel
+from models.settings import FamilySettings
 
 # The range of log-mel levels, dB, that is mapped to [0, 1]; what lies outside is clipped.
 _LOWEST, _RANGE = -90.0, 114.0

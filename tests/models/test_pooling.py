@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.pooling import Pooling, pool
+
+#: Scores as a float32 model gives them, negative ones too (log-odds are).
+SCORES = st.floats(-1e4, 1e4, width=32)
+CLIPS = st.lists(st.lists(SCORES, min_size=1, max_size=8), min_size=1, max_size=6)
+
+
+def pooled(clips: list[list[float]], *, pooling: Pooling, order: list[int] | None = None) -> list[float]:
+    """Clip scores of these window scores, handed over in order or in another."""
+    scores = torch.tensor([score for windows in clips for score in windows], dtype=torch.float32)
+    owners = torch.tensor([clip for clip, windows in enumerate(clips) for _ in windows])
+    if order is not None:
+        scores, owners = scores[order], owners[order]
+    result = pool(scores, owners, clip_count=len(clips), pooling=pooling)
+    assert result.dtype == torch.float64
+    return result.tolist()
+
+
+@settings(max_examples=30, deadline=None, database=None)
+@given(CLIPS)
+def test_a_clips_score_is_the_mean_or_maximum_over_its_windows(clips: list[list[float]]) -> None:
+    np.testing.assert_allclose(pooled(clips, pooling="mean"), [np.mean(w) for w in clips], rtol=1e-12, atol=1e-9)
+    assert pooled(clips, pooling="max") == [max(windows) for windows in clips]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+@settings(max_examples=30, deadline=None, database=None)
+@given(clips=CLIPS, data=st.data())
+def test_the_order_in_which_windows_come_changes_nothing(
+    clips: list[list[float]], data: st.DataObject, pooling: Pooling
+) -> None:
+    order = data.draw(st.permutations(range(sum(map(len, clips)))))
+    np.testing.assert_allclose(
+        pooled(clips, pooling=pooling, order=order), pooled(clips, pooling=pooling), rtol=1e-12, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [("mean", [2.0, -3.0, 0.5]), ("max", [3.0, -2.0, 0.5])],
+)
+def test_clips_keep_their_places(pooling: Pooling, expected: list[float]) -> None:
+    assert pooled([[1, 3], [-2, -4], [0.5]], pooling=pooling) == expected
+
+
+def test_a_mean_over_many_windows_keeps_the_precision_that_float32_sums_lose() -> None:
+    # 2²⁴ is where float32 stops counting: adding 1 to it changes nothing.
+    assert pooled([[float(2**24)] + [1.0] * 1023], pooling="mean") == [(2**24 + 1023) / 1024]
