@@ -87,8 +87,8 @@ def save_bundle(detector: Detector, folder: Path) -> None:
         (partial / "metrics.json").write_text(json.dumps(metrics_of(detector), indent=1))
         (partial / "README.md").write_text(_model_card(detector))
         os.rename(partial, folder)
-    except OSError as error:
-        raise BundleError(f"{folder} cannot be written: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -102,11 +102,11 @@ def load_bundle(folder: Path) -> Bundle:
         recipe = load_study(folder / "recipe.yaml").first_recipe()
         model = build(recipe.model, bins=recipe.features.bins)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
+        return Bundle(recipe=recipe, model=model.eval(), thresholds=details["thresholds"])
     except BundleError:
         raise
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError, OffkeyError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OffkeyError) as error:
         raise BundleError(f"{folder} is not a bundle, or not a whole one: {error}") from error
-    return Bundle(recipe=recipe, model=model.eval(), thresholds=details["thresholds"])
 
 
 def _per_id(figures: Figures) -> dict[str, Any]:

@@ -10,8 +10,10 @@ import csv
 import json
 import logging
 import os
+import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -210,6 +212,8 @@ def worker(
         format="%(asctime)s %(process)d %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.WARNING, force=True
     )
     logging.getLogger("offkey").setLevel(logging.INFO)
+    # An epoch that a lost worker reported and did not save is repeated; its value is the same.
+    warnings.filterwarnings("ignore", message="The reported value is ignored")
     url = _url(storage)
     roots = [text.partition("=")[2] for text in settings or [] if text.startswith("corpus.root=")]
     if len(roots) != len(settings or []):
@@ -375,14 +379,20 @@ def _search(study: Study, url: str, workers: str, *, log_folder: Path) -> tuple[
     with _storage_errors(url):
         storage = StudyStorage(url, create=True)
         stored = create_or_join(storage, prepared.study, prepared.corpus)
+        if stored.budget > prepared.study.search.trials:
+            err.print(f"{stored.name} has a budget of {stored.budget} trials already; joining never lowers it")
         fleet = Fleet(storage, stored, prepared.corpus.root.resolve(), size, (log_folder / stored.name).absolute())
         err.print(f"{size} worker{'s' if size > 1 else ''}; logs in {fleet.log_folder}")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             _watch(fleet, storage, stored)
         except KeyboardInterrupt:
             err.print("Draining: workers give their trials back and leave. Ctrl-C again ends them at once.")
         finally:
-            fleet.stop()
+            try:
+                fleet.stop()
+            except KeyboardInterrupt:
+                fleet.kill()
     return storage, stored
 
 

@@ -82,8 +82,14 @@ class Fleet:
             try:
                 worker.process.wait(timeout=max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+                break
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends every worker that is left at once; its trial goes on from its last checkpoint."""
+        for worker in self._workers.values():
+            worker.process.kill()
+            worker.process.wait()
         self.watch()
 
     def _start(self, slot: int) -> None:

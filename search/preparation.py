@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution
 
 from features.corpus import Corpus, read_corpus
 from search.errors import StudyError
-from search.split import blind, held_out_clips, labelled_test_clips, serves, undefined_ids
+from search.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
 from search.study_file import Study, study_of_tree
 
 
@@ -25,8 +25,8 @@ class Prepared:
 def prepare(study: Study, *, default_root: str | None) -> Prepared:
     """Reads the study's corpus and checks that it serves the study.
 
-    Raises StudyError or CorpusError if there is no corpus, a clip cannot be used, no choice of `train_on` can be
-    served, or no machine ID has both labels among the clips that steer the search.
+    Raises StudyError or CorpusError if there is no corpus, a clip cannot be used, `train_on` or none of its choices
+    can be served, or no machine ID has both labels among the clips that steer the search.
     """
     corpus_settings = study.space.tree.get("corpus", {})
     root = corpus_settings.get("root") or default_root
@@ -37,6 +37,8 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
     machines = study.first_recipe().corpus.machines
     corpus = read_corpus(Path(root)).of_machines(machines)
     corpus.require_readable()
+    if not any(setting.path == ("features", "sample_rate") for setting in study.space.settings):
+        corpus.require_sample_rate(study.first_recipe().features.sample_rate)
     tree = study.tree
     tree["corpus"] = {**corpus_settings, "root": str(Path(root).resolve())}
     warnings = _drop_unserved_choices(study, tree, corpus)
@@ -47,6 +49,7 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
 def _drop_unserved_choices(study: Study, tree: dict[str, object], corpus: Corpus) -> list[str]:
     opened = next((s for s in study.space.settings if s.path == ("corpus", "train_on")), None)
     if opened is None:
+        training_clips(corpus, study.first_recipe())  # refuses what the corpus does not have
         return []
     assert isinstance(opened.distribution, CategoricalDistribution)
     choices = [str(choice) for choice in opened.distribution.choices]

@@ -12,9 +12,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny
 from features.errors import OffkeyError
 from features.logmel import LogMelSettings
 from features.settings import Settings
-from models.anomaly_model import FamilySettings
 from models.families import settings_of
-from models.pooling import Pooling
+from models.settings import FamilySettings, Pooling
 
 TrainOn = Literal["development", "additional", "development+additional"]
 

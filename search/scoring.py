@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> 
     bundle.model.to(device)
     machines = sorted({name.rpartition("/")[0] for name in bundle.thresholds})
     for path in paths:
-        folders = [part for part in path.absolute().parts[:-1] if part not in _SPLIT_FOLDERS]
+        folders = [part for part in Path(os.path.abspath(path)).parts[:-1] if part not in _SPLIT_FOLDERS]
         machine = folders[-1] if folders[-1] in machines or len(machines) != 1 else machines[0]
         machine_id = parse_stem(path.stem).machine_id
         try:
@@ -68,7 +69,9 @@ def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> 
             machine_id=machine_id,
             score=score,
             decision=None if threshold is None else int(score > threshold),
-            error=f"no threshold: {machine}/{machine_id} was not trained on" if threshold is None else None,
+            error=None
+            if threshold is not None
+            else f"no threshold: {machine}/{machine_id} was not trained on, or none of its clips withheld to set one",
         )
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -47,6 +49,14 @@ def ranges_in(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, 
             for index, item in enumerate(value):
                 if isinstance(item, Mapping):
                     yield from ranges_in(item, (*path, key, index))
+
+
+def range_hint(content: Mapping[str, Any]) -> str:
+    """What a range looks like, and the range's key that one of these may have been meant for."""
+    known = (*INTERVAL_KEYS, "choices")
+    near = [match for key in content if key not in known for match in get_close_matches(key, known, n=1)]
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"a range is {{low, high}} with log or step, or {{choices: […]}}{meant}"
 
 
 def put(tree: Any, path: Path, value: Any) -> None:
@@ -122,36 +132,51 @@ def read_space(tree: Tree, *, is_real: Callable[[Path], bool]) -> Space:
 
     Raises RangeError with the path of the first rule broken.
     """
-    blocks = tree["model"] if isinstance(tree.get("model"), list) else [tree.get("model")]
-    families = tuple(str(block.get("family")) if isinstance(block, Mapping) else "" for block in blocks)
+    families = _families(tree)
     found = list(ranges_in(tree))
     for path, _ in found:
         if any(path[: len(closed)] == closed for closed in CLOSED_FOR_GOOD) or path[-1] == "family":
             raise RangeError(path, "holds a range, but what steers a search is not searched: give one value")
-    names = _parameter_names([path for path, _ in found], families)
-    settings = [
-        _open(path, name, content, real=is_real(path)) for (path, content), name in zip(found, names, strict=True)
-    ]
+    names = parameter_names(tree)
+    _check_names(names, families)
+    settings = [_open(path, names[path], content, real=is_real(path)) for path, content in found]
     return Space(tree=tree, families=families, settings=tuple(settings))
 
 
-def _parameter_names(paths: list[Path], families: tuple[str, ...]) -> list[str]:
-    """The setting's own name, with the family in front where two branches share it."""
+def parameter_names(tree: Tree) -> dict[Path, str]:
+    """The parameter of every range, and of the list of families: the setting's own name, with the family in front
+    where two branches share it."""
+    families = _families(tree)
+    paths = [path for path, _ in ranges_in(tree)]
     shared = Counter(str(path[-1]) for path in paths)
-    names = []
+    names: dict[Path, str] = {("model",): "family"} if len(families) > 1 else {}
     for path in paths:
         name = str(path[-1])
         if shared[name] > 1 and len(path) == 3 and isinstance(path[1], int):
             name = f"{families[path[1]]}.{name}"
-        names.append(name)
-    for index, name in enumerate(names):
-        if name in names[:index] or name == "family":
-            first = ".".join(map(str, paths[names.index(name)]))
-            raise RangeError(
-                paths[index],
-                f"two open settings would both be the parameter {name!r} (the other is {first}): close one",
-            )
+        names[path] = name
     return names
+
+
+def _families(tree: Tree) -> tuple[str, ...]:
+    blocks = tree["model"] if isinstance(tree.get("model"), list) else [tree.get("model")]
+    return tuple(str(block.get("family")) if isinstance(block, Mapping) else "" for block in blocks)
+
+
+def _check_names(names: Mapping[Path, str], families: tuple[str, ...]) -> None:
+    if not families:
+        raise RangeError(("model",), "must be one family's block, or a list of at least one")
+    first: dict[str, Path] = {}
+    for path, name in names.items():
+        if name in first:
+            other = ".".join(map(str, first[name]))
+            raise RangeError(
+                path, f"two open settings would both be the parameter {name!r} (the other is {other}): close one"
+            )
+        first[name] = path
+    for index, family in enumerate(families):
+        if family in families[:index]:
+            raise RangeError(("model", index), f"names the family {family} again: each may stand once in the list")
 
 
 def _open(path: Path, name: str, content: Mapping[str, Any], *, real: bool) -> OpenSetting:
@@ -161,12 +186,15 @@ def _open(path: Path, name: str, content: Mapping[str, Any], *, real: bool) -> O
     missing = [key for key in ("low", "high") if key not in content]
     if unknown or missing:
         got = f"got {', '.join(map(str, content))}"
-        raise RangeError(path, f"a range is {{low, high}} with log or step, or {{choices: […]}}; {got}")
+        place = (*path, str(unknown[0])) if unknown else path
+        raise RangeError(place, f"does not fit, {got}; {range_hint(content)}")
     low, high, log, step = (content.get(key) for key in INTERVAL_KEYS)
     log = False if log is None else log
     for key, number in (("low", low), ("high", high), ("step", step)):
         if isinstance(number, bool) or not (isinstance(number, int | float) or (key == "step" and number is None)):
             raise RangeError((*path, key), f"must be a number, but got {number!r}")
+        if number is not None and not math.isfinite(number):
+            raise RangeError((*path, key), f"must be finite, but got {number}")
     if not isinstance(log, bool):
         raise RangeError((*path, "log"), f"must be true or false, but got {log!r}")
     assert isinstance(low, int | float) and isinstance(high, int | float)
@@ -190,6 +218,11 @@ def _choices(path: Path, name: str, content: Mapping[str, Any]) -> OpenSetting:
         raise RangeError(path, f"choices must be a list of at least one value and stand alone, but got {dict(content)}")
     if any(isinstance(choice, Mapping) for choice in choices):
         raise RangeError((*path, "choices"), "a choice must be a value or a list, not a block")
+    for value in (value for choice in choices for value in (choice if isinstance(choice, list) else [choice])):
+        if not isinstance(value, bool | int | float | str | None):
+            raise RangeError(
+                (*path, "choices"), f"a choice must be a number, a text or a list of them, but got {value}"
+            )
     lists = {json.dumps(choice): choice for choice in choices if isinstance(choice, list)}
     scalars = [json.dumps(choice) if isinstance(choice, list) else choice for choice in choices]
     if len({(type(s), s) for s in scalars}) < len(scalars):

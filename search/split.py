@@ -39,9 +39,9 @@ def training_clips(corpus: Corpus, recipe: Recipe) -> TrainingClips:
     chosen = [
         clip for clip in corpus.clips if clip.split == "train" and clip.source in _SOURCES[recipe.corpus.train_on]
     ]
-    if not chosen:
+    if not serves(corpus, recipe.corpus.train_on):
         raise StudyError(
-            f"corpus.train_on is {recipe.corpus.train_on}, but {corpus.root} has no such training clips "
+            f"corpus.train_on is {recipe.corpus.train_on}, but {corpus.root} does not have them all "
             "(additional ones lie in eval_data/<machine>/train)"
         )
     share = recipe.training.calibration_share
@@ -105,7 +105,7 @@ def _divide(
         strata[stratum(clip)].append(clip)
     first: set[str] = set()
     for members in strata.values():
-        members.sort(key=lambda clip: hashlib.sha256(f"{seed}/{clip.machine}/{clip.path.name}".encode()).digest())
+        members.sort(key=lambda clip: (_digest(f"{seed}/{clip.machine}/{clip.path.name}"), clip.name))
         if len(members) == 1:
             count = int(single_goes_first)
         else:
@@ -115,3 +115,7 @@ def _divide(
         tuple(clip for clip in clips if clip.name in first),
         tuple(clip for clip in clips if clip.name not in first),
     )
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -22,8 +23,8 @@ def starter_study(root: Path, *, name: str) -> str:
 # Check it and run it:   offkey search FILE --workers 2
 study: {study}
 corpus:
-  root: {root.resolve()}
-  machines: [{", ".join(corpus.machines)}]
+  root: {_quoted(str(root.resolve()))}
+  machines: [{", ".join(map(_quoted, corpus.machines))}]
   train_on: {train_on}
 features:
   kind: logmel
@@ -48,3 +49,8 @@ validation: {{metric: auc, share: 0.5, seed: 0}}
 baseline: {{h_dim: 400, z_dim: 20, learning_rate: 1.0e-3, batch_size: 1000, epochs: 50, pooling: mean}}
 search: {{trials: 50, sampler: tpe, pruner: hyperband, seed: 0}}
 """
+
+
+def _quoted(text: str) -> str:
+    """As YAML text whatever it holds: a machine may be called 2020."""
+    return json.dumps(text, ensure_ascii=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,7 +25,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as optuna_tables
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from search import ledger
@@ -36,6 +37,9 @@ from search.ledger import Claim
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _SQLITE_BUSY_SECONDS = 60
+
+#: Tries to open a database while others make its tables at the same moment: one for each table and to spare.
+_OPENINGS = 20
 
 
 def default_url() -> str:
@@ -53,9 +57,21 @@ class StudyStorage(RDBStorage):
             if make_url(url).get_backend_name() == "sqlite":
                 _require_sqlite_file(url, create)
                 engine_kwargs["connect_args"] = {"timeout": _SQLITE_BUSY_SECONDS, "factory": _WriteAheadConnection}
-            super().__init__(url, engine_kwargs=engine_kwargs)
-            ledger.Base.metadata.create_all(self.engine)
+            self._open(url, engine_kwargs)
         self._claims: dict[int, Claim] = {}
+
+    def _open(self, url: str, engine_kwargs: dict[str, Any]) -> None:
+        """Opens the database and makes the tables that are missing: another process may be doing the same."""
+        for opening in range(_OPENINGS):
+            try:
+                super().__init__(url, engine_kwargs=engine_kwargs)
+                ledger.Base.metadata.create_all(self.engine)
+                return
+            except SQLAlchemyError as error:
+                made_meanwhile = isinstance(error, IntegrityError) or "already exists" in str(error)
+                if not made_meanwhile or opening == _OPENINGS - 1:
+                    raise
+                time.sleep(0.1)
 
     @property
     def shown_url(self) -> str:

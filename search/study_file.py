@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
+import json
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,9 +22,10 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from features.errors import OffkeyError
 from models.families import settings_of
@@ -31,6 +35,9 @@ from search.recipe import Recipe, SearchSettings
 from search.space import Space, Tree
 
 _EXTRA_KEYS = ("search", "baseline")
+
+#: Of a block's open settings, at most so many combinations of extremes are tried.
+_MOST_CORNERS = 1000
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,11 @@ class Study:
         return Recipe.model_validate(self.space.close(trial))
 
     def first_recipe(self) -> Recipe:
-        """The recipe with each range at its low end or first choice, and the first family."""
-        return Recipe.model_validate(_probe(self.space, 0, {}))
+        """The first family's recipe, each range at its low end or first choice, or the next that its block allows."""
+        values: dict[spaces.Path, Any] = {}
+        for block in dict.fromkeys(str(setting.path[0]) for setting in self.space.settings):
+            values |= _legal_corner(self.space, 0, block) or {}
+        return Recipe.model_validate(_probe(self.space, 0, values))
 
 
 def load_study(source: str | Path, *, overrides: Sequence[str] = (), name: str | None = None) -> Study:
@@ -78,6 +88,7 @@ def load_study(source: str | Path, *, overrides: Sequence[str] = (), name: str |
         document.override(override)
     if name is not None:
         document.tree["study"] = name
+        document.overridden["study",] = f"--study {name}"
     return document.check()
 
 
@@ -137,6 +148,8 @@ class _Document:
         except MarkedYAMLError as error:
             line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
             raise StudyFileError(f"{origin}{line}: not valid YAML: {error.problem}") from error
+        except YAMLError as error:
+            raise StudyFileError(f"{origin}: not valid YAML: {error}") from error
         if not isinstance(loaded, CommentedMap):
             raise StudyFileError(f"{origin}: a study file is a mapping (`study: …`, `model: …`), but this is not")
         document = cls(tree={}, origin=origin)
@@ -146,7 +159,8 @@ class _Document:
     def _plain(self, node: Any, path: spaces.Path) -> Any:
         if isinstance(node, CommentedMap):
             for key in node:
-                self.lines[(*path, str(key))] = node.lc.key(key)[0] + 1
+                if key in (node.lc.data or {}):  # a key merged from elsewhere (`<<`) has no line here
+                    self.lines[(*path, str(key))] = node.lc.key(key)[0] + 1
             return {str(key): self._plain(value, (*path, str(key))) for key, value in node.items()}
         if isinstance(node, CommentedSeq):
             for index in range(len(node)):
@@ -169,21 +183,30 @@ class _Document:
             raise StudyFileError(f"--set {text}: the value is not valid YAML: {error.problem}") from error
         if path == ("corpus", "root"):
             value = value_text  # a folder may be called 2020
-        if path[0] == "model" and isinstance(self.tree.get("model"), list):
+        if len(path) > 1 and path[0] == "model" and isinstance(self.tree.get("model"), list):
             path = self._of_family(path, text)
+        before = spaces.parameter_names(self.tree)
         node: Any = self.tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
-            if not isinstance(node, dict | list):
+        for depth, key in enumerate(path[:-1]):
+            node = node[key] if isinstance(key, int) else node.setdefault(key, {})
+            if not isinstance(node, dict) and not isinstance(path[depth + 1], int):
                 raise StudyFileError(f"--set {text}: {key} is a value and holds no settings")
         node[path[-1]] = value
         self.overridden[path] = f"--set {text}"
-        if isinstance(self.tree.get("baseline"), dict) and not spaces.is_range(value):
-            self.tree["baseline"].pop(str(path[-1]), None)
-            self.tree["baseline"].pop(".".join(path_text.split(".")[-2:]), None)
+        self._follow_names(before, spaces.parameter_names(self.tree))
+
+    def _follow_names(self, before: Mapping[spaces.Path, str], after: Mapping[spaces.Path, str]) -> None:
+        """Drops from the baseline what was closed, and renames what now has another parameter name."""
+        baseline = self.tree.get("baseline")
+        if isinstance(baseline, dict):
+            names = {name: after.get(path) for path, name in before.items()}
+            kept = ((names.get(name, name), value) for name, value in baseline.items())
+            self.tree["baseline"] = {name: value for name, value in kept if name is not None}
 
     def _of_family(self, path: spaces.Path, text: str) -> spaces.Path:
-        families = [block.get("family") for block in self.tree["model"]]
+        families = [block.get("family") for block in self.tree["model"] if isinstance(block, dict)]
+        if len(families) < len(self.tree["model"]) or not families:
+            raise self.error(("model",), "must be a list of blocks, one for each family")
         if len(path) != 3 or path[1] not in families:
             raise StudyFileError(f"--set {text}: `model` is a list; name the family: model.{families[0]}.…")
         return ("model", families.index(path[1]), path[2])
@@ -191,6 +214,10 @@ class _Document:
     def error(self, path: spaces.Path, message: str) -> StudyFileError:
         """A message with its place: the longest known part of the path gives the line."""
         shown = ".".join(str(key) for key in path)
+        below = [text for set_path, text in self.overridden.items() if set_path[: len(path)] == path != set_path]
+        if below and path not in self.lines:
+            return StudyFileError(f"{below[0]}: {shown} {message}")
+        message += f" (with {', '.join(below)})" if below else ""
         for length in range(len(path), 0, -1):
             if path[:length] in self.overridden:
                 return StudyFileError(f"{self.overridden[path[:length]]}: {shown} {message}")
@@ -208,6 +235,8 @@ class _Document:
         except spaces.RangeError as error:
             raise self.error(error.path, str(error)) from error
         self._check_closings(space)
+        if not space.distributions() and "trials" not in (self.tree.get("search") or {}):
+            search = search.model_copy(update={"trials": 1})  # a recipe: nothing is left to try
         study = Study(space=space, search=search, baseline={})
         return replace(study, baseline=self._baseline(space, baseline))
 
@@ -218,45 +247,49 @@ class _Document:
         try:
             return SearchSettings.model_validate(block)
         except ValidationError as error:
-            raise self._schema_error(error, ("search",), SearchSettings) from error
+            raise self._schema_error(error.errors()[0], ("search",), SearchSettings) from error
 
     def _check_closings(self, space: Space) -> None:
         """Validates recipes at both ends of every range and at every choice, one open setting at a time.
 
-        A rule between two settings may fail at some corners of a space and hold at others: only a rule about
-        one setting refuses the study, unless nothing is open.
+        A rule between settings of a block may fail at some corners of the space and hold at others: it refuses the
+        study where it holds at none.
         """
         for branch in range(len(space.families)):
-            self._validate(_probe(space, branch, {}), at=None if space.settings else ())
+            self._validate(space, branch, {})
         for setting in space.settings:
             branch = setting.path[1] if setting.path[0] == "model" and isinstance(setting.path[1], int) else 0
             for value in setting.extremes:
-                self._validate(_probe(space, branch, {setting.path: value}), at=setting.path)
+                self._validate(space, branch, {setting.path: value})
 
-    def _validate(self, closed: Tree, *, at: spaces.Path | None) -> None:
-        try:
-            Recipe.model_validate(closed)
-        except ValidationError as error:
-            between_settings = all(len(e["loc"]) == 1 and e["type"] == "value_error" for e in error.errors())
-            if at is None and between_settings and error.errors()[0]["loc"][0] != "model":
-                return
-            if at and between_settings and error.errors()[0]["loc"][0] != "model":
-                return
-            raise self._schema_error(error, (), Recipe) from error
+    def _validate(self, space: Space, branch: int, values: Mapping[spaces.Path, Any]) -> None:
+        # A key that is missing has perhaps been mistyped: what is there and unknown comes first.
+        problems = sorted(_problems(_probe(space, branch, values)), key=lambda p: p["type"] != "extra_forbidden")
+        for problem in problems:
+            block = str(problem["loc"][0])
+            if not _is_between_settings(problem) or _legal_corner(space, branch, block) is None:
+                raise self._schema_error(problem, (), Recipe, branch)
 
-    def _schema_error(self, error: ValidationError, prefix: spaces.Path, schema: type[BaseModel]) -> StudyFileError:
-        problem = error.errors()[0]
-        path = (*prefix, *problem["loc"])
+    def _schema_error(
+        self, problem: ErrorDetails, prefix: spaces.Path, schema: type[BaseModel], branch: int = 0
+    ) -> StudyFileError:
+        location = problem["loc"]
+        if location[:1] == ("model",) and isinstance(self.tree.get("model"), list):
+            location = ("model", branch, *location[1:])
+        path = (*prefix, *location)
         if problem["type"] == "extra_forbidden":
-            known = _keys_at(self.tree, schema, problem["loc"][:-1])
+            known = _keys_at(self.tree, schema, location[:-1])
             near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
             return self.error(path, f"is not a setting; {hint}")
         if problem["type"] == "missing":
             return self.error(path, "is missing")
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        got = "" if problem["type"] == "value_error" else f", but got {problem['input']!r}"
-        return self.error(path, f"{message}{got}")
+        if problem["type"] == "value_error":
+            named = problem["loc"] == ("model",) and "family" in problem["input"]
+            return self.error((*path, "family") if named else path, message)
+        hint = f"; {spaces.range_hint(problem['input'])}" if isinstance(problem["input"], dict) else ""
+        return self.error(path, f"{message}, but got {problem['input']!r}{hint}")
 
     def _baseline(self, space: Space, values: Any) -> dict[str, Any]:
         if not isinstance(values, dict):
@@ -269,14 +302,19 @@ class _Document:
                 hint = f"did you mean {near[0]}?" if near else f"open here: {', '.join(distributions) or 'nothing'}"
                 raise self.error(("baseline", name), f"is not an open setting; {hint}")
             distribution = distributions[name]
+            if isinstance(value, list):
+                value = json.dumps(value)  # as it stands among the choices
             if isinstance(distribution, CategoricalDistribution):
                 inside = value in distribution.choices
                 rule = f"must be one of {', '.join(map(str, distribution.choices))}"
             else:
                 assert isinstance(distribution, IntDistribution | FloatDistribution)
-                is_number = isinstance(value, int | float) and not isinstance(value, bool)
-                inside = is_number and distribution.low <= value <= distribution.high
-                rule = f"must lie in its range, {distribution.low} to {distribution.high}"
+                low, high, step = distribution.low, distribution.high, distribution.step
+                kinds = (int,) if isinstance(distribution, IntDistribution) else (int, float)
+                inside = type(value) in kinds and low <= value <= high
+                steps = (value - low) / step if inside and step else 0
+                inside = inside and math.isclose(steps, round(steps), abs_tol=1e-8)
+                rule = f"must lie in its range, {low} to {high}" + ("" if step is None else f" in steps of {step}")
             if not inside:
                 raise self.error(("baseline", name), f"{rule}, but got {value!r}")
             checked[name] = value
@@ -291,6 +329,30 @@ def _probe(space: Space, branch: int, values: Mapping[spaces.Path, Any]) -> Tree
     if isinstance(tree.get("model"), list):
         tree["model"] = tree["model"][branch]
     return tree
+
+
+def _problems(closed: Tree) -> list[ErrorDetails]:
+    try:
+        Recipe.model_validate(closed)
+    except ValidationError as error:
+        return error.errors()
+    return []
+
+
+def _is_between_settings(problem: ErrorDetails) -> bool:
+    """Whether the broken rule is one between the settings of a block."""
+    return problem["type"] == "value_error" and len(problem["loc"]) == 1 and problem["loc"] != ("model",)
+
+
+def _legal_corner(space: Space, branch: int, block: str) -> dict[spaces.Path, Any] | None:
+    """Extremes of a block's open settings between which the block's rules hold; None if there are none."""
+    settings = [setting for setting in space.settings if setting.path[0] == block]
+    corners = itertools.product(*(setting.extremes for setting in settings))
+    for corner in itertools.islice(corners, _MOST_CORNERS):
+        values = {setting.path: value for setting, value in zip(settings, corner, strict=True)}
+        if not any(problem["loc"] == (block,) for problem in _problems(_probe(space, branch, values))):
+            return values
+    return None
 
 
 def _takes_reals(tree: Tree, path: spaces.Path) -> bool:
@@ -323,7 +385,9 @@ def _schema_of_model(tree: Tree, path: spaces.Path) -> Any:
 def _keys_at(tree: Tree, schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """The keys that the schema knows in the block at a location."""
     for key in location:
-        inner = _schema_of_model(tree, tuple(location)) if key == "model" else schema.model_fields[str(key)].annotation
+        if isinstance(key, int):
+            continue
+        inner = _schema_of_model(tree, tuple(location)) if key == "model" else schema.model_fields[key].annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             schema = inner
     names = [info.alias or name for name, info in schema.model_fields.items()]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ class Training:
         self._windows = self.windows_of(self.clips.train)
         self._validation_windows = self.windows_of(self.validation_clips) if self.validation_clips else None
         torch.manual_seed(_seed_of(self.seed, "weights"))
-        self.model = build(recipe.model, bins=recipe.features.bins).to(device)
+        with _memory_failures():
+            self.model = build(recipe.model, bins=recipe.features.bins).to(device)
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.training.learning_rate)
 
     def run_epoch(self, before_batch: Callable[[], None] = no_interruption) -> None:
@@ -67,7 +69,7 @@ class Training:
         order = torch.Generator().manual_seed(_seed_of(self.seed, f"order {self.epoch}"))
         self.model.train()
         total = torch.zeros((), device=self.device)
-        try:
+        with _memory_failures():
             for batch in self._windows.shuffled(self.recipe.training.batch_size, order):
                 before_batch()
                 loss = self.model.loss(batch)
@@ -75,8 +77,6 @@ class Training:
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimizer.step()
                 total += loss.detach()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise TrialFailure(f"out of memory in epoch {self.epoch + 1}") from error
         if not torch.isfinite(total):
             raise TrialFailure(f"the loss diverged in epoch {self.epoch + 1}")
         self.epoch += 1
@@ -124,6 +124,19 @@ class Training:
             self.model.load_state_dict(state["model"])
             self._optimizer.load_state_dict(state["optimizer"])
             self.epoch = state["epoch"]
+
+
+@contextmanager
+def _memory_failures() -> Iterator[None]:
+    """Memory that does not suffice for a model is that trial's own failure."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrialFailure("out of memory") from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # torch's CPU allocator has no exception of its own
+            raise
+        raise TrialFailure("out of memory") from error
 
 
 def open_corpus_store(corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None) -> FrameStore:

@@ -144,6 +144,7 @@ class Worker:
         from search.sampling import sampler_for
 
         self._optuna_study.sampler = sampler_for(self._study.search, claim.number)
+        self._optuna_study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
         return optuna.Trial(self._optuna_study, claim.trial_id)
 
     @contextmanager
