@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.pooling import Pooling, pool
+from models.pooling import pool
+from models.settings import Pooling
 
 #: Scores as a float32 model gives them, negative ones too (log-odds are).
 SCORES = st.floats(-1e4, 1e4, width=32)

@@ -1,0 +1,312 @@
+"""The final detector repeats its recipe's trial, and as a bundle on disk it scores as it did in memory."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from optuna.trial import FixedTrial
+from safetensors.torch import load_file, save_file
+
+from features.corpus import Corpus, read_corpus
+from search.bundle import load_bundle, metrics_of, require_free, save_bundle
+from search.errors import BundleError
+from search.export import export_recipe
+from search.final import Detector, train_detector
+from search.objective import objective, trial_recipe
+from search.recipe import Recipe, ValidationSettings
+from search.scoring import score_clips
+from search.split import blind, held_out_clips, labelled_test_clips, training_clips
+from search.status import read_status
+from search.study_file import load_study, study_of_tree
+
+if TYPE_CHECKING:
+    from tests.search.conftest import TinyStudy
+
+CPU = torch.device("cpu")
+VALIDATION = ValidationSettings()
+BUNDLE_FILES = {"README.md", "detector.json", "metrics.json", "recipe.yaml", "weights.safetensors"}
+
+TINY: dict[str, Any] = {
+    "study": "final",
+    "features": {"n_mels": 32},
+    "model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": 4},
+    "training": {"learning_rate": 0.01, "batch_size": 64, "epochs": 2},
+}
+
+
+@pytest.fixture
+def corpus(corpus_root: Path) -> Corpus:
+    return read_corpus(corpus_root)
+
+
+def recipe_with(**training: Any) -> Recipe:
+    tree = {**TINY, "training": {**TINY["training"], **training}}
+    return trial_recipe(study_of_tree(tree, origin="here"), FixedTrial({"h_dim": 16}, number=3))
+
+
+@pytest.fixture
+def detector(corpus: Corpus) -> Detector:
+    return train_detector(recipe_with(), corpus, CPU)
+
+
+@pytest.fixture
+def bundle(detector: Detector, tmp_path: Path) -> Path:
+    save_bundle(detector, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_the_final_detector_is_the_trial_s_computation_once_more(corpus: Corpus, detector: Detector) -> None:
+    trial = FixedTrial({"h_dim": 16}, number=3)
+
+    value = objective(trial, study_of_tree(TINY, origin="here"), blind(corpus, VALIDATION))
+
+    assert detector.validation.auc == value
+
+
+def test_an_exported_trial_trained_again_has_the_value_in_the_storage(
+    tiny_study: Callable[..., TinyStudy], corpus: Corpus
+) -> None:
+    import optuna
+
+    tiny = tiny_study(trials=2)
+    tiny.worker().run()
+    status = read_status(tiny.storage, tiny.stored, optuna.load_study(study_name="tiny", storage=tiny.url))
+
+    for trial in status.finished:
+        recipe = export_recipe(tiny.storage, tiny.stored, number=trial.number)
+        assert train_detector(recipe, corpus, CPU).validation.auc == trial.value
+    assert len(status.finished) == 2
+
+
+def test_the_test_figure_is_of_the_clips_that_no_search_sees(corpus: Corpus, detector: Detector) -> None:
+    held_out = held_out_clips(corpus, VALIDATION)
+    steering = labelled_test_clips(blind(corpus, VALIDATION))
+
+    assert detector.test is not None
+    counted = sum(of_id.normal + of_id.anomaly for of_id in detector.test.per_id.values())
+    assert counted == len(held_out) == 18
+    assert not {clip.name for clip in held_out} & {clip.name for clip in steering}
+    assert detector.test.auc != detector.validation.auc
+
+
+def test_without_labels_to_hold_out_there_is_no_test_figure(tmp_path: Path, corpus_root: Path) -> None:
+    root = Path(shutil.copytree(corpus_root, tmp_path / "few"))
+    for path in root.rglob("anomaly_*_0000000[1-5].wav"):
+        path.unlink()
+
+    detector = train_detector(recipe_with(), read_corpus(root), CPU)
+
+    assert detector.test is None
+    assert metrics_of(detector)["test"] is None
+
+
+def test_each_id_s_threshold_rests_on_its_withheld_clips(corpus: Corpus, bundle: Path, detector: Detector) -> None:
+    withheld = training_clips(corpus, detector.recipe).withheld
+    scored = {clip.path: clip.score for clip in score_clips(load_bundle(bundle), [c.path for c in withheld], CPU)}
+
+    assert detector.threshold_clips == {f"compressor/{machine_id}": 1 for machine_id in ("00", "02", "04")}
+    for clip in withheld:  # one each: the threshold is its score
+        assert detector.thresholds[clip.id_name] == pytest.approx(scored[str(clip.path)], rel=1e-6)
+
+
+@pytest.mark.parametrize(("share", "clips"), [(0.0, None), (0.1, 1), (0.5, 3)])
+def test_the_calibration_share_sets_how_many_clips_each_threshold_rests_on(
+    corpus: Corpus, share: float, clips: int | None
+) -> None:
+    detector = train_detector(recipe_with(calibration_share=share, epochs=1), corpus, CPU)
+
+    assert set(detector.threshold_clips.values()) == (set() if clips is None else {clips})
+    assert detector.thresholds.keys() == detector.threshold_clips.keys()
+
+
+def test_a_recipe_written_by_hand_gets_a_seed_and_threads(corpus: Corpus) -> None:
+    recipe = recipe_with().model_copy(
+        update={"training": recipe_with().training.model_copy(update={"seed": None, "threads": None})}
+    )
+
+    detector = train_detector(recipe, corpus, CPU)
+
+    assert (detector.recipe.training.seed, detector.recipe.training.threads) == (0, torch.get_num_threads())
+
+
+def test_each_epoch_is_told_of(corpus: Corpus) -> None:
+    epochs: list[int] = []
+
+    train_detector(recipe_with(epochs=3), corpus, CPU, on_epoch=epochs.append)
+
+    assert epochs == [1, 2, 3]
+
+
+def test_the_same_recipe_twice_writes_the_same_weights(corpus: Corpus, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        save_bundle(train_detector(recipe_with(), corpus, CPU), tmp_path / name)
+
+    one, other = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("one", "other"))
+    assert one == other
+
+
+def test_another_seed_writes_other_weights(corpus: Corpus, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        save_bundle(train_detector(recipe_with(seed=seed), corpus, CPU), tmp_path / str(seed))
+
+    one, other = ((tmp_path / name / "weights.safetensors").read_bytes() for name in "12")
+    assert one != other
+
+
+def test_a_bundle_s_own_recipe_makes_the_bundle_again(corpus: Corpus, bundle: Path, tmp_path: Path) -> None:
+    recipe = load_study(bundle / "recipe.yaml").first_recipe()
+
+    save_bundle(train_detector(recipe, corpus, CPU), tmp_path / "again")
+
+    for name in BUNDLE_FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (bundle / name).read_bytes()
+
+
+def test_a_loaded_bundle_scores_bit_for_bit_as_the_detector_that_was_saved(
+    corpus: Corpus, bundle: Path, detector: Detector
+) -> None:
+    paths = [clip.path for clip in corpus.clips]
+
+    loaded = load_bundle(bundle)
+    after = [clip.score for clip in score_clips(loaded, paths, CPU)]
+    loaded.model.load_state_dict(detector.model.state_dict())
+    before = [clip.score for clip in score_clips(loaded, paths, CPU)]
+
+    assert loaded.recipe == detector.recipe
+    assert loaded.thresholds == detector.thresholds
+    np.testing.assert_array_equal(after, before)
+    assert len(set(after)) == len(paths)
+
+
+def test_a_bundle_is_five_files_and_none_is_a_pickle(bundle: Path) -> None:
+    assert {path.name for path in bundle.iterdir()} == BUNDLE_FILES
+    for path in bundle.iterdir():
+        start = path.read_bytes()[:2]
+        assert start[:1] != b"\x80"  # pickle's protocol mark
+        assert start != b"PK"  # the zip of torch.save
+
+
+def test_metrics_and_model_card_state_what_was_measured(bundle: Path, detector: Detector) -> None:
+    assert detector.test is not None
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    card = (bundle / "README.md").read_text()
+
+    assert metrics == json.loads(json.dumps(metrics_of(detector)))
+    assert metrics["test"]["auc"] == detector.test.auc
+    assert metrics["test"]["interval"] == list(detector.test.interval)
+    assert metrics["test"]["pauc"] is None  # three normal clips an ID
+    assert f"Held-out test AUC {detector.test.auc:.3f}" in card
+    for name, threshold in detector.thresholds.items():
+        assert f"| {name} | {threshold:.6g} | 1 |" in card
+
+
+def test_nothing_is_ever_overwritten(detector: Detector, bundle: Path) -> None:
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+
+    with pytest.raises(BundleError, match="exists already, and is left as it is"):
+        save_bundle(detector, bundle)
+    with pytest.raises(BundleError, match="exists already"):
+        require_free(bundle)
+
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+def test_a_bundle_s_folder_is_made_with_the_folders_above_it(detector: Detector, tmp_path: Path) -> None:
+    save_bundle(detector, tmp_path / "new" / "deep" / "bundle")
+
+    assert [path.name for path in (tmp_path / "new" / "deep").iterdir()] == ["bundle"]
+
+
+def test_a_bundle_that_cannot_be_written_is_an_error_and_leaves_nothing(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(BundleError, match="cannot be written"):
+        save_bundle(detector, tmp_path / "file" / "bundle")
+
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_half_a_bundle(detector: Detector, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / "detectors"
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # bytes of one file: the weights are more
+    try:
+        with pytest.raises(BundleError, match="bundle cannot be written: .*File too large"):
+            save_bundle(detector, folder / "bundle")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert list(folder.iterdir()) == []
+
+
+def cut_in_half(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def drop_an_array(path: Path) -> None:
+    arrays = load_file(path)
+    arrays.popitem()
+    save_file(arrays, path)
+
+
+def change(key: str, value: Any) -> Callable[[Path], None]:
+    """Another value for a key of a JSON file, or none."""
+
+    def mutate(path: Path) -> None:
+        document = json.loads(path.read_text())
+        document.pop(key)
+        path.write_text(json.dumps(document if value is None else {**document, key: value}))
+
+    return mutate
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("weights.safetensors", cut_in_half),
+        ("weights.safetensors", drop_an_array),
+        ("weights.safetensors", Path.unlink),
+        ("recipe.yaml", Path.unlink),
+        ("recipe.yaml", cut_in_half),
+        ("detector.json", Path.unlink),
+        ("detector.json", cut_in_half),
+        ("detector.json", lambda path: path.write_text("[]")),
+        ("detector.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("detector.json", change("thresholds", None)),
+        ("detector.json", change("format", None)),
+    ],
+)
+def test_a_bundle_that_is_not_whole_is_refused(bundle: Path, name: str, damage: Callable[[Path], object]) -> None:
+    damage(bundle / name)
+
+    with pytest.raises(BundleError, match="is not a bundle, or not a whole one"):
+        load_bundle(bundle)
+
+
+def test_a_bundle_of_a_later_format_says_so(bundle: Path) -> None:
+    change("format", 2)(bundle / "detector.json")
+
+    with pytest.raises(BundleError, match="a bundle of format 2; this Offkey reads 1"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("what", ["nothing", "file", "empty folder"])
+def test_what_is_no_bundle_is_refused(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "other"
+    if what == "file":
+        path.write_text("text")
+    elif what == "empty folder":
+        path.mkdir()
+
+    with pytest.raises(BundleError, match="is not a bundle, or not a whole one"):
+        load_bundle(path)

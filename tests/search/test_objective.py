@@ -1,0 +1,274 @@
+"""What a trial does: its value, its reports, its end by pruning or failure, and how it goes on when interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.trial import FixedTrial, TrialState
+
+from features.corpus import Corpus, read_corpus
+from search.evaluation import Scores, Truth, mean_auc
+from search.objective import objective, trial_recipe
+from search.recipe import ValidationSettings
+from search.split import blind, labelled_test_clips
+from search.study_file import Study, study_of_tree
+from search.training import Training, TrialFailure
+
+EPOCHS = 3
+
+TINY: dict[str, Any] = {
+    "study": "objective",
+    "features": {"n_mels": 32},
+    "model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": 4},
+    "training": {"learning_rate": 0.01, "batch_size": 64, "epochs": EPOCHS},
+}
+
+
+class RecordingTrial(FixedTrial):
+    """A trial with given parameters that keeps what it was told, and is pruned after an epoch if one is given."""
+
+    def __init__(self, params: Mapping[str, Any], *, number: int = 0, prune_after: int | None = None) -> None:
+        super().__init__(dict(params), number=number)
+        self.reports: list[tuple[int, float]] = []
+        self._prune_after = prune_after
+
+    def report(self, value: float, step: int) -> None:
+        self.reports.append((step, value))
+
+    def should_prune(self) -> bool:
+        return self.reports[-1][0] == self._prune_after
+
+
+class Interrupted(Exception):
+    """What a worker raises before a batch, when it has to stop."""
+
+
+def interruption(after_batches: int) -> Callable[[], None]:
+    """Lets so many batches pass."""
+    passed = 0
+
+    def before_batch() -> None:
+        nonlocal passed
+        if passed == after_batches:
+            raise Interrupted
+        passed += 1
+
+    return before_batch
+
+
+def study_with(**blocks: Any) -> Study:
+    return study_of_tree({**TINY, **blocks}, origin="here")
+
+
+@pytest.fixture
+def corpus(corpus_root: Path) -> Corpus:
+    """Blinded, as a search sees it."""
+    return blind(read_corpus(corpus_root), ValidationSettings())
+
+
+def batches_of_an_epoch(corpus: Corpus) -> int:
+    count = 0
+
+    def before_batch() -> None:
+        nonlocal count
+        count += 1
+
+    objective(
+        FixedTrial({"h_dim": 16}),
+        study_with(training={**TINY["training"], "epochs": 1}),
+        corpus,
+        before_batch=before_batch,
+    )
+    return count
+
+
+def test_the_value_is_the_validation_auc_after_the_last_epoch(corpus: Corpus) -> None:
+    scores: list[Scores] = []
+    trial = RecordingTrial({"h_dim": 16})
+
+    value = objective(trial, study_with(), corpus, on_scores=scores.append)
+
+    assert value == mean_auc(scores[-1], Truth.of(labelled_test_clips(corpus)))
+    assert value == trial.reports[-1][1]
+    assert 0 <= value <= 1
+
+
+def test_each_epoch_is_reported_once_with_its_own_auc(corpus: Corpus) -> None:
+    scores: list[Scores] = []
+    trial = RecordingTrial({"h_dim": 16})
+
+    objective(trial, study_with(), corpus, on_scores=scores.append)
+
+    truth = Truth.of(labelled_test_clips(corpus))
+    assert trial.reports == [(epoch, mean_auc(of_epoch, truth)) for epoch, of_epoch in enumerate(scores, 1)]
+    assert [step for step, _ in trial.reports] == [1, 2, 3]
+
+
+def test_the_value_is_the_last_epoch_s_even_where_an_earlier_one_was_better(corpus: Corpus) -> None:
+    trials = [RecordingTrial({"h_dim": 64}, number=number) for number in range(8)]
+    values = [objective(trial, study_with(), corpus) for trial in trials]
+    best = [max(value for _, value in trial.reports) for trial in trials]
+
+    assert values == [trial.reports[-1][1] for trial in trials]
+    assert any(value < best_epoch for value, best_epoch in zip(values, best, strict=True))
+
+
+def test_the_same_trial_twice_is_the_same_computation(corpus: Corpus) -> None:
+    scores: list[Scores] = []
+
+    values = [
+        objective(FixedTrial({"h_dim": 16}, number=5), study_with(), corpus, on_scores=scores.append) for _ in "ab"
+    ]
+
+    assert values[0] == values[1]
+    for first, second in zip(scores[:EPOCHS], scores[EPOCHS:], strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("params", "number", "blocks"),
+    [
+        ({"h_dim": 17}, 5, {}),
+        ({"h_dim": 16}, 6, {}),
+        ({"h_dim": 16}, 5, {"search": {"seed": 1}}),
+        ({"h_dim": 16}, 5, {"training": {**TINY["training"], "batch_size": 65}}),
+        ({"h_dim": 16}, 5, {"training": {**TINY["training"], "learning_rate": 0.011}}),
+        ({"h_dim": 16}, 5, {"features": {"n_mels": 33}}),
+        ({"h_dim": 16}, 5, {"scoring": {"pooling": "max"}}),
+    ],
+)
+def test_another_setting_or_another_number_is_another_computation(
+    corpus: Corpus, params: dict[str, int], number: int, blocks: dict[str, Any]
+) -> None:
+    scores: list[Scores] = []
+
+    objective(FixedTrial({"h_dim": 16}, number=5), study_with(), corpus, on_scores=scores.append)
+    objective(FixedTrial(params, number=number), study_with(**blocks), corpus, on_scores=scores.append)
+
+    assert not np.array_equal(scores[EPOCHS - 1], scores[-1])
+
+
+def test_the_trial_says_on_how_many_threads_it_ran(corpus: Corpus) -> None:
+    of_the_process, of_the_study = FixedTrial({"h_dim": 16}), FixedTrial({"h_dim": 16})
+
+    objective(of_the_process, study_with(), corpus)
+    torch.set_num_threads(2)
+    objective(of_the_study, study_with(training={**TINY["training"], "threads": 1}), corpus)
+
+    assert of_the_process.user_attrs["threads"] == 1
+    assert of_the_study.user_attrs["threads"] == 1
+    assert trial_recipe(study_with(), FixedTrial({"h_dim": 16}), threads=4).training.threads == 4
+
+
+@pytest.mark.parametrize("finished_epochs", [0, 1, 2])
+@pytest.mark.parametrize("into_the_next", [0, 1])
+def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_never_stopped(
+    corpus: Corpus, tmp_path: Path, finished_epochs: int, into_the_next: int
+) -> None:
+    undisturbed, first, second = (RecordingTrial({"h_dim": 16}, number=5) for _ in range(3))
+    scores: list[Scores] = []
+    checkpoint = tmp_path / "checkpoints" / "5.pt"
+    value = objective(undisturbed, study_with(), corpus, on_scores=scores.append)
+    stop = interruption(finished_epochs * batches_of_an_epoch(corpus) + into_the_next)
+
+    with pytest.raises(Interrupted):
+        objective(first, study_with(), corpus, checkpoint=checkpoint, before_batch=stop)
+    resumed = objective(second, study_with(), corpus, checkpoint=checkpoint, on_scores=scores.append)
+
+    assert resumed == value
+    assert first.reports + second.reports == undisturbed.reports  # no epoch lost, none repeated
+    np.testing.assert_array_equal(scores[-1], scores[EPOCHS - 1])
+
+
+def test_an_epoch_that_was_reported_and_not_saved_is_repeated_with_the_same_value(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "5.pt"
+    undisturbed, killed, successor = (RecordingTrial({"h_dim": 16}, number=5) for _ in range(3))
+    objective(undisturbed, study_with(), corpus)
+    epochs_scored = 0
+
+    def dies_between_report_and_checkpoint(scores: Scores) -> None:
+        nonlocal epochs_scored
+        epochs_scored += 1
+        if epochs_scored == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        objective(killed, study_with(), corpus, checkpoint=checkpoint, on_scores=dies_between_report_and_checkpoint)
+    objective(successor, study_with(), corpus, checkpoint=checkpoint)
+
+    assert killed.reports == undisturbed.reports[:2]
+    assert successor.reports == undisturbed.reports[1:]
+
+
+def test_a_trial_without_a_checkpoint_folder_leaves_no_file(corpus: Corpus, tmp_path: Path) -> None:
+    objective(FixedTrial({"h_dim": 16}), study_with(), corpus)
+
+    assert {path.name for path in tmp_path.iterdir()} == {"cache"}  # the frame store
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_pruned_trial_ends_after_the_epoch_that_it_is_pruned_in(corpus: Corpus, epoch: int) -> None:
+    trial = RecordingTrial({"h_dim": 16}, prune_after=epoch)
+
+    with pytest.raises(optuna.TrialPruned):
+        objective(trial, study_with(), corpus)
+
+    assert [step for step, _ in trial.reports] == list(range(1, epoch + 1))
+
+
+def test_a_trial_that_has_reached_its_last_epoch_is_never_pruned(corpus: Corpus) -> None:
+    trial = RecordingTrial({"h_dim": 16}, prune_after=EPOCHS)
+
+    assert objective(trial, study_with(), corpus) == trial.reports[-1][1]
+
+
+def test_it_serves_an_optuna_study_with_a_pruner_as_any_objective_does(corpus: Corpus) -> None:
+    optuna_study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        pruner=optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=2),  # an AUC never gets there
+    )
+
+    optuna_study.optimize(lambda trial: objective(trial, study_with(), corpus), n_trials=2)
+
+    assert [trial.state for trial in optuna_study.trials] == [TrialState.PRUNED] * 2
+    assert [trial.last_step for trial in optuna_study.trials] == [2, 2]
+    assert all(8 <= trial.params["h_dim"] <= 64 for trial in optuna_study.trials)
+
+
+@pytest.mark.parametrize("learning_rate", [1e5, 1e15, 1e30])
+def test_a_diverging_loss_ends_the_trial_as_its_own_failure(corpus: Corpus, learning_rate: float) -> None:
+    study = study_with(training={**TINY["training"], "learning_rate": learning_rate})
+
+    with pytest.raises(TrialFailure, match=r"the loss diverged in epoch \d|scores are not finite after epoch \d"):
+        objective(FixedTrial({"h_dim": 16}), study, corpus)
+
+
+def test_settings_that_exclude_each_other_end_the_trial_as_its_own_failure(corpus: Corpus) -> None:
+    study = study_with(features={"n_mels": {"low": 32, "high": 512}, "n_fft": {"low": 256, "high": 1024}})
+
+    with pytest.raises(
+        TrialFailure, match="impossible setting: features: n_mels ≤ n_fft / 2 must hold, but got n_mels = 300"
+    ):
+        objective(FixedTrial({"h_dim": 16, "n_mels": 300, "n_fft": 256}), study, corpus)
+
+
+def test_a_trial_s_recipe_is_what_its_training_holds(corpus: Corpus) -> None:
+    trial = FixedTrial({"h_dim": 16}, number=5)
+
+    recipe = trial_recipe(study_with(), trial)
+    training = Training(recipe, corpus, torch.device("cpu"))
+    for _ in range(EPOCHS):
+        training.run_epoch()
+
+    assert objective(trial, study_with(), corpus) == mean_auc(
+        training.validation_scores(), Truth.of(labelled_test_clips(corpus))
+    )

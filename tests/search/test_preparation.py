@@ -1,0 +1,229 @@
+"""A study and its recordings, brought together: what does not fit is said before any work."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from optuna.distributions import CategoricalDistribution
+
+from features.errors import CorpusError
+from search.errors import StudyError
+from search.preparation import Prepared, prepare
+from search.study_file import study_of_tree
+
+
+def prepared(root: Path | None, **blocks: Any) -> Prepared:
+    """A study of the VAE, brought together with the clips below a root."""
+    tree = {"study": "here", "model": {"family": "vae"}, **blocks}
+    return prepare(study_of_tree(tree, origin="here"), default_root=None if root is None else str(root))
+
+
+@pytest.fixture
+def corpus_copy(tmp_path: Path, corpus_root: Path) -> Path:
+    """A copy of the corpus, to be changed."""
+    return Path(shutil.copytree(corpus_root, tmp_path / "copy"))
+
+
+def remove(root: Path, pattern: str) -> None:
+    """Removes the clips that match; at least one does."""
+    found = list(root.rglob(pattern))
+    assert found
+    for path in found:
+        path.unlink()
+
+
+def add_additional(root: Path) -> Path:
+    """The corpus in the challenge's tree, with additional training clips of other IDs."""
+    folder = root.with_name("challenge")
+    shutil.copytree(root, folder / "dev_data")
+    extra = folder / "eval_data" / "compressor" / "train"
+    extra.mkdir(parents=True)
+    for number, path in enumerate(sorted((root / "compressor" / "train").glob("*id_00*"))):
+        shutil.copy(path, extra / f"normal_id_01_{number:08d}.wav")
+    return folder
+
+
+def test_a_study_without_a_corpus_says_how_to_give_one() -> None:
+    with pytest.raises(StudyError, match=r"corpus.root is missing: .*--set corpus.root=DIR.*\$OFFKEY_DATA"):
+        prepared(None)
+
+
+def test_the_study_s_own_root_comes_before_the_default(corpus_root: Path, tmp_path: Path) -> None:
+    ready = prepared(tmp_path / "nowhere", corpus={"root": str(corpus_root)})
+
+    assert ready.corpus.root == corpus_root
+    assert ready.warnings == ()
+
+
+def test_the_root_is_written_down_as_it_lies_on_this_host(corpus_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(corpus_root.parent)
+
+    ready = prepared(Path(corpus_root.name))
+
+    assert ready.study.first_recipe().corpus.root == str(corpus_root)
+
+
+def test_what_else_the_study_says_stays_as_it_is(corpus_root: Path) -> None:
+    blocks: dict[str, Any] = {
+        "model": {"family": "vae", "h_dim": {"low": 8, "high": 64}},
+        "baseline": {"h_dim": 16},
+        "search": {"trials": 7, "pruner": "none"},
+    }
+
+    ready = prepared(corpus_root, **blocks)
+
+    assert ready.study.tree == {
+        "study": "here",
+        **blocks,
+        "corpus": {"root": str(corpus_root)},
+        "search": {"trials": 7, "sampler": "tpe", "pruner": "none", "seed": 0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "does not exist"),
+        (lambda folder: folder.mkdir(), "No wav file below"),
+        (lambda folder: folder.write_text("sounds"), "is not a folder"),
+    ],
+)
+def test_a_root_without_clips_is_refused(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
+    make(tmp_path / "sounds")
+
+    with pytest.raises(CorpusError, match=message):
+        prepared(tmp_path / "sounds")
+
+
+def test_a_machine_that_the_corpus_lacks_is_refused(corpus_root: Path) -> None:
+    with pytest.raises(CorpusError, match=r"corpus.machines: fan not found in .*; it holds compressor"):
+        prepared(corpus_root, corpus={"machines": ["compressor", "fan"]})
+
+
+def test_clips_of_other_machines_than_the_study_s_are_left_alone(corpus_copy: Path) -> None:
+    shutil.copytree(corpus_copy / "compressor" / "train", corpus_copy / "fan" / "train")
+    (corpus_copy / "fan" / "train" / "broken.wav").write_bytes(b"")
+
+    assert prepared(corpus_copy, corpus={"machines": ["compressor"]}).corpus.machines == ["compressor"]
+    with pytest.raises(CorpusError, match="fan/train/broken.wav: "):
+        prepared(corpus_copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"no sound at all, but text", b"RIFF\xff\0\0\0WAVE"])
+def test_a_clip_that_cannot_be_read_is_listed_with_a_reason(corpus_copy: Path, content: bytes) -> None:
+    (corpus_copy / "compressor" / "train" / "normal_id_00_00000002.wav").write_bytes(content)
+
+    with pytest.raises(CorpusError, match=r"1 of the wav files .*\n  compressor/train/normal_id_00_00000002\.wav: \w+"):
+        prepared(corpus_copy)
+
+
+def test_clips_of_another_sample_rate_are_refused_with_one_of_them_named(corpus_copy: Path) -> None:
+    odd = corpus_copy / "compressor" / "test" / "normal_id_02_00000099.wav"
+    soundfile.write(odd, np.zeros(8000), 8000)
+
+    with pytest.raises(
+        CorpusError, match=r"16000 Hz, but 1 of 55 clips differ: .*normal_id_02_00000099.wav has 8000 Hz"
+    ):
+        prepared(corpus_copy)
+
+
+def test_a_sample_rate_that_the_study_asks_for_must_be_the_clips_own(corpus_root: Path) -> None:
+    with pytest.raises(CorpusError, match="features.sample_rate is 8000 Hz, but 54 of 54 clips differ"):
+        prepared(corpus_root, features={"sample_rate": 8000, "n_mels": {"choices": [32, 64]}})
+
+
+def test_choices_of_train_on_that_the_corpus_cannot_serve_are_dropped_with_a_warning(corpus_root: Path) -> None:
+    ready = prepared(
+        corpus_root, corpus={"train_on": {"choices": ["development", "additional", "development+additional"]}}
+    )
+
+    assert ready.study.space.distributions() == {"train_on": CategoricalDistribution(["development"])}
+    (warning,) = ready.warnings
+    assert warning.startswith("corpus.train_on: dropped additional, development+additional, since ")
+
+
+@pytest.mark.parametrize(
+    ("baseline", "kept"),
+    [
+        ({"train_on": "additional", "epochs": 9}, {"epochs": 9}),
+        ({"train_on": "development", "epochs": 9}, {"train_on": "development", "epochs": 9}),
+    ],
+)
+def test_a_dropped_choice_leaves_the_baseline_too(
+    corpus_root: Path, baseline: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    ready = prepared(
+        corpus_root,
+        corpus={"train_on": {"choices": ["development", "additional"]}},
+        training={"epochs": {"choices": [9, 18]}},
+        baseline=baseline,
+    )
+
+    assert ready.study.baseline == kept
+
+
+@pytest.mark.parametrize("train_on", [{"choices": ["additional", "development+additional"]}, "additional"])
+def test_a_study_that_can_train_on_nothing_is_refused(corpus_root: Path, train_on: Any) -> None:
+    with pytest.raises(StudyError, match="corpus.train_on"):
+        prepared(corpus_root, corpus={"train_on": train_on})
+
+
+def test_training_on_both_sets_is_refused_where_there_is_one(corpus_root: Path) -> None:
+    with pytest.raises(StudyError, match=r"corpus.train_on is development\+additional, but .* does not have them all"):
+        prepared(corpus_root, corpus={"train_on": "development+additional"})
+
+
+def test_every_choice_is_kept_where_the_corpus_has_additional_clips(corpus_root: Path, tmp_path: Path) -> None:
+    root = add_additional(Path(shutil.copytree(corpus_root, tmp_path / "plain")))
+    choices = ["development", "additional", "development+additional"]
+
+    ready = prepared(root, corpus={"train_on": {"choices": choices}})
+
+    assert ready.study.space.distributions() == {"train_on": CategoricalDistribution(choices)}
+    assert ready.warnings == ()
+
+
+def test_an_id_with_normal_clips_only_is_left_out_with_a_warning(corpus_copy: Path) -> None:
+    remove(corpus_copy, "anomaly_id_02_*")
+
+    ready = prepared(corpus_copy)
+
+    assert ready.warnings == ("compressor/02: one label only in validation, AUC undefined, left out of the mean",)
+
+
+def test_an_id_with_too_few_anomalies_for_both_parts_is_told(corpus_copy: Path) -> None:
+    remove(corpus_copy, "anomaly_id_02_0000000[1-5].wav")
+
+    assert prepared(corpus_copy).warnings == ("compressor/02: too few labelled clips for a held-out test",)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("anomaly_*", r"\(compressor/00, compressor/02, compressor/04\) have normal clips only"),
+        ("test/normal_*", r"\(compressor/00, compressor/02, compressor/04\) have anomalies only"),
+        ("test/*.wav", "has no labelled test clips to validate on"),
+    ],
+)
+def test_where_no_id_has_both_labels_auc_is_undefined_and_nothing_starts(
+    corpus_copy: Path, pattern: str, message: str
+) -> None:
+    remove(corpus_copy, pattern)
+
+    with pytest.raises(StudyError, match=f"AUC is undefined: .*{message}"):
+        prepared(corpus_copy)
+
+
+def test_test_clips_without_a_label_in_their_names_are_no_labelled_clips(corpus_copy: Path) -> None:
+    for path in (corpus_copy / "compressor" / "test").glob("*.wav"):
+        word, _, rest = path.name.partition("_")
+        path.rename(path.with_name(rest if word == "normal" else f"id_{rest[3:5]}_1{rest[7:]}"))
+
+    with pytest.raises(StudyError, match="has no labelled test clips"):
+        prepared(corpus_copy)

@@ -1,0 +1,317 @@
+"""Which clips train, which withhold, which steer the search, and which are kept for the final figure."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FixedTrial
+
+from features.clip import ANOMALY, NORMAL, Clip, Source, Split
+from features.corpus import Corpus, read_corpus
+from search.errors import StudyError
+from search.final import train_detector
+from search.objective import objective, trial_recipe
+from search.recipe import Recipe, ValidationSettings
+from search.split import (
+    blind,
+    held_out_clips,
+    labelled_test_clips,
+    serves,
+    training_clips,
+    undefined_ids,
+)
+from search.study_file import study_of_tree
+
+SETTINGS = ValidationSettings()
+
+
+def clips(
+    count: int, *, machine: str = "fan", machine_id: str = "00", split: Split = "test", label: int | None = NORMAL,
+    source: Source = "development", first: int = 0,
+) -> list[Clip]:  # fmt: skip
+    """Clips of one stratum."""
+    word = {NORMAL: "normal", ANOMALY: "anomaly", None: "unknown"}[label]
+    data_set = "dev_data" if source == "development" else "eval_data"
+    names = [
+        f"{data_set}/{machine}/{split}/{word}_id_{machine_id}_{number:08d}.wav"
+        for number in range(first, first + count)
+    ]
+    return [
+        Clip(
+            path=Path("root", name), name=name, machine=machine, machine_id=machine_id, split=split, label=label,
+            source=source, domain=None, attributes="", sample_rate=16000, samples=16000, digest=name,
+        )
+        for name in names
+    ]  # fmt: skip
+
+
+def corpus_of(*groups: Sequence[Clip]) -> Corpus:
+    return Corpus(root=Path("root"), clips=tuple(clip for group in groups for clip in group), unreadable=())
+
+
+def steering(corpus: Corpus, settings: ValidationSettings = SETTINGS) -> list[str]:
+    """Names of the clips that steer a search."""
+    return [clip.name for clip in labelled_test_clips(blind(corpus, settings))]
+
+
+def held_out(corpus: Corpus, settings: ValidationSettings = SETTINGS) -> list[str]:
+    return [clip.name for clip in held_out_clips(corpus, settings)]
+
+
+def recipe_with(**training: Any) -> Recipe:
+    return Recipe.model_validate({"study": "split", "model": {"family": "vae"}, "training": training})
+
+
+STRATA = st.lists(
+    st.tuples(
+        st.sampled_from(["fan", "pump"]),
+        st.sampled_from(["00", "02"]),
+        st.sampled_from([NORMAL, ANOMALY]),
+        st.integers(1, 12),
+    ),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda stratum: stratum[:3],
+)
+SPLITS = st.builds(ValidationSettings, share=st.floats(0.05, 0.95), seed=st.integers(0, 5))
+
+
+def corpus_of_strata(strata: Sequence[tuple[str, str, int, int]]) -> Corpus:
+    return corpus_of(*(clips(n, machine=m, machine_id=i, label=label) for m, i, label, n in strata))
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(STRATA, SPLITS)
+def test_each_labelled_clip_steers_the_search_or_is_held_out_and_none_does_both(
+    strata: list[tuple[str, str, int, int]], settings: ValidationSettings
+) -> None:
+    corpus = corpus_of_strata(strata)
+
+    both = steering(corpus, settings) + held_out(corpus, settings)
+
+    assert sorted(both) == sorted(clip.name for clip in corpus.clips)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(STRATA, SPLITS)
+def test_each_machine_id_and_label_is_divided_by_the_share(
+    strata: list[tuple[str, str, int, int]], settings: ValidationSettings
+) -> None:
+    corpus = corpus_of_strata(strata)
+
+    chosen = Counter(
+        (clip.machine, clip.machine_id, clip.label) for clip in labelled_test_clips(blind(corpus, settings))
+    )
+
+    for machine, machine_id, label, count in strata:
+        share = chosen[machine, machine_id, label]
+        if count == 1:
+            assert share == 1  # it steers: a search without it would be blind to its ID
+        else:
+            assert 1 <= share <= count - 1
+            assert share in (round(settings.share * count), 1, count - 1)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(STRATA, SPLITS, st.randoms(use_true_random=False))
+def test_the_order_of_the_clips_changes_nothing(
+    strata: list[tuple[str, str, int, int]], settings: ValidationSettings, random: Any
+) -> None:
+    corpus = corpus_of_strata(strata)
+    shuffled = list(corpus.clips)
+    random.shuffle(shuffled)
+
+    assert set(held_out(corpus_of(shuffled), settings)) == set(held_out(corpus, settings))
+
+
+def test_the_order_changes_nothing_where_two_folders_hold_clips_of_one_name() -> None:
+    twins = clips(1) + clips(1, source="evaluation")
+
+    assert held_out(corpus_of(twins)) == held_out(corpus_of(twins[::-1]))
+
+
+def test_a_clip_whose_name_is_not_utf_8_is_divided_like_any_other() -> None:
+    odd = [
+        replace(clip, path=Path(f"root/\udcff{number}.wav"), name=f"\udcff{number}.wav")
+        for number, clip in enumerate(clips(4))
+    ]
+
+    assert len(held_out(corpus_of(odd))) == 2
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(STRATA, SPLITS)
+def test_clips_of_other_strata_change_nothing(
+    strata: list[tuple[str, str, int, int]], settings: ValidationSettings
+) -> None:
+    alone = corpus_of_strata(strata)
+    others = corpus_of(alone.clips, clips(5, machine="valve"), clips(3, machine="valve", label=ANOMALY))
+
+    assert [name for name in held_out(others, settings) if "valve" not in name] == held_out(alone, settings)
+
+
+def test_another_seed_divides_otherwise() -> None:
+    corpus = corpus_of(clips(20), clips(20, label=ANOMALY))
+
+    parts = {tuple(held_out(corpus, ValidationSettings(seed=seed))) for seed in range(10)}
+
+    assert len(parts) == 10
+
+
+def test_the_split_is_the_same_on_every_host_and_in_every_release() -> None:
+    # Golden: `printf 0/fan/normal_id_00_0000000N.wav | sha256sum` for N = 0…5, sorted, gives 2 4 0 3 1 5; the first
+    # half steers the search. A change here changes what every stored study was judged by.
+    corpus = corpus_of(clips(6))
+
+    assert [name[-5] for name in held_out(corpus)] == ["1", "3", "5"]
+
+
+def test_blind_hides_the_held_out_labels_and_nothing_else() -> None:
+    corpus = corpus_of(clips(6), clips(7, label=ANOMALY), clips(4, split="train"), clips(2, label=None, first=90))
+
+    seen = blind(corpus, SETTINGS)
+
+    hidden = {before.name for before, after in zip(corpus.clips, seen.clips, strict=True) if before != after}
+    assert hidden == set(held_out(corpus))
+    assert all(clip.label is None for clip in seen.clips if clip.name in hidden)
+    assert seen.clips == tuple(replace(c, label=None) if c.name in hidden else c for c in corpus.clips)
+
+
+def test_a_blinded_corpus_is_blinded_once_for_all() -> None:
+    corpus = corpus_of(clips(6), clips(6, label=ANOMALY))
+
+    assert len(held_out(blind(corpus, SETTINGS))) < len(held_out(corpus))
+    assert not set(held_out(blind(corpus, SETTINGS))) & set(held_out(corpus))
+
+
+@pytest.mark.parametrize(
+    ("normals", "anomalies", "undefined"),
+    [(3, 3, []), (3, 0, ["fan/00"]), (0, 3, ["fan/00"]), (0, 0, [])],
+)
+def test_an_id_with_one_label_has_no_auc(normals: int, anomalies: int, undefined: list[str]) -> None:
+    assert undefined_ids(clips(normals) + clips(anomalies, label=ANOMALY)) == undefined
+
+
+@pytest.mark.parametrize(
+    ("train_on", "counts"),
+    [
+        ("development", {"development": 5}),
+        ("additional", {"additional": 7}),
+        ("development+additional", {"development": 5, "additional": 7}),
+    ],
+)
+def test_train_on_chooses_the_training_clips(train_on: str, counts: dict[str, int]) -> None:
+    corpus = corpus_of(clips(5, split="train"), clips(7, split="train", source="additional"), clips(9))
+    recipe = Recipe.model_validate({"study": "s", "model": {"family": "vae"}, "corpus": {"train_on": train_on}})
+
+    parts = training_clips(corpus, recipe)
+
+    assert Counter(clip.source for clip in parts.train + parts.withheld) == counts
+
+
+@pytest.mark.parametrize(
+    ("train_on", "served"), [("development", True), ("additional", False), ("development+additional", False)]
+)
+def test_training_clips_that_the_corpus_lacks_are_an_error(train_on: str, served: bool) -> None:
+    corpus = corpus_of(clips(5, split="train"), clips(5))
+    recipe = Recipe.model_validate({"study": "s", "model": {"family": "vae"}, "corpus": {"train_on": train_on}})
+
+    assert serves(corpus, train_on) == served
+    if not served:
+        with pytest.raises(StudyError, match=f"corpus.train_on is {train_on.replace('+', '.')}, but root does not"):
+            training_clips(corpus, recipe)
+
+
+@pytest.mark.parametrize(
+    ("share", "of_one", "of_six", "of_forty"), [(0, 0, 0, 0), (0.1, 0, 1, 4), (0.25, 0, 2, 10), (0.5, 0, 3, 20)]
+)
+def test_the_calibration_share_of_each_id_is_withheld_from_training(
+    share: float, of_one: int, of_six: int, of_forty: int
+) -> None:
+    corpus = corpus_of(
+        clips(1, split="train", machine_id="00"),
+        clips(6, split="train", machine_id="02"),
+        clips(40, split="train", machine_id="04"),
+    )
+
+    parts = training_clips(corpus, recipe_with(calibration_share=share))
+
+    withheld = Counter(clip.machine_id for clip in parts.withheld)
+    assert [withheld[machine_id] for machine_id in ("00", "02", "04")] == [of_one, of_six, of_forty]
+    assert set(parts.train).isdisjoint(parts.withheld)
+    assert set(parts.train) | set(parts.withheld) == set(corpus.clips)
+
+
+TINY: dict[str, Any] = {
+    "study": "poisoned",
+    "features": {"n_mels": 32},
+    "model": {"family": "vae", "context": 3, "h_dim": 16, "z_dim": 4},
+    "training": {"learning_rate": 0.01, "batch_size": 64, "epochs": 2, "calibration_share": 0.34, "threads": 1},
+}
+
+
+def value_and_detector(root: Path) -> tuple[float, Any]:
+    """A trial's value on the clips below a root, and the final detector of its recipe."""
+    corpus, study, trial = read_corpus(root), study_of_tree(TINY, origin="here"), FixedTrial({}, number=1)
+    value = objective(trial, study, blind(corpus, SETTINGS))
+    return value, train_detector(trial_recipe(study, trial), corpus, torch.device("cpu"))
+
+
+def swap(root: Path, one: Clip, other: Clip) -> None:
+    """Exchanges the sounds of two clips, names and all else staying: an exchange of labels, if they have two."""
+    first, second = root / one.name, root / other.name
+    sound = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(sound)
+
+
+@pytest.mark.parametrize(
+    ("part", "value_changes", "test_figure_changes"), [("held out", False, True), ("validation", True, False)]
+)
+def test_exchanged_labels_of_held_out_clips_change_the_final_figure_and_no_trial_s_value(
+    tmp_path: Path, corpus_root: Path, part: str, value_changes: bool, test_figure_changes: bool
+) -> None:
+    root = tmp_path / "poisoned"
+    shutil.copytree(corpus_root, root)
+    corpus = read_corpus(root)
+    poisoned = held_out_clips(corpus, SETTINGS) if part == "held out" else labelled_test_clips(blind(corpus, SETTINGS))
+    before, detector_before = value_and_detector(root)
+
+    for machine_id in ("00", "02", "04"):
+        normals = [clip for clip in poisoned if (clip.machine_id, clip.label) == (machine_id, NORMAL)]
+        anomalies = [clip for clip in poisoned if (clip.machine_id, clip.label) == (machine_id, ANOMALY)]
+        for normal, anomaly in zip(normals, anomalies, strict=True):
+            swap(root, normal, anomaly)
+    after, detector_after = value_and_detector(root)
+
+    # Exchanging all labels of an ID turns its AUC into 1 − AUC.
+    assert after == pytest.approx(1 - before) if value_changes else after == before
+    assert (detector_after.test.auc != detector_before.test.auc) == test_figure_changes
+    assert (detector_after.validation == detector_before.validation) != value_changes
+
+
+def test_withheld_clips_set_thresholds_and_never_train(tmp_path: Path, corpus_root: Path) -> None:
+    root = tmp_path / "poisoned"
+    shutil.copytree(corpus_root, root)
+    corpus = read_corpus(root)
+    recipe = study_of_tree(TINY, origin="here").first_recipe()
+    anomalies = [clip for clip in corpus.clips if clip.label == ANOMALY]
+    value_before, before = value_and_detector(root)
+
+    for withheld, anomaly in zip(training_clips(corpus, recipe).withheld, anomalies, strict=False):
+        (root / withheld.name).write_bytes((root / anomaly.name).read_bytes())
+    value_after, after = value_and_detector(root)
+
+    assert value_after == value_before
+    assert after.test == before.test
+    assert after.thresholds.keys() == before.thresholds.keys()
+    assert all(after.thresholds[name] != before.thresholds[name] for name in before.thresholds)

@@ -1,0 +1,58 @@
+"""The wheel, installed as a stranger would install it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+UV = Path(sys.executable).parent / "uv"
+
+
+def run(*command: object, cwd: Path, **variables: str) -> str:
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "PYTHON"))}
+    ended = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=surroundings | variables, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
+
+
+@pytest.mark.timeout(460)
+def test_a_wheel_in_a_clean_environment_completes_the_demo_in_a_folder_with_a_stray_models_py(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist", cwd=ROOT)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    clean = tmp_path / "clean"
+    run(UV, "venv", "--python", sys.executable, clean, cwd=tmp_path)
+    run(UV, "pip", "install", "--python", clean, wheel, "--constraint", ROOT / "requirements.lock", cwd=tmp_path)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for stray in ("models.py", "search.py"):
+        (folder / stray).write_text("raise SystemExit('not what was asked for')\n")
+
+    stdout = run(clean / "bin" / "offkey", "demo", "--workers", "2", cwd=folder, OFFKEY_CACHE=str(tmp_path / "cache"))
+
+    made = folder / "offkey-demo"
+    metrics = json.loads((made / "demo-bundle" / "metrics.json").read_text())
+    for part in ("validation", "test"):
+        low, high = metrics[part]["interval"]
+        assert 0.5 < low <= metrics[part]["auc"] <= high
+        assert f"{metrics[part]['auc']:.3f}" in stdout
+    with (made / "demo-scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 144
+    assert {row["error"] for row in rows} == {""}
+    url = f"sqlite:///{made / 'offkey.db'}"
+    status = json.loads(run(clean / "bin" / "offkey", "status", "demo", "--storage", url, "--json", cwd=folder))
+    assert sum(status["trials"][state] for state in ("complete", "pruned", "failed")) == status["budget"]
+    assert status["trials"]["running"] == status["trials"]["waiting"] == 0
+    assert status["best"]["value"] == metrics["validation"]["auc"], "final training repeats the trial to the last bit"
+    assert status["best"]["value"] - status["baseline"]["value"] > 0.1, (
+        "a poor setting is clearly worse than a good one"
+    )
