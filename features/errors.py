@@ -13,5 +13,9 @@ class CorpusError(OffkeyError):
     """The recordings are not there, cannot be read, or do not fit what is asked of them."""
 
 
+class ClipTooShortError(CorpusError):
+    """A clip has fewer frames than a model looks at."""
+
+
 class StoreError(OffkeyError):
     """The frame store cannot be written or read: a full disk, a folder without permission."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.errors import CorpusError
+from features.errors import ClipTooShortError
 from features.store import FrameStore
 
 
@@ -41,17 +41,13 @@ class ContextWindows:
     ) -> None:
         """`positions`: where the clips lie in the store; `paths`: their files.
 
-        Raises CorpusError for a clip shorter than a window.
+        Raises ClipTooShortError for a clip shorter than a window.
         """
         chosen = np.asarray(positions)
         first_frames, ends = store.offsets[chosen], store.offsets[chosen + 1]
         counts = ends - first_frames - context + 1
-        if (counts < 1).any():
-            short = int(np.argmax(counts < 1))
-            raise CorpusError(
-                f"model.context is {context} frames, but {paths[short]} has only {ends[short] - first_frames[short]}. "
-                "Lower model.context or features.hop_length, or remove the clip."
-            )
+        for frames_of_clip, path in zip(ends - first_frames, paths, strict=True):
+            require_length(int(frames_of_clip), context, path)
         self.clip_count = len(paths)
         first_windows = np.cumsum(counts) - counts
         self._count = int(counts.sum())
@@ -82,3 +78,12 @@ class ContextWindows:
     def _batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
         for start in range(0, len(order), batch_size):
             yield self.batch(order[start : start + batch_size])
+
+
+def require_length(frames: int, context: int, path: Path) -> None:
+    """Raises ClipTooShortError, naming the clip, if its frames do not fill one window."""
+    if frames < context:
+        raise ClipTooShortError(
+            f"model.context is {context} frames, but {path} has only {frames}. "
+            "Lower model.context or features.hop_length, or remove the clip."
+        )

@@ -30,6 +30,8 @@ from features.errors import OffkeyError
 from search.errors import StudyError, StudyFileError
 
 if TYPE_CHECKING:
+    import torch
+
     from search.final import Detector
     from search.recipe import Recipe
     from search.status import Comparison, Status
@@ -141,7 +143,7 @@ def init(
     if output.exists():
         raise StudyFileError(f"{output} exists already, and is left as it is. Choose another file with -o.")
     text = starter_study(root, name=output.stem)
-    output.write_text(text)
+    _write_text(output, text)
     err.print(f"Wrote {output}. Next: [bold]offkey search {output}[/bold]")
 
 
@@ -219,6 +221,8 @@ def worker(
     if len(roots) != len(settings or []):
         raise StudyFileError("a worker takes the study as it is stored: only corpus.root may be --set")
     root = roots[-1] if roots else os.environ.get("OFFKEY_DATA")
+    if device != "cpu":
+        _device(device)
     with _storage_errors(url):
         started = join(url, _stored_name(study), root=root, device=device)
         drain_on_signals(started)
@@ -268,9 +272,8 @@ def train(
     from search.study_file import load_study
 
     study = load_study(recipe, overrides=settings or [])
-    if study.space.settings:
-        opened = ", ".join(setting.name for setting in study.space.settings)
-        raise StudyFileError(f"{recipe} leaves {opened} open: search it, or close them with --set")
+    if opened := study.space.distributions():
+        raise StudyFileError(f"{recipe} leaves {', '.join(opened)} open: search it, or close them with --set")
     detector = _train(study.first_recipe(), output, device)
     if as_json:
         from search.bundle import metrics_of
@@ -396,6 +399,17 @@ def _search(study: Study, url: str, workers: str, *, log_folder: Path) -> tuple[
     return storage, stored
 
 
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise StudyFileError(f"--device {name}: no such device here ({str(error).splitlines()[0]})") from error
+    return device
+
+
 def _positive(workers: str) -> int:
     if not workers.isdigit() or int(workers) < 1:
         raise StudyFileError(f"--workers must be a number of at least 1, or auto, but got {workers!r}")
@@ -466,22 +480,21 @@ def _export(storage: StudyStorage, stored: StoredStudy, trial: int | None, outpu
 
 
 def _train(recipe: Recipe, bundle: Path, device: str) -> Detector:
-    import torch
-
     from features.corpus import read_corpus
     from search.bundle import require_free, save_bundle
     from search.final import train_detector
+    from search.preparation import check_labels
 
+    on = _device(device)
     require_free(bundle)
     root = recipe.corpus.root or os.environ.get("OFFKEY_DATA")
     if root is None:
         raise StudyError("corpus.root is missing: give it with --set corpus.root=DIR or in $OFFKEY_DATA")
     corpus = read_corpus(Path(root)).of_machines(recipe.corpus.machines)
     corpus.require_readable()
+    check_labels(corpus, recipe.validation)
     with _bar("training") as advance:
-        detector = train_detector(
-            recipe, corpus, torch.device(device), on_epoch=lambda epoch: advance(epoch, recipe.training.epochs)
-        )
+        detector = train_detector(recipe, corpus, on, on_epoch=lambda epoch: advance(epoch, recipe.training.epochs))
     save_bundle(detector, bundle)
     return detector
 
@@ -497,11 +510,10 @@ def _show_figures(detector: Detector) -> None:
 
 def _score(folder: Path, paths: list[Path], output: Path | None, *, jsonl: bool, device: str) -> int:
     """Writes the scores of all clips; returns how many could not be scored or decided."""
-    import torch
-
     from search.bundle import load_bundle
     from search.scoring import ScoredClip, clip_paths, score_clips
 
+    on = _device(device)
     bundle = load_bundle(folder)
     files = clip_paths(paths)
     errors = anomalies = 0
@@ -509,7 +521,7 @@ def _score(folder: Path, paths: list[Path], output: Path | None, *, jsonl: bool,
         rows = csv.DictWriter(file, [field.name for field in fields(ScoredClip)], lineterminator="\n")
         if not jsonl:
             rows.writeheader()
-        for done, scored in enumerate(score_clips(bundle, files, torch.device(device)), 1):
+        for done, scored in enumerate(score_clips(bundle, files, on), 1):
             if jsonl:
                 file.write(json.dumps(asdict(scored)) + "\n")
             else:
@@ -530,11 +542,10 @@ def _open_output(path: Path | None) -> Iterator[Any]:
         yield sys.stdout
         return
     try:
-        file = path.open("w", newline="", encoding="utf-8")
+        with path.open("w", newline="", encoding="utf-8") as file:
+            yield file
     except OSError as error:
         raise StudyError(f"{path} cannot be written: {error.strerror}") from error
-    with file:
-        yield file
 
 
 def _write_text(path: Path, text: str) -> None:

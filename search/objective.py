@@ -11,6 +11,7 @@ from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
 from features.corpus import Corpus
+from features.errors import ClipTooShortError
 from search.evaluation import Scores, Truth, mean_auc
 from search.recipe import Recipe
 from search.study_file import Study
@@ -35,7 +36,10 @@ def objective(
     Raises TrialPruned, or TrialFailure for a failure that is the trial's own.
     """
     recipe = trial_recipe(study, trial)
-    training = Training(recipe, corpus, device or torch.device("cpu"))
+    try:
+        training = Training(recipe, corpus, device or torch.device("cpu"))
+    except ClipTooShortError as error:
+        raise TrialFailure(f"impossible setting: {error}") from error
     trial.set_user_attr("threads", recipe.training.threads)
     if checkpoint is not None:
         training.resume(checkpoint)

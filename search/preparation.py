@@ -8,7 +8,9 @@ from pathlib import Path
 from optuna.distributions import CategoricalDistribution
 
 from features.corpus import Corpus, read_corpus
+from features.windows import require_length
 from search.errors import StudyError
+from search.recipe import ValidationSettings
 from search.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
 from search.study_file import Study, study_of_tree
 
@@ -42,8 +44,18 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
     tree = study.tree
     tree["corpus"] = {**corpus_settings, "root": str(Path(root).resolve())}
     warnings = _drop_unserved_choices(study, tree, corpus)
-    warnings += _check_labels(study, corpus)
+    warnings += check_labels(corpus, study.first_recipe().validation)
+    _check_lengths(study, corpus)
     return Prepared(study_of_tree(tree, origin=f"study {study.name}"), corpus, tuple(warnings))
+
+
+def _check_lengths(study: Study, corpus: Corpus) -> None:
+    """Raises ClipTooShortError for a clip that no trial could use; where lengths are searched, a trial fails alone."""
+    if {"context", "hop_length", "n_fft"} & {setting.path[-1] for setting in study.space.settings}:
+        return
+    recipe = study.first_recipe()
+    shortest = min(corpus.clips, key=lambda clip: clip.samples)
+    require_length(recipe.features.frame_count(shortest.samples), recipe.model.context, shortest.path)
 
 
 def _drop_unserved_choices(study: Study, tree: dict[str, object], corpus: Corpus) -> list[str]:
@@ -68,8 +80,8 @@ def _drop_unserved_choices(study: Study, tree: dict[str, object], corpus: Corpus
     return [f"corpus.train_on: dropped {dropped}, since {corpus.root} has no such training clips"]
 
 
-def _check_labels(study: Study, corpus: Corpus) -> list[str]:
-    validation = study.first_recipe().validation
+def check_labels(corpus: Corpus, validation: ValidationSettings) -> list[str]:
+    """Warnings of machine IDs that cannot be judged. Raises StudyError if none can."""
     steering = labelled_test_clips(blind(corpus, validation))
     if not steering:
         raise StudyError(f"AUC is undefined: {corpus.root} has no labelled test clips to validate on")

@@ -29,7 +29,7 @@ class CorpusSettings(Settings):
 class TrainingSettings(Settings):
     """How a model is trained (Adam)."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
+    learning_rate: float = Field(1e-3, gt=0, le=1e30, description="Adam's step size")
     batch_size: int = Field(1000, ge=1, description="windows in one step")
     epochs: int = Field(100, ge=1, description="passes over the training windows")
     calibration_share: float = Field(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import io
 import itertools
-import json
 import math
 import typing
 from collections.abc import Mapping, Sequence
@@ -178,17 +177,19 @@ class _Document:
             raise StudyFileError(f"--set {text}: must be path=value, `corpus.root=DIR` for one")
         path: spaces.Path = tuple(path_text.strip().split("."))
         try:
-            value = _Document({}, "")._plain(YAML(typ="rt").load(value_text), ()) if value_text else None
-        except MarkedYAMLError as error:
-            raise StudyFileError(f"--set {text}: the value is not valid YAML: {error.problem}") from error
-        if path == ("corpus", "root"):
-            value = value_text  # a folder may be called 2020
+            # A folder may be called 2020, or anything else.
+            value = value_text if path == ("corpus", "root") else YAML(typ="rt").load(value_text or "null")
+        except YAMLError as error:
+            raise StudyFileError(f"--set {text}: the value is not valid YAML: {error}") from error
+        value = _Document({}, "")._plain(value, ())
         if len(path) > 1 and path[0] == "model" and isinstance(self.tree.get("model"), list):
             path = self._of_family(path, text)
         before = spaces.parameter_names(self.tree)
         node: Any = self.tree
         for depth, key in enumerate(path[:-1]):
-            node = node[key] if isinstance(key, int) else node.setdefault(key, {})
+            if isinstance(node, dict) and node.get(key) is None:
+                node[key] = {}
+            node = node[key]
             if not isinstance(node, dict) and not isinstance(path[depth + 1], int):
                 raise StudyFileError(f"--set {text}: {key} is a value and holds no settings")
         node[path[-1]] = value
@@ -302,8 +303,6 @@ class _Document:
                 hint = f"did you mean {near[0]}?" if near else f"open here: {', '.join(distributions) or 'nothing'}"
                 raise self.error(("baseline", name), f"is not an open setting; {hint}")
             distribution = distributions[name]
-            if isinstance(value, list):
-                value = json.dumps(value)  # as it stands among the choices
             if isinstance(distribution, CategoricalDistribution):
                 inside = value in distribution.choices
                 rule = f"must be one of {', '.join(map(str, distribution.choices))}"

@@ -18,6 +18,7 @@ import torch
 
 from features.clip import Clip
 from features.corpus import Corpus
+from features.errors import StoreError
 from features.store import FrameStore, Progress, open_store
 from features.windows import ContextWindows
 from models.families import build
@@ -105,17 +106,22 @@ class Training:
         return score_windows(self.model, self.windows_of(clips), self.recipe)
 
     def save(self, path: Path) -> None:
-        """Writes a checkpoint, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Writes a checkpoint, whole or not at all. Raises StoreError if it cannot be written."""
         state = {"epoch": self.epoch, "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            try:
-                torch.save(state, file)
-                file.flush()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                try:
+                    torch.save(state, file)
+                    file.flush()
+                    os.replace(file.name, path)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            raise StoreError(
+                f"The checkpoint {path} cannot be written ({error}). $OFFKEY_CACHE names another folder."
+            ) from error
 
     def resume(self, path: Path) -> None:
         """Goes on where a checkpoint left off, if there is one."""

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import soundfile
 from optuna.distributions import CategoricalDistribution
 
 from search import cli
@@ -117,6 +119,14 @@ def test_a_command_line_that_makes_no_sense_is_misuse(offkey: Offkey, arguments:
         (("train", "rootless.yaml", "-o", "new", "--set", "corpus.root=nowhere"), 1, "nowhere does not exist"),
         (("train", "rootless.yaml", "-o", "new", "--set", "training.epoch=3"), 2, "did you mean epochs?"),
         (("train", "rootless.yaml", "-o", "new", "--set", "epochs"), 2, "--set epochs: must be path=value"),
+        (("train", "rootless.yaml", "-o", "new", "--device", "nonsense"), 2, "--device nonsense: no such device here"),
+        (("train", "rootless.yaml", "-o", "new", "--device", "cuda:7"), 2, "--device cuda:7: no such device here"),
+        (
+            ("train", "rootless.yaml", "-o", "new", "--set", "corpus.root=unlabelled"),
+            1,
+            "AUC is undefined: unlabelled has no labelled test clips",
+        ),
+        (("init", "unlabelled", "-o", "gone/study.yaml"), 1, "gone/study.yaml cannot be written: No such file"),
         (("train", "rootless.yaml", "-o", "here"), 1, "here exists already, and is left as it is"),
         (("train", "typo.yaml", "-o", "new"), 2, "typo.yaml, line 2: modle is not a setting; did you mean model?"),
         (("search", "nowhere.yaml"), 2, "nowhere.yaml: no such study file"),
@@ -148,6 +158,9 @@ def test_what_the_user_can_mend_is_said_without_a_traceback(
     Path("rootless.yaml").write_text(RECIPE)
     Path("typo.yaml").write_text("study: a\nmodle: {family: vae}\n")
     Path("here").mkdir()
+    for split, name in (("train", "normal_id_00_00000000"), ("test", "id_00_00000001")):
+        Path("unlabelled/fan", split).mkdir(parents=True)
+        soundfile.write(Path("unlabelled/fan", split, f"{name}.wav"), np.zeros(16000), 16000)
 
     ran = offkey(*arguments)
 

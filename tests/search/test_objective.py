@@ -261,6 +261,20 @@ def test_settings_that_exclude_each_other_end_the_trial_as_its_own_failure(corpu
         objective(FixedTrial({"h_dim": 16, "n_mels": 300, "n_fft": 256}), study, corpus)
 
 
+def test_a_window_that_a_clip_does_not_fill_ends_the_trial_as_its_own_failure(corpus: Corpus) -> None:
+    study = study_with(model={**TINY["model"], "context": {"low": 3, "high": 64}})
+
+    with pytest.raises(TrialFailure, match=r"impossible setting: model.context is 60 frames, but .*\.wav has only 32"):
+        objective(FixedTrial({"h_dim": 16, "context": 60}), study, corpus)
+
+
+def test_memory_that_does_not_suffice_ends_the_trial_as_its_own_failure(corpus: Corpus) -> None:
+    study = study_with(model={**TINY["model"], "h_dim": {"low": 8, "high": 10**9}})
+
+    with pytest.raises(TrialFailure, match="out of memory"):
+        objective(FixedTrial({"h_dim": 10**9}), study, corpus)
+
+
 def test_a_trial_s_recipe_is_what_its_training_holds(corpus: Corpus) -> None:
     trial = FixedTrial({"h_dim": 16}, number=5)
 

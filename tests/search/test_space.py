@@ -130,20 +130,6 @@ def test_a_study_without_ranges_asks_a_trial_for_nothing() -> None:
     assert study.close(FixedTrial({})) == study.first_recipe()
 
 
-def test_lists_travel_as_text_and_come_back_as_lists() -> None:
-    study = study_with(corpus={"machines": {"choices": [["fan"], ["fan", "pump"]]}})
-
-    assert study.space.distributions() == {"machines": CategoricalDistribution(['["fan"]', '["fan", "pump"]'])}
-    assert study.close(FixedTrial({"machines": '["fan", "pump"]'})).corpus.machines == ["fan", "pump"]
-
-
-@pytest.mark.parametrize("written", [["fan", "pump"], '["fan", "pump"]'])
-def test_a_baseline_names_a_list_as_it_stands_among_the_choices_or_as_it_travels(written: Any) -> None:
-    study = study_with(corpus={"machines": {"choices": [["fan"], ["fan", "pump"]]}}, baseline={"machines": written})
-
-    assert study.baseline == {"machines": '["fan", "pump"]'}
-
-
 def test_two_settings_are_two_parameters_with_two_values() -> None:
     # The student entry's "h_unit" named both, and Optuna gave one value for the two (FACTS.md).
     study = study_with(

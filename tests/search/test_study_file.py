@@ -127,8 +127,8 @@ def test_a_study_that_does_not_exist_is_answered_with_the_nearest_that_ships() -
         ("{choices: 16}", "choices must be a list of at least one value"),
         ("{choices: [16, 64], low: 16}", "and stand alone"),
         ("{choices: [16, 32, 16]}", "each choice may stand once, but got [16, 32, 16]"),
-        ("{choices: [{units: 16}]}", "a choice must be a value or a list, not a block"),
-        ("{choices: [2020-01-01]}", "a choice must be a number, a text or a list of them, but got 2020-01-01"),
+        ("{choices: [{units: 16}]}", "a choice must be a number or a text, but got {'units': 16}"),
+        ("{choices: [2020-01-01]}", "a choice must be a number or a text, but got 2020-01-01"),
         ("{choices: [16, many]}", "should be a valid integer, but got 'many'"),
         ("{choices: [16, 64.5]}", "should be a valid integer, but got 64.5"),
     ],
@@ -146,6 +146,7 @@ def test_an_impossible_range_is_refused_with_its_place_the_rule_and_what_was_got
     ("block", "key"),
     [
         ("corpus: {root: {choices: [a, b]}}", "corpus.root"),
+        ("corpus: {machines: {choices: [[fan], [fan, pump]]}}", "corpus.machines"),
         ("validation: {share: {low: 0.3, high: 0.5}}", "validation.share"),
         ("validation: {seed: {choices: [0, 1]}}", "validation.seed"),
         ("validation: {low: 0.3, high: 0.5}", "validation"),
@@ -324,6 +325,7 @@ def test_a_baseline_that_is_no_block_is_refused() -> None:
         ("corpus.machines=[fan, pump]", ("corpus", "machines"), ["fan", "pump"]),
         ("corpus.root=2020", ("corpus", "root"), "2020"),
         ("corpus.root=a=b", ("corpus", "root"), "a=b"),
+        ("corpus.root=[a: b: c", ("corpus", "root"), "[a: b: c"),
         ("study=other", ("study",), "other"),
         ("training.epochs={choices: [2, 4]}", ("training", "epochs"), {"choices": [2, 4]}),
     ],
@@ -353,6 +355,7 @@ def test_set_puts_a_value_or_a_range_where_it_would_stand_in_the_file(
         ("baseline.h_dim=99", "baseline.h_dim must lie in its range, 16 to 64 in steps of 1, but got 99"),
         ("study.name=a", "study is a value and holds no settings"),
         ("model.h_dim=[", "the value is not valid YAML"),
+        ("model.h_dim=\x01", "the value is not valid YAML"),
         ("training.epochs", "must be path=value"),
         ("=3", "must be path=value"),
     ],
@@ -374,6 +377,13 @@ def test_a_setting_closed_by_set_wins_over_the_baseline(override: str) -> None:
 
     assert study.baseline == {}
     assert study.close(FixedTrial({"learning_rate": 0.01})).model.model_dump()["h_dim"] == 48
+
+
+def test_set_fills_a_section_that_stands_there_empty() -> None:
+    text = STUDY.replace("search:\n  trials: 4\n", "search:\n")
+
+    assert load(text).search.trials == 100
+    assert load(text, "search.trials=3").search.trials == 3
 
 
 def test_the_baseline_itself_can_be_set() -> None:

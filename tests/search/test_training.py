@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from features.corpus import Corpus, read_corpus
-from features.errors import CorpusError
+from features.errors import CorpusError, StoreError
 from features.windows import Batch
 from models import families
 from models.anomaly_model import AnomalyModel
@@ -260,7 +260,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing_half_written(corpus:
     in_the_way = tmp_path / "checkpoints" / "0.pt"
     in_the_way.mkdir(parents=True)
 
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(StoreError, match=r"0\.pt cannot be written"):
         Training(recipe_with(), corpus, CPU).save(in_the_way)
 
     assert list(in_the_way.parent.iterdir()) == [in_the_way]
