@@ -85,19 +85,25 @@ def test_a_killed_worker_is_replaced_and_the_budget_is_met_exactly(study_file: P
     assert all(sorted(t.intermediate_values) == list(range(1, 21)) for t in trials())
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_search_that_is_asked_to_stop_drains_and_goes_on_when_started_again(
-    study_file: Path, stop: signal.Signals
-) -> None:
+def drained(study_file: Path, stop: signal.Signals) -> None:
+    """Starts a search with two workers, asks it to stop in the middle, and checks how it left."""
     with searching(study_file, "--workers", "2") as search:
         until(trained)
-        children = psutil.Process(search.pid).children()
+        workers = psutil.Process(search.pid).children()
         search.send_signal(stop)
         _, stderr = search.communicate(timeout=60)
     assert "Draining" in stderr
-    assert not any(child.is_running() for child in children)
-    left = {trial.number: dict(trial.intermediate_values) for trial in trials()}
+    assert not any(worker.is_running() for worker in workers)
     assert TrialState.RUNNING not in {trial.state for trial in trials()}
+
+
+def test_sigterm_drains_a_search(study_file: Path) -> None:
+    drained(study_file, signal.SIGTERM)
+
+
+def test_a_search_that_ctrl_c_drained_goes_on_when_started_again(study_file: Path) -> None:
+    drained(study_file, signal.SIGINT)
+    left = {trial.number: dict(trial.intermediate_values) for trial in trials()}
 
     with searching(study_file, "--workers", "1", "--trials", "2") as again:
         _, stderr = again.communicate(timeout=200)
@@ -126,15 +132,9 @@ def test_workers_that_cannot_work_end_the_search_with_their_reason(study_file: P
     assert "checkpoints" in stderr
 
 
-def test_a_models_py_in_the_users_folder_is_not_taken_for_ours(study_file: Path) -> None:
+def test_workers_divide_the_cores_and_take_no_models_py_of_the_user_for_ours(study_file: Path) -> None:
     Path("models.py").write_text("raise SystemExit('the wrong models')")
-    with searching(study_file, "--workers", "1", "--trials", "1", "--set", "training.epochs=1") as search:
-        _, stderr = search.communicate(timeout=200)
-    assert search.returncode == 0, stderr
-
-
-def test_the_cores_are_divided_between_workers(study_file: Path) -> None:
-    with searching(study_file, "--workers", "2", "--set", "training.epochs=2") as search:
+    with searching(study_file, "--workers", "2", "--trials", "2", "--set", "training.epochs=1") as search:
         _, stderr = search.communicate(timeout=200)
     assert search.returncode == 0, stderr
     cores = len(os.sched_getaffinity(0))
