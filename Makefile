@@ -27,6 +27,6 @@ test: .venv/.installed
 	touch $@
 
 # Pins the newest versions that pyproject.toml allows.
-lock: .venv/.installed
+lock:
 	$(UV) pip compile -q --extra dev --python-version 3.11 --custom-compile-command "make lock" \
 		--upgrade pyproject.toml -o requirements.lock

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.sides import machine_line, show
 
-TRIALS, ROUNDS, EPOCHS, N_MELS, CONTEXT = 12, 3, 20, 128, 5
+TRIALS, ROUNDS, EPOCHS, N_MELS, CONTEXT = 12, 3, 6, 128, 5
 STUDY = f"""\
 study: comparison
 features: {{n_mels: {N_MELS}}}

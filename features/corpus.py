@@ -22,7 +22,7 @@ from features.clip import NORMAL, Clip, Domain, Source, Split, parse_stem
 from features.errors import CorpusError
 from features.wav import UnreadableWav, read_header
 
-_SPLIT_FOLDERS: dict[str, tuple[Split, Domain | None]] = {
+SPLIT_FOLDERS: dict[str, tuple[Split, Domain | None]] = {
     "train": ("train", None),
     "test": ("test", None),
     "source_test": ("test", "source"),
@@ -153,9 +153,9 @@ def _read_clip(root: Path, path: Path) -> Clip | Unreadable:
     name = path.relative_to(root).as_posix()
     folders = name.split("/")[:-1]
     data_set = folders.pop(0) if folders and folders[0] in _SETS else "dev_data"
-    if len(folders) != 2 or folders[1] not in _SPLIT_FOLDERS:
+    if len(folders) != 2 or folders[1] not in SPLIT_FOLDERS:
         return Unreadable(name, f"not where a clip is looked for: {_LAYOUT}")
-    machine, (split, folder_domain) = folders[0], _SPLIT_FOLDERS[folders[1]]
+    machine, (split, folder_domain) = folders[0], SPLIT_FOLDERS[folders[1]]
     parts = parse_stem(path.stem)
     try:
         header = read_header(path)

@@ -97,7 +97,7 @@ def _build(folder: Path, clips: Sequence[Clip], features: LogMelSettings, progre
             range(first, min(first + _CLIPS_PER_TASK, len(clips))) for first in range(0, len(clips), _CLIPS_PER_TASK)
         ]
         done = 0
-        for finished in joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+        for finished in joblib.Parallel(n_jobs=_jobs(), prefer="threads", return_as="generator")(
             joblib.delayed(_write_clips)(
                 partial / "frames.npy",
                 [clips[i] for i in task],
@@ -109,7 +109,10 @@ def _build(folder: Path, clips: Sequence[Clip], features: LogMelSettings, progre
             done += finished
             if progress is not None:
                 progress(done, len(clips))
-        np.save(partial / "offsets.npy", offsets)
+        with (partial / "offsets.npy").open("wb") as file:
+            np.save(file, offsets)
+            file.flush()
+            os.fsync(file.fileno())
         (partial / "store.json").write_text(
             json.dumps(
                 {
@@ -124,6 +127,11 @@ def _build(folder: Path, clips: Sequence[Clip], features: LogMelSettings, progre
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _jobs() -> int:
+    """All cores, or a worker's share of them: OMP_NUM_THREADS, as for the arithmetic."""
+    return int(os.environ.get("OMP_NUM_THREADS") or -1)
 
 
 def _write_header(path: Path, shape: tuple[int, int]) -> int:

@@ -27,11 +27,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from features.errors import OffkeyError
-from search.errors import StudyError, StudyFileError
+from search.errors import MisuseError, NoStorageError, StudyError
 
 if TYPE_CHECKING:
     import torch
 
+    from features.corpus import Corpus
     from search.final import Detector
     from search.recipe import Recipe
     from search.status import Comparison, Status
@@ -69,7 +70,7 @@ def main() -> None:
     """The `offkey` command."""
     try:
         app()
-    except StudyFileError as error:
+    except MisuseError as error:
         err.print(f"[red]error:[/red] {escape(str(error))}")
         sys.exit(2)
     except OffkeyError as error:
@@ -86,7 +87,7 @@ def demo(
     folder: Annotated[Path, typer.Option("-o", "--output", help="folder for everything that the demo makes")] = Path(
         "offkey-demo"
     ),
-    workers: Annotated[str, typer.Option(help="local workers, or auto")] = "auto",
+    workers: Annotated[str, typer.Option(metavar="N|auto", help="local worker processes")] = "2",
     trials: Annotated[int | None, typer.Option(help="trials in all")] = None,
 ) -> None:
     """The whole journey on sounds it makes itself: search, export, final training, scores."""
@@ -96,23 +97,28 @@ def demo(
     corpus_root, url = folder / "corpus", f"sqlite:///{folder / 'offkey.db'}"
     _step("1  Machine sounds", f"{len(MACHINE_IDS)} machines, four kinds of fault, as wav files")
     if not corpus_root.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with _bar("synthesising") as advance:
+        with _writing(folder), _bar("synthesising") as advance:
+            folder.mkdir(parents=True, exist_ok=True)
             make_corpus(corpus_root, progress=advance)
     name = _fresh_name("demo", url)
     budget = [] if trials is None else [f"search.trials={trials}"]
     study = load_study("demo", overrides=[f"corpus.root={corpus_root}", *budget], name=name)
     _step("2  Search", f"offkey search demo --study {name} --storage {url} --set corpus.root={corpus_root}")
-    storage, stored = _search(study, url, workers, log_folder=folder / "logs")
-    status, comparison = _status(storage, stored)
+    with _storage_errors(url):
+        storage, stored, drained = _search(study, url, workers, log_folder=folder / "logs")
+        status, comparison = _status(storage, stored)
     _show_summary(status, comparison)
+    if drained:
+        err.print(f"Stopped. The command of step 2 goes on with {name}; `offkey demo` starts another study.")
+        return
     recipe_file, bundle, scores = (
         folder / f"{name}-recipe.yaml",
         folder / f"{name}-bundle",
         folder / f"{name}-scores.csv",
     )
     _step("3  Recipe", f"offkey export {name} --storage {url} -o {recipe_file}")
-    recipe = _export(storage, stored, None, recipe_file)
+    with _storage_errors(url):
+        recipe = _export(storage, stored, None, recipe_file)
     _step("4  Final detector", f"offkey train {recipe_file} -o {bundle}")
     _show_figures(_train(recipe, bundle, "cpu"))
     _step("5  Scores", f"offkey score {bundle} {corpus_root}/{MACHINE}/test -o {scores}")
@@ -141,10 +147,10 @@ def init(
     from search.starter import starter_study
 
     if output.exists():
-        raise StudyFileError(f"{output} exists already, and is left as it is. Choose another file with -o.")
+        raise MisuseError(f"{output} exists already, and is left as it is. Choose another file with -o.")
     text = starter_study(root, name=output.stem)
     _write_text(output, text)
-    err.print(f"Wrote {output}. Next: [bold]offkey search {output}[/bold]")
+    _say_written(output, f"offkey search {output}")
 
 
 @app.command(epilog="Example: offkey corpus data/dcase2020 --json")
@@ -183,8 +189,10 @@ def search(
     overrides = list(settings or [])
     overrides += [] if trials is None else [f"search.trials={trials}"]
     overrides += [] if hours is None else [f"search.hours={hours}"]
-    opened, stored = _search(_find_study(study, overrides, name, url), url, workers, log_folder=Path("offkey-logs"))
-    status, comparison = _status(opened, stored)
+    with _storage_errors(url):
+        found = _find_study(study, overrides, name, url)
+        opened, stored, drained = _search(found, url, workers, log_folder=Path("offkey-logs"))
+        status, comparison = _status(opened, stored)
     if as_json:
         from search.status import as_json as document
 
@@ -195,7 +203,9 @@ def search(
             where = "" if storage is None else f" --storage {storage}"
             err.print(f"\nNext: [bold]offkey export {stored.name}{where} -o recipe.yaml[/bold]")
             err.print("      [bold]offkey train recipe.yaml -o detector[/bold]")
-    if status.best is None:
+    if drained:
+        err.print("Stopped: every trial was given back. The same command goes on.")
+    elif status.best is None:
         raise typer.Exit(1)
 
 
@@ -219,7 +229,7 @@ def worker(
     url = _url(storage)
     roots = [text.partition("=")[2] for text in settings or [] if text.startswith("corpus.root=")]
     if len(roots) != len(settings or []):
-        raise StudyFileError("a worker takes the study as it is stored: only corpus.root may be --set")
+        raise MisuseError("a worker takes the study as it is stored: only corpus.root may be --set")
     root = roots[-1] if roots else os.environ.get("OFFKEY_DATA")
     if device != "cpu":
         _device(device)
@@ -273,7 +283,7 @@ def train(
 
     study = load_study(recipe, overrides=settings or [])
     if opened := study.space.distributions():
-        raise StudyFileError(f"{recipe} leaves {', '.join(opened)} open: search it, or close them with --set")
+        raise MisuseError(f"{recipe} leaves {', '.join(opened)} open: search it, or close them with --set")
     detector = _train(study.first_recipe(), output, device)
     if as_json:
         from search.bundle import metrics_of
@@ -281,7 +291,7 @@ def train(
         _print_json({"bundle": str(output), **metrics_of(detector)})
     else:
         _show_figures(detector)
-        err.print(f"\nWrote {output}. Next: [bold]offkey score {output} PATH…[/bold]")
+        _say_written(output, f"offkey score {output} PATH…")
 
 
 @app.command(epilog="Example: offkey score detector recordings/ -o scores.csv")
@@ -345,14 +355,15 @@ def _find_study(source: str, overrides: list[str], name: str | None, url: str) -
     """The study of a file, of a shipped name, or of a name in the storage."""
     from search.study_file import load_study, shipped_studies
 
-    if not Path(source).is_file() and source not in shipped_studies():
-        try:
-            with _storage_errors(url):
-                stored = _open(url, source)[1]
-        except OffkeyError:
-            return load_study(source, overrides=overrides, name=name)  # whose error lists what could be meant
-        return stored.study(overrides=tuple(overrides))
-    return load_study(source, overrides=overrides, name=name)
+    if Path(source).is_file() or source in shipped_studies():
+        return load_study(source, overrides=overrides, name=name)
+    try:
+        stored = _open(url, source)[1]
+    except (StudyError, NoStorageError):
+        return load_study(source)  # whose error lists what could be meant
+    if name not in (None, source):
+        raise MisuseError(f"--study {name}: {source} is a stored study and has its name; give a file to start another")
+    return stored.study(overrides=tuple(overrides))
 
 
 def _fresh_name(stem: str, url: str) -> str:
@@ -368,7 +379,8 @@ def _fresh_name(stem: str, url: str) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _search(study: Study, url: str, workers: str, *, log_folder: Path) -> tuple[StudyStorage, StoredStudy]:
+def _search(study: Study, url: str, workers: str, *, log_folder: Path) -> tuple[StudyStorage, StoredStudy, bool]:
+    """Runs a study with local workers; the last value tells whether it was asked to stop before its budget was met."""
     from search.fleet import Fleet, cores
     from search.preparation import prepare
     from search.storage import StudyStorage
@@ -378,25 +390,27 @@ def _search(study: Study, url: str, workers: str, *, log_folder: Path) -> tuple[
     prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"))
     for warning in prepared.warnings:
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
-    _build_store(prepared.study, prepared.corpus)
-    with _storage_errors(url):
-        storage = StudyStorage(url, create=True)
-        stored = create_or_join(storage, prepared.study, prepared.corpus)
-        if stored.budget > prepared.study.search.trials:
-            err.print(f"{stored.name} has a budget of {stored.budget} trials already; joining never lowers it")
-        fleet = Fleet(storage, stored, prepared.corpus.root.resolve(), size, (log_folder / stored.name).absolute())
-        err.print(f"{size} worker{'s' if size > 1 else ''}; logs in {fleet.log_folder}")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not any(setting.path[0] == "features" for setting in prepared.study.space.settings):
+        _build_store(prepared.corpus, prepared.study.first_recipe())
+    storage = StudyStorage(url, create=True)
+    stored = create_or_join(storage, prepared.study, prepared.corpus)
+    if stored.budget > prepared.study.search.trials:
+        err.print(f"{stored.name} has a budget of {stored.budget} trials already; joining never lowers it")
+    fleet = Fleet(storage, stored, prepared.corpus.root.resolve(), size, (log_folder / stored.name).absolute())
+    err.print(escape(f"{size} worker{'s' if size > 1 else ''}; logs in {fleet.log_folder}"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    drained = False
+    try:
+        _watch(fleet, storage, stored)
+    except KeyboardInterrupt:
+        drained = True
+        err.print("Draining: workers give their trials back and leave. Ctrl-C again ends them at once.")
+    finally:
         try:
-            _watch(fleet, storage, stored)
+            fleet.stop()
         except KeyboardInterrupt:
-            err.print("Draining: workers give their trials back and leave. Ctrl-C again ends them at once.")
-        finally:
-            try:
-                fleet.stop()
-            except KeyboardInterrupt:
-                fleet.kill()
-    return storage, stored
+            fleet.kill()
+    return storage, stored, drained
 
 
 def _device(name: str) -> torch.device:
@@ -406,24 +420,22 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise StudyFileError(f"--device {name}: no such device here ({str(error).splitlines()[0]})") from error
+        raise MisuseError(f"--device {name}: no such device here ({str(error).splitlines()[0]})") from error
     return device
 
 
 def _positive(workers: str) -> int:
     if not workers.isdigit() or int(workers) < 1:
-        raise StudyFileError(f"--workers must be a number of at least 1, or auto, but got {workers!r}")
+        raise MisuseError(f"--workers must be a number of at least 1, or auto, but got {workers!r}")
     return int(workers)
 
 
-def _build_store(study: Study, corpus: Any) -> None:
-    """Computes the frames ahead of the workers where the study leaves no feature setting open."""
-    if any(setting.path[0] == "features" for setting in study.space.settings):
-        return
+def _build_store(corpus: Corpus, recipe: Recipe) -> None:
+    """Computes the frames, if nobody has, where progress can be shown."""
     from search.training import open_corpus_store
 
     with _bar("features") as advance:
-        open_corpus_store(corpus, study.first_recipe(), progress=advance)
+        open_corpus_store(corpus, recipe, progress=advance)
 
 
 def _watch(fleet: Any, storage: StudyStorage, stored: StoredStudy) -> None:
@@ -475,7 +487,7 @@ def _export(storage: StudyStorage, stored: StoredStudy, trial: int | None, outpu
     else:
         _write_text(output, text)
         assert recipe.from_ is not None
-        err.print(f"Wrote {output}: trial {recipe.from_.trial} of {stored.name}")
+        err.print(escape(f"Wrote {output}: trial {recipe.from_.trial} of {stored.name}"))
     return recipe
 
 
@@ -493,6 +505,7 @@ def _train(recipe: Recipe, bundle: Path, device: str) -> Detector:
     corpus = read_corpus(Path(root)).of_machines(recipe.corpus.machines)
     corpus.require_readable()
     check_labels(corpus, recipe.validation)
+    _build_store(corpus, recipe)
     with _bar("training") as advance:
         detector = train_detector(recipe, corpus, on, on_epoch=lambda epoch: advance(epoch, recipe.training.epochs))
     save_bundle(detector, bundle)
@@ -541,16 +554,25 @@ def _open_output(path: Path | None) -> Iterator[Any]:
     if path is None:
         yield sys.stdout
         return
+    with _writing(path), path.open("w", newline="", encoding="utf-8") as file:
+        yield file
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            yield file
+        yield
     except OSError as error:
-        raise StudyError(f"{path} cannot be written: {error.strerror}") from error
+        raise StudyError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _write_text(path: Path, text: str) -> None:
     with _open_output(path) as file:
         file.write(text)
+
+
+def _say_written(path: Path, next_command: str) -> None:
+    err.print(f"Wrote {escape(str(path))}. Next: [bold]{escape(next_command)}[/bold]")
 
 
 def _print_json(document: Any) -> None:

@@ -3,7 +3,11 @@
 from features.errors import OffkeyError
 
 
-class StudyFileError(OffkeyError):
+class MisuseError(OffkeyError):
+    """A command is used in a way that it does not know."""
+
+
+class StudyFileError(MisuseError):
     """A study file, a recipe or a `--set` breaks a rule of the schema."""
 
 
@@ -13,6 +17,10 @@ class StudyError(OffkeyError):
 
 class StorageError(OffkeyError):
     """The study storage cannot be reached, read or written."""
+
+
+class NoStorageError(StorageError):
+    """There is no database where one was looked for."""
 
 
 class BundleError(OffkeyError):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from features.corpus import Corpus
-from features.store import Progress
 from models.threshold import normal_quantile
 from search.evaluation import Figures, Truth, evaluate
 from search.recipe import Recipe
@@ -35,10 +34,9 @@ def train_detector(
     device: torch.device,
     *,
     on_epoch: Callable[[int], None] = lambda epoch: None,
-    progress: Progress | None = None,
 ) -> Detector:
     """Trains as the recipe's trial was trained, and measures on the test clips that no search has seen."""
-    training = Training(_closed(recipe), blind(corpus, recipe.validation), device, progress=progress)
+    training = Training(_closed(recipe), blind(corpus, recipe.validation), device)
     while training.epoch < recipe.training.epochs:
         training.run_epoch()
         on_epoch(training.epoch)

@@ -19,9 +19,8 @@ from search.errors import StudyError
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy
 
-#: A worker that ends this soon after its start has not worked; after so many such ends the fleet gives up.
-_QUICK_DEATH_SECONDS = 20.0
-_QUICK_DEATHS = 3
+#: So many workers may end with an error, or be killed, before the fleet gives up, if no trial ends in between.
+_MOST_ERRORS, _MOST_KILLS = 3, 10
 
 _DRAIN_SECONDS = 30.0
 
@@ -37,18 +36,22 @@ class Fleet:
     log_folder: Path
     draining: bool = False
     _workers: dict[int, _Started] = field(default_factory=dict)  # slot → process
-    _quick_deaths: int = 0
+    _deaths: int = 0  # since a trial last ended
+    _ended_trials: int = 0
 
     def start(self) -> None:
-        """Starts one process for each slot."""
-        self.log_folder.mkdir(parents=True, exist_ok=True)
+        """Starts one process for each slot. Raises StudyError if their logs cannot be written."""
+        try:
+            self.log_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StudyError(f"The log folder {self.log_folder} cannot be made: {error.strerror}") from error
         for slot in range(self.size):
             self._start(slot)
 
     def watch(self) -> bool:
         """Replaces workers that died and frees their trials; True while any worker runs.
 
-        Raises StudyError with the end of its log if workers keep dying as soon as they start.
+        Raises StudyError with the end of a log if workers keep dying and no trial ends in between.
         """
         for slot, worker in list(self._workers.items()):
             code = worker.process.poll()
@@ -59,14 +62,20 @@ class Fleet:
                 ledger.expire(connection, self.stored.study_id, worker.owner)
             if code == 0 or self.draining:
                 continue
-            # One that was killed is the machine's doing, and its trials' attempts are counted.
-            quick = code > 0 and time.monotonic() - worker.started < _QUICK_DEATH_SECONDS
-            self._quick_deaths = self._quick_deaths + 1 if quick else 0
-            if self._quick_deaths >= min(_QUICK_DEATHS, self.size):
+            ended = self._count_ended_trials()
+            self._deaths = self._deaths + 1 if ended == self._ended_trials else 1
+            self._ended_trials = ended
+            if self._deaths >= (_MOST_ERRORS if code > 0 else _MOST_KILLS):
                 self.stop()
-                raise StudyError(f"Workers end as soon as they start. {worker.log} says:\n{_last_lines(worker.log)}")
+                raise StudyError(
+                    f"Workers keep ending and no trial does. {worker.log} says:\n{_last_lines(worker.log)}"
+                )
             self._start(slot)
         return bool(self._workers)
+
+    def _count_ended_trials(self) -> int:
+        with self.storage.engine.connect() as connection:
+            return ledger.ended_trials(connection, self.stored.study_id)
 
     def drain(self) -> None:
         """Asks every worker to give its trial back and leave."""
@@ -107,7 +116,7 @@ class Fleet:
                 start_new_session=True,  # Ctrl-C is for the fleet, which drains its workers in order
             )
         owner = f"{socket.gethostname()}:{process.pid}"
-        self._workers[slot] = _Started(process=process, owner=owner, log=log, started=time.monotonic())
+        self._workers[slot] = _Started(process=process, owner=owner, log=log)
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,6 @@ class _Started:
     process: subprocess.Popen[bytes]
     owner: str
     log: Path
-    started: float
 
 
 def cores() -> int:

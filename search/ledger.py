@@ -18,7 +18,7 @@ they share a transaction with Optuna's own writes (search.storage). Leases use t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import (
     ColumnElement,
@@ -235,6 +235,12 @@ def unfinished(transaction: Transaction, study_id: int) -> bool:
         transaction.execute(open_trials.limit(1)).first() is not None
         or transaction.execute(open_slots).first() is not None
     )
+
+
+def ended_trials(transaction: Transaction, study_id: int) -> int:
+    """How many trials of the study have ended, in whatever way."""
+    ended = select(func.count()).where(TrialRow.study_id == study_id, TrialRow.state.in_(get_args(FinalState)))
+    return transaction.execute(ended).scalar_one()
 
 
 def out_of_time(transaction: Transaction, study_id: int) -> bool:

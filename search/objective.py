@@ -35,7 +35,7 @@ def objective(
     validation clips' scores after each epoch.
     Raises TrialPruned, or TrialFailure for a failure that is the trial's own.
     """
-    recipe = trial_recipe(study, trial)
+    recipe = trial_recipe(study, trial, threads=trial.user_attrs.get("threads"))
     try:
         training = Training(recipe, corpus, device or torch.device("cpu"))
     except ClipTooShortError as error:
@@ -44,6 +44,7 @@ def objective(
     if checkpoint is not None:
         training.resume(checkpoint)
     truth = Truth.of(training.validation_clips)
+    is_baseline = trial.number == 0 and bool(study.baseline)  # never pruned: the others are compared with its whole
     while True:
         training.run_epoch(before_batch)
         scores = training.validation_scores()
@@ -52,14 +53,17 @@ def objective(
         on_scores(scores)
         if training.epoch == recipe.training.epochs:
             return value
-        if trial.should_prune():
+        if trial.should_prune() and not is_baseline:
             raise optuna.TrialPruned
         if checkpoint is not None:
             training.save(checkpoint)
 
 
 def trial_recipe(study: Study, trial: BaseTrial, *, threads: int | None = None) -> Recipe:
-    """The recipe that a trial trains, seed and threads included. Raises TrialFailure for an impossible one."""
+    """The recipe that a trial trains, seed and threads included; `threads` are those it was begun with.
+
+    Raises TrialFailure for an impossible one.
+    """
     try:
         recipe = study.close(trial)
     except ValidationError as error:

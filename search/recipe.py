@@ -61,7 +61,7 @@ class SearchSettings(Settings):
 
     trials: int = Field(100, ge=1, description="trials in all, over all workers")
     hours: float | None = Field(None, gt=0, description="wall clock with at least one worker")
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="grid: each combination of choices once")
     pruner: Literal["hyperband", "none"] = "hyperband"
     seed: int = Field(0, ge=0)
 

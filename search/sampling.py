@@ -6,16 +6,27 @@ random stream, and a study that was stopped and goes on draws what it would have
 
 from __future__ import annotations
 
+import warnings
+
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 
 from search.recipe import SearchSettings
+from search.study_file import Study
 
 
-def sampler_for(settings: SearchSettings, number: int) -> BaseSampler:
+def sampler_for(study: Study, number: int) -> BaseSampler:
     """The sampler of the trial with this number."""
-    seed = (settings.seed * 1_000_003 + number) % 2**32
-    return RandomSampler(seed=seed) if settings.sampler == "random" else TPESampler(seed=seed)
+    seed = (study.search.seed * 1_000_003 + number) % 2**32
+    if study.search.sampler == "tpe":
+        return TPESampler(seed=seed)
+    if study.search.sampler == "random":
+        return RandomSampler(seed=seed)
+    grid = study.grid()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return PartialFixedSampler(grid[number % len(grid)], RandomSampler(seed=seed))
 
 
 def pruner_for(settings: SearchSettings, *, max_epochs: int) -> BasePruner:

@@ -11,15 +11,13 @@ import numpy as np
 import torch
 
 from features.clip import parse_stem
+from features.corpus import SPLIT_FOLDERS
 from features.errors import CorpusError
 from features.store import FrameStore
 from features.wav import UnreadableWav, read_header, read_waveform
 from features.windows import ContextWindows
 from search.bundle import Bundle
-from search.errors import BundleError
 from search.training import score_windows
-
-_SPLIT_FOLDERS = ("train", "test", "source_test", "target_test")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class ScoredClip:
 
 
 def clip_paths(paths: Sequence[Path]) -> list[Path]:
-    """The wav files of files and folders, each folder's in order. Raises BundleError for a path that is not there."""
+    """The wav files of files and folders, each folder's in order. Raises CorpusError for a path that is not there."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -43,9 +41,9 @@ def clip_paths(paths: Sequence[Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise BundleError(f"{path} does not exist: give wav files or folders of them")
+            raise CorpusError(f"{path} does not exist: give wav files or folders of them")
     if not found:
-        raise BundleError(f"No wav file in {', '.join(map(str, paths))}")
+        raise CorpusError(f"No wav file in {', '.join(map(str, paths))}")
     return found
 
 
@@ -54,7 +52,7 @@ def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> 
     bundle.model.to(device)
     machines = sorted({name.rpartition("/")[0] for name in bundle.thresholds})
     for path in paths:
-        folders = [part for part in Path(os.path.abspath(path)).parts[:-1] if part not in _SPLIT_FOLDERS]
+        folders = [part for part in Path(os.path.abspath(path)).parts[:-1] if part not in SPLIT_FOLDERS]
         machine = folders[-1] if folders[-1] in machines or len(machines) != 1 else machines[0]
         machine_id = parse_stem(path.stem).machine_id
         try:

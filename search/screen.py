@@ -42,12 +42,7 @@ def progress(status: Status) -> RenderableType:
         f"best AUC {best}",
         f"[dim]{counts}[/dim]",
     )
-    at_work = Table("trial", "epoch", "AUC", "worker", box=None, padding=(0, 2), header_style="dim")
-    for r in status.running:
-        epoch, value = ("—", "—") if r.epoch is None or r.value is None else (str(r.epoch), f"{r.value:.3f}")
-        lost = " [yellow](lost, waiting for the next worker)[/yellow]" if r.lease_seconds < 0 else ""
-        at_work.add_row(str(r.number), epoch, value, escape(r.owner) + lost)
-    return Group(head, at_work)
+    return Group(head, _at_work(status))
 
 
 def finished_line(status: Status, done_before: int) -> str | None:
@@ -69,12 +64,7 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
         )
     ]
     if status.running:
-        workers = Table("trial", "epoch", "AUC", "worker", "lease", box=None, padding=(0, 2), header_style="bold")
-        for r in status.running:
-            epoch, value = ("—", "—") if r.epoch is None or r.value is None else (str(r.epoch), f"{r.value:.3f}")
-            lease = f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "run out: the worker is lost"
-            workers.add_row(str(r.number), epoch, value, r.owner, lease)
-        parts.append(workers)
+        parts.append(_at_work(status))
     if status.best is not None and comparison is not None:
         parts += [_best_trials(status, comparison), _best_sentence(status, comparison)]
     for failed, reason in status.failures[:_SHOWN_TRIALS]:
@@ -82,6 +72,15 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
     if len(status.failures) > _SHOWN_TRIALS:
         parts.append(Text(f"… and {len(status.failures) - _SHOWN_TRIALS} more failed; --json lists them"))
     return Group(*parts)
+
+
+def _at_work(status: Status) -> Table:
+    table = Table("trial", "epoch", "AUC", "worker", "lease", box=None, padding=(0, 2), header_style="dim")
+    for r in status.running:
+        epoch, value = ("—", "—") if r.epoch is None or r.value is None else (str(r.epoch), f"{r.value:.3f}")
+        lease = f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "[yellow]run out: the worker is lost[/yellow]"
+        table.add_row(str(r.number), epoch, value, escape(r.owner), lease)
+    return table
 
 
 def _best_trials(status: Status, comparison: Comparison) -> Table:

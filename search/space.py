@@ -27,6 +27,7 @@ CLOSED_FOR_GOOD = (
     ("validation",),
     ("corpus", "root"),
     ("corpus", "machines"),  # trials would be judged on different clips
+    ("features", "sample_rate"),  # a property of the clips
     ("baseline",),
     ("from",),
 )

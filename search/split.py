@@ -41,8 +41,8 @@ def training_clips(corpus: Corpus, recipe: Recipe) -> TrainingClips:
     ]
     if not serves(corpus, recipe.corpus.train_on):
         raise StudyError(
-            f"corpus.train_on is {recipe.corpus.train_on}, but {corpus.root} does not have them all "
-            "(additional ones lie in eval_data/<machine>/train)"
+            f"corpus.train_on is {recipe.corpus.train_on}, but {corpus.root} does not have them all: "
+            "development clips lie in [dev_data/]<machine>/train, additional ones in eval_data/<machine>/train"
         )
     share = recipe.training.calibration_share
     withheld, train = _divide(

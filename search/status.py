@@ -84,9 +84,8 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         elif row.state == "complete" and trial.value is not None:
             finished.append(trial)
     counts["waiting"] += budget - len(rows)
+    baseline = next((trial for trial in finished if trial.number == 0), None) if stored.tree.get("baseline") else None
     finished.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
-    first = trials.get(0)
-    has_baseline = bool(stored.tree.get("baseline")) and first is not None
     return Status(
         study=stored.name,
         budget=budget,
@@ -94,7 +93,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         running=tuple(running),
         failures=tuple(failures),
         finished=tuple(finished),
-        baseline=first.value if has_baseline and first is not None else None,
+        baseline=None if baseline is None else baseline.value,
     )
 
 

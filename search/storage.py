@@ -29,7 +29,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from search import ledger
-from search.errors import StorageError
+from search.errors import NoStorageError, StorageError
 from search.evaluation import Scores
 from search.ledger import Claim
 
@@ -68,8 +68,10 @@ class StudyStorage(RDBStorage):
                 ledger.Base.metadata.create_all(self.engine)
                 return
             except SQLAlchemyError as error:
-                made_meanwhile = isinstance(error, IntegrityError) or "already exists" in str(error)
-                if not made_meanwhile or opening == _OPENINGS - 1:
+                in_the_making = isinstance(error, IntegrityError) or any(
+                    text in str(error) for text in ("already exists", "database is locked")
+                )
+                if not in_the_making or opening == _OPENINGS - 1:
                     raise
                 time.sleep(0.1)
 
@@ -139,10 +141,10 @@ class StudyStorage(RDBStorage):
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
         """Refuses a write to a trial that another worker has taken over (LeaseLost), besides Optuna's own rule."""
-        super().check_trial_is_updatable(trial_id, trial_state)
         claim = self._claims.get(trial_id)
         if claim is not None:
             ledger.fence(self.scoped_session(), claim)
+        super().check_trial_is_updatable(trial_id, trial_state)
 
     def _start_trial(
         self, session: Session, study_id: int, owner: str, first: Mapping[str, Any], lease: float
@@ -209,7 +211,7 @@ def _require_sqlite_file(url: str, create: bool) -> None:
     if not database or database == ":memory:":
         raise StorageError(f"--storage {url}: a database in memory cannot be shared by workers; name a file")
     if not create and not database.startswith("file:") and not Path(database).exists():
-        raise StorageError(
+        raise NoStorageError(
             f"There is no study storage {database}; `offkey search` makes one. "
             "--storage or $OFFKEY_STORAGE names another."
         )

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from sqlalchemy import case, insert, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -81,6 +82,10 @@ def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, trial
     Raises StudyError naming what differs if a study of this name has another identity.
     """
     created = optuna.create_study(study_name=study.name, storage=storage, direction="maximize", load_if_exists=True)
+    with Session(storage.engine) as session:
+        is_ours = session.get(StudyRow, created._study_id) is not None
+    if not is_ours and (created.get_trials(deepcopy=False) or created.direction != StudyDirection.MAXIMIZE):
+        raise _foreign(storage, study.name)  # one of ours whose making was interrupted has no trial yet
     identity = identity_of(study, corpus)
     truth = Truth.of(labelled_test_clips(blind(corpus, study.first_recipe().validation)))
     row = {
@@ -100,11 +105,10 @@ def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, trial
     except IntegrityError:
         require_same(load_stored(storage, study.name), identity)
         larger = case((StudyRow.budget < row["budget"], row["budget"]), else_=StudyRow.budget)
+        hours = {} if study.search.hours is None else {"hours": study.search.hours}
         with storage.engine.begin() as connection:
             connection.execute(
-                update(StudyRow)
-                .where(StudyRow.study_id == row["study_id"])
-                .values(budget=larger, hours=study.search.hours)
+                update(StudyRow).where(StudyRow.study_id == row["study_id"]).values(budget=larger, **hours)
             )
     return load_stored(storage, study.name)
 
@@ -118,9 +122,7 @@ def load_stored(storage: StudyStorage, name: str) -> StoredStudy:
     with Session(storage.engine) as session:
         row = session.get(StudyRow, ids[name])
     if row is None:
-        raise StudyError(
-            f"The study {name!r} in {storage.shown_url} was not made by Offkey: choose another --study name."
-        )
+        raise _foreign(storage, name)
     truth = json.loads(row.truth)
     return StoredStudy(
         study_id=ids[name],
@@ -146,6 +148,10 @@ def require_same(stored: StoredStudy, here: Identity) -> None:
             f"The study {stored.name!r} exists and differs:\n{lines}\n"
             "Give this one a name of its own with --study NAME, or make it the same again."
         )
+
+
+def _foreign(storage: StudyStorage, name: str) -> StudyError:
+    return StudyError(f"The study {name!r} in {storage.shown_url} was not made by Offkey: choose another --study name.")
 
 
 def _without(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,13 @@ class Study:
                 return int(max(setting.extremes))
         return self.first_recipe().training.epochs
 
+    def grid(self) -> list[dict[str, Any]]:
+        """Every combination of the open choices, by parameter name; the baseline's first."""
+        names = [setting.name for setting in self.space.settings]
+        choices = itertools.product(*(setting.extremes for setting in self.space.settings))
+        combinations = [dict(zip(names, values, strict=True)) for values in choices]
+        return sorted(combinations, key=lambda combination: not self.baseline.items() <= combination.items())
+
     def close(self, trial: BaseTrial) -> Recipe:
         """The trial's recipe: each open setting closed by the trial's suggestion."""
         return Recipe.model_validate(self.space.close(trial))
@@ -239,7 +246,18 @@ class _Document:
         if not space.distributions() and "trials" not in (self.tree.get("search") or {}):
             search = search.model_copy(update={"trials": 1})  # a recipe: nothing is left to try
         study = Study(space=space, search=search, baseline={})
-        return replace(study, baseline=self._baseline(space, baseline))
+        study = replace(study, baseline=self._baseline(space, baseline))
+        return self._on_a_grid(study) if search.sampler == "grid" else study
+
+    def _on_a_grid(self, study: Study) -> Study:
+        """The study with as many trials as its grid has points at most."""
+        for setting in study.space.settings:
+            if not isinstance(setting.distribution, CategoricalDistribution):
+                raise self.error(setting.path, "must be given as choices for search.sampler: grid")
+        if len(study.space.families) > 1:
+            raise self.error(("model",), "must be one family for search.sampler: grid")
+        trials = min(study.search.trials, len(study.grid()))
+        return replace(study, search=study.search.model_copy(update={"trials": trials}))
 
     def _search_settings(self) -> SearchSettings:
         block = self.tree.get("search") or {}

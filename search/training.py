@@ -28,7 +28,7 @@ from search.recipe import Recipe
 from search.split import labelled_test_clips, training_clips
 
 #: Windows scored at a time.
-_SCORING_BATCH = 4096
+_SCORING_BATCH = 1024
 
 
 class TrialFailure(Exception):
@@ -42,9 +42,7 @@ def no_interruption() -> None:
 class Training:
     """One recipe's model on one corpus: trained epoch by epoch, scored on whatever clips it is asked for."""
 
-    def __init__(
-        self, recipe: Recipe, corpus: Corpus, device: torch.device, *, progress: Progress | None = None
-    ) -> None:
+    def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device) -> None:
         """Raises CorpusError, StoreError or StudyError where the recordings do not serve the recipe."""
         if recipe.training.seed is None or recipe.training.threads is None:
             raise ValueError("a recipe that is trained has a seed and a number of threads")
@@ -56,7 +54,7 @@ class Training:
         self.clips = training_clips(corpus, recipe)
         self.validation_clips = labelled_test_clips(corpus)
         self._corpus = corpus
-        self._store = open_corpus_store(corpus, recipe, progress=progress)
+        self._store = open_corpus_store(corpus, recipe)
         self._windows = self.windows_of(self.clips.train)
         self._validation_windows = self.windows_of(self.validation_clips) if self.validation_clips else None
         torch.manual_seed(_seed_of(self.seed, "weights"))
@@ -85,7 +83,8 @@ class Training:
     def validation_scores(self) -> Scores:
         """Scores of the clips that steer the search, (clips,). Raises TrialFailure if one is not a number."""
         assert self._validation_windows is not None
-        scores = score_windows(self.model, self._validation_windows, self.recipe)
+        with _memory_failures():
+            scores = score_windows(self.model, self._validation_windows, self.recipe)
         if not np.isfinite(scores).all():
             raise TrialFailure(f"scores are not finite after epoch {self.epoch}")
         return scores
@@ -114,6 +113,7 @@ class Training:
                 try:
                     torch.save(state, file)
                     file.flush()
+                    os.fsync(file.fileno())
                     os.replace(file.name, path)
                 except BaseException:
                     os.unlink(file.name)
@@ -155,10 +155,16 @@ def open_corpus_store(corpus: Corpus, recipe: Recipe, *, progress: Progress | No
 def score_windows(model: torch.nn.Module, windows: ContextWindows, recipe: Recipe) -> Scores:
     """One score for each of the windows' clips, (clips,) float64."""
     model.eval()
-    parts = [(model.score(batch), batch.clips) for batch in windows.in_order(_SCORING_BATCH)]  # type: ignore[operator]
-    scores, clips = (torch.cat(part) for part in zip(*parts, strict=True))
+    # Filled in place: results kept between large passing arrays would leave holes that grow with the corpus.
+    scores = torch.empty(len(windows))
+    clips = torch.empty(len(windows), dtype=torch.int64)
+    done = 0
+    for batch in windows.in_order(_SCORING_BATCH):
+        part = slice(done, done := done + len(batch.clips))
+        scores[part] = model.score(batch)  # type: ignore[operator]
+        clips[part] = batch.clips
     pooled = pool(scores, clips, clip_count=windows.clip_count, pooling=recipe.scoring.pooling)
-    return np.asarray(pooled.cpu().numpy(), dtype=np.float64)
+    return np.asarray(pooled.numpy(), dtype=np.float64)
 
 
 def _seed_of(seed: int, purpose: str) -> int:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from features.corpus import Corpus, read_corpus
 from features.store import cache_folder
 from search import ledger
-from search.evaluation import Scores
+from search.evaluation import Scores, mean_auc
 from search.ledger import Claim, LeaseLost
 from search.split import blind
 from search.storage import StudyStorage
@@ -68,7 +69,9 @@ class Worker:
             elif self._is_over():
                 return
             else:
-                self.stop.wait(_POLL_SECONDS)  # a worker that holds one of the last trials may be lost
+                # A worker that holds one of the last trials may be lost. Slept, not waited for: a signal that
+                # arrives inside Event.wait finds the event's lock taken.
+                time.sleep(_POLL_SECONDS)
 
     def _is_over(self) -> bool:
         with self.storage.engine.connect() as connection:
@@ -79,10 +82,11 @@ class Worker:
     def _work_on(self, claim: Claim) -> None:
         with self._lease_kept(claim) as lost:
             try:
-                self._run_trial(claim, lost)
-            except Drained:
-                self.storage.release(claim)
-                _log.info("trial %d: given back unfinished", claim.number)
+                try:
+                    self._run_trial(claim, lost)
+                except Drained:
+                    self.storage.release(claim)
+                    _log.info("trial %d: given back unfinished", claim.number)
             except LeaseLost:
                 self.storage.forget(claim)
                 _log.warning("trial %d: dropped, another worker has taken it over", claim.number)
@@ -90,7 +94,6 @@ class Worker:
     def _run_trial(self, claim: Claim, lost: threading.Event) -> None:
         import torch
 
-        from search.evaluation import mean_auc
         from search.objective import objective
         from search.training import TrialFailure
 
@@ -143,7 +146,7 @@ class Worker:
         """The trial as its last worker left it: what was suggested is suggested again, reports go on."""
         from search.sampling import sampler_for
 
-        self._optuna_study.sampler = sampler_for(self._study.search, claim.number)
+        self._optuna_study.sampler = sampler_for(self._study, claim.number)
         self._optuna_study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
         return optuna.Trial(self._optuna_study, claim.trial_id)
 

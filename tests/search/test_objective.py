@@ -244,6 +244,17 @@ def test_it_serves_an_optuna_study_with_a_pruner_as_any_objective_does(corpus: C
     assert all(8 <= trial.params["h_dim"] <= 64 for trial in optuna_study.trials)
 
 
+def test_the_baseline_is_never_pruned_since_the_others_are_compared_with_its_whole(corpus: Corpus) -> None:
+    study = study_with(baseline={"h_dim": 16})
+
+    baseline = RecordingTrial({"h_dim": 16}, number=0, prune_after=1)
+    objective(baseline, study, corpus)
+
+    assert [epoch for epoch, _ in baseline.reports] == [1, 2, 3]
+    with pytest.raises(optuna.TrialPruned):
+        objective(RecordingTrial({"h_dim": 16}, number=1, prune_after=1), study, corpus)
+
+
 @pytest.mark.parametrize("learning_rate", [1e5, 1e15, 1e30])
 def test_a_diverging_loss_ends_the_trial_as_its_own_failure(corpus: Corpus, learning_rate: float) -> None:
     study = study_with(training={**TINY["training"], "learning_rate": learning_rate})

@@ -19,8 +19,8 @@ import soundfile
 import torch
 
 from features.corpus import read_corpus
+from features.errors import CorpusError
 from search.bundle import load_bundle, save_bundle
-from search.errors import BundleError
 from search.final import train_detector
 from search.recipe import Recipe
 from search.scoring import ScoredClip, clip_paths, score_clips
@@ -88,7 +88,7 @@ def test_paths_keep_the_order_in_which_they_were_given(clips: Path) -> None:
 def test_a_path_without_clips_is_an_error(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(CorpusError, match=message):
         clip_paths([tmp_path / name])
 
 

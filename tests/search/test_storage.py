@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import optuna
 import pytest
@@ -62,6 +62,19 @@ def test_no_write_of_optuna_gets_past_the_fence(tiny_study: MakeStudy, write: st
     assert after == before
     WRITES[write](successor, held.trial_id)
     assert successor.get_trial(held.trial_id) != before
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_no_late_write_gets_past_the_fence_when_the_successor_has_ended_the_trial(
+    tiny_study: MakeStudy, write: str
+) -> None:
+    study = tiny_study()
+    slow, successor = study.storage, StudyStorage(study.url)
+    held = claim(slow, study, "slow", lease=-1.0)
+    successor.finish(claim(successor, study, "successor"), "complete", value=0.7)
+
+    with pytest.raises(LeaseLost):
+        WRITES[write](slow, held.trial_id)
 
 
 @pytest.mark.parametrize("write", WRITES)
@@ -247,6 +260,24 @@ def test_a_study_that_exists_with_another_space_is_refused_with_what_differs(
     tiny_study()
     with pytest.raises(StudyError, match=differs):
         tiny_study(**change)
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_a_search_does_not_take_over_a_study_of_somebody_elses(
+    tiny_study: MakeStudy, direction: Literal["minimize", "maximize"]
+) -> None:
+    url = tiny_study().url
+    foreign = optuna.create_study(study_name="foreign", storage=url, direction=direction)
+    foreign.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(StudyError, match="was not made by Offkey"):
+        tiny_study(study="foreign")
+
+
+def test_joining_without_hours_leaves_the_hours_as_they_are(tiny_study: MakeStudy) -> None:
+    study = tiny_study(search={"trials": 3, "pruner": "none", "hours": 2.0})
+    tiny_study()
+    with study.storage.engine.connect() as connection:
+        assert connection.execute(select(StudyRow.hours)).scalar_one() == 2.0
 
 
 def test_a_study_that_offkey_did_not_make_is_refused(tiny_study: MakeStudy) -> None:

@@ -222,3 +222,41 @@ def test_a_worker_loads_no_torch_before_it_has_a_trial(tiny_study: MakeStudy) ->
     program = f"import sys; from search.worker import join; join({study.url!r}, 'tiny'); print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"
+
+
+def test_a_trial_goes_on_with_the_threads_it_was_begun_with_and_is_trained_again_to_the_last_bit(
+    tiny_study: MakeStudy,
+) -> None:
+    import torch
+
+    from search.export import export_recipe
+    from search.final import train_detector
+    from search.preparation import prepare
+
+    threads_open = {"learning_rate": 0.01, "batch_size": 16, "epochs": 3}
+    study = tiny_study(trials=1, training=threads_open)
+    torch.set_num_threads(2)
+    start_faulty(study, "after the checkpoint").wait(timeout=120)
+    (begun,) = trials_of(study)
+
+    study.worker(lease=LEASE).run()
+
+    (trial,) = trials_of(study)
+    assert trial.user_attrs["threads"] == begun.user_attrs["threads"] == 1
+    recipe = export_recipe(study.storage, study.stored)
+    assert recipe.training.threads == 1
+    torch.set_num_threads(2)
+    whole = prepare(study.stored.study(), default_root=None).corpus
+    assert train_detector(recipe, whole, torch.device("cpu")).validation.auc == trial.value
+
+
+def test_a_drain_that_finds_its_trial_taken_over_ends_quietly(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1)
+    drained = start_faulty(study, "before the drain's release", "SIGSTOP")
+    os.waitid(os.P_PID, drained.pid, os.WSTOPPED)
+    study.worker(lease=LEASE).run()
+
+    drained.send_signal(signal.SIGCONT)
+
+    assert drained.wait(timeout=120) == 0, drained.stderr and drained.stderr.read().decode()
+    assert [row.state for row in rows_of(study)] == ["complete"]
