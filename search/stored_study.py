@@ -65,7 +65,7 @@ class StoredStudy:
 
 def identity_of(study: Study, corpus: Corpus) -> Identity:
     """What workers on this study and corpus must agree on."""
-    return {**surroundings(corpus), "study": _without(study.tree)}
+    return {**surroundings(corpus), "study": _without(_with_defaults(study))}
 
 
 def surroundings(corpus: Corpus) -> Identity:
@@ -152,6 +152,16 @@ def require_same(stored: StoredStudy, here: Identity) -> None:
 
 def _foreign(storage: StudyStorage, name: str) -> StudyError:
     return StudyError(f"The study {name!r} in {storage.shown_url} was not made by Offkey: choose another --study name.")
+
+
+def _with_defaults(study: Study) -> dict[str, Any]:
+    """The study's tree with what it leaves out: a default that is written out makes no other study."""
+    tree = study.tree
+    blocks = {key: default for key, default in study.first_recipe().tree().items() if isinstance(default, dict)}
+    filled = {key: {**default, **tree.get(key, {})} for key, default in blocks.items() if key != "model"}
+    if isinstance(tree["model"], dict):
+        filled["model"] = {**blocks["model"], **tree["model"]}
+    return {**tree, **filled}
 
 
 def _without(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -433,3 +433,14 @@ def test_an_exported_recipe_is_trained_to_the_trial_s_own_value(offkey: Offkey, 
     best = json.loads(offkey("status", "tiny", "--json").stdout)["best"]
     assert json.loads(ran.stdout)["validation"]["auc"] == best["value"]
     assert json.loads(ran.stdout)["validation"]["interval"] == best["interval"]
+
+
+def test_each_demo_has_a_study_with_a_fresh_name(tmp_path: Path) -> None:
+    import optuna
+
+    url = f"sqlite:///{tmp_path / 'offkey.db'}"
+    names = []
+    for _ in range(3):
+        names.append(cli._fresh_name("demo", url))
+        optuna.create_study(study_name=names[-1], storage=url)
+    assert names == ["demo", "demo-2", "demo-3"]

@@ -262,6 +262,25 @@ def test_a_study_that_exists_with_another_space_is_refused_with_what_differs(
         tiny_study(**change)
 
 
+PLAIN_MODEL = {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": 4}
+
+
+@pytest.mark.parametrize(
+    "written_out",
+    [
+        {"scoring": {"pooling": "mean"}},
+        {"features": {"n_mels": 32, "n_fft": 1024}},
+        {"model": {**PLAIN_MODEL, "kld_weight": 0.01}},
+        {"validation": {"metric": "auc"}},
+    ],
+)
+def test_a_default_that_is_written_out_makes_no_other_study(
+    tiny_study: MakeStudy, written_out: dict[str, object]
+) -> None:
+    first = tiny_study()
+    assert tiny_study(**written_out).stored.uid == first.stored.uid
+
+
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_a_search_does_not_take_over_a_study_of_somebody_elses(
     tiny_study: MakeStudy, direction: Literal["minimize", "maximize"]
