@@ -12,13 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 import psutil
 import pytest
 from optuna.trial import TrialState
 
+from features.synthesis import make_corpus
 from search.study_file import to_yaml
+
+if TYPE_CHECKING:
+    from tests.conftest import Ran
 
 TREE = {
     "study": "fleet",
@@ -139,3 +144,22 @@ def test_workers_divide_the_cores_and_take_no_models_py_of_the_user_for_ours(stu
     assert search.returncode == 0, stderr
     cores = len(os.sched_getaffinity(0))
     assert {trial.user_attrs["threads"] for trial in trials()} == {max(1, cores // 2)}
+
+
+def test_a_search_is_refused_on_a_read_only_storage_and_on_other_clips(
+    study_file: Path, tmp_path: Path, offkey: Callable[..., Ran]
+) -> None:
+    started = offkey(
+        "search", study_file, "--trials", "1", "--workers", "1", "--storage", URL, "--set", "training.epochs=1"
+    )
+    assert started.code == 0, started.stderr
+    make_corpus(tmp_path / "others", train_clips=6, test_clips=6, seconds=1.0, seed=1)
+    one_epoch = ("--set", "training.epochs=1", "--trials", "2")
+
+    others = offkey("search", study_file, *one_epoch, "--storage", URL, "--set", f"corpus.root={tmp_path / 'others'}")
+    read_only = offkey("search", study_file, *one_epoch, "--storage", "sqlite:///file:fleet.db?mode=ro&uri=true")
+
+    assert (others.code, read_only.code) == (1, 1)
+    assert "data.fingerprint: stored" in others.stderr
+    assert "attempt to write a readonly database" in read_only.stderr
+    assert len(trials()) == 1
