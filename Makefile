@@ -22,7 +22,7 @@ test: .venv/.installed
 	$(PYTHON) -c "import ensurepip" 2>/dev/null || { apt-get update -q && apt-get install -y -q python3-venv; }
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -q "$$(grep '^uv==' requirements.lock)"
-	$(UV) pip sync -q --python .venv/bin/python requirements.lock
+	$(UV) pip sync -q --compile-bytecode --python .venv/bin/python requirements.lock
 	$(UV) pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -5,21 +5,34 @@
     window 1               [f1 f2 f3 f4 f5]            …
 
 In the store the frames of a clip lie one after another, so that a window is one run of memory: a strided view
-of the store holds all windows at no cost, and a batch is one gather of its rows.
+of the frames holds all windows at no cost, and a batch is one gather of its rows. Where the frames lie changes
+no value:
+
+    CPU                            mapped from the store
+    GPU, and its memory suffices   the clips' frames copied there once
+    GPU, and it does not           mapped; each batch gathered ahead into pinned memory, and copied from there
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from features.errors import ClipTooShortError
+from features.logmel import Frames
 from features.store import FrameStore
+
+#: Frames may take this share of a GPU's free memory: models need room, and so do other clips and other workers.
+GPU_SHARE = 0.25
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -31,10 +44,7 @@ class Batch:
 
 
 class ContextWindows:
-    """All windows of `context` frames of some clips of a store.
-
-    Frames stay mapped on the CPU; on another device they are copied there once.
-    """
+    """All windows of `context` frames of some clips of a store."""
 
     def __init__(
         self, store: FrameStore, positions: Sequence[int], paths: Sequence[Path], *, context: int, device: torch.device
@@ -45,39 +55,74 @@ class ContextWindows:
         """
         chosen = np.asarray(positions)
         first_frames, ends = store.offsets[chosen], store.offsets[chosen + 1]
-        counts = ends - first_frames - context + 1
-        for frames_of_clip, path in zip(ends - first_frames, paths, strict=True):
+        lengths = ends - first_frames
+        for frames_of_clip, path in zip(lengths, paths, strict=True):
             require_length(int(frames_of_clip), context, path)
         self.clip_count = len(paths)
+        self.device = device
+        bins = store.frames.shape[1]
+        size = int(lengths.sum()) * bins * store.frames.itemsize
+        if device.type == "cpu" or (device.type == "cuda" and size > GPU_SHARE * _free_memory(device)):
+            self._home = _CPU  # where frames and indices lie
+            frames = torch.from_numpy(store.frames)
+        else:
+            self._home = device
+            frames = _copied(store.frames, first_frames, ends, device)
+            first_frames = np.cumsum(lengths) - lengths
+        counts = lengths - context + 1
         first_windows = np.cumsum(counts) - counts
         self._count = int(counts.sum())
-        self._last_windows = torch.from_numpy(first_windows + counts - 1)  # (clips,) int64
-        self._shifts = torch.from_numpy(first_frames - first_windows)  # (clips,): from a window to its first frame
-        self._device = device
-        frames, bins = store.frames.shape
-        on_device = torch.from_numpy(store.frames).to(device)
-        self._windows = on_device.as_strided((frames - context + 1, context * bins), (bins, 1))
+        self._last_windows = torch.from_numpy(first_windows + counts - 1).to(self._home)  # (clips,) int64
+        # (clips,): from a window to its first frame
+        self._shifts = torch.from_numpy(first_frames - first_windows).to(self._home)
+        self._windows = frames.as_strided((len(frames) - context + 1, context * bins), (bins, 1))
 
     def __len__(self) -> int:
         return self._count
 
     def batch(self, rows: Tensor) -> Batch:
         """The windows at these positions (n,) int64, gathered at once."""
-        clips = torch.searchsorted(self._last_windows, rows)
-        inputs = self._windows.index_select(0, (rows + self._shifts[clips]).to(self._device))
-        return Batch(inputs=inputs, clips=clips.to(self._device))
+        batch = self._gathered(rows.to(self._home))
+        return Batch(inputs=batch.inputs.to(self.device), clips=batch.clips.to(self.device))
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """One epoch: every window once, in random order."""
-        yield from self._batches(torch.randperm(len(self), generator=generator), batch_size)
+        """One epoch: every window once, in random order. The generator is the CPU's: one order for every device."""
+        return self._batches(torch.randperm(len(self), generator=generator), batch_size)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """Every window once, clip after clip."""
-        yield from self._batches(torch.arange(len(self)), batch_size)
+        return self._batches(torch.arange(len(self)), batch_size)
 
     def _batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        for start in range(0, len(order), batch_size):
-            yield self.batch(order[start : start + batch_size])
+        parts = torch.split(
+            order.to(self._home), batch_size
+        )  # copied whole: a copy for each batch would wait for the GPU
+        return map(self._gathered, parts) if self._home == self.device else self._streamed(parts)
+
+    def _gathered(self, rows: Tensor) -> Batch:
+        clips = torch.searchsorted(self._last_windows, rows)
+        return Batch(inputs=self._windows.index_select(0, rows + self._shifts[clips]), clips=clips)
+
+    def _pinned(self, rows: Tensor) -> Batch:
+        batch = self._gathered(rows)
+        return Batch(inputs=batch.inputs.pin_memory(), clips=batch.clips.pin_memory())
+
+    def _streamed(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
+        """Batches on the device, the next one prepared by a thread meanwhile.
+
+        Each is in pinned memory of its own, which torch's allocator gives to nobody before the copy has ended.
+        """
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as thread:
+            prepared = thread.submit(self._pinned, parts[0])
+            for following in parts[1:]:
+                batch, prepared = prepared.result(), thread.submit(self._pinned, following)
+                yield self._sent(batch)
+            yield self._sent(prepared.result())
+
+    def _sent(self, batch: Batch) -> Batch:
+        return Batch(
+            inputs=batch.inputs.to(self.device, non_blocking=True), clips=batch.clips.to(self.device, non_blocking=True)
+        )
 
 
 def require_length(frames: int, context: int, path: Path) -> None:
@@ -87,3 +132,21 @@ def require_length(frames: int, context: int, path: Path) -> None:
             f"model.context is {context} frames, but {path} has only {frames}. "
             "Lower model.context or features.hop_length, or remove the clip."
         )
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that this process may still use: free ones, and those that torch holds in reserve."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def _copied(frames: Frames, firsts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    """The clips' frames one after another on the device, (frames of the clips, bins).
+
+    Copied clip by clip: all of them at once would be gathered in the host's memory first.
+    """
+    lengths = (ends - firsts).tolist()
+    copied = torch.empty((sum(lengths), frames.shape[1]), device=device)
+    for target, first, end in zip(torch.split(copied, lengths), firsts, ends, strict=True):
+        target.copy_(torch.from_numpy(frames[first:end]))
+    return copied

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -34,11 +33,14 @@ if TYPE_CHECKING:
 
     from features.corpus import Corpus
     from search.final import Detector
+    from search.fleet import Fleet
+    from search.placement import Slot
     from search.recipe import Recipe
     from search.status import Comparison, Status
     from search.storage import StudyStorage
     from search.stored_study import StoredStudy
     from search.study_file import Study
+    from search.worker import Worker
 
 app = typer.Typer(
     name="offkey",
@@ -64,6 +66,15 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on standard output")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda:0, …")]
+WorkersOption = Annotated[
+    str, typer.Option(metavar="N|auto", help="local worker processes; auto: one for each GPU, else for two cores")
+]
+ArtifactsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts", metavar="DIR|s3://BUCKET", help="checkpoints; default: $OFFKEY_ARTIFACTS, else the cache"
+    ),
+]
 
 
 def main() -> None:
@@ -87,7 +98,7 @@ def demo(
     folder: Annotated[Path, typer.Option("-o", "--output", help="folder for everything that the demo makes")] = Path(
         "offkey-demo"
     ),
-    workers: Annotated[str, typer.Option(metavar="N|auto", help="local worker processes")] = "2",
+    workers: WorkersOption = "2",
     trials: Annotated[int | None, typer.Option(help="trials in all")] = None,
 ) -> None:
     """The whole journey on sounds it makes itself: search, export, final training, scores."""
@@ -105,7 +116,8 @@ def demo(
     study = load_study("demo", overrides=[f"corpus.root={corpus_root}", *budget], name=name)
     _step("2  Search", f"offkey search demo --study {name} --storage {url} --set corpus.root={corpus_root}")
     with _storage_errors(url):
-        storage, stored, drained = _search(study, url, workers, log_folder=folder / "logs")
+        slots = _slots(workers, None)
+        storage, stored, drained = _search(study, url, slots, log_folder=folder / "logs")
         status, comparison = _status(storage, stored)
     _show_summary(status, comparison)
     if drained:
@@ -177,10 +189,12 @@ def corpus(
 def search(
     study: StudyArgument,
     name: Annotated[str | None, typer.Option("--study", metavar="NAME", help="the study's name in the storage")] = None,
-    workers: Annotated[str, typer.Option(metavar="N|auto", help="local worker processes")] = "auto",
+    workers: WorkersOption = "auto",
+    per_device: Annotated[int | None, typer.Option(min=1, metavar="K", help="workers for each GPU")] = None,
     storage: StorageOption = None,
     trials: Annotated[int | None, typer.Option(help="trials in all; may be raised later")] = None,
     hours: Annotated[float | None, typer.Option(help="wall clock with at least one worker")] = None,
+    artifacts: ArtifactsOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -189,9 +203,12 @@ def search(
     overrides = list(settings or [])
     overrides += [] if trials is None else [f"search.trials={trials}"]
     overrides += [] if hours is None else [f"search.hours={hours}"]
+    slots = _slots(workers, per_device)
     with _storage_errors(url):
         found = _find_study(study, overrides, name, url)
-        opened, stored, drained = _search(found, url, workers, log_folder=Path("offkey-logs"))
+        opened, stored, drained = _search(
+            found, url, slots, log_folder=Path("offkey-logs"), artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS")
+        )
         status, comparison = _status(opened, stored)
     if as_json:
         from search.status import as_json as document
@@ -200,7 +217,7 @@ def search(
     else:
         _show_summary(status, comparison)
         if status.best is not None:
-            where = "" if storage is None else f" --storage {storage}"
+            where = "" if storage is None else f" --storage {opened.shown_url}"
             err.print(f"\nNext: [bold]offkey export {stored.name}{where} -o recipe.yaml[/bold]")
             err.print("      [bold]offkey train recipe.yaml -o detector[/bold]")
     if drained:
@@ -209,35 +226,55 @@ def search(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: offkey worker vae_tuning --storage sqlite:///offkey.db")
+@app.command(epilog="Example: offkey worker vae_tuning --storage postgresql://offkey@database/offkey")
 def worker(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="name of a study in the storage, or its file")],
     storage: StorageOption = None,
     device: DeviceOption = "cpu",
+    artifacts: ArtifactsOption = None,
     settings: SetOption = None,
+    owner: Annotated[str | None, typer.Option(hidden=True, help="this worker's name in the ledger")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="drain when this process is gone")] = None,
 ) -> None:
     """One worker on a study that exists: what `search` starts, for other hosts and schedulers."""
-    from search.worker import drain_on_signals, drain_without, join
+    import threading
+
+    from search.draining import drain_on_signals, drain_without, leave_in_time
+    from search.worker import join
 
     logging.basicConfig(
         format="%(asctime)s %(process)d %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.WARNING, force=True
     )
     logging.getLogger("offkey").setLevel(logging.INFO)
-    # An epoch that a lost worker reported and did not save is repeated; its value is the same.
-    warnings.filterwarnings("ignore", message="The reported value is ignored")
+    stop = threading.Event()
+    drain_on_signals(stop)
+    if parent is not None:
+        drain_without(parent, stop)
     url = _url(storage)
     roots = [text.partition("=")[2] for text in settings or [] if text.startswith("corpus.root=")]
     if len(roots) != len(settings or []):
         raise MisuseError("a worker takes the study as it is stored: only corpus.root may be --set")
-    root = roots[-1] if roots else os.environ.get("OFFKEY_DATA")
     if device != "cpu":
         _device(device)
+    joined: list[Worker] = []
+
+    def release() -> None:
+        for worker in joined:
+            worker.release()
+
+    leave_in_time(stop, release)
     with _storage_errors(url):
-        started = join(url, _stored_name(study), root=root, device=device)
-        drain_on_signals(started)
-        if parent is not None:
-            drain_without(parent, started)
+        started = join(
+            url,
+            _stored_name(study),
+            root=roots[-1] if roots else os.environ.get("OFFKEY_DATA"),
+            device=device,
+            artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS"),
+            stop=stop,
+        )
+        if owner is not None:
+            started.owner = owner
+        joined.append(started)
         started.run()
 
 
@@ -321,14 +358,14 @@ def studies(as_json: JsonOption = False) -> None:
 
 
 def _url(storage: str | None) -> str:
-    from search.storage import default_url
+    from search.database import default_url
 
     return storage or default_url()
 
 
 @contextmanager
 def _storage_errors(url: str) -> Iterator[None]:
-    from search.storage import storage_errors
+    from search.database import storage_errors
 
     with storage_errors(url):
         yield
@@ -379,25 +416,37 @@ def _fresh_name(stem: str, url: str) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _search(study: Study, url: str, workers: str, *, log_folder: Path) -> tuple[StudyStorage, StoredStudy, bool]:
+def _slots(workers: str, per_device: int | None) -> list[Slot]:
+    from search.placement import slots
+
+    if workers != "auto" and (not workers.isdigit() or int(workers) < 1):
+        raise MisuseError(f"--workers must be a number of at least 1, or auto, but got {workers!r}")
+    return slots(None if workers == "auto" else int(workers), per_device)
+
+
+def _search(
+    study: Study, url: str, slots: list[Slot], *, log_folder: Path, artifacts: str | None = None
+) -> tuple[StudyStorage, StoredStudy, bool]:
     """Runs a study with local workers; the last value tells whether it was asked to stop before its budget was met."""
-    from search.fleet import Fleet, cores
+    from search.fleet import Fleet
     from search.preparation import prepare
     from search.storage import StudyStorage
     from search.stored_study import create_or_join
 
-    size = max(1, cores() // 2) if workers == "auto" else _positive(workers)
     prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"))
     for warning in prepared.warnings:
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     if not any(setting.path[0] == "features" for setting in prepared.study.space.settings):
         _build_store(prepared.corpus, prepared.study.first_recipe())
     storage = StudyStorage(url, create=True)
-    stored = create_or_join(storage, prepared.study, prepared.corpus)
+    if artifacts is not None and "://" not in artifacts:
+        artifacts = str(Path(artifacts).resolve())
+    stored = create_or_join(storage, prepared.study, prepared.corpus, artifacts=artifacts)
     if stored.budget > prepared.study.search.trials:
         err.print(f"{stored.name} has a budget of {stored.budget} trials already; joining never lowers it")
-    fleet = Fleet(storage, stored, prepared.corpus.root.resolve(), size, (log_folder / stored.name).absolute())
-    err.print(escape(f"{size} worker{'s' if size > 1 else ''}; logs in {fleet.log_folder}"))
+    root = prepared.corpus.root.resolve()
+    fleet = Fleet(storage, stored, root, slots, (log_folder / stored.name).absolute(), artifacts)
+    err.print(escape(f"{len(slots)} worker{'s' if len(slots) > 1 else ''}; logs in {fleet.log_folder}"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     drained = False
     try:
@@ -424,12 +473,6 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _positive(workers: str) -> int:
-    if not workers.isdigit() or int(workers) < 1:
-        raise MisuseError(f"--workers must be a number of at least 1, or auto, but got {workers!r}")
-    return int(workers)
-
-
 def _build_store(corpus: Corpus, recipe: Recipe) -> None:
     """Computes the frames, if nobody has, where progress can be shown."""
     from search.training import open_corpus_store
@@ -438,27 +481,33 @@ def _build_store(corpus: Corpus, recipe: Recipe) -> None:
         open_corpus_store(corpus, recipe, progress=advance)
 
 
-def _watch(fleet: Any, storage: StudyStorage, stored: StoredStudy) -> None:
+def _watch(fleet: Fleet, storage: StudyStorage, stored: StoredStudy) -> None:
     """Shows the study until its workers are done: redrawn on a terminal, else a line whenever trials end."""
     import optuna
 
     from search import screen
     from search.status import read_status
+    from search.storage import StorageAway
 
     optuna_study = optuna.load_study(study_name=stored.name, storage=storage)
     current = read_status(storage, stored, optuna_study)
     fleet.start()
-    if not err.is_terminal:
-        while fleet.watch():
-            time.sleep(1)
-            before, current = current.done, read_status(storage, stored, optuna_study)
-            if line := screen.finished_line(current, before):
-                err.print(escape(line))
-        return
+    away: str | None = None
     with Live(screen.progress(current), console=err, auto_refresh=False, transient=True) as live:
         while fleet.watch():
-            time.sleep(0.5)
-            live.update(screen.progress(read_status(storage, stored, optuna_study)), refresh=True)
+            time.sleep(0.5 if err.is_terminal else 1)
+            before, was_away, away = current.done, away, None
+            try:
+                with storage.impatient():
+                    current = read_status(storage, stored, optuna_study)
+            except StorageAway as error:
+                away = f"{storage.shown_url} is away ({str(error).splitlines()[0]}): workers wait for it"
+            if err.is_terminal:
+                live.update(screen.progress(current, note=away), refresh=True)
+            elif away is not None and was_away is None:
+                err.print(escape(away))
+            elif line := screen.finished_line(current, before):
+                err.print(escape(line))
 
 
 def _status(storage: StudyStorage, stored: StoredStudy) -> tuple[Status, Comparison | None]:

@@ -1,4 +1,4 @@
-"""Errors of a study that the person at the keyboard can mend; see features.errors."""
+"""Errors of a study that the person at the keyboard can mend (see features.errors), and a trial's own failure."""
 
 from features.errors import OffkeyError
 
@@ -25,3 +25,7 @@ class NoStorageError(StorageError):
 
 class BundleError(OffkeyError):
     """A bundle cannot be written or loaded."""
+
+
+class TrialFailure(Exception):
+    """A trial's own failure, which another try would only repeat; the message is its reason."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from features.clip import ANOMALY, NORMAL, Clip
 from search.errors import StudyError
@@ -64,12 +63,16 @@ class Figures:
 
 def mean_auc(scores: Scores, truth: Truth) -> float:
     """AUC, averaged over machine IDs. Raises StudyError if no ID has both labels."""
+    from sklearn.metrics import roc_auc_score  # here, so that a worker that waits for a trial stays small
+
     aucs = [float(roc_auc_score(labels, id_scores)) for id_scores, labels in _by_id(scores, truth).values()]
     return float(np.mean(aucs))
 
 
 def evaluate(scores: Scores, truth: Truth) -> Figures:
     """All figures of one set of scored clips. Raises StudyError if no ID has both labels."""
+    from sklearn.metrics import roc_auc_score
+
     per_id = {}
     for name, (id_scores, labels) in _by_id(scores, truth).items():
         normals = int((labels == NORMAL).sum())

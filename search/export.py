@@ -20,7 +20,10 @@ def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | N
     study = optuna.load_study(study_name=stored.name, storage=storage)
     trial = _best_trial(study) if number is None else _trial(study, number)
     recipe = trial_recipe(
-        stored.study(), FixedTrial(trial.params, number=trial.number), threads=trial.user_attrs.get("threads")
+        stored.study(),
+        FixedTrial(trial.params, number=trial.number),
+        threads=trial.user_attrs.get("threads"),
+        repeat=trial.user_attrs.get("repeat", 0),
     )
     return recipe.model_copy(
         update={

@@ -5,37 +5,50 @@ Processes are started afresh, never forked: a database connection does not survi
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from search import ledger
+from search.draining import TO_NEXT_BATCH
 from search.errors import StudyError
-from search.storage import StudyStorage
+from search.placement import Slot
+from search.storage import StorageAway, StudyStorage
 from search.stored_study import StoredStudy
+
+_log = logging.getLogger("offkey.fleet")
 
 #: So many workers may end with an error, or be killed, before the fleet gives up, if no trial ends in between.
 _MOST_ERRORS, _MOST_KILLS = 3, 10
 
-_DRAIN_SECONDS = 30.0
+#: A worker that died is replaced after a pause that doubles with each death, if no trial ends in between (seconds).
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+
+#: What a fleet gives its workers to leave: less than the ten seconds after which `docker stop` kills.
+_DRAIN_SECONDS = TO_NEXT_BATCH + 3.0
 
 
 @dataclass
 class Fleet:
-    """Workers of one study on this host, the cores divided between them."""
+    """Workers of one study on this host, one for each slot."""
 
     storage: StudyStorage
     stored: StoredStudy
     root: Path  # of the corpus, on this host
-    size: int
+    slots: Sequence[Slot]
     log_folder: Path
+    artifacts: str | None = None  # where checkpoints go, if not where the study's maker wanted them
     draining: bool = False
     _workers: dict[int, _Started] = field(default_factory=dict)  # slot → process
+    _starts: dict[int, float] = field(default_factory=dict)  # slot → when to start its next worker (monotonic)
     _deaths: int = 0  # since a trial last ended
     _ended_trials: int = 0
 
@@ -45,41 +58,52 @@ class Fleet:
             self.log_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StudyError(f"The log folder {self.log_folder} cannot be made: {error.strerror}") from error
-        for slot in range(self.size):
+        for slot in range(len(self.slots)):
             self._start(slot)
 
     def watch(self) -> bool:
-        """Replaces workers that died and frees their trials; True while any worker runs.
+        """Replaces workers that died and frees their trials; True while any worker runs or is to be started.
 
         Raises StudyError with the end of a log if workers keep dying and no trial ends in between.
         """
         for slot, worker in list(self._workers.items()):
             code = worker.process.poll()
-            if code is None:
-                continue
-            del self._workers[slot]
-            with self.storage.engine.begin() as connection:
-                ledger.expire(connection, self.stored.study_id, worker.owner)
-            if code == 0 or self.draining:
-                continue
-            ended = self._count_ended_trials()
-            self._deaths = self._deaths + 1 if ended == self._ended_trials else 1
-            self._ended_trials = ended
-            if self._deaths >= (_MOST_ERRORS if code > 0 else _MOST_KILLS):
-                self.stop()
-                raise StudyError(
-                    f"Workers keep ending and no trial does. {worker.log} says:\n{_last_lines(worker.log)}"
-                )
-            self._start(slot)
-        return bool(self._workers)
+            if code is not None:
+                del self._workers[slot]
+                self._bury(slot, worker, code)
+        for slot, when in list(self._starts.items()):
+            if time.monotonic() >= when:
+                del self._starts[slot]
+                self._start(slot)
+        return bool(self._workers or self._starts)
 
-    def _count_ended_trials(self) -> int:
-        with self.storage.engine.connect() as connection:
-            return ledger.ended_trials(connection, self.stored.study_id)
+    def _bury(self, slot: int, worker: _Started, code: int) -> None:
+        """Frees a dead worker's trial and plans its replacement."""
+
+        def count_after_freeing(session: Session) -> int:
+            ledger.expire(session, self.stored.study_id, worker.owner)
+            return ledger.ended_trials(session, self.stored.study_id)
+
+        ended = self._ended_trials
+        try:
+            with self.storage.impatient():
+                ended = self.storage.transact(count_after_freeing)
+        except StorageAway as away:
+            _log.warning("the lease of %s was not ended (%s), it runs out", worker.owner, away)
+        if code == 0 or self.draining:
+            return
+        self._deaths = self._deaths + 1 if ended == self._ended_trials else 1
+        self._ended_trials = ended
+        if self._deaths >= (_MOST_ERRORS if code > 0 else _MOST_KILLS):
+            self.stop()
+            raise StudyError(f"Workers keep ending and no trial does. {worker.log} says:\n{_last_lines(worker.log)}")
+        pause = min(_FIRST_PAUSE * 2 ** (self._deaths - 1), _LONGEST_PAUSE)
+        self._starts[slot] = time.monotonic() + pause
 
     def drain(self) -> None:
         """Asks every worker to give its trial back and leave."""
         self.draining = True
+        self._starts.clear()
         for worker in self._workers.values():
             worker.process.send_signal(signal.SIGTERM)
 
@@ -102,20 +126,24 @@ class Fleet:
         self.watch()
 
     def _start(self, slot: int) -> None:
-        threads = str(max(1, cores() // self.size))
+        owner = ledger.new_owner(slot)
         log = self.log_folder / f"worker-{slot}.log"
-        options = ["--storage", self.storage.url, "--set", f"corpus.root={self.root}", "--parent", str(os.getpid())]
+        options = ["--set", f"corpus.root={self.root}"]
+        options += ["--device", self.slots[slot].device, "--owner", owner, "--parent", str(os.getpid())]
+        options += [] if self.artifacts is None else ["--artifacts", self.artifacts]
         with log.open("ab") as file:
             process = subprocess.Popen(
                 # -P: a models.py in the user's folder is not taken for ours.
                 [sys.executable, "-P", "-m", "search.cli", "worker", self.stored.name, *options],
-                env=os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+                # The URL may hold a password, and arguments are for everyone to see.
+                env=os.environ
+                | {"OFFKEY_STORAGE": self.storage.url}
+                | self.slots[slot].environment(workers=len(self.slots)),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,  # Ctrl-C is for the fleet, which drains its workers in order
             )
-        owner = f"{socket.gethostname()}:{process.pid}"
         self._workers[slot] = _Started(process=process, owner=owner, log=log)
 
 
@@ -124,11 +152,6 @@ class _Started:
     process: subprocess.Popen[bytes]
     owner: str
     log: Path
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _last_lines(log: Path, count: int = 8) -> str:

@@ -3,7 +3,7 @@
 Optuna's tables hold parameters and values. Beside them, in the same database, two tables of ours:
 
     offkey_studies   what is searched, the budget, how much of it was handed out, how long workers were there
-    offkey_trials    state, owner, lease, fencing token, attempts, and the validation clips' scores
+    offkey_trials    state, owner, lease, fencing token, checkpoint, attempts, and the validation clips' scores
 
         (a slot of the budget) ──claim──► running ──finish──► complete | pruned | failed
                                            │   ▲
@@ -12,19 +12,24 @@ Optuna's tables hold parameters and values. Beside them, in the same database, t
                                           waiting
 
 Every function here is one or a few statements on a connection or session of the caller's, who commits: so that
-they share a transaction with Optuna's own writes (search.storage). Leases use the database's clock.
+they share a transaction with Optuna's own writes (search.storage). Leases use the database's clock. A change to the
+tables comes with a migration (search.migrations).
 """
 
 from __future__ import annotations
 
+import secrets
+import socket
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     CursorResult,
     Float,
+    Index,
     LargeBinary,
     String,
     Text,
@@ -67,23 +72,35 @@ class StudyRow(Base):
     hours: Mapped[float | None]
     active_seconds: Mapped[float] = mapped_column(default=0.0)  # with at least one worker
     last_seen: Mapped[float | None]  # seconds since 1970 by the database's clock: a worker's last sign of life
+    artifacts: Mapped[str | None] = mapped_column(Text)  # folder or bucket that the hosts share
 
 
 class TrialRow(Base):
     """One trial of the budget."""
 
     __tablename__ = "offkey_trials"
+    __table_args__ = (Index("offkey_trials_settings", "study_id", "settings", unique=True),)
 
     trial_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     study_id: Mapped[int] = mapped_column(index=True)
     number: Mapped[int]
     state: Mapped[str] = mapped_column(String(16))  # running, waiting, or a FinalState
-    owner: Mapped[str | None] = mapped_column(String(256))  # host:pid
+    owner: Mapped[str | None] = mapped_column(String(256))  # see new_owner
     lease_until: Mapped[float | None]  # seconds since 1970 by the database's clock
     token: Mapped[int] = mapped_column(default=1)
-    attempts: Mapped[int] = mapped_column(default=1)
+    attempts: Mapped[int] = mapped_column(default=1)  # workers since the last checkpoint, this one included
+    checkpoint: Mapped[str | None] = mapped_column(String(256))  # an artifact: where the next worker goes on
+    settings: Mapped[str | None] = mapped_column(String(64))  # digest of the parameters, where none may be tried twice
     reason: Mapped[str | None] = mapped_column(Text)
+    device: Mapped[str | None] = mapped_column(String(64))
+    rate: Mapped[float | None]  # batches a second
+    memory: Mapped[int | None] = mapped_column(BigInteger)  # bytes, on the device
     scores: Mapped[bytes | None] = mapped_column(LargeBinary)  # float64 of the validation clips, last epoch
+
+
+def new_owner(worker: int) -> str:
+    """A name for a worker, which no other ever had."""
+    return f"{socket.gethostname()}:{worker}:{secrets.token_hex(3)}"
 
 
 class LeaseLost(Exception):
@@ -98,6 +115,7 @@ class Claim:
     number: int
     token: int
     attempts: int
+    checkpoint: str | None
 
 
 class database_now(ColumnElement[float]):
@@ -122,12 +140,17 @@ def _within_hours() -> ColumnElement[bool]:
 
 
 def take_over(transaction: Transaction, study_id: int, owner: str, lease: float) -> Claim | None:
-    """Takes the oldest trial that was released or whose lease ran out, if there is one."""
+    """Takes the oldest trial that was released or whose lease ran out, if there is one.
+
+    A worker works on one trial at a time: one that it seems to hold already is a claim whose answer got lost.
+    """
+    lost = (TrialRow.state == "running") & (TrialRow.lease_until < database_now()) & (TrialRow.owner != owner)
+    own = (TrialRow.state == "running") & (TrialRow.owner == owner)
     free = (
         select(TrialRow.trial_id)
         .where(
             TrialRow.study_id == study_id,
-            or_(TrialRow.state == "waiting", (TrialRow.state == "running") & (TrialRow.lease_until < database_now())),
+            or_(TrialRow.state == "waiting", lost, own),
             select(StudyRow.study_id).where(StudyRow.study_id == study_id, _within_hours()).exists(),
         )
         .order_by(TrialRow.number)
@@ -142,9 +165,12 @@ def take_over(transaction: Transaction, study_id: int, owner: str, lease: float)
             owner=owner,
             lease_until=database_now() + lease,
             token=TrialRow.token + 1,
-            attempts=TrialRow.attempts + 1,
+            attempts=TrialRow.attempts + case((lost, 1), else_=0),
+            device=None,
+            rate=None,
+            memory=None,
         )
-        .returning(TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts)
+        .returning(TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts, TrialRow.checkpoint)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     return None if taken is None else Claim(*taken)
@@ -178,7 +204,7 @@ def add_trial(
             attempts=1,
         )
     )
-    return Claim(trial_id=trial_id, number=number, token=1, attempts=1)
+    return Claim(trial_id=trial_id, number=number, token=1, attempts=1, checkpoint=None)
 
 
 def fence(transaction: Transaction, claim: Claim, **values: Any) -> None:
@@ -193,14 +219,40 @@ def fence(transaction: Transaction, claim: Claim, **values: Any) -> None:
         raise LeaseLost(f"trial {claim.number} was taken over by another worker")
 
 
-def renew(transaction: Transaction, claim: Claim, lease: float) -> None:
-    """Extends a lease. Raises LeaseLost if another worker holds the trial."""
-    fence(transaction, claim, lease_until=database_now() + lease)
+def renew(transaction: Transaction, claim: Claim, lease: float, **values: Any) -> None:
+    """Extends a lease, and writes what the worker says of itself. Raises LeaseLost if another holds the trial."""
+    fence(transaction, claim, lease_until=database_now() + lease, **values)
 
 
 def release(transaction: Transaction, claim: Claim) -> None:
     """Gives a trial back unfinished: the next worker goes on with it. Not an attempt that failed."""
-    fence(transaction, claim, state="waiting", owner=None, lease_until=None, attempts=claim.attempts - 1)
+    fence(transaction, claim, state="waiting", owner=None, lease_until=None)
+
+
+def abandon(transaction: Transaction, claim: Claim, reason: str) -> None:
+    """Ends the lease of a worker that cannot go on, with why. Another attempt is worth while."""
+    fence(transaction, claim, lease_until=0.0, reason=reason)
+
+
+def settle(transaction: Transaction, claim: Claim, digest: str, *, first: int) -> int:
+    """Enters a trial's parameters by their digest, as the n-th trial of the study that has them; returns n, from 0.
+
+    The database lets no two trials be the n-th of the same parameters, however they race: it raises IntegrityError for
+    the later one. A trial that was entered before stays what it was.
+    """
+    entered = transaction.execute(select(TrialRow.settings).where(TrialRow.trial_id == claim.trial_id)).scalar_one()
+    if entered is not None and entered.startswith(f"{digest}:"):
+        return int(entered.rpartition(":")[2])
+    fence(transaction, claim, settings=f"{digest}:{first}")
+    return first
+
+
+def is_ended(transaction: Transaction, claim: Claim) -> bool:
+    """Whether the claim's trial has ended, by whomever."""
+    ended = select(TrialRow.trial_id).where(
+        TrialRow.trial_id == claim.trial_id, TrialRow.state.in_(get_args(FinalState))
+    )
+    return transaction.execute(ended).first() is not None
 
 
 def expire(transaction: Transaction, study_id: int, owner: str) -> None:

@@ -32,6 +32,9 @@ class TrainingSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, le=1e30, description="Adam's step size")
     batch_size: int = Field(1000, ge=1, description="windows in one step")
     epochs: int = Field(100, ge=1, description="passes over the training windows")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the arithmetic; bfloat16 (autocast) is faster on a GPU, and coarser"
+    )
     calibration_share: float = Field(
         0.1, ge=0, le=0.5, description="share of each machine ID's training clips withheld to set its threshold"
     )
@@ -64,6 +67,10 @@ class SearchSettings(Settings):
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="grid: each combination of choices once")
     pruner: Literal["hyperband", "none"] = "hyperband"
     seed: int = Field(0, ge=0)
+    duplicates: Literal["fresh", "repeat"] = Field(
+        "fresh",
+        description="settings that a trial had before are suggested anew, or repeated with another seed",
+    )
 
 
 class Origin(Settings):

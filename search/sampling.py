@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
@@ -15,14 +16,17 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from search.recipe import SearchSettings
 from search.study_file import Study
 
+#: Suggestions in place of one that was tried already: of the study's sampler first, then random ones.
+REDRAWS_OF_THE_SAMPLER, REDRAWS_AT_RANDOM = 5, 20
 
-def sampler_for(study: Study, number: int) -> BaseSampler:
-    """The sampler of the trial with this number."""
-    seed = (study.search.seed * 1_000_003 + number) % 2**32
+
+def sampler_for(study: Study, number: int, *, draw: int = 0) -> BaseSampler:
+    """The sampler of the trial with this number; `draw` counts suggestions that were no use."""
+    seed = int(np.random.SeedSequence([study.search.seed, number, draw]).generate_state(1)[0])
+    if study.search.sampler == "random" or draw > REDRAWS_OF_THE_SAMPLER:
+        return RandomSampler(seed=seed)
     if study.search.sampler == "tpe":
         return TPESampler(seed=seed)
-    if study.search.sampler == "random":
-        return RandomSampler(seed=seed)
     grid = study.grid()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -30,8 +31,8 @@ def interval(low: float, high: float) -> str:
     return f"{low:.3f} to {high:.3f}"
 
 
-def progress(status: Status) -> RenderableType:
-    """The live view of a search: one line for the study, one for each trial at work."""
+def progress(status: Status, *, note: str | None = None) -> RenderableType:
+    """The live view of a search: one line for the study, one for each trial at work, and what hinders it."""
     head = Table.grid(padding=(0, 2))
     best = "—" if status.best is None else f"[bold]{status.best.value:.3f}[/bold] (trial {status.best.number})"
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count and state != "waiting")
@@ -42,7 +43,8 @@ def progress(status: Status) -> RenderableType:
         f"best AUC {best}",
         f"[dim]{counts}[/dim]",
     )
-    return Group(head, _at_work(status))
+    hindrance = [] if note is None else [Text(note, style="yellow")]
+    return Group(head, _at_work(status), *hindrance)
 
 
 def finished_line(status: Status, done_before: int) -> str | None:
@@ -75,11 +77,19 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
 
 
 def _at_work(status: Status) -> Table:
-    table = Table("trial", "epoch", "AUC", "worker", "lease", box=None, padding=(0, 2), header_style="dim")
+    columns = ("trial", "epoch", "AUC", "batches/s", "device", "memory", "worker", "lease")
+    table = Table(*columns, box=None, padding=(0, 2), header_style="dim")
     for r in status.running:
-        epoch, value = ("—", "—") if r.epoch is None or r.value is None else (str(r.epoch), f"{r.value:.3f}")
-        lease = f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "[yellow]run out: the worker is lost[/yellow]"
-        table.add_row(str(r.number), epoch, value, escape(r.owner), lease)
+        table.add_row(
+            str(r.number),
+            "—" if r.epoch is None else str(r.epoch),
+            "—" if r.value is None else f"{r.value:.3f}",
+            "—" if r.rate is None else f"{r.rate:.3g}",
+            escape(r.device or "—"),
+            "—" if r.memory is None else decimal(r.memory),
+            escape(r.owner),
+            f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "[yellow]run out: the worker is lost[/yellow]",
+        )
     return table
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ class Running:
     value: float | None  # after that epoch
     lease_seconds: float  # left; below 0 when the worker is lost and nobody has taken over yet
     attempts: int
+    device: str | None
+    rate: float | None  # batches a second
+    memory: int | None  # bytes, on the device
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,7 @@ class Status:
 def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna.Study) -> Status:
     """The study as it stands now."""
     trials = {trial.number: trial for trial in optuna_study.get_trials(deepcopy=False)}
-    with Session(storage.engine) as session:
-        now = session.execute(select(database_now())).scalar_one()
-        columns = (
-            TrialRow.number,
-            TrialRow.state,
-            TrialRow.owner,
-            TrialRow.lease_until,
-            TrialRow.attempts,
-            TrialRow.reason,
-        )
-        rows = session.execute(
-            select(*columns).where(TrialRow.study_id == stored.study_id).order_by(TrialRow.number)
-        ).all()
-        budget = session.execute(select(StudyRow.budget).where(StudyRow.study_id == stored.study_id)).scalar_one()
+    now, rows, budget = storage.transact(lambda session: _read_ledger(session, stored.study_id))
     counts = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting"), 0)
     running, failures, finished = [], [], []
     for row in rows:
@@ -78,7 +69,19 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
             epoch = trial.last_step
             value = None if epoch is None else trial.intermediate_values[epoch]
             left = (row.lease_until or now) - now
-            running.append(Running(row.number, row.owner or "", epoch, value, left, row.attempts))
+            running.append(
+                Running(
+                    number=row.number,
+                    owner=row.owner or "",
+                    epoch=epoch,
+                    value=value,
+                    lease_seconds=left,
+                    attempts=row.attempts,
+                    device=row.device,
+                    rate=row.rate,
+                    memory=row.memory,
+                )
+            )
         elif row.state == "failed":
             failures.append((row.number, row.reason or ""))
         elif row.state == "complete" and trial.value is not None:
@@ -144,8 +147,8 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
         "best": best,
         "baseline": {"value": status.baseline},
         "workers": [
-            {"owner": r.owner, "trial": r.number, "epoch": r.epoch, "value": r.value, "lease_seconds": r.lease_seconds}
-            for r in status.running
+            {("trial" if key == "number" else key): value for key, value in asdict(running).items()}
+            for running in status.running
         ],
         "failures": [{"number": number, "reason": reason} for number, reason in status.failures],
     }
@@ -153,10 +156,27 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
 
 def _scores(storage: StudyStorage, stored: StoredStudy) -> dict[int, Scores]:
     """Validation scores of the study's ended trials, by number."""
-    with Session(storage.engine) as session:
-        rows = session.execute(
-            select(TrialRow.number, TrialRow.scores).where(
-                TrialRow.study_id == stored.study_id, TrialRow.scores.is_not(None)
-            )
-        ).all()
+    scored = select(TrialRow.number, TrialRow.scores).where(
+        TrialRow.study_id == stored.study_id, TrialRow.scores.is_not(None)
+    )
+    rows = storage.transact(lambda session: session.execute(scored).all())
     return {number: np.frombuffer(blob, dtype=np.float64) for number, blob in rows if blob is not None}
+
+
+def _read_ledger(session: Session, study_id: int) -> tuple[float, Sequence[Any], int]:
+    """The database's clock, a row for each trial, and the budget."""
+    columns = (
+        TrialRow.number,
+        TrialRow.state,
+        TrialRow.owner,
+        TrialRow.lease_until,
+        TrialRow.attempts,
+        TrialRow.reason,
+        TrialRow.device,
+        TrialRow.rate,
+        TrialRow.memory,
+    )
+    now = session.execute(select(database_now())).scalar_one()
+    rows = session.execute(select(*columns).where(TrialRow.study_id == study_id).order_by(TrialRow.number)).all()
+    budget = session.execute(select(StudyRow.budget).where(StudyRow.study_id == study_id)).scalar_one()
+    return now, rows, budget

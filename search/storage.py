@@ -3,69 +3,110 @@
 What it relies on (tests/search/test_storage.py fails loudly if one of these changes):
 - `RDBStorage.scoped_session` gives each thread one session, which every write uses and commits once;
 - every write to a trial calls `check_trial_is_updatable` in that session, before it writes;
-- `_get_prepared_new_trial(study_id, template, session)` adds a trial to a session without committing.
-So a claim and its trial, a report and its fence, a value and the ledger's final state are each one transaction:
+- `_get_prepared_new_trial(study_id, template, session)` adds a trial to a session without committing;
+- the methods of `WAITED_FOR` are all that Optuna's cache asks of the storage, and may be called twice;
+- a trial's parameters and reports are rows of `TrialParamModel` and `TrialIntermediateValueModel`.
+So a claim and its trial, a report and its checkpoint, a value and the ledger's final state are each one transaction:
 between them there is no moment in which a worker could be killed.
+
+While the database is away, every call waits and tries again. A report does not wait: it is kept and sent before the
+next write, so that training goes on.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
+import functools
+import logging
+import random
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import optuna
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as optuna_tables
 from optuna.trial import TrialState, create_trial
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy import delete
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.pool import NullPool
 
-from search import ledger
-from search.errors import NoStorageError, StorageError
+from search import database, ledger
 from search.evaluation import Scores
 from search.ledger import Claim
 
 # Optuna announces each study and trial by itself; what is worth saying is said by the command line.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-_SQLITE_BUSY_SECONDS = 60
+_log = logging.getLogger("offkey.storage")
+
+#: How long a worker waits for a database that is away (seconds): longer than a server's restart or an upgrade takes.
+PATIENCE = 900.0
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 #: Tries to open a database while others make its tables at the same moment: one for each table and to spare.
 _OPENINGS = 20
 
+WAITED_FOR = (
+    "_get_best_trial_id", "_get_trials", "_set_trial_param", "create_new_study", "delete_study", "get_all_studies",
+    "get_study_directions", "get_study_id_from_name", "get_study_name_from_id", "get_study_system_attrs",
+    "get_study_user_attrs", "get_trial", "get_trial_id_from_study_id_trial_number", "get_trial_param",
+    "get_trial_system_attrs", "get_trial_user_attrs", "set_study_system_attr", "set_study_user_attr",
+    "set_trial_state_values", "set_trial_system_attr", "set_trial_user_attr",
+)  # fmt: skip
 
-def default_url() -> str:
-    """$OFFKEY_STORAGE, else an SQLite file in the working directory."""
-    return os.environ.get("OFFKEY_STORAGE") or "sqlite:///offkey.db"
+T = TypeVar("T")
+
+
+class StorageAway(Exception):
+    """The database does not answer now, and whoever asks has something better to do than to wait."""
+
+
+@dataclass
+class _Held:
+    """A claim, and what its next write takes along."""
+
+    claim: Claim
+    ledger_values: dict[str, Any] = field(default_factory=dict)
+    unsent: dict[int, float] = field(default_factory=dict)  # epoch → reported value
 
 
 class StudyStorage(RDBStorage):
-    """Optuna's trials and the ledger, in one database, over one pooled connection."""
+    """Optuna's trials and the ledger, in one database, over one connection."""
 
-    def __init__(self, url: str, *, create: bool = False) -> None:
-        """Raises StorageError if the database cannot be opened, or is not there and not to be created."""
-        with storage_errors(url):
-            engine_kwargs: dict[str, Any] = {"pool_size": 1, "max_overflow": 1}
-            if make_url(url).get_backend_name() == "sqlite":
-                _require_sqlite_file(url, create)
-                engine_kwargs["connect_args"] = {"timeout": _SQLITE_BUSY_SECONDS, "factory": _WriteAheadConnection}
-            self._open(url, engine_kwargs)
-        self._claims: dict[int, Claim] = {}
+    def __init__(
+        self, url: str, *, create: bool = False, lease: float = ledger.LEASE_SECONDS, patience: float = 0.0
+    ) -> None:
+        """`lease` and `patience` (how long to wait for a database that is away) are seconds.
 
-    def _open(self, url: str, engine_kwargs: dict[str, Any]) -> None:
+        Raises StorageError if the database cannot be opened, or is not there and not to be created.
+        """
+        parsed = database.parse_url(url)
+        if not create:
+            database.require_existing(parsed)
+        self.lease = lease
+        self.patience = patience
+        self.shown_url = database.shown(parsed)
+        self._held: dict[int, _Held] = {}
+        self._impatient = threading.local()
+        full_url = parsed.render_as_string(hide_password=False)
+        with database.storage_errors(full_url):
+            self.through_outages(lambda: self._open(full_url, database.connect_args(parsed)))
+            self.engine = database.engine_of_one(parsed, lease=lease)
+        self.scoped_session = scoped_session(sessionmaker(bind=self.engine))
+
+    def _open(self, url: str, connect_args: dict[str, Any]) -> None:
         """Opens the database and makes the tables that are missing: another process may be doing the same."""
         for opening in range(_OPENINGS):
             try:
-                super().__init__(url, engine_kwargs=engine_kwargs)
-                ledger.Base.metadata.create_all(self.engine)
+                super().__init__(url, engine_kwargs={"poolclass": NullPool, "connect_args": connect_args})
+                database.migrate(self.engine)
                 return
             except SQLAlchemyError as error:
                 in_the_making = isinstance(error, IntegrityError) or any(
@@ -75,36 +116,33 @@ class StudyStorage(RDBStorage):
                     raise
                 time.sleep(0.1)
 
-    @property
-    def shown_url(self) -> str:
-        """The database's URL, without its password."""
-        return _shown(self.url)
-
     def __getstate__(self) -> dict[Any, Any]:
         raise TypeError("a StudyStorage holds claims and is not shared between processes: open another one")
 
-    def claim(
-        self, study_id: int, owner: str, *, first: Mapping[str, Any], lease: float = ledger.LEASE_SECONDS
-    ) -> Claim | None:
+    def claim(self, study_id: int, owner: str, *, first: Mapping[str, Any]) -> Claim | None:
         """A trial to work on, RUNNING and held by `owner`: one that lost its worker, else a new one.
 
         `first` are the parameters of the study's first trial. None if the budget is handed out (or the hours are
         used up) and no trial is free.
         """
-        while True:
-            with self._transaction() as session:
-                claim = ledger.take_over(session, study_id, owner, lease)
-                if claim is None:
-                    claim = self._start_trial(session, study_id, owner, first, lease)
-                elif claim.attempts > ledger.MAX_ATTEMPTS:
-                    self._give_up(session, claim)
-                    continue
-                else:
-                    self._trial_row(session, claim).state = TrialState.RUNNING
-                ledger.sign_of_life(session, study_id, lease)
-            if claim is not None:
-                self._claims[claim.trial_id] = claim
+
+        def take(session: Session) -> Claim | None:
+            claim = ledger.take_over(session, study_id, owner, self.lease)
+            if claim is None:
+                claim = self._start_trial(session, study_id, owner, first)
+            else:
+                self._trial_row(session, claim).state = TrialState.RUNNING
+            ledger.sign_of_life(session, study_id, self.lease)
             return claim
+
+        claim = self.transact(take)
+        if claim is not None:
+            self._held[claim.trial_id] = _Held(claim)
+        return claim
+
+    def keep_checkpoint(self, claim: Claim, artifact: str) -> None:
+        """Enters a checkpoint into the ledger together with the trial's next report."""
+        self._held[claim.trial_id].ledger_values |= {"checkpoint": artifact, "attempts": 1}
 
     def finish(
         self,
@@ -115,40 +153,143 @@ class StudyStorage(RDBStorage):
         reason: str | None = None,
         scores: Scores | None = None,
     ) -> None:
-        """Ends a trial for Optuna and the ledger at once. Raises LeaseLost if another worker holds it."""
+        """Ends a trial for Optuna and the ledger at once. Raises LeaseLost if another worker holds it.
+
+        A trial that failed by itself is PRUNED for Optuna: with a violated constraint that teaches the sampler,
+        while a FAIL teaches it nothing.
+        """
         blob = None if scores is None else scores.astype(np.float64).tobytes()
-        session = self.scoped_session()
-        try:
-            ledger.fence(session, claim, state=state, reason=reason, scores=blob, lease_until=None)
-        except BaseException:
-            session.rollback()
-            session.close()
-            raise
         ended = TrialState.COMPLETE if state == "complete" else TrialState.PRUNED
-        self.set_trial_state_values(claim.trial_id, ended, None if value is None else [value])
+        self._end(claim, state, ended, value, reason=reason, scores=blob)
+
+    def give_up(self, claim: Claim) -> None:
+        """Ends a trial whose workers were lost too often. Raises LeaseLost if another worker holds it."""
+        last = self.transact(lambda session: session.get_one(ledger.TrialRow, claim.trial_id).reason)
+        reason = f"its worker was lost {ledger.MAX_ATTEMPTS} times" + (f"; the last one said: {last}" if last else "")
+        self._end(claim, "failed", TrialState.FAIL, None, reason=reason)
+
+    def _end(
+        self, claim: Claim, state: ledger.FinalState, ended: TrialState, value: float | None, **columns: Any
+    ) -> None:
+        def end() -> None:
+            self._send_reports(claim.trial_id)
+            self._held[claim.trial_id].ledger_values.clear()
+            session = self.scoped_session()
+            try:
+                ledger.fence(session, claim, state=state, lease_until=None, checkpoint=None, **columns)
+            except BaseException:
+                session.rollback()
+                session.close()
+                raise
+            try:
+                values = None if value is None else [value]
+                RDBStorage.set_trial_state_values(self, claim.trial_id, ended, values)
+            except UpdateFinishedTrialError:
+                # The fence let us pass: we ended it, and the answer was lost with the connection.
+                _log.info("trial %d: had ended already", claim.number)
+
+        self.through_outages(end)
         self.forget(claim)
 
     def release(self, claim: Claim) -> None:
         """Gives a trial back unfinished. Raises LeaseLost if another worker holds it."""
-        with self._transaction() as session:
+
+        def give_back(session: Session) -> None:
             ledger.release(session, claim)
             self._trial_row(session, claim).state = TrialState.WAITING
+
+        self.through_outages(lambda: self._send_reports(claim.trial_id))
+        self.transact(give_back)
         self.forget(claim)
+
+    def start_over(self, claim: Claim, *, parameters: bool = False) -> None:
+        """Forgets a trial's curve, and its parameters too if wanted. Raises LeaseLost if another worker holds it."""
+        tables = [optuna_tables.TrialIntermediateValueModel]
+        if parameters:
+            tables.append(optuna_tables.TrialParamModel)
+
+        def wipe(session: Session) -> None:
+            ledger.fence(session, claim, checkpoint=None)
+            for table in tables:
+                session.execute(delete(table).where(table.trial_id == claim.trial_id))
+            # What the pruner noted down at each rung.
+            notes = optuna_tables.TrialSystemAttributeModel
+            session.execute(delete(notes).where(notes.trial_id == claim.trial_id, notes.key != "fixed_params"))
+
+        self.transact(wipe)
 
     def forget(self, claim: Claim) -> None:
         """Stops guarding a trial that this worker no longer holds."""
-        self._claims.pop(claim.trial_id, None)
+        self._held.pop(claim.trial_id, None)
+
+    def transact(self, action: Callable[[Session], T]) -> T:
+        """What `action` returns, in a transaction of its own; repeated while the database is away."""
+
+        def run() -> T:
+            with self._transaction() as session:
+                return action(session)
+
+        return self.through_outages(run)
+
+    def through_outages(self, action: Callable[[], T]) -> T:
+        """What `action` returns, tried again with growing pauses while the database is away."""
+        began, pause = time.monotonic(), _FIRST_PAUSE
+        while True:
+            try:
+                result = action()
+            except (SQLAlchemyError, StorageInternalError) as error:
+                if not database.is_away(error):
+                    raise
+                if getattr(self._impatient, "now", False):
+                    raise StorageAway(database.reason_of(error)) from error
+                if time.monotonic() - began >= self.patience:
+                    raise
+                _log.warning("%s is away (%s): waiting", self.shown_url, database.reason_of(error).splitlines()[0])
+                # Jitter: the workers of a fleet do not all come back at the same moment.
+                time.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return result
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Calls of this thread raise StorageAway instead of waiting."""
+        before = getattr(self._impatient, "now", False)
+        self._impatient.now = True
+        try:
+            yield
+        finally:
+            self._impatient.now = before
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """Reports, or keeps the report until the database is back."""
+        if trial_id not in self._held:
+            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+            return
+        self._held[trial_id].unsent[step] = intermediate_value
+        try:
+            with self.impatient():
+                self.through_outages(lambda: self._send_reports(trial_id))
+        except StorageAway as away:
+            _log.warning("%s is away (%s): training goes on, reports are kept", self.shown_url, away)
+
+    def _send_reports(self, trial_id: int) -> None:
+        held = self._held.get(trial_id)
+        if held is None or not held.unsent:
+            return
+        with self._transaction() as session:
+            for step, value in held.unsent.items():
+                self._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
+        held.unsent.clear()
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
         """Refuses a write to a trial that another worker has taken over (LeaseLost), besides Optuna's own rule."""
-        claim = self._claims.get(trial_id)
-        if claim is not None:
-            ledger.fence(self.scoped_session(), claim)
+        held = self._held.get(trial_id)
+        if held is not None:
+            ledger.fence(self.scoped_session(), held.claim, **held.ledger_values)
         super().check_trial_is_updatable(trial_id, trial_state)
 
-    def _start_trial(
-        self, session: Session, study_id: int, owner: str, first: Mapping[str, Any], lease: float
-    ) -> Claim | None:
+    def _start_trial(self, session: Session, study_id: int, owner: str, first: Mapping[str, Any]) -> Claim | None:
         if not ledger.take_slot(session, study_id):
             return None
         template = create_trial(state=TrialState.RUNNING)
@@ -158,15 +299,8 @@ class StudyStorage(RDBStorage):
         trial = self._get_prepared_new_trial(study_id, template, session)
         session.flush()
         return ledger.add_trial(
-            session, study_id, trial_id=int(trial.trial_id), number=int(trial.number), owner=owner, lease=lease
+            session, study_id, trial_id=int(trial.trial_id), number=int(trial.number), owner=owner, lease=self.lease
         )
-
-    def _give_up(self, session: Session, claim: Claim) -> None:
-        reason = f"its worker was lost {ledger.MAX_ATTEMPTS} times"
-        ledger.fence(session, claim, state="failed", reason=reason, lease_until=None)
-        trial = self._trial_row(session, claim)
-        trial.state = TrialState.FAIL
-        trial.datetime_complete = datetime.now()
 
     @staticmethod
     def _trial_row(session: Session, claim: Claim) -> Any:
@@ -185,43 +319,13 @@ class StudyStorage(RDBStorage):
             session.close()
 
 
-@contextmanager
-def storage_errors(url: str) -> Iterator[None]:
-    """Turns a database's refusal into a StorageError that names the storage, without its password."""
-    try:
-        yield
-    except ArgumentError as error:
-        raise StorageError(f"--storage {url}: not a database URL; sqlite:///offkey.db is one") from error
-    except ImportError as error:
-        raise StorageError(
-            f"The storage {_shown(url)} needs a database driver that is not installed: {error}"
-        ) from error
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        reason = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        reason = getattr(reason, "orig", None) or reason
-        raise StorageError(f"The study storage {_shown(url)} cannot be used: {reason}") from error
+def _waiting(method: Callable[..., T]) -> Callable[..., T]:
+    @functools.wraps(method)
+    def call(self: StudyStorage, *args: Any, **kwargs: Any) -> T:
+        return self.through_outages(lambda: method(self, *args, **kwargs))
+
+    return call
 
 
-def _shown(url: str) -> str:
-    return make_url(url).render_as_string(hide_password=True)
-
-
-def _require_sqlite_file(url: str, create: bool) -> None:
-    database = make_url(url).database
-    if not database or database == ":memory:":
-        raise StorageError(f"--storage {url}: a database in memory cannot be shared by workers; name a file")
-    if not create and not database.startswith("file:") and not Path(database).exists():
-        raise NoStorageError(
-            f"There is no study storage {database}; `offkey search` makes one. "
-            "--storage or $OFFKEY_STORAGE names another."
-        )
-
-
-class _WriteAheadConnection(sqlite3.Connection):
-    """Readers and the one writer do not wait for each other; a crash of the machine may lose the last commits,
-    never the database's consistency."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.execute("PRAGMA journal_mode=WAL")
-        self.execute("PRAGMA synchronous=NORMAL")
+for _name in WAITED_FOR:
+    setattr(StudyStorage, _name, _waiting(getattr(RDBStorage, _name)))

@@ -1,16 +1,19 @@
 """A study in the storage: made once, joined by everyone after, refused where something differs.
 
 Its identity is what workers must agree on: the search space, the data (names and contents of the clips, not
-where they lie), and the versions of Offkey and Optuna.
+where they lie), and the versions of Offkey (its code too) and Optuna.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -44,6 +47,7 @@ class StoredStudy:
     identity: Identity
     truth: Truth
     budget: int
+    artifacts: str | None  # folder or bucket that the hosts share
 
     def study(self, *, overrides: tuple[str, ...] = ()) -> Study:
         """The checked study. Imports the model families that it names."""
@@ -71,19 +75,30 @@ def identity_of(study: Study, corpus: Corpus) -> Identity:
 def surroundings(corpus: Corpus) -> Identity:
     """The part of an identity that is not in the study file: data and versions."""
     return {
-        "versions": {"offkey": version("offkey"), "optuna": optuna.__version__},
+        "versions": {"offkey": version("offkey"), "code": code_digest(), "optuna": optuna.__version__},
         "data": {"clips": len(corpus.clips), "fingerprint": corpus.fingerprint[:16]},
     }
 
 
-def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, trials: int | None = None) -> StoredStudy:
-    """The stored study of this name, made if there is none; its budget raised to `trials` if that is more.
+@cache
+def code_digest() -> str:
+    """Digest of the sources: two hosts with the same version may still run different code."""
+    digest = hashlib.sha256()
+    house = Path(__file__).parent.parent
+    for package in ("features", "models", "search"):
+        for module in sorted((house / package).rglob("*.py")):
+            digest.update(f"{module.relative_to(house)}\0".encode() + module.read_bytes())
+    return digest.hexdigest()[:12]
 
+
+def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, artifacts: str | None = None) -> StoredStudy:
+    """The stored study of this name, made if there is none; its budget is raised to the study's if that is more.
+
+    `artifacts` is the folder or bucket that its hosts share.
     Raises StudyError naming what differs if a study of this name has another identity.
     """
     created = optuna.create_study(study_name=study.name, storage=storage, direction="maximize", load_if_exists=True)
-    with Session(storage.engine) as session:
-        is_ours = session.get(StudyRow, created._study_id) is not None
+    is_ours = storage.transact(lambda session: session.get(StudyRow, created._study_id)) is not None
     if not is_ours and (created.get_trials(deepcopy=False) or created.direction != StudyDirection.MAXIMIZE):
         raise _foreign(storage, study.name)  # one of ours whose making was interrupted has no trial yet
     identity = identity_of(study, corpus)
@@ -94,22 +109,25 @@ def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, trial
         "document": json.dumps(study.tree),
         "identity": json.dumps(identity),
         "truth": json.dumps({"ids": truth.ids, "labels": truth.labels}),
-        "budget": trials or study.search.trials,
+        "budget": study.search.trials,
         "handed_out": 0,
         "hours": study.search.hours,
         "active_seconds": 0.0,
+        "artifacts": artifacts,
     }
     try:
-        with storage.engine.begin() as connection:
-            connection.execute(insert(StudyRow).values(row))
+        storage.transact(lambda session: session.execute(insert(StudyRow).values(row)))
     except IntegrityError:
         require_same(load_stored(storage, study.name), identity)
         larger = case((StudyRow.budget < row["budget"], row["budget"]), else_=StudyRow.budget)
-        hours = {} if study.search.hours is None else {"hours": study.search.hours}
-        with storage.engine.begin() as connection:
-            connection.execute(
-                update(StudyRow).where(StudyRow.study_id == row["study_id"]).values(budget=larger, **hours)
+        changes: dict[str, Any] = {"budget": larger}
+        changes |= {} if study.search.hours is None else {"hours": study.search.hours}
+        changes |= {} if artifacts is None else {"artifacts": artifacts}
+        storage.transact(
+            lambda session: session.execute(
+                update(StudyRow).where(StudyRow.study_id == row["study_id"]).values(changes)
             )
+        )
     return load_stored(storage, study.name)
 
 
@@ -119,19 +137,28 @@ def load_stored(storage: StudyStorage, name: str) -> StoredStudy:
     if name not in ids:
         known = f"it holds {', '.join(sorted(ids))}" if ids else "it holds no study yet"
         raise StudyError(f"There is no study {name!r} in {storage.shown_url}; {known}.")
-    with Session(storage.engine) as session:
+
+    def read(session: Session) -> StoredStudy | None:
         row = session.get(StudyRow, ids[name])
-    if row is None:
+        return None if row is None else _stored(name, row)
+
+    stored = storage.transact(read)
+    if stored is None:
         raise _foreign(storage, name)
+    return stored
+
+
+def _stored(name: str, row: StudyRow) -> StoredStudy:
     truth = json.loads(row.truth)
     return StoredStudy(
-        study_id=ids[name],
+        study_id=row.study_id,
         uid=row.uid,
         name=name,
         tree=json.loads(row.document),
         identity=json.loads(row.identity),
         truth=Truth(ids=tuple(truth["ids"]), labels=tuple(truth["labels"])),
         budget=row.budget,
+        artifacts=row.artifacts,
     )
 
 

@@ -6,33 +6,28 @@ numbers as one that was never interrupted, and no generator's state has to be ke
 
 from __future__ import annotations
 
+import gc
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from features.clip import Clip
 from features.corpus import Corpus
-from features.errors import StoreError
 from features.store import FrameStore, Progress, open_store
 from features.windows import ContextWindows
 from models.families import build
 from models.pooling import pool
+from search.errors import TrialFailure
 from search.evaluation import Scores
 from search.recipe import Recipe
 from search.split import labelled_test_clips, training_clips
 
 #: Windows scored at a time.
 _SCORING_BATCH = 1024
-
-
-class TrialFailure(Exception):
-    """A trial's own failure, which another try would only repeat; the message is its reason."""
 
 
 def no_interruption() -> None:
@@ -46,6 +41,7 @@ class Training:
         """Raises CorpusError, StoreError or StudyError where the recordings do not serve the recipe."""
         if recipe.training.seed is None or recipe.training.threads is None:
             raise ValueError("a recipe that is trained has a seed and a number of threads")
+        free_gpu(device)
         torch.set_num_threads(recipe.training.threads)
         self.recipe = recipe
         self.device = device
@@ -67,11 +63,12 @@ class Training:
         torch.manual_seed(_seed_of(self.seed, f"noise {self.epoch}"))
         order = torch.Generator().manual_seed(_seed_of(self.seed, f"order {self.epoch}"))
         self.model.train()
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros((), device=self.device)  # read once, after the last batch: reading waits for the device
         with _memory_failures():
             for batch in self._windows.shuffled(self.recipe.training.batch_size, order):
                 before_batch()
-                loss = self.model.loss(batch)
+                with _arithmetic(self.recipe, self.device):
+                    loss = self.model.loss(batch)
                 self._optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimizer.step()
@@ -104,37 +101,41 @@ class Training:
         """Scores of some clips of the corpus, (clips,)."""
         return score_windows(self.model, self.windows_of(clips), self.recipe)
 
-    def save(self, path: Path) -> None:
-        """Writes a checkpoint, whole or not at all. Raises StoreError if it cannot be written."""
+    def save(self, file: BinaryIO) -> None:
+        """Writes what it takes to go on from here."""
         state = {"epoch": self.epoch, "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                try:
-                    torch.save(state, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    os.replace(file.name, path)
-                except BaseException:
-                    os.unlink(file.name)
-                    raise
-        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-            raise StoreError(
-                f"The checkpoint {path} cannot be written ({error}). $OFFKEY_CACHE names another folder."
-            ) from error
+        torch.save(state, file)
 
-    def resume(self, path: Path) -> None:
-        """Goes on where a checkpoint left off, if there is one."""
-        if path.exists():
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
-            self.epoch = state["epoch"]
+    def resume(self, file: BinaryIO) -> None:
+        """Goes on where `save` left off, on whatever device that was."""
+        # Loaded to the CPU, for Adam's counters to stay there: it reads them at each step, and a device would be
+        # waited for. All else is copied to where the model is.
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.epoch = state["epoch"]
+
+
+def free_gpu(device: torch.device) -> None:
+    """Gives back what ended trainings held on a GPU; without effect on the CPU.
+
+    Not at the failure itself: as long as an error is being handled, its traceback keeps the model alive.
+    """
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _arithmetic(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """For forward passes and losses; gradients follow their types, and weights stay float32."""
+    if recipe.training.precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 @contextmanager
 def _memory_failures() -> Iterator[None]:
-    """Memory that does not suffice for a model is that trial's own failure."""
+    """Memory that does not suffice for a model is that trial's own failure; a GPU's other errors are the machine's."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -156,14 +157,16 @@ def score_windows(model: torch.nn.Module, windows: ContextWindows, recipe: Recip
     """One score for each of the windows' clips, (clips,) float64."""
     model.eval()
     # Filled in place: results kept between large passing arrays would leave holes that grow with the corpus.
-    scores = torch.empty(len(windows))
-    clips = torch.empty(len(windows), dtype=torch.int64)
+    scores = torch.empty(len(windows), device=windows.device)
+    clips = torch.empty(len(windows), dtype=torch.int64, device=windows.device)
     done = 0
-    for batch in windows.in_order(_SCORING_BATCH):
-        part = slice(done, done := done + len(batch.clips))
-        scores[part] = model.score(batch)  # type: ignore[operator]
-        clips[part] = batch.clips
-    pooled = pool(scores, clips, clip_count=windows.clip_count, pooling=recipe.scoring.pooling)
+    with _arithmetic(recipe, windows.device):
+        for batch in windows.in_order(_SCORING_BATCH):
+            part = slice(done, done := done + len(batch.clips))
+            scores[part] = model.score(batch)  # type: ignore[operator]
+            clips[part] = batch.clips
+    # Pooled on the CPU: a GPU adds in whatever order, and a trial's value would not be the same twice.
+    pooled = pool(scores.cpu(), clips.cpu(), clip_count=windows.clip_count, pooling=recipe.scoring.pooling)
     return np.asarray(pooled.numpy(), dtype=np.float64)
 
 

@@ -5,10 +5,10 @@ A worker imports no torch until it has a trial.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
-import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,22 +16,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from features.corpus import Corpus, read_corpus
-from features.store import cache_folder
 from search import ledger
+from search.checkpoints import Checkpoints
 from search.evaluation import Scores, mean_auc
 from search.ledger import Claim, LeaseLost
+from search.placement import device_name, memory_used
 from search.split import blind
-from search.storage import StudyStorage
+from search.storage import PATIENCE, StorageAway, StudyStorage
 from search.stored_study import StoredStudy, load_stored, require_same, surroundings
 
 if TYPE_CHECKING:
+    from search.objective import Train, Trained
     from search.study_file import Study
 
 _log = logging.getLogger("offkey.worker")
@@ -54,16 +56,18 @@ class Worker:
     storage: StudyStorage
     stored: StoredStudy
     corpus: Corpus  # blinded
+    checkpoints: Checkpoints
     device: str = "cpu"
-    lease: float = ledger.LEASE_SECONDS
     stop: threading.Event = field(default_factory=threading.Event)
-    owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    owner: str = field(default_factory=lambda: ledger.new_owner(os.getpid()))
+    train: Train | None = None  # instead of the real training
+    claim: Claim | None = None  # while there is one
 
     def run(self) -> None:
         """Works until no trial is left, or `stop` is set."""
         first = self.stored.tree.get("baseline", {})
         while not self.stop.is_set():
-            claim = self.storage.claim(self.stored.study_id, self.owner, first=first, lease=self.lease)
+            claim = self.storage.claim(self.stored.study_id, self.owner, first=first)
             if claim is not None:
                 self._work_on(claim)
             elif self._is_over():
@@ -74,48 +78,87 @@ class Worker:
                 time.sleep(_POLL_SECONDS)
 
     def _is_over(self) -> bool:
-        with self.storage.engine.connect() as connection:
-            return not ledger.unfinished(connection, self.stored.study_id) or ledger.out_of_time(
-                connection, self.stored.study_id
+        return self.storage.transact(
+            lambda session: (
+                not ledger.unfinished(session, self.stored.study_id)
+                or ledger.out_of_time(session, self.stored.study_id)
             )
+        )
 
     def _work_on(self, claim: Claim) -> None:
-        with self._lease_kept(claim) as lost:
+        self.claim = claim
+        with self._lease_kept(claim) as work:
             try:
-                try:
-                    self._run_trial(claim, lost)
-                except Drained:
-                    self.storage.release(claim)
-                    _log.info("trial %d: given back unfinished", claim.number)
+                if claim.attempts > ledger.MAX_ATTEMPTS:
+                    self.storage.give_up(claim)
+                    _log.warning("trial %d: given up, it lost %d workers", claim.number, ledger.MAX_ATTEMPTS)
+                else:
+                    self._run_trial(claim, work)
+                self.checkpoints.remove(claim)
+            except Drained:
+                self.release()
             except LeaseLost:
                 self.storage.forget(claim)
                 _log.warning("trial %d: dropped, another worker has taken it over", claim.number)
+                if self.storage.transact(lambda session: ledger.is_ended(session, claim)):
+                    self.checkpoints.remove(claim)  # what was written too late for the successor to see
+            except Exception as error:
+                self._abandon(claim, error)
+                raise
+        self.claim = None
 
-    def _run_trial(self, claim: Claim, lost: threading.Event) -> None:
-        import torch
+    def release(self) -> None:
+        """Gives the trial at work back, unfinished."""
+        claim = self.claim
+        if claim is not None:
+            try:
+                self.storage.release(claim)
+            except LeaseLost:
+                self.storage.forget(claim)
+            else:
+                _log.info("trial %d: given back unfinished", claim.number)
 
-        from search.objective import objective
-        from search.training import TrialFailure
+    def _abandon(self, claim: Claim, error: Exception) -> None:
+        """Ends the lease of a worker that is about to fail, so that nobody has to wait for it to run out."""
+        try:
+            with self.storage.impatient():
+                self.storage.transact(
+                    lambda session: ledger.abandon(session, claim, f"{type(error).__name__}: {error}"[:1000])
+                )
+        except (LeaseLost, StorageAway, SQLAlchemyError, StorageInternalError) as later:
+            _log.warning("trial %d: its lease was not ended (%s), it runs out", claim.number, later)
 
-        trial = self._trial_of(claim)
-        checkpoint = checkpoint_path(self.stored, claim.number)
+    def _run_trial(self, claim: Claim, work: _Work) -> None:
+        from search.errors import TrialFailure
+        from search.objective import objective, train_for_real
+
+        _log.info("trial %d: claimed, attempt %d", claim.number, claim.attempts)
+        checkpoint = None if claim.checkpoint is None else self.checkpoints.read(claim.checkpoint)
+        if checkpoint is None and claim.token > 1:
+            self.storage.start_over(claim)
+        trial = self._settled_trial(claim)
         epochs: list[Scores] = []
 
         def before_batch() -> None:
-            if lost.is_set():
+            work.batches += 1
+            if work.lost.is_set():
                 raise LeaseLost
             if self.stop.is_set():
                 raise Drained
 
-        _log.info("trial %d: claimed, attempt %d", claim.number, claim.attempts)
+        def after_epoch(training: Trained) -> None:
+            self.storage.keep_checkpoint(claim, self.checkpoints.write(claim, training))
+
         try:
             value = objective(
                 trial,
                 self._study,
                 self.corpus,
-                device=torch.device(self.device),
+                device=self.device,
+                train=self.train or train_for_real,
                 checkpoint=checkpoint,
                 before_batch=before_batch,
+                after_epoch=after_epoch,
                 on_scores=epochs.append,
             )
         except optuna.TrialPruned:
@@ -129,7 +172,6 @@ class Worker:
         else:
             self.storage.finish(claim, "complete", value=value, scores=epochs[-1])
             _log.info("trial %d: complete, AUC %.4f", claim.number, value)
-        checkpoint.unlink(missing_ok=True)
 
     @cached_property
     def _study(self) -> Study:
@@ -142,79 +184,130 @@ class Worker:
         pruner = pruner_for(self._study.search, max_epochs=self._study.max_epochs)
         return optuna.load_study(study_name=self.stored.name, storage=self.storage, pruner=pruner)
 
-    def _trial_of(self, claim: Claim) -> optuna.Trial:
+    def _settled_trial(self, claim: Claim) -> optuna.Trial:
+        """The trial with its parameters: those that it had, else suggested ones that no other trial has.
+
+        A suggestion that was tried before is drawn anew, where the study wants that and can be different; else it
+        becomes a repeat.
+        """
+        from search.sampling import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER
+
+        redraws = 0
+        if self._study.search.duplicates == "fresh" and self._study.search.sampler != "grid":
+            redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if self._study.space.distributions() else 0
+        for draw in range(redraws + 1):
+            trial = self._trial_of(claim, draw)
+            self._study.space.close(trial)
+            digest = hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:40]
+            repeat = self._settle(claim, digest, may_repeat=draw == redraws)
+            if repeat is not None:
+                break
+            self.storage.start_over(claim, parameters=True)
+        if repeat and "repeat" not in trial.user_attrs:
+            trial.set_user_attr("repeat", repeat)
+        return trial
+
+    def _settle(self, claim: Claim, digest: str, *, may_repeat: bool) -> int | None:
+        """How many trials had these parameters before; None if one had, and it may not be repeated."""
+        repeat = 0
+        while True:
+            try:
+                return self.storage.transact(
+                    lambda session, n=repeat: ledger.settle(session, claim, digest, first=n)  # type: ignore[misc]
+                )
+            except IntegrityError:
+                if not may_repeat:
+                    return None
+                repeat += 1
+
+    def _trial_of(self, claim: Claim, draw: int) -> optuna.Trial:
         """The trial as its last worker left it: what was suggested is suggested again, reports go on."""
         from search.sampling import sampler_for
 
-        self._optuna_study.sampler = sampler_for(self._study, claim.number)
+        self._optuna_study.sampler = sampler_for(self._study, claim.number, draw=draw)
         self._optuna_study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
-        return optuna.Trial(self._optuna_study, claim.trial_id)
+        return _Trial(self._optuna_study, claim.trial_id, self.storage)
 
     @contextmanager
-    def _lease_kept(self, claim: Claim) -> Iterator[threading.Event]:
-        """Renews the lease from a thread; the event is set when it turns out to be lost."""
-        lost, done = threading.Event(), threading.Event()
+    def _lease_kept(self, claim: Claim) -> Iterator[_Work]:
+        """Renews the lease from a thread, and finds out there when it is lost."""
+        work, done = _Work(), threading.Event()
 
         def renew() -> None:
-            while not done.wait(self.lease / 3):
+            began, batches = time.monotonic(), 0
+            while not done.wait(self.storage.lease / 3):
+                now = time.monotonic()
+                rate, began, batches = (work.batches - batches) / (now - began), now, work.batches
+                vitals = {"device": device_name(self.device), "rate": rate, "memory": memory_used(self.device)}
                 try:
-                    with self.storage.engine.begin() as connection:
-                        ledger.renew(connection, claim, self.lease)
-                        ledger.sign_of_life(connection, self.stored.study_id, self.lease)
-                        if ledger.out_of_time(connection, self.stored.study_id):
-                            self.stop.set()
+                    with self.storage.impatient():
+                        self.storage.transact(lambda session: self._renew(session, claim, vitals))  # noqa: B023
                 except LeaseLost:
-                    lost.set()
+                    work.lost.set()
                     return
-                except SQLAlchemyError as error:
+                except (StorageAway, SQLAlchemyError, StorageInternalError) as error:
                     _log.warning("trial %d: its lease could not be renewed, trying again: %s", claim.number, error)
 
         thread = threading.Thread(target=renew, name="lease", daemon=True)
         thread.start()
         try:
-            yield lost
+            yield work
         finally:
             done.set()
             thread.join()
 
+    def _renew(self, session: Any, claim: Claim, vitals: dict[str, Any]) -> None:
+        ledger.renew(session, claim, self.storage.lease, **vitals)
+        ledger.sign_of_life(session, self.stored.study_id, self.storage.lease)
+        if ledger.out_of_time(session, self.stored.study_id):
+            self.stop.set()
 
-def checkpoint_path(stored: StoredStudy, number: int) -> Path:
-    """Where this host keeps a trial's checkpoint."""
-    return cache_folder() / "checkpoints" / stored.uid / f"{number}.pt"
+
+@dataclass
+class _Work:
+    """What a trial's two threads tell each other."""
+
+    lost: threading.Event = field(default_factory=threading.Event)  # another worker holds the trial
+    batches: int = 0  # begun
 
 
-def join(url: str, name: str, *, root: str | None = None, device: str = "cpu") -> Worker:
-    """A worker on a stored study, with the clips below `root` (default: where the study's maker had them).
+class _Trial(optuna.Trial):
+    """A trial that is not pruned while the others' curves cannot be read."""
+
+    def __init__(self, study: optuna.Study, trial_id: int, storage: StudyStorage) -> None:
+        super().__init__(study, trial_id)
+        self._study_storage = storage
+
+    def should_prune(self) -> bool:
+        try:
+            with self._study_storage.impatient():
+                return super().should_prune()
+        except StorageAway:
+            return False
+
+
+def join(
+    url: str,
+    name: str,
+    *,
+    root: str | None = None,
+    device: str = "cpu",
+    artifacts: str | None = None,
+    lease: float = ledger.LEASE_SECONDS,
+    patience: float = PATIENCE,
+    stop: threading.Event | None = None,
+) -> Worker:
+    """A worker on a stored study, with the clips below `root` (default: where the study's maker had them), and
+    checkpoints in `artifacts` (default: where its maker wanted them).
 
     Raises StudyError naming what differs if data or versions are not those of the study.
     """
-    storage = StudyStorage(url)
+    storage = StudyStorage(url, lease=lease, patience=patience)
     stored = load_stored(storage, name)
     whole = read_corpus(Path(root or stored.root)).of_machines(stored.machines)
     whole.require_readable()
     require_same(stored, {**stored.identity, **surroundings(whole)})
-    return Worker(storage, stored, blind(whole, stored.validation), device=device)
-
-
-def drain_on_signals(worker: Worker) -> None:
-    """SIGTERM and Ctrl-C give the worker's trial back at the next batch, unfinished; a second one ends it at once."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if worker.stop.is_set():
-            os._exit(128 + number)
-        worker.stop.set()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-
-
-def drain_without(parent: int, worker: Worker) -> None:
-    """Drains the worker when the process that started it is gone, so that no fleet is left behind."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            if worker.stop.wait(_POLL_SECONDS):
-                return
-        worker.stop.set()
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+    checkpoints = Checkpoints(artifacts or stored.artifacts, stored.uid)
+    return Worker(
+        storage, stored, blind(whole, stored.validation), checkpoints, device=device, stop=stop or threading.Event()
+    )

@@ -18,8 +18,8 @@ from search import cli
 def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cache folder and working directory for each test; one thread, since tests run beside each other."""
     monkeypatch.setenv("OFFKEY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("OFFKEY_STORAGE", raising=False)
-    monkeypatch.delenv("OFFKEY_DATA", raising=False)
+    for name in ("OFFKEY_STORAGE", "OFFKEY_DATA", "OFFKEY_ARTIFACTS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

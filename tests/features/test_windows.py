@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from features.corpus import read_corpus
 from features.errors import CorpusError
 from features.logmel import LogMelSettings
 from features.store import FrameStore, open_store
-from features.windows import Batch, ContextWindows
+from features.windows import GPU_SHARE, Batch, ContextWindows
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def numbered_store(lengths: Sequence[int], *, bins: int = 3) -> FrameStore:
@@ -25,10 +29,12 @@ def numbered_store(lengths: Sequence[int], *, bins: int = 3) -> FrameStore:
     return FrameStore(frames=frames, offsets=offsets)
 
 
-def windows_of(store: FrameStore, *, context: int, positions: Sequence[int] | None = None) -> ContextWindows:
+def windows_of(
+    store: FrameStore, *, context: int, positions: Sequence[int] | None = None, device: torch.device = CPU
+) -> ContextWindows:
     positions = range(len(store.offsets) - 1) if positions is None else positions
     return ContextWindows(
-        store, positions, [Path(f"{position}.wav") for position in positions], context=context, device=CPU
+        store, positions, [Path(f"{position}.wav") for position in positions], context=context, device=device
     )
 
 
@@ -144,3 +150,127 @@ def test_a_clip_shorter_than_a_window_is_named_with_both_lengths() -> None:
 
 def test_a_clip_as_long_as_a_window_is_one_window() -> None:
     assert len(windows_of(numbered_store([5]), context=5)) == 1
+
+
+class StandInGpu(TorchFunctionMode):
+    """A GPU of so many free bytes where there is none: its arrays lie on the CPU, and what is sent there is noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.free, self.reserved, self.allocated = 0, 0, 0
+        self.made: list[tuple[int, ...]] = []  # shapes of arrays made there
+        self.sent: list[tuple[torch.dtype, tuple[int, ...], bool, bool]] = []  # (type, shape, pinned, non-blocking)
+        self._pinned: list[torch.Tensor] = []
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (self.free, 80_000))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: self.reserved)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: self.allocated)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda array: self.pin(array))
+
+    def pin(self, array: torch.Tensor) -> torch.Tensor:
+        pinned = array.clone()
+        self._pinned.append(pinned)
+        return pinned
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.to and args[1] == GPU:
+            array = args[0]
+            pinned = any(array is one for one in self._pinned)
+            self.sent.append((array.dtype, tuple(array.shape), pinned, kwargs.get("non_blocking", False)))
+            return array.clone()
+        if kwargs.get("device") == GPU:
+            self.made.append(args[0])
+            return func(*args, **{**kwargs, "device": CPU})
+        return func(*args, **kwargs)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInGpu]:
+    with StandInGpu(monkeypatch) as stand_in:
+        yield stand_in
+
+
+class TestOnAGpu:
+    store = numbered_store([5, 9, 6, 17])  # clips of 3 bins: 12 bytes a frame
+    used = (3, 1, 1)  # 17 + 9 + 9 frames
+    size = 35 * 12
+
+    @pytest.mark.parametrize(
+        ("free", "reserved", "allocated", "kept"),
+        [
+            (size / GPU_SHARE, 0, 0, True),
+            (size / GPU_SHARE - 1, 0, 0, False),
+            (size / GPU_SHARE - 1, 101, 100, True),  # what torch holds in reserve is free for its own process
+            (0, 0, 0, False),
+        ],
+    )
+    def test_frames_are_kept_where_they_fit_into_a_share_of_its_free_memory(
+        self, gpu: StandInGpu, free: int, reserved: int, allocated: int, kept: bool
+    ) -> None:
+        gpu.free, gpu.reserved, gpu.allocated = free, reserved, allocated
+        windows_of(self.store, context=3, positions=self.used, device=GPU)
+        assert gpu.made == ([(35, 3)] if kept else [])  # of the clips that are used, no others
+
+    @pytest.mark.parametrize("free", [0, 80_000], ids=["streamed", "kept"])
+    @pytest.mark.parametrize("batch_size", [1, 7, 1000])
+    @pytest.mark.parametrize("positions", [[0, 1, 2, 3], [3, 1, 1]], ids=["all", "some, one twice"])
+    def test_windows_are_those_of_the_cpu(
+        self, gpu: StandInGpu, free: int, batch_size: int, positions: list[int]
+    ) -> None:
+        gpu.free = free
+        there, here = (windows_of(self.store, context=3, positions=positions, device=d) for d in (GPU, CPU))
+        assert joined(there.in_order(batch_size)) == joined(here.in_order(batch_size))
+        for _ in range(2):
+            assert joined(there.shuffled(batch_size, generator(1))) == joined(here.shuffled(batch_size, generator(1)))
+        some = torch.tensor([3, 0, 3])
+        assert joined(iter([there.batch(some)])) == joined(iter([here.batch(some)]))
+
+    def test_an_epoch_of_kept_frames_sends_its_order_and_nothing_else(self, gpu: StandInGpu) -> None:
+        gpu.free = 80_000
+        windows = windows_of(self.store, context=3, device=GPU)
+        gpu.sent.clear()
+        joined(windows.shuffled(4, generator(0)))
+        assert gpu.sent == [(torch.int64, (len(windows),), False, False)]
+
+    def test_streamed_batches_are_sent_from_pinned_memory_without_waiting(self, gpu: StandInGpu) -> None:
+        windows = windows_of(self.store, context=3, positions=[0, 1], device=GPU)  # 3 + 7 windows
+        joined(windows.shuffled(8, generator(0)))
+        assert gpu.sent == [
+            (dtype, shape, True, True)
+            for count in (8, 2)
+            for dtype, shape in [(torch.float32, (count, 9)), (torch.int64, (count,))]
+        ]
+
+    def test_the_next_batch_is_prepared_while_one_is_worked_on(
+        self, gpu: StandInGpu, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepared: queue.Queue[int] = queue.Queue()
+        pin = gpu.pin
+
+        def noted(batch: torch.Tensor) -> torch.Tensor:
+            prepared.put(threading.get_ident())
+            return pin(batch)
+
+        monkeypatch.setattr(torch.Tensor, "pin_memory", noted)
+        batches = windows_of(self.store, context=3, device=GPU).in_order(10)
+        next(batches)
+        pinned = [prepared.get(timeout=30) for _ in range(4)]  # inputs and clips of the first batch, and of the second
+        assert threading.get_ident() not in pinned
+        assert prepared.empty()  # of the third nothing, before the second is taken
+
+    def test_an_epoch_that_is_broken_off_leaves_no_thread(self, gpu: StandInGpu) -> None:
+        batches = windows_of(self.store, context=3, device=GPU).in_order(4)
+        next(batches)
+        assert any(thread.name.startswith("prefetch") for thread in threading.enumerate())
+        del batches
+        assert not any(thread.name.startswith("prefetch") for thread in threading.enumerate())
+
+    def test_memory_that_runs_out_in_the_thread_is_an_error_of_the_epoch(
+        self, gpu: StandInGpu, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_memory(batch: torch.Tensor) -> torch.Tensor:
+            raise MemoryError
+
+        monkeypatch.setattr(torch.Tensor, "pin_memory", no_memory)
+        with pytest.raises(MemoryError):
+            next(windows_of(self.store, context=3, device=GPU).in_order(4))

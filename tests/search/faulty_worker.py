@@ -1,30 +1,47 @@
-"""Run as a process by test_worker.py: a worker that stops itself with a real signal at a named moment."""
+"""A worker process that sends itself a real signal at a named moment of its first trial.
+
+The processes are forked from one that has imported everything and holds no connection: an import takes seconds.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import sys
-from collections.abc import Callable
-from typing import Any
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import psutil
+import pytest
+import sklearn.metrics  # noqa: F401  imported before the fork
+import torch
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.storages import RDBStorage
+
+from benchmarks.quick import QuickTraining
 from search import ledger
-from search import worker as worker_module
+from search.checkpoints import Checkpoints
+from search.draining import drain_on_signals
+from search.objective import train_for_real
 from search.storage import StudyStorage
 from search.training import Training
-from search.worker import Worker, drain_on_signals, join
+from search.worker import Worker, join
+
+if TYPE_CHECKING:
+    from tests.search.conftest import TinyStudy
 
 
-def _hit(signal_name: str) -> None:
-    os.kill(os.getpid(), getattr(signal, signal_name))
-
-
-def _after(owner: Any, name: str, act: Callable[[], None]) -> None:
+def _after(owner: Any, name: str, act: Callable[[], None], *, when: Callable[..., bool] = lambda *a, **k: True) -> None:
     original = getattr(owner, name)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
-        act()
+        if when(*args, **kwargs):
+            act()
         return result
 
     setattr(owner, name, wrapped)
@@ -43,34 +60,86 @@ def _before(
     setattr(owner, name, wrapped)
 
 
-def main(url: str, name: str, moment: str, signal_name: str, lease: str) -> None:
-    def act() -> None:
-        _hit(signal_name)
+def _half_a_file(self: FileSystemArtifactStore, name: str, content: Any, act: Callable[[], None]) -> None:
+    whole = content.read()
+    path = self._get_filepath(name)
+    path.write_bytes(whole[: len(whole) // 2])
+    act()
+    path.write_bytes(whole)
 
-    in_second_epoch = {"when": lambda training, *args: training.epoch == 1}
+
+def arrange(moment: str, training: Any, hit: Callable[[int], None], number: int) -> None:
+    """Sees to it that `hit(number)` is called at this moment, once."""
+    fired = threading.Event()
+
+    def act() -> None:
+        if not fired.is_set():
+            fired.set()
+            hit(number)
+
+    second_epoch = {"when": lambda training, *args: training.epoch == 1}
     moments: dict[str, Callable[[], None]] = {
-        "inside the claim": lambda: _after(ledger, "add_trial", act),
-        "after the claim": lambda: _before(Worker, "_work_on", act),
-        "after the suggestions": lambda: _before(Training, "run_epoch", act),
-        "in the second epoch": lambda: _before(Training, "run_epoch", act, **in_second_epoch),
-        "between report and checkpoint": lambda: _before(Training, "save", act),
-        "inside the checkpoint": lambda: _before(os, "replace", act),
-        "after the checkpoint": lambda: _after(Training, "save", act),
+        "between ask and claim": lambda: _before(ledger, "add_trial", act),
+        "before the claim is committed": lambda: _after(ledger, "add_trial", act),
+        "after the claim": lambda: _before(Worker, "_run_trial", act),
+        "between two suggestions": lambda: _after(RDBStorage, "_set_trial_param_without_commit", act),
+        "after the suggestions": lambda: _before(Worker, "_settle", act),
+        "in the second epoch": lambda: _before(training, "run_epoch", act, **second_epoch),
+        "inside the checkpoint": lambda: setattr(
+            FileSystemArtifactStore, "write", lambda self, name, content: _half_a_file(self, name, content, act)
+        ),
+        "between checkpoint and report": lambda: _after(Checkpoints, "write", act),
+        "inside the report": lambda: _before(RDBStorage, "_set_trial_intermediate_value_without_commit", act),
+        "after the report": lambda: _after(StudyStorage, "set_trial_intermediate_value", act),
         "before the value": lambda: _before(StudyStorage, "finish", act),
-        "between ledger and value": lambda: _before(StudyStorage, "set_trial_state_values", act),
+        "between ledger and value": lambda: _before(RDBStorage, "set_trial_state_values", act),
         "after the value": lambda: _after(StudyStorage, "finish", act),
         "before the drain's release": lambda: _before(StudyStorage, "release", act),
         "inside the drain's release": lambda: _after(ledger, "release", act),
     }
     moments[moment]()
-    worker = join(url, name)
-    worker.lease = float(lease)
-    drain_on_signals(worker)
+
+
+def _run(
+    environment: dict[str, str], folder: str, name: str, moment: str, number: int, lease: float, real: bool
+) -> None:
+    os.environ |= environment
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    stop = threading.Event()
+    worker = join(os.environ["OFFKEY_STORAGE"], name, lease=lease, stop=stop)
+    training: Any = Training if real else QuickTraining
+    worker.train = train_for_real if real else QuickTraining
+    arrange(moment, training, lambda number: os.kill(os.getpid(), number), number)
+    drain_on_signals(stop)
     if "drain" in moment:
-        _before(Training, "run_epoch", lambda: _hit("SIGTERM"), **in_second_epoch)
-    assert worker_module.Worker is type(worker)
+        in_second_epoch = {"when": lambda training, *args: training.epoch == 1}
+        _before(training, "run_epoch", lambda: os.kill(os.getpid(), signal.SIGTERM), **in_second_epoch)
     worker.run()
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+@contextmanager
+def faulty(study: TinyStudy, moment: str, number: signal.Signals, *, lease: float, real: bool = False) -> Iterator[Any]:
+    """A worker process that sends itself this signal at this moment of its first trial."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    environment = {"OFFKEY_STORAGE": study.url, "OFFKEY_CACHE": os.environ["OFFKEY_CACHE"]}
+    process = context.Process(
+        target=_run, args=(environment, os.getcwd(), study.stored.name, moment, int(number), lease, real)
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # of the process that they are forked from
+        process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def wait_until_stopped(process: Any, *, seconds: float = 60) -> None:
+    """Waits for a process that stops itself."""
+    deadline = time.monotonic() + seconds
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline, "the process did not stop"
+        time.sleep(0.02)

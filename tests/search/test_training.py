@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -14,16 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from features.corpus import Corpus, read_corpus
-from features.errors import CorpusError, StoreError
+from features.errors import CorpusError
 from features.windows import Batch
 from models import families
 from models.anomaly_model import AnomalyModel
 from models.settings import FamilySettings
+from search.errors import TrialFailure
 from search.recipe import Recipe, ValidationSettings
 from search.split import blind
-from search.training import Training, TrialFailure
+from search.training import Training
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+#: A device whose arrays have shapes and no values: whoever waits for a value of one fails.
+VALUELESS = torch.device("meta")
 FRAMES = 32  # of a clip of one second: 1 + 16000 // 512
 
 
@@ -49,11 +55,16 @@ class ProbingSettings(FamilySettings):
 
     family: Literal["probe"] = "probe"
     context: int = 1
-    what: Literal["noise", "order", "dropout"]
+    what: Literal["noise", "order", "dropout", "error"]
 
 
 class ProbingModel(AnomalyModel):
-    """One weight, moved by drawn noise alone, by the batches' levels in their order, or scored through dropout."""
+    """One weight, moved by drawn noise alone, by the batches' levels in their order, or scored through dropout.
+
+    With "error", its loss raises one like `error`.
+    """
+
+    error: Exception
 
     def __init__(self, settings: ProbingSettings, *, bins: int) -> None:
         super().__init__()
@@ -61,14 +72,18 @@ class ProbingModel(AnomalyModel):
         self.weight = nn.Parameter(torch.ones(()))
         self.dropout = nn.Dropout(0.5)
         self.modes: dict[str, set[bool]] = {"loss": set(), "score": set()}
+        self.scored = 0  # batches
 
     def loss(self, batch: Batch) -> Tensor:
         self.modes["loss"].add(self.training)
+        if self.what == "error":
+            raise type(self.error)(*self.error.args)
         level = torch.randn(()) if self.what == "noise" else batch.inputs.double().mean().float() + 60
         return torch.mul(self.weight, level)
 
     def score(self, batch: Batch) -> Tensor:
         self.modes["score"].add(self.training)
+        self.scored += 1
         dropped: Tensor = self.dropout(batch.inputs)
         return dropped.mean(dim=1)
 
@@ -82,7 +97,7 @@ def probing_family(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(families.FAMILIES, "probe", "family_probe")
 
 
-def recipe_of_probe(what: str, batch_size: int) -> Recipe:
+def recipe_of_probe(what: str, batch_size: int = 64) -> Recipe:
     recipe = recipe_with(batch_size=batch_size).tree()
     return Recipe.model_validate({**recipe, "model": {"family": "probe", "what": what}})
 
@@ -162,7 +177,6 @@ def test_dropout_is_for_training_and_never_for_scoring(corpus: Corpus) -> None:
 @pytest.mark.parametrize("batch_size", [1000, 64, 7])
 def test_an_epoch_is_every_training_window_once(corpus: Corpus, batch_size: int) -> None:
     training = Training(recipe_with(batch_size=batch_size), corpus, CPU)
-    windows = len(training.clips.train) * (FRAMES - 3 + 1)
     asked = 0
 
     def before_batch() -> None:
@@ -171,7 +185,7 @@ def test_an_epoch_is_every_training_window_once(corpus: Corpus, batch_size: int)
 
     training.run_epoch(before_batch)
 
-    assert asked == math.ceil(windows / batch_size)
+    assert asked == batches_of(training)
     assert training.epoch == 1
 
 
@@ -215,56 +229,221 @@ def test_only_clips_with_a_label_are_validated_on(corpus: Corpus) -> None:
     assert len(training.validation_clips) == 3 * (3 + 3)  # half of 6 + 6 clips of each of three IDs
 
 
+def fail_at_the_first_value(training: Training) -> int:
+    """Runs an epoch on VALUELESS up to where a value is asked for; gives the batches begun by then."""
+    begun = 0
+
+    def before_batch() -> None:
+        nonlocal begun
+        begun += 1
+
+    with pytest.raises(RuntimeError, match="meta"):
+        training.run_epoch(before_batch)
+    return begun
+
+
+def batches_of(training: Training) -> int:
+    windows = len(training.clips.train) * (FRAMES - training.recipe.model.context + 1)
+    return math.ceil(windows / training.recipe.training.batch_size)
+
+
+def checkpoint_of(training: Training) -> BytesIO:
+    file = BytesIO()
+    training.save(file)
+    file.seek(0)
+    return file
+
+
 @pytest.mark.parametrize("saved_after", [1, 2])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_training_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
-    corpus: Corpus, tmp_path: Path, saved_after: int
+    corpus: Corpus, saved_after: int, precision: str
 ) -> None:
-    undisturbed, first, second = (Training(recipe_with(), corpus, CPU) for _ in range(3))
+    undisturbed, first, second = (Training(recipe_with(precision=precision), corpus, CPU) for _ in range(3))
     for _ in range(3):
         undisturbed.run_epoch()
     for _ in range(saved_after):
         first.run_epoch()
 
-    first.save(tmp_path / "new" / "checkpoint.pt")
-    second.resume(tmp_path / "new" / "checkpoint.pt")
+    second.resume(checkpoint_of(first))
+    assert second.epoch == saved_after
     while second.epoch < 3:
         second.run_epoch()
 
     assert same(weights(undisturbed), weights(second))
 
 
-def test_there_is_nothing_to_resume_where_there_is_no_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
-    training = Training(recipe_with(), corpus, CPU)
-    before = weights(training)
+def test_a_checkpoint_of_a_gpu_goes_on_where_there_is_none(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (Training(recipe_with(), corpus, CPU) for _ in range(2))
+    first.run_epoch()
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.serialization, "location_tag", lambda storage: "cuda:1")
+        checkpoint = checkpoint_of(first)
 
-    training.resume(tmp_path / "none.pt")
+    second.resume(checkpoint)
 
-    assert training.epoch == 0
-    assert same(before, weights(training))
-
-
-def test_a_checkpoint_replaces_the_one_before_and_leaves_nothing_beside_it(corpus: Corpus, tmp_path: Path) -> None:
-    training = Training(recipe_with(), corpus, CPU)
-    checkpoint = tmp_path / "checkpoints" / "0.pt"
-
-    training.run_epoch()
-    training.save(checkpoint)
-    training.run_epoch()
-    training.save(checkpoint)
-
-    assert list(checkpoint.parent.iterdir()) == [checkpoint]
-    assert torch.load(checkpoint, weights_only=True)["epoch"] == 2
+    assert same(weights(first), weights(second))
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_nothing_half_written(corpus: Corpus, tmp_path: Path) -> None:
-    in_the_way = tmp_path / "checkpoints" / "0.pt"
-    in_the_way.mkdir(parents=True)
+@pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
+def test_a_checkpoint_of_the_cpu_goes_on_at_another_device(corpus: Corpus) -> None:
+    here, there = Training(recipe_with(), corpus, CPU), Training(recipe_with(), corpus, VALUELESS)
+    here.run_epoch()
 
-    with pytest.raises(StoreError, match=r"0\.pt cannot be written"):
-        Training(recipe_with(), corpus, CPU).save(in_the_way)
+    there.resume(checkpoint_of(here))
 
-    assert list(in_the_way.parent.iterdir()) == [in_the_way]
-    assert list(in_the_way.iterdir()) == []
+    assert there.epoch == 1
+    assert {array.device for array in there.model.state_dict().values()} == {VALUELESS}
+    # Adam's moments are beside the weights, its counters where it reads them.
+    assert fail_at_the_first_value(there) == batches_of(there)
+
+
+def test_an_epoch_waits_for_the_device_after_its_last_batch_alone(corpus: Corpus) -> None:
+    training = Training(recipe_with(), corpus, VALUELESS)
+
+    assert fail_at_the_first_value(training) == batches_of(training)
+
+
+@pytest.mark.usefixtures("probing_family")
+def test_scoring_waits_for_the_device_after_its_last_batch_alone(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.training._SCORING_BATCH", 100)
+    training = Training(recipe_of_probe("dropout"), corpus, VALUELESS)
+    assert isinstance(training.model, ProbingModel)
+
+    with pytest.raises(NotImplementedError, match="no data"):
+        training.validation_scores()
+
+    assert training.model.scored == math.ceil(len(training.validation_clips) * FRAMES / 100)
+
+
+def test_the_order_of_windows_is_the_same_on_every_device(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Tensor] = []
+    permuted = torch.randperm
+
+    def noted(*arguments: Any, **options: Any) -> Tensor:
+        drawn.append(permuted(*arguments, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "randperm", noted)
+    Training(recipe_with(), corpus, CPU).run_epoch()
+    fail_at_the_first_value(Training(recipe_with(), corpus, VALUELESS))
+
+    here, there = drawn
+    assert torch.equal(here, there)
+
+
+class TestBfloat16:
+    def test_is_used_for_losses_and_scores_and_for_nothing_else(
+        self, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        training = Training(recipe_with(precision="bfloat16"), corpus, CPU)
+        used: list[tuple[torch.dtype, torch.dtype | None]] = []
+        training.model.encoder.register_forward_hook(  # type: ignore[union-attr]
+            lambda module, inputs, output: used.append((inputs[0].dtype, output.dtype))
+        )
+
+        training.run_epoch()
+        training.validation_scores()
+
+        assert set(used) == {(torch.float32, torch.bfloat16)}
+        assert {array.dtype for array in training.model.state_dict().values()} == {torch.float32}
+        assert {array.grad.dtype for array in training.model.parameters() if array.grad is not None} == {torch.float32}
+
+    def test_gives_scores_of_full_precision_near_those_of_float32(self, corpus: Corpus) -> None:
+        exact, coarse = (Training(recipe_with(precision=p), corpus, CPU) for p in ("float32", "bfloat16"))
+        for training in (exact, coarse):
+            training.run_epoch()
+
+        scores = coarse.validation_scores()
+
+        assert scores.dtype == np.float64
+        assert (scores != exact.validation_scores()).any()
+        np.testing.assert_allclose(scores, exact.validation_scores(), rtol=0.05)
+
+    def test_is_not_the_default(self, corpus: Corpus) -> None:
+        default, exact = Training(recipe_with(), corpus, CPU), Training(recipe_with(precision="float32"), corpus, CPU)
+        default.run_epoch()
+        exact.run_epoch()
+
+        assert same(weights(default), weights(exact))
+
+
+@pytest.mark.usefixtures("probing_family")
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
+    ],
+    ids=["GPU", "numpy", "torch on the CPU"],
+)
+def test_memory_that_runs_out_is_the_trial_s_failure(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(ProbingModel, "error", error, raising=False)
+
+    with pytest.raises(TrialFailure, match="^out of memory$"):
+        Training(recipe_of_probe("error"), corpus, CPU).run_epoch()
+
+
+@pytest.mark.usefixtures("probing_family")
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: unspecified launch failure"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    ],
+    ids=str,
+)
+def test_another_error_of_a_gpu_is_the_machine_s_failure(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(ProbingModel, "error", error, raising=False)
+
+    with pytest.raises(RuntimeError) as raised:
+        Training(recipe_of_probe("error"), corpus, CPU).run_epoch()
+
+    assert repr(raised.value) == repr(error)
+
+
+@pytest.fixture
+def freed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each time that a GPU's cache is emptied: whether all models are gone by then."""
+    models: list[weakref.ref[ProbingModel]] = []
+    emptied: list[bool] = []
+    initialise = ProbingModel.__init__
+
+    def noted(model: ProbingModel, *arguments: Any, **options: Any) -> None:
+        models.append(weakref.ref(model))
+        initialise(model, *arguments, **options)
+
+    monkeypatch.setattr(ProbingModel, "__init__", noted)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(not any(model() for model in models)))
+    return emptied
+
+
+@pytest.mark.usefixtures("probing_family")
+def test_what_a_failed_training_held_on_a_gpu_is_freed_before_the_next_one(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch, freed: list[bool]
+) -> None:
+    monkeypatch.setattr(ProbingModel, "error", torch.OutOfMemoryError("CUDA out of memory."), raising=False)
+
+    training = Training(recipe_of_probe("error"), corpus, CPU)
+    vars(training.model)["itself"] = training.model  # so that only the garbage collector frees it
+    with pytest.raises(TrialFailure):
+        training.run_epoch()
+    del training
+    assert freed == []
+
+    with pytest.raises(CorpusError):  # before anything is asked of the GPU, which is not there
+        Training(recipe_with(context=FRAMES + 1), corpus, GPU)
+
+    assert freed == [True]
 
 
 def test_a_diverged_epoch_does_not_count(corpus: Corpus) -> None:

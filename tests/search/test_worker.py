@@ -3,41 +3,54 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
 import pytest
+import torch
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
+from features.synthesis import make_corpus
 from search import ledger
 from search.errors import StudyError
+from search.export import export_recipe
+from search.final import train_detector
 from search.ledger import TrialRow
+from search.preparation import prepare
+from search.stored_study import require_same
+from search.training import Training
 from search.worker import join
+from tests.search.faulty_worker import faulty, wait_until_stopped
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
 
     MakeStudy = Callable[..., TinyStudy]
 
-LEASE = 1.0  # seconds
+LEASE = 0.6  # seconds
 EPOCHS = 3
-FAULTY_WORKER = Path(__file__).parent / "faulty_worker.py"
 
-MOMENTS_OF_DEATH = [
-    "inside the claim",
+on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
+
+MOMENTS = [
+    "between ask and claim",
+    "before the claim is committed",
     "after the claim",
+    "between two suggestions",
     "after the suggestions",
     "in the second epoch",
-    "between report and checkpoint",
     "inside the checkpoint",
-    "after the checkpoint",
+    "between checkpoint and report",
+    "inside the report",
+    "after the report",
     "before the value",
     "between ledger and value",
     "after the value",
@@ -46,54 +59,29 @@ MOMENTS_OF_DEATH = [
 ]
 
 
-def start_faulty(study: TinyStudy, moment: str, signal_name: str = "SIGKILL") -> subprocess.Popen[bytes]:
-    """A worker process that sends itself a signal at this moment of its first trial."""
-    return subprocess.Popen(
-        [sys.executable, FAULTY_WORKER, study.url, study.stored.name, moment, signal_name, str(LEASE)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=subprocess.PIPE,
-    )
-
-
 def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    return optuna.load_study(study_name=study.stored.name, storage=study.url).get_trials()
+    study.storage.engine.dispose()  # after a server's restart
+    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def rows_of(study: TinyStudy) -> list[TrialRow]:
-    with Session(study.storage.engine) as session:
-        own = select(TrialRow).where(TrialRow.study_id == study.stored.study_id)
-        return list(session.execute(own.order_by(TrialRow.number)).scalars())
+    own = select(TrialRow).where(TrialRow.study_id == study.stored.study_id).order_by(TrialRow.number)
+    return study.storage.transact(lambda session: [_loaded(row) for row in session.execute(own).scalars()])
+
+
+def _loaded(row: TrialRow) -> TrialRow:
+    return TrialRow(**{column.name: getattr(row, column.name) for column in TrialRow.__table__.columns})
 
 
 def curves(trials: list[FrozenTrial]) -> list[tuple[int, dict[str, object], dict[int, float]]]:
     return [(t.number, t.params, t.intermediate_values) for t in trials]
 
 
-@pytest.fixture(scope="module")
-def known_curves() -> list[object]:
-    """Filled by the first test that needs it: the curves of a study that nobody disturbed."""
-    return []
+def checkpoints_left() -> list[Path]:
+    return list(Path(os.environ["OFFKEY_CACHE"], "artifacts").rglob("*-trial-*"))
 
 
-@pytest.fixture
-def undisturbed(tiny_study: MakeStudy, known_curves: list[object]) -> object:
-    if not known_curves:
-        study = tiny_study(trials=2, study="undisturbed")
-        study.worker().run()
-        known_curves.append(curves(trials_of(study)))
-    return known_curves[0]
-
-
-@pytest.mark.parametrize("moment", MOMENTS_OF_DEATH)
-def test_a_worker_killed_at_any_moment_leaves_a_study_that_ends_as_if_undisturbed(
-    tiny_study: MakeStudy, undisturbed: object, moment: str
-) -> None:
-    study = tiny_study(trials=2)
-
-    killed = start_faulty(study, moment)
-    assert killed.wait(timeout=120) == -signal.SIGKILL, killed.stderr and killed.stderr.read().decode()
-    study.worker(lease=LEASE).run()
-
+def assert_nothing_was_lost(study: TinyStudy, undisturbed: object) -> None:
     trials = trials_of(study)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     assert [sorted(trial.intermediate_values) for trial in trials] == [list(range(1, EPOCHS + 1))] * 2
@@ -102,52 +90,160 @@ def test_a_worker_killed_at_any_moment_leaves_a_study_that_ends_as_if_undisturbe
     assert all(trial.value == trial.intermediate_values[EPOCHS] for trial in trials)
 
 
-def test_a_worker_killed_after_a_checkpoint_repeats_no_finished_epoch(
-    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = tiny_study(trials=1)
-    start_faulty(study, "in the second epoch").wait(timeout=120)
-    trained: list[int] = []
-    from search.training import Training
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.worker._POLL_SECONDS", 0.1)
 
+
+TWO_OPEN = {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": {"low": 2, "high": 8}}
+BLOCKS = {"model": TWO_OPEN, "baseline": {"h_dim": 16, "z_dim": 4}}
+
+
+@pytest.fixture(scope="module")
+def known_curves() -> dict[str, object]:
+    """Filled by the first test that needs it: the curves of studies that nobody disturbed."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(tiny_study: MakeStudy, known_curves: dict[str, object]) -> Callable[[str], object]:
+    def of(kind: str) -> object:
+        if kind not in known_curves:
+            study = tiny_study(trials=2, study=f"undisturbed-{kind}", **BLOCKS)
+            study.worker(quick=kind == "quick").run()
+            known_curves[kind] = curves(trials_of(study))
+        return known_curves[kind]
+
+    return of
+
+
+@on_both_databases
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_worker_killed_at_any_moment_leaves_a_study_that_ends_as_if_undisturbed(
+    tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str
+) -> None:
+    study = tiny_study(trials=2, **BLOCKS)
+
+    with faulty(study, moment, signal.SIGKILL, lease=LEASE) as killed:
+        killed.join(timeout=60)
+        assert killed.exitcode == -signal.SIGKILL
+    study.worker(lease=LEASE, quick=True).run()
+
+    assert_nothing_was_lost(study, undisturbed("quick"))
+
+
+@on_both_databases
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_worker_stopped_at_any_moment_and_continued_after_its_lease_finds_out_and_writes_nothing_over(
+    tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str
+) -> None:
+    study = tiny_study(trials=2, **BLOCKS)
+    with faulty(study, moment, signal.SIGSTOP, lease=LEASE) as stopped:
+        wait_until_stopped(stopped)
+        # A process that was stopped inside a transaction keeps SQLite's write lock until it goes on.
+        other = threading.Thread(target=study.worker(lease=LEASE, quick=True).run)
+        other.start()
+        other.join(timeout=2 * LEASE)
+        os.kill(stopped.pid, signal.SIGCONT)
+        stopped.join(timeout=60)
+        assert stopped.exitcode == 0
+        other.join(timeout=60)
+
+    assert_nothing_was_lost(study, undisturbed("quick"))
+    assert checkpoints_left() == []
+
+
+@on_both_databases
+@pytest.mark.parametrize("moment", ["in the second epoch", "between checkpoint and report", "after the report"])
+def test_a_real_training_goes_on_at_its_last_checkpoint_and_ends_bit_equal(
+    tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=2, **BLOCKS)
+    with faulty(study, moment, signal.SIGKILL, lease=LEASE, real=True) as killed:
+        killed.join(timeout=60)
+        assert killed.exitcode == -signal.SIGKILL
+    trained: list[int] = []
     original = Training.run_epoch
 
     def recorded(training: Training, *args: Callable[[], None]) -> None:
         trained.append(training.epoch)
         original(training, *args)
 
+    expected = undisturbed("real")
     monkeypatch.setattr(Training, "run_epoch", recorded)
     study.worker(lease=LEASE).run()
-    assert trained == [1, 2]
+
+    assert_nothing_was_lost(study, expected)
+    epochs_to_repeat = [0, 1, 2] if moment == "between checkpoint and report" else [1, 2]
+    assert sorted(trained) == sorted([*epochs_to_repeat, 0, 1, 2])
+    assert checkpoints_left() == []
 
 
-def test_a_stopped_worker_that_wakes_up_after_its_lease_drops_its_trial_and_writes_nothing_over(
-    tiny_study: MakeStudy,
+@pytest.mark.parametrize("damage", ["missing", "cut off", "another's"])
+def test_a_checkpoint_that_this_host_has_not_or_not_whole_means_starting_over(
+    tiny_study: MakeStudy, undisturbed: Callable[[str], object], damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    study = tiny_study(trials=1)
-    slow = start_faulty(study, "between report and checkpoint", "SIGSTOP")
-    os.waitid(os.P_PID, slow.pid, os.WSTOPPED)
-    study.worker(lease=LEASE).run()
-    before = (curves(trials_of(study)), [(row.token, row.state) for row in rows_of(study)])
+    study = tiny_study(trials=2, **BLOCKS)
+    with faulty(study, "in the second epoch", signal.SIGKILL, lease=LEASE) as killed:
+        killed.join(timeout=60)
+    (checkpoint,) = checkpoints_left()
+    if damage == "missing":
+        checkpoint.unlink()
+    else:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-5] if damage == "cut off" else b"some other file")
 
-    slow.send_signal(signal.SIGCONT)
+    study.worker(lease=LEASE, quick=True).run()
 
-    assert slow.wait(timeout=120) == 0, slow.stderr and slow.stderr.read().decode()
-    assert (curves(trials_of(study)), [(row.token, row.state) for row in rows_of(study)]) == before
+    assert_nothing_was_lost(study, undisturbed("quick"))
+    assert "starting over" in caplog.text
 
 
 def test_a_trial_that_keeps_losing_its_worker_is_given_up_and_the_study_ends(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=2)
     for attempt in range(ledger.MAX_ATTEMPTS):
-        lost = study.storage.claim(study.stored.study_id, f"lost-{attempt}", first={}, lease=-1.0)
+        study.storage.lease = -1.0
+        lost = study.storage.claim(study.stored.study_id, f"lost-{attempt}", first={})
         assert lost is not None
         study.storage.forget(lost)
 
-    study.worker(lease=LEASE).run()
+    study.worker(lease=LEASE, quick=True).run()
 
     assert [row.state for row in rows_of(study)] == ["failed", "complete"]
     assert rows_of(study)[0].reason == f"its worker was lost {ledger.MAX_ATTEMPTS} times"
     assert [trial.state for trial in trials_of(study)] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_a_worker_lost_after_a_new_checkpoint_counts_as_the_first_again(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1, training={"learning_rate": 0.01, "batch_size": 16, "epochs": 9, "threads": 1})
+    for _ in range(ledger.MAX_ATTEMPTS + 1):
+        for moment in ("between checkpoint and report", "after the report"):
+            with faulty(study, moment, signal.SIGKILL, lease=LEASE) as killed:
+                killed.join(timeout=60)
+    study.worker(lease=LEASE, quick=True).run()
+    assert [
+        (row.state, len(t.intermediate_values)) for row, t in zip(rows_of(study), trials_of(study), strict=True)
+    ] == [("complete", 9)]
+
+
+def test_a_trial_whose_worker_failed_says_why_when_it_is_given_up(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "run_epoch", _broken_machine)
+        for _ in range(ledger.MAX_ATTEMPTS):
+            with pytest.raises(RuntimeError, match="CUDA error"):
+                study.worker().run()
+    study.worker().run()
+    (row,) = rows_of(study)
+    assert (row.state, row.reason) == (
+        "failed",
+        "its worker was lost 3 times; the last one said: RuntimeError: CUDA error: unspecified launch failure",
+    )
+
+
+def _broken_machine(*args: object) -> None:
+    raise RuntimeError("CUDA error: unspecified launch failure")
 
 
 def test_a_diverged_trial_is_recorded_with_its_reason_and_teaches_the_sampler(tiny_study: MakeStudy) -> None:
@@ -165,34 +261,27 @@ def test_a_diverged_trial_is_recorded_with_its_reason_and_teaches_the_sampler(ti
     assert trial.constraints == {"failed": 1.0}
 
 
+@on_both_databases
 def test_several_workers_share_a_budget_exactly(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=5)
     command = [sys.executable, "-m", "search.cli", "worker", "tiny", "--storage", study.url]
     workers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
-    assert [worker.wait(timeout=180) for worker in workers] == [0, 0, 0]
+    assert [(worker.communicate(timeout=180), worker.returncode)[1] for worker in workers] == [0, 0, 0]
     assert [(t.number, t.state) for t in trials_of(study)] == [(n, TrialState.COMPLETE) for n in range(5)]
     assert trials_of(study)[0].params == {"h_dim": 16}, "the baseline is tried first"
 
 
-def test_checkpoints_are_gone_when_their_trials_have_ended(tiny_study: MakeStudy, tmp_path: Path) -> None:
-    study = tiny_study(trials=2)
-    study.worker().run()
-    assert [path for path in (tmp_path / "cache" / "checkpoints").rglob("*") if path.is_file()] == []
-
-
 def test_a_study_goes_on_with_the_numbers_it_would_have_drawn(tiny_study: MakeStudy) -> None:
     whole = tiny_study(trials=4, study="whole")
-    whole.worker().run()
+    whole.worker(quick=True).run()
     parts = tiny_study(trials=2, study="parts")
-    parts.worker().run()
+    parts.worker(quick=True).run()
     more = tiny_study(trials=4, study="parts")
-    more.worker().run()
+    more.worker(quick=True).run()
     assert curves(trials_of(more)) == curves(trials_of(whole))
 
 
 def test_a_worker_with_other_clips_is_refused_with_what_differs(tiny_study: MakeStudy, tmp_path: Path) -> None:
-    from features.synthesis import make_corpus
-
     study = tiny_study()
     make_corpus(tmp_path / "others", train_clips=6, test_clips=6, seconds=1.0, seed=1)
     with pytest.raises(StudyError, match=r"exists and differs:\n  data.fingerprint: stored \w+, here \w+"):
@@ -200,43 +289,47 @@ def test_a_worker_with_other_clips_is_refused_with_what_differs(tiny_study: Make
 
 
 def test_a_worker_with_a_copy_of_the_clips_elsewhere_is_welcome(tiny_study: MakeStudy, tmp_path: Path) -> None:
-    import shutil
-
     study = tiny_study(trials=1)
     shutil.copytree(study.root, tmp_path / "copy")
     join(study.url, "tiny", root=str(tmp_path / "copy")).run()
     assert [row.state for row in rows_of(study)] == ["complete"]
 
 
-def test_a_worker_of_another_version_is_refused(tiny_study: MakeStudy) -> None:
-    from search.stored_study import require_same
-
+@pytest.mark.parametrize(
+    ("versions", "message"),
+    [
+        ({"optuna": "4.6.0"}, r"versions.optuna: stored 5\.\d+\.\d+, here 4\.6\.0"),
+        ({"offkey": "0.0.1"}, r"versions.offkey: stored 0\.\d+\.\d+, here 0\.0\.1"),
+        ({"code": "0123456789ab"}, r"versions.code: stored [0-9a-f]{12}, here 0123456789ab"),
+    ],
+)
+def test_a_worker_of_another_version_or_other_code_is_refused(
+    tiny_study: MakeStudy, versions: dict[str, str], message: str
+) -> None:
     study = tiny_study()
-    other = {**study.stored.identity, "versions": {"offkey": "0.0.1", "optuna": "4.6.0"}}
-    with pytest.raises(StudyError, match=r"versions.optuna: stored 5\.\d+\.\d+, here 4\.6\.0"):
+    other = {**study.stored.identity, "versions": {**study.stored.identity["versions"], **versions}}
+    with pytest.raises(StudyError, match=message):
         require_same(study.stored, other)
 
 
-def test_a_worker_loads_no_torch_before_it_has_a_trial(tiny_study: MakeStudy) -> None:
+def test_a_worker_loads_no_torch_and_no_scikit_learn_before_it_has_a_trial(tiny_study: MakeStudy) -> None:
     study = tiny_study()
-    program = f"import sys; from search.worker import join; join({study.url!r}, 'tiny'); print('torch' in sys.modules)"
+    program = (
+        "import sys; from search.worker import join; "
+        f"join({study.url!r}, 'tiny'); print([n for n in ('torch', 'sklearn', 'librosa') if n in sys.modules])"
+    )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "False"
+    assert ended.stdout.strip() == "[]"
 
 
 def test_a_trial_goes_on_with_the_threads_it_was_begun_with_and_is_trained_again_to_the_last_bit(
     tiny_study: MakeStudy,
 ) -> None:
-    import torch
-
-    from search.export import export_recipe
-    from search.final import train_detector
-    from search.preparation import prepare
-
     threads_open = {"learning_rate": 0.01, "batch_size": 16, "epochs": 3}
     study = tiny_study(trials=1, training=threads_open)
     torch.set_num_threads(2)
-    start_faulty(study, "after the checkpoint").wait(timeout=120)
+    with faulty(study, "after the report", signal.SIGKILL, lease=LEASE, real=True) as killed:
+        killed.join(timeout=60)
     (begun,) = trials_of(study)
 
     study.worker(lease=LEASE).run()
@@ -248,15 +341,3 @@ def test_a_trial_goes_on_with_the_threads_it_was_begun_with_and_is_trained_again
     torch.set_num_threads(2)
     whole = prepare(study.stored.study(), default_root=None).corpus
     assert train_detector(recipe, whole, torch.device("cpu")).validation.auc == trial.value
-
-
-def test_a_drain_that_finds_its_trial_taken_over_ends_quietly(tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=1)
-    drained = start_faulty(study, "before the drain's release", "SIGSTOP")
-    os.waitid(os.P_PID, drained.pid, os.WSTOPPED)
-    study.worker(lease=LEASE).run()
-
-    drained.send_signal(signal.SIGCONT)
-
-    assert drained.wait(timeout=120) == 0, drained.stderr and drained.stderr.read().decode()
-    assert [row.state for row in rows_of(study)] == ["complete"]

@@ -1,0 +1,84 @@
+"""A worker whose trials cost nothing, for what is measured and tested of the coordination. It imports no torch.
+
+    python -m benchmarks.quick STUDY [--lease SECONDS] [--pause SECONDS]
+
+works on a stored study ($OFFKEY_STORAGE) until its budget is met; `--pause` is how long each epoch takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import BinaryIO
+
+import numpy as np
+
+from features.clip import Clip
+from features.corpus import Corpus
+from search import ledger
+from search.draining import drain_on_signals, leave_in_time
+from search.evaluation import Scores
+from search.recipe import Recipe
+from search.split import labelled_test_clips
+from search.worker import join
+
+
+class QuickTraining:
+    """A random walk in place of a training: as reproducible, as resumable, and over at once."""
+
+    batches = 4  # in an epoch
+    pause = 0.0  # seconds, of a batch
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, device: str) -> None:
+        assert recipe.training.seed is not None
+        self.epoch = 0
+        self.validation_clips: Sequence[Clip] = labelled_test_clips(corpus)
+        self._seed = recipe.training.seed
+        self._scores = np.zeros(len(self.validation_clips))
+
+    def run_epoch(self, before_batch: Callable[[], None]) -> None:
+        for _ in range(self.batches):
+            before_batch()
+            time.sleep(self.pause)
+        self._scores += np.random.default_rng([self._seed, self.epoch]).standard_normal(len(self._scores))
+        self.epoch += 1
+
+    def validation_scores(self) -> Scores:
+        return self._scores.copy()
+
+    def save(self, file: BinaryIO) -> None:
+        file.write(json.dumps({"epoch": self.epoch, "scores": self._scores.tolist()}).encode())
+
+    def resume(self, file: BinaryIO) -> None:
+        state = json.loads(file.read())
+        self.epoch, self._scores = state["epoch"], np.array(state["scores"])
+
+
+def work(url: str, name: str, *, lease: float = ledger.LEASE_SECONDS, pause: float = 0.0) -> None:
+    """Works on a stored study until its budget is met; `pause` is how long each epoch takes (seconds)."""
+    stop = threading.Event()
+    drain_on_signals(stop)
+    worker = join(url, name, lease=lease, stop=stop)
+    leave_in_time(stop, worker.release)
+    QuickTraining.pause = pause / QuickTraining.batches
+    worker.train = QuickTraining
+    worker.run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study")
+    parser.add_argument("--lease", type=float, default=ledger.LEASE_SECONDS)
+    parser.add_argument("--pause", type=float, default=0.0)
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(process)d %(message)s", level=logging.INFO)
+    work(os.environ["OFFKEY_STORAGE"], arguments.study, lease=arguments.lease, pause=arguments.pause)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Checkpoints of running trials, in a folder or a bucket that the study's hosts share.
+
+Each holder of a trial writes under names of its own (its fencing token is part of them), two in turn, and the ledger
+says which one counts: it is entered in the transaction of the epoch's report. So a checkpoint is never half written
+where it counts, a worker that lost its trial writes over nobody's, and the names to remove when a trial ends are
+known without listing the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from features.errors import StoreError
+from features.store import cache_folder
+from search.errors import StudyError
+from search.ledger import Claim
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
+
+_log = logging.getLogger("offkey.worker")
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class Resumable(Protocol):
+    """What can be saved after an epoch and goes on from there."""
+
+    epoch: int
+
+    def save(self, file: BinaryIO) -> None: ...
+
+    def resume(self, file: BinaryIO) -> None: ...
+
+
+class Checkpoints:
+    """The checkpoints of one study."""
+
+    def __init__(self, place: str | None, uid: str) -> None:
+        """`place` is a folder or `s3://BUCKET[/PREFIX]`; None is this host's cache. Nothing is opened yet."""
+        self.place = place or str(cache_folder() / "artifacts")
+        self._uid = uid
+        self._prefix = ""
+        self._store: ArtifactStore | None = None
+
+    def write(self, claim: Claim, training: Resumable) -> str:
+        """Saves a training and returns the checkpoint's name. Raises StoreError if it cannot be written."""
+        file = io.BytesIO()
+        training.save(file)
+        contents = file.getvalue()
+        name = self._name(claim, claim.token, training.epoch % 2)
+        with self._errors("written"):
+            self._opened().write(self._prefix + name, io.BytesIO(hashlib.sha256(contents).digest() + contents))
+        return name
+
+    def read(self, name: str) -> BinaryIO | None:
+        """A checkpoint, or None (and a line in the log) if this host has none of that name, or not the whole of it."""
+        try:
+            with self._errors("read"), self._opened().open_reader(self._prefix + name) as file:
+                contents = file.read()
+        except ArtifactNotFound:
+            _log.warning("the checkpoint %s is not in %s: starting over", name, self.place)
+            return None
+        digest, state = contents[:_DIGEST_BYTES], contents[_DIGEST_BYTES:]
+        if hashlib.sha256(state).digest() != digest:
+            _log.warning("the checkpoint %s in %s is damaged: starting over", name, self.place)
+            return None
+        return io.BytesIO(state)
+
+    def remove(self, claim: Claim) -> None:
+        """Removes what the trial's holders have left, this one included."""
+        for token in range(1, claim.token + 1):
+            for turn in (0, 1):
+                try:
+                    with self._errors("removed"):
+                        self._opened().remove(self._prefix + self._name(claim, token, turn))
+                except ArtifactNotFound:
+                    continue
+
+    def _name(self, claim: Claim, token: int, turn: int) -> str:
+        return f"{self._uid}-trial-{claim.number}-{token}-{turn}"
+
+    def _opened(self) -> ArtifactStore:
+        if self._store is None:
+            if self.place.startswith("s3://"):
+                self._store, self._prefix = _bucket(self.place)
+            else:
+                Path(self.place).mkdir(parents=True, exist_ok=True)
+                self._store = FileSystemArtifactStore(self.place)
+        return self._store
+
+    @contextmanager
+    def _errors(self, done: str) -> Iterator[None]:
+        """A store that refuses is an error that names it. S3's errors are of packages that may not be there."""
+        try:
+            yield
+        except ArtifactNotFound:
+            raise
+        except Exception as error:
+            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("boto3", "botocore"):
+                raise
+            raise StoreError(
+                f"Checkpoints in {self.place} cannot be {done}: {error}. --artifacts or $OFFKEY_ARTIFACTS names "
+                "another folder, or s3://BUCKET."
+            ) from error
+
+
+def _bucket(place: str) -> tuple[ArtifactStore, str]:
+    """The store and the prefix of `s3://BUCKET[/PREFIX]`; $AWS_ENDPOINT_URL names another service than Amazon's."""
+    try:
+        from optuna.artifacts import Boto3ArtifactStore
+
+        bucket, _, prefix = place.removeprefix("s3://").partition("/")
+        store = Boto3ArtifactStore(bucket)
+    except ImportError as error:
+        raise StudyError(f"{place} needs boto3: pip install 'offkey[s3]'") from error
+    return store, f"{prefix.rstrip('/')}/" if prefix else ""

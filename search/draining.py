@@ -1,0 +1,62 @@
+"""How a worker process is asked to leave: SIGTERM, Ctrl-C, or the end of the process that started it.
+
+It gives its trial back at the next batch and ends with exit code 0. One that is not at a batch by then, since it
+builds features or waits for the storage, is made to leave.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+_log = logging.getLogger("offkey.worker")
+
+#: What a worker may take to come to its next batch, and then to give its trial back (seconds).
+TO_NEXT_BATCH, _TO_RELEASE = 5.0, 2.0
+
+_POLL_SECONDS = 1.0
+
+
+def drain_on_signals(stop: threading.Event) -> None:
+    """SIGTERM and Ctrl-C set `stop`; a second one ends the process at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+
+
+def drain_without(parent: int, stop: threading.Event) -> None:
+    """Sets `stop` when the process that started this one is gone, so that no fleet is left behind."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            if stop.wait(_POLL_SECONDS):
+                return
+        stop.set()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def leave_in_time(stop: threading.Event, release: Callable[[], None]) -> None:
+    """Ends the process some seconds after `stop`, if it has not ended by then, its trial given back."""
+
+    def leave() -> None:
+        stop.wait()
+        time.sleep(TO_NEXT_BATCH)
+        _log.warning("not at a batch after %.0f s: leaving now", TO_NEXT_BATCH)
+        # The storage may be what keeps it: then the lease runs out by itself.
+        releasing = threading.Thread(target=release, name="release", daemon=True)
+        releasing.start()
+        releasing.join(_TO_RELEASE)
+        os._exit(0)
+
+    threading.Thread(target=leave, name="leave", daemon=True).start()

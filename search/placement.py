@@ -1,0 +1,110 @@
+"""Where the worker processes of a host run: on which GPU, with how many cores.
+
+device  : what a worker calls its device: "cpu", "cuda" or "cuda:1".
+visible : CUDA_VISIBLE_DEVICES of a worker's process: of all GPUs it sees its own alone, which it calls "cuda".
+
+torch is imported where GPUs are counted, and not before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from search.errors import MisuseError
+
+#: "<microseconds> <period>", or "max <period>": the CPU time that a container may use.
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one worker process."""
+
+    device: str  # "cpu" or "cuda"
+    visible: str | None  # None: as in the process that starts it
+
+    def environment(self, *, workers: int) -> dict[str, str]:
+        """The environment variables that make the place, with a share of the cores that so many workers divide."""
+        threads = str(max(1, cores() // workers))
+        visible = {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
+        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **visible}
+
+
+def slots(workers: int | None, per_device: int | None) -> list[Slot]:
+    """Places for so many workers, dealt over the GPUs in turn; on the CPU where there is no GPU.
+
+    workers = None: `per_device` (1 if None) for each GPU, else one for two physical cores.
+    Raises MisuseError if `per_device` is given and there is no GPU, or too few for `workers`.
+    """
+    gpus = visible_gpus()
+    if not gpus:
+        if per_device is not None:
+            raise MisuseError(
+                f"--per-device is {per_device} workers for each GPU, but no GPU is visible here. Leave it out to "
+                "search on the CPU, or check the GPU's driver and CUDA_VISIBLE_DEVICES."
+            )
+        return [Slot("cpu", None)] * (workers or max(1, _physical_cores() // 2))
+    room = (per_device or 1) * len(gpus)
+    if workers is not None and per_device is not None and workers > room:
+        raise MisuseError(
+            f"--workers is {workers}, but with --per-device {per_device} the {len(gpus)} visible GPUs take {room}. "
+            "Lower the one, raise the other, or give only one of them."
+        )
+    return [Slot("cuda", gpus[number % len(gpus)]) for number in range(workers or room)]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, each as an entry for CUDA_VISIBLE_DEVICES."""
+    listed = _listed_gpus()
+    if listed in ([], ["-1"]):
+        return []
+    import torch
+
+    numbers = range(torch.cuda.device_count())
+    return [str(number) if listed is None else listed[number] for number in numbers]
+
+
+def cores() -> int:
+    """CPU cores that this process may use: its affinity, and the CPU time of its container."""
+    available = len(os.sched_getaffinity(0))
+    try:
+        quota, period = _QUOTA.read_text().split()
+    except OSError:
+        return available
+    return available if quota == "max" else max(1, min(available, int(quota) // int(period)))
+
+
+def device_name(device: str) -> str:
+    """A worker's device for people: "cpu", "GPU 3", or the name that CUDA_VISIBLE_DEVICES gives it."""
+    if not device.startswith("cuda"):
+        return device
+    number = int(device.partition(":")[2] or 0)
+    listed = _listed_gpus() or []
+    entry = listed[number] if number < len(listed) else str(number)
+    return f"GPU {entry}" if entry.isdigit() else entry
+
+
+def memory_used(device: str) -> int:
+    """Bytes that this process holds: on a GPU what torch has reserved there, on the CPU its resident memory."""
+    if not device.startswith("cuda"):
+        return psutil.Process().memory_info().rss
+    if "torch" not in sys.modules:
+        return 0
+    import torch
+
+    return torch.cuda.memory_reserved(device)
+
+
+def _listed_gpus() -> list[str] | None:
+    """The entries of CUDA_VISIBLE_DEVICES: numbers, or names of GPUs or of parts of one. None if it is not set."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if listed is None else [entry.strip() for entry in listed.split(",") if entry.strip()]
+
+
+def _physical_cores() -> int:
+    return min(psutil.cpu_count(logical=False) or cores(), cores())
