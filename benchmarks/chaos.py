@@ -100,13 +100,12 @@ class Chaos:
         self._check(storage, stored)
 
     def _study(self) -> tuple[StudyStorage, StoredStudy]:
-        tree = {
-            "study": "chaos",
-            "corpus": {"root": str(self.root)},
-            "model": {"family": "vae", "h_dim": {"low": 8, "high": 4096}, "z_dim": {"low": 2, "high": 64}},
-            "training": {"epochs": EPOCHS, "threads": 1},
-            "search": {"trials": self.trials, "pruner": "none", "sampler": "random"},
-        }
+        tree = quick.quick_study(
+            str(self.root),
+            name="chaos",
+            training={"epochs": EPOCHS, "threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+            search={"trials": self.trials, "pruner": "none", "sampler": "random"},
+        )
         prepared = prepare(study_of_tree(tree, origin="chaos"), default_root=None)
         self._corpus = blind(prepared.corpus, prepared.study.first_recipe().validation)
         storage = StudyStorage(self.url, create=True, patience=PATIENCE)

@@ -14,18 +14,43 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from features.clip import Clip
 from features.corpus import Corpus
+from models.families import FAMILIES
+from models.settings import FamilySettings
 from search import ledger
 from search.draining import drain_on_signals, leave_in_time
-from search.evaluation import Scores
+from search.evaluation import Scores, Truth
 from search.recipe import Recipe
 from search.split import labelled_test_clips
 from search.worker import join
+
+
+class Settings(FamilySettings):
+    """A family without a model: whoever names it needs no torch."""
+
+    family: Literal["quick"] = "quick"
+    context: int = 1
+    width: int = 64
+    depth: int = 4
+
+
+FAMILIES["quick"] = "benchmarks.quick"
+
+
+def quick_study(root: str, *, name: str, **blocks: Any) -> dict[str, Any]:
+    """The tree of a study with three open settings; `blocks` replace its blocks."""
+    return {
+        "study": name,
+        "corpus": {"root": root},
+        "model": {"family": "quick", "width": {"low": 8, "high": 4096}, "depth": {"low": 2, "high": 64}},
+        "training": {"threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+        **blocks,
+    }
 
 
 class QuickTraining:
@@ -78,6 +103,11 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(process)d %(message)s", level=logging.INFO)
     work(os.environ["OFFKEY_STORAGE"], arguments.study, lease=arguments.lease, pause=arguments.pause)
+
+
+def mean_score(scores: Scores, truth: Truth) -> float:
+    """In place of an AUC where scikit-learn's time or memory would be measured with the coordination's."""
+    return float(scores.mean())
 
 
 if __name__ == "__main__":

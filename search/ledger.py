@@ -139,8 +139,10 @@ def _within_hours() -> ColumnElement[bool]:
     return or_(StudyRow.hours.is_(None), StudyRow.active_seconds < StudyRow.hours * 3600)
 
 
-def take_over(transaction: Transaction, study_id: int, owner: str, lease: float) -> Claim | None:
-    """Takes the oldest trial that was released or whose lease ran out, if there is one.
+def take_over(
+    transaction: Transaction, study_id: int, owner: str, lease: float, *, lost_too: bool = True
+) -> Claim | None:
+    """Takes the oldest trial that was released or, if `lost_too`, whose lease ran out.
 
     A worker works on one trial at a time: one that it seems to hold already is a claim whose answer got lost.
     """
@@ -150,7 +152,7 @@ def take_over(transaction: Transaction, study_id: int, owner: str, lease: float)
         select(TrialRow.trial_id)
         .where(
             TrialRow.study_id == study_id,
-            or_(TrialRow.state == "waiting", lost, own),
+            or_(TrialRow.state == "waiting", own, *([lost] if lost_too else [])),
             select(StudyRow.study_id).where(StudyRow.study_id == study_id, _within_hours()).exists(),
         )
         .order_by(TrialRow.number)

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ import numpy as np
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models as optuna_tables
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import delete
@@ -95,6 +97,9 @@ class StudyStorage(RDBStorage):
         self.shown_url = database.shown(parsed)
         self._held: dict[int, _Held] = {}
         self._impatient = threading.local()
+        self._outage = ""  # what the database said last, while it is away
+        self._next_try = 0.0  # of an impatient call during an outage (monotonic)
+        self._back_since = -math.inf  # when the last outage ended (monotonic)
         full_url = parsed.render_as_string(hide_password=False)
         with database.storage_errors(full_url):
             self.through_outages(lambda: self._open(full_url, database.connect_args(parsed)))
@@ -127,7 +132,9 @@ class StudyStorage(RDBStorage):
         """
 
         def take(session: Session) -> Claim | None:
-            claim = ledger.take_over(session, study_id, owner, self.lease)
+            # Leases that ran out while the database was away belong to workers that may renew them any moment now.
+            settled = time.monotonic() - self._back_since > self.lease / 2
+            claim = ledger.take_over(session, study_id, owner, self.lease, lost_too=settled)
             if claim is None:
                 claim = self._start_trial(session, study_id, owner, first)
             else:
@@ -235,21 +242,34 @@ class StudyStorage(RDBStorage):
         """What `action` returns, tried again with growing pauses while the database is away."""
         began, pause = time.monotonic(), _FIRST_PAUSE
         while True:
+            impatient = getattr(self._impatient, "now", False)
+            if impatient and time.monotonic() < self._next_try:
+                raise StorageAway(self._outage)
             try:
                 result = action()
             except (SQLAlchemyError, StorageInternalError) as error:
                 if not database.is_away(error):
                     raise
-                if getattr(self._impatient, "now", False):
-                    raise StorageAway(database.reason_of(error)) from error
+                self._note_outage(database.reason_of(error))
+                if impatient:
+                    raise StorageAway(self._outage) from error
                 if time.monotonic() - began >= self.patience:
                     raise
-                _log.warning("%s is away (%s): waiting", self.shown_url, database.reason_of(error).splitlines()[0])
                 # Jitter: the workers of a fleet do not all come back at the same moment.
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
+                if self._outage:
+                    _log.warning("%s is back", self.shown_url)
+                    self._outage, self._next_try, self._back_since = "", 0.0, time.monotonic()
                 return result
+
+    def _note_outage(self, reason: str) -> None:
+        # An attempt may take as long as a connection's timeout: training does not wait for one after each epoch.
+        self._next_try = time.monotonic() + _LONGEST_PAUSE
+        if not self._outage:
+            _log.warning("%s is away (%s): reports are kept, training goes on", self.shown_url, reason.splitlines()[0])
+        self._outage = reason
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
@@ -267,11 +287,8 @@ class StudyStorage(RDBStorage):
             super().set_trial_intermediate_value(trial_id, step, intermediate_value)
             return
         self._held[trial_id].unsent[step] = intermediate_value
-        try:
-            with self.impatient():
-                self.through_outages(lambda: self._send_reports(trial_id))
-        except StorageAway as away:
-            _log.warning("%s is away (%s): training goes on, reports are kept", self.shown_url, away)
+        with suppress(StorageAway), self.impatient():
+            self.through_outages(lambda: self._send_reports(trial_id))
 
     def _send_reports(self, trial_id: int) -> None:
         held = self._held.get(trial_id)
@@ -317,6 +334,15 @@ class StudyStorage(RDBStorage):
             raise
         finally:
             session.close()
+
+
+class Cache(_CachedStorage):
+    """Optuna's cache of finished trials over a `StudyStorage`, for a worker: pruners ask for a running trial's system
+    attributes after each epoch, and Optuna's own cache reads the whole trial for them."""
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        attributes: dict[str, Any] = self._backend.get_trial_system_attrs(trial_id)
+        return attributes
 
 
 def _waiting(method: Callable[..., T]) -> Callable[..., T]:

@@ -29,7 +29,7 @@ from search.evaluation import Scores, mean_auc
 from search.ledger import Claim, LeaseLost
 from search.placement import device_name, memory_used
 from search.split import blind
-from search.storage import PATIENCE, StorageAway, StudyStorage
+from search.storage import PATIENCE, Cache, StorageAway, StudyStorage
 from search.stored_study import StoredStudy, load_stored, require_same, surroundings
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Worker:
         from search.sampling import pruner_for
 
         pruner = pruner_for(self._study.search, max_epochs=self._study.max_epochs)
-        return optuna.load_study(study_name=self.stored.name, storage=self.storage, pruner=pruner)
+        return optuna.load_study(study_name=self.stored.name, storage=Cache(self.storage), pruner=pruner)
 
     def _settled_trial(self, claim: Claim) -> optuna.Trial:
         """The trial with its parameters: those that it had, else suggested ones that no other trial has.
@@ -225,6 +225,7 @@ class Worker:
         from search.sampling import sampler_for
 
         self._optuna_study.sampler = sampler_for(self._study, claim.number, draw=draw)
+        self._optuna_study._thread_local.cached_all_trials = None  # as Study.ask does: else the sampler never learns
         self._optuna_study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
         return _Trial(self._optuna_study, claim.trial_id, self.storage)
 
@@ -235,7 +236,9 @@ class Worker:
 
         def renew() -> None:
             began, batches = time.monotonic(), 0
-            while not done.wait(self.storage.lease / 3):
+            pause = self.storage.lease / 3
+            while not done.wait(pause):
+                pause = self.storage.lease / 3
                 now = time.monotonic()
                 rate, began, batches = (work.batches - batches) / (now - began), now, work.batches
                 vitals = {"device": device_name(self.device), "rate": rate, "memory": memory_used(self.device)}
@@ -245,7 +248,9 @@ class Worker:
                 except LeaseLost:
                     work.lost.set()
                     return
-                except (StorageAway, SQLAlchemyError, StorageInternalError) as error:
+                except StorageAway:
+                    pause = min(pause, _POLL_SECONDS)  # to be there before anybody who waits for a trial
+                except (SQLAlchemyError, StorageInternalError) as error:
                     _log.warning("trial %d: its lease could not be renewed, trying again: %s", claim.number, error)
 
         thread = threading.Thread(target=renew, name="lease", daemon=True)
