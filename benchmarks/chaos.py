@@ -36,9 +36,10 @@ from features.synthesis import make_corpus
 from search import sampling  # noqa: F401  imported before the fork
 from search.evaluation import mean_auc
 from search.ledger import TrialRow, ended_trials, unfinished
+from search.outages import PATIENCE
 from search.preparation import prepare
 from search.split import blind
-from search.storage import PATIENCE, StudyStorage
+from search.storage import StudyStorage
 from search.stored_study import StoredStudy, create_or_join
 from search.study_file import study_of_tree
 

@@ -168,7 +168,7 @@ def _offkey(url: str) -> Any:
     worker = join(url, OURS)
     worker.train = QuickTraining
     objective_module.mean_auc = mean_score  # type: ignore[attr-defined]
-    worker._optuna_study.pruner = NeverPruning(max_resource=EPOCHS)
+    worker._pruner = NeverPruning(max_resource=EPOCHS)
 
     def run(trials: int) -> None:
         for _ in range(trials):

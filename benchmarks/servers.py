@@ -28,10 +28,10 @@ class PostgresServer:
         self._control("stop", "immediate")
         self._folder.cleanup()
 
-    def new_database(self) -> str:
-        """The URL of an empty database."""
+    def new_database(self, *, template: str = "template0") -> str:
+        """The URL of a new database: an empty one, or a copy of another."""
         name = f"offkey_{uuid.uuid4().hex[:12]}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return make_url(self._server.get_uri()).set(database=name).render_as_string(hide_password=False)
 
     def execute(self, statement: str) -> list[tuple[object, ...]]:

@@ -486,8 +486,8 @@ def _watch(fleet: Fleet, storage: StudyStorage, stored: StoredStudy) -> None:
     import optuna
 
     from search import screen
+    from search.outages import StorageAway
     from search.status import read_status
-    from search.storage import StorageAway
 
     optuna_study = optuna.load_study(study_name=stored.name, storage=storage)
     current = read_status(storage, stored, optuna_study)

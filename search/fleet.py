@@ -20,8 +20,9 @@ from sqlalchemy.orm import Session
 from search import ledger
 from search.draining import TO_NEXT_BATCH
 from search.errors import StudyError
+from search.outages import StorageAway
 from search.placement import Slot
-from search.storage import StorageAway, StudyStorage
+from search.storage import StudyStorage
 from search.stored_study import StoredStudy
 
 _log = logging.getLogger("offkey.fleet")

@@ -249,6 +249,18 @@ def settle(transaction: Transaction, claim: Claim, digest: str, *, first: int) -
     return first
 
 
+def is_settled(transaction: Transaction, claim: Claim) -> bool:
+    """Whether the trial has all its parameters."""
+    entered = select(TrialRow.settings).where(TrialRow.trial_id == claim.trial_id)
+    return transaction.execute(entered).scalar_one() is not None
+
+
+def count_settled(transaction: Transaction, study_id: int, digest: str) -> int:
+    """How many trials of the study have these parameters."""
+    same = select(func.count()).where(TrialRow.study_id == study_id, TrialRow.settings.startswith(f"{digest}:"))
+    return transaction.execute(same).scalar_one()
+
+
 def is_ended(transaction: Transaction, claim: Claim) -> bool:
     """Whether the claim's trial has ended, by whomever."""
     ended = select(TrialRow.trial_id).where(

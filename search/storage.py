@@ -9,17 +9,14 @@ What it relies on (tests/search/test_storage.py fails loudly if one of these cha
 So a claim and its trial, a report and its checkpoint, a value and the ledger's final state are each one transaction:
 between them there is no moment in which a worker could be killed.
 
-While the database is away, every call waits and tries again. A report does not wait: it is kept and sent before the
-next write, so that training goes on.
+While the database is away, every call waits and tries again (search.outages). A report does not wait: it is kept and
+sent before the next write, so that training goes on.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import math
-import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,12 +25,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import optuna
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models as optuna_tables
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import delete
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
@@ -41,16 +39,12 @@ from sqlalchemy.pool import NullPool
 from search import database, ledger
 from search.evaluation import Scores
 from search.ledger import Claim
+from search.outages import Patience, StorageAway
 
 # Optuna announces each study and trial by itself; what is worth saying is said by the command line.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _log = logging.getLogger("offkey.storage")
-
-#: How long a worker waits for a database that is away (seconds): longer than a server's restart or an upgrade takes.
-PATIENCE = 900.0
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 #: Tries to open a database while others make its tables at the same moment: one for each table and to spare.
 _OPENINGS = 20
@@ -66,10 +60,6 @@ WAITED_FOR = (
 T = TypeVar("T")
 
 
-class StorageAway(Exception):
-    """The database does not answer now, and whoever asks has something better to do than to wait."""
-
-
 @dataclass
 class _Held:
     """A claim, and what its next write takes along."""
@@ -79,7 +69,7 @@ class _Held:
     unsent: dict[int, float] = field(default_factory=dict)  # epoch → reported value
 
 
-class StudyStorage(RDBStorage):
+class StudyStorage(Patience, RDBStorage):
     """Optuna's trials and the ledger, in one database, over one connection."""
 
     def __init__(
@@ -92,14 +82,9 @@ class StudyStorage(RDBStorage):
         parsed = database.parse_url(url)
         if not create:
             database.require_existing(parsed)
+        Patience.__init__(self, database.shown(parsed), patience)
         self.lease = lease
-        self.patience = patience
-        self.shown_url = database.shown(parsed)
         self._held: dict[int, _Held] = {}
-        self._impatient = threading.local()
-        self._outage = ""  # what the database said last, while it is away
-        self._next_try = 0.0  # of an impatient call during an outage (monotonic)
-        self._back_since = -math.inf  # when the last outage ended (monotonic)
         full_url = parsed.render_as_string(hide_password=False)
         with database.storage_errors(full_url):
             self.through_outages(lambda: self._open(full_url, database.connect_args(parsed)))
@@ -110,7 +95,7 @@ class StudyStorage(RDBStorage):
         """Opens the database and makes the tables that are missing: another process may be doing the same."""
         for opening in range(_OPENINGS):
             try:
-                super().__init__(url, engine_kwargs={"poolclass": NullPool, "connect_args": connect_args})
+                RDBStorage.__init__(self, url, engine_kwargs={"poolclass": NullPool, "connect_args": connect_args})
                 database.migrate(self.engine)
                 return
             except SQLAlchemyError as error:
@@ -133,7 +118,7 @@ class StudyStorage(RDBStorage):
 
         def take(session: Session) -> Claim | None:
             # Leases that ran out while the database was away belong to workers that may renew them any moment now.
-            settled = time.monotonic() - self._back_since > self.lease / 2
+            settled = self.seconds_since_outage > self.lease / 2
             claim = ledger.take_over(session, study_id, owner, self.lease, lost_too=settled)
             if claim is None:
                 claim = self._start_trial(session, study_id, owner, first)
@@ -238,49 +223,6 @@ class StudyStorage(RDBStorage):
 
         return self.through_outages(run)
 
-    def through_outages(self, action: Callable[[], T]) -> T:
-        """What `action` returns, tried again with growing pauses while the database is away."""
-        began, pause = time.monotonic(), _FIRST_PAUSE
-        while True:
-            impatient = getattr(self._impatient, "now", False)
-            if impatient and time.monotonic() < self._next_try:
-                raise StorageAway(self._outage)
-            try:
-                result = action()
-            except (SQLAlchemyError, StorageInternalError) as error:
-                if not database.is_away(error):
-                    raise
-                self._note_outage(database.reason_of(error))
-                if impatient:
-                    raise StorageAway(self._outage) from error
-                if time.monotonic() - began >= self.patience:
-                    raise
-                # Jitter: the workers of a fleet do not all come back at the same moment.
-                time.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            else:
-                if self._outage:
-                    _log.warning("%s is back", self.shown_url)
-                    self._outage, self._next_try, self._back_since = "", 0.0, time.monotonic()
-                return result
-
-    def _note_outage(self, reason: str) -> None:
-        # An attempt may take as long as a connection's timeout: training does not wait for one after each epoch.
-        self._next_try = time.monotonic() + _LONGEST_PAUSE
-        if not self._outage:
-            _log.warning("%s is away (%s): reports are kept, training goes on", self.shown_url, reason.splitlines()[0])
-        self._outage = reason
-
-    @contextmanager
-    def impatient(self) -> Iterator[None]:
-        """Calls of this thread raise StorageAway instead of waiting."""
-        before = getattr(self._impatient, "now", False)
-        self._impatient.now = True
-        try:
-            yield
-        finally:
-            self._impatient.now = before
-
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Reports, or keeps the report until the database is back."""
         if trial_id not in self._held:
@@ -292,18 +234,31 @@ class StudyStorage(RDBStorage):
 
     def _send_reports(self, trial_id: int) -> None:
         held = self._held.get(trial_id)
-        if held is None or not held.unsent:
-            return
-        with self._transaction() as session:
-            for step, value in held.unsent.items():
-                self._set_trial_intermediate_value_without_commit(session, trial_id, step, value)
-        held.unsent.clear()
+        if held is not None and held.unsent:
+            with self._transaction() as session:
+                self._write_reports(session, held)
+            held.unsent.clear()
+
+    def _write_reports(self, session: Session, held: _Held) -> None:
+        """Adds the fence to a transaction, the reports that wait, and what the ledger is to know with them."""
+        ledger.fence(session, held.claim, **held.ledger_values)
+        for step, value in held.unsent.items():
+            session.execute(self._report(held.claim.trial_id, step, value))
+
+    def _report(self, trial_id: int, step: int, value: float) -> Any:
+        """What Optuna's own method does in three statements. A step that was reported before keeps the later value."""
+        table = optuna_tables.TrialIntermediateValueModel
+        stored, kind = table.intermediate_value_to_stored_repr(value)
+        values = {"intermediate_value": stored, "intermediate_value_type": kind}
+        insert = postgresql.insert if self.engine.name == "postgresql" else sqlite.insert
+        statement = insert(table).values(trial_id=trial_id, step=step, **values)
+        return statement.on_conflict_do_update(index_elements=[table.trial_id, table.step], set_=values)
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
         """Refuses a write to a trial that another worker has taken over (LeaseLost), besides Optuna's own rule."""
         held = self._held.get(trial_id)
         if held is not None:
-            ledger.fence(self.scoped_session(), held.claim, **held.ledger_values)
+            self._write_reports(self.scoped_session(), held)
         super().check_trial_is_updatable(trial_id, trial_state)
 
     def _start_trial(self, session: Session, study_id: int, owner: str, first: Mapping[str, Any]) -> Claim | None:

@@ -20,16 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from features.corpus import Corpus, read_corpus
+from features.errors import StoreError
 from search import ledger
 from search.checkpoints import Checkpoints
 from search.evaluation import Scores, mean_auc
 from search.ledger import Claim, LeaseLost
+from search.outages import PATIENCE, StorageAway
 from search.placement import device_name, memory_used
 from search.split import blind
-from search.storage import PATIENCE, Cache, StorageAway, StudyStorage
+from search.storage import Cache, StudyStorage
 from search.stored_study import StoredStudy, load_stored, require_same, surroundings
 
 if TYPE_CHECKING:
@@ -94,18 +97,24 @@ class Worker:
                     _log.warning("trial %d: given up, it lost %d workers", claim.number, ledger.MAX_ATTEMPTS)
                 else:
                     self._run_trial(claim, work)
-                self.checkpoints.remove(claim)
+                self._remove_checkpoints(claim)
             except Drained:
                 self.release()
             except LeaseLost:
                 self.storage.forget(claim)
                 _log.warning("trial %d: dropped, another worker has taken it over", claim.number)
                 if self.storage.transact(lambda session: ledger.is_ended(session, claim)):
-                    self.checkpoints.remove(claim)  # what was written too late for the successor to see
+                    self._remove_checkpoints(claim)  # what was written too late for the successor to see
             except Exception as error:
                 self._abandon(claim, error)
                 raise
         self.claim = None
+
+    def _remove_checkpoints(self, claim: Claim) -> None:
+        try:
+            self.checkpoints.remove(claim)
+        except StoreError as error:
+            _log.warning("trial %d: its checkpoints were left behind: %s", claim.number, error)
 
     def release(self) -> None:
         """Gives the trial at work back, unfinished."""
@@ -135,7 +144,10 @@ class Worker:
         _log.info("trial %d: claimed, attempt %d", claim.number, claim.attempts)
         checkpoint = None if claim.checkpoint is None else self.checkpoints.read(claim.checkpoint)
         if checkpoint is None and claim.token > 1:
-            self.storage.start_over(claim)
+            # Parameters that its last worker had not all suggested are suggested anew: a sampler's later numbers
+            # depend on its earlier ones.
+            settled = self.storage.transact(lambda session: ledger.is_settled(session, claim))
+            self.storage.start_over(claim, parameters=not settled)
         trial = self._settled_trial(claim)
         epochs: list[Scores] = []
 
@@ -178,11 +190,14 @@ class Worker:
         return self.stored.study()
 
     @cached_property
-    def _optuna_study(self) -> optuna.Study:
+    def _cache(self) -> Cache:
+        return Cache(self.storage)
+
+    @cached_property
+    def _pruner(self) -> BasePruner:
         from search.sampling import pruner_for
 
-        pruner = pruner_for(self._study.search, max_epochs=self._study.max_epochs)
-        return optuna.load_study(study_name=self.stored.name, storage=Cache(self.storage), pruner=pruner)
+        return pruner_for(self._study.search, max_epochs=self._study.max_epochs)
 
     def _settled_trial(self, claim: Claim) -> optuna.Trial:
         """The trial with its parameters: those that it had, else suggested ones that no other trial has.
@@ -192,9 +207,9 @@ class Worker:
         """
         from search.sampling import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER
 
-        redraws = 0
-        if self._study.search.duplicates == "fresh" and self._study.search.sampler != "grid":
-            redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if self._study.space.distributions() else 0
+        search, is_baseline = self._study.search, claim.number == 0 and bool(self._study.baseline)
+        can_differ = search.sampler != "grid" and bool(self._study.space.distributions()) and not is_baseline
+        redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if search.duplicates == "fresh" and can_differ else 0
         for draw in range(redraws + 1):
             trial = self._trial_of(claim, draw)
             self._study.space.close(trial)
@@ -218,16 +233,22 @@ class Worker:
             except IntegrityError:
                 if not may_repeat:
                     return None
-                repeat += 1
+                counted = self.storage.transact(
+                    lambda session: ledger.count_settled(session, self.stored.study_id, digest)
+                )
+                repeat = max(repeat + 1, counted)
 
     def _trial_of(self, claim: Claim, draw: int) -> optuna.Trial:
         """The trial as its last worker left it: what was suggested is suggested again, reports go on."""
         from search.sampling import sampler_for
 
-        self._optuna_study.sampler = sampler_for(self._study, claim.number, draw=draw)
-        self._optuna_study._thread_local.cached_all_trials = None  # as Study.ask does: else the sampler never learns
-        self._optuna_study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
-        return _Trial(self._optuna_study, claim.trial_id, self.storage)
+        sampler = sampler_for(self._study, claim.number, draw=draw)
+        # A study of its own for each draw: Optuna's lets the sampler see only the trials of its first suggestion.
+        study = optuna.load_study(
+            study_name=self.stored.name, storage=self._cache, sampler=sampler, pruner=self._pruner
+        )
+        study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
+        return _Trial(study, claim.trial_id, self.storage)
 
     @contextmanager
     def _lease_kept(self, claim: Claim) -> Iterator[_Work]:

@@ -89,7 +89,7 @@ def arrange(moment: str, training: Any, hit: Callable[[int], None], number: int)
             FileSystemArtifactStore, "write", lambda self, name, content: _half_a_file(self, name, content, act)
         ),
         "between checkpoint and report": lambda: _after(Checkpoints, "write", act),
-        "inside the report": lambda: _before(RDBStorage, "_set_trial_intermediate_value_without_commit", act),
+        "inside the report": lambda: _before(StudyStorage, "_report", act),
         "after the report": lambda: _after(StudyStorage, "set_trial_intermediate_value", act),
         "before the value": lambda: _before(StudyStorage, "finish", act),
         "between ledger and value": lambda: _before(RDBStorage, "set_trial_state_values", act),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,10 @@ import pytest
 import soundfile
 from optuna.distributions import CategoricalDistribution
 
+from benchmarks.quick import QuickTraining
 from search import cli
 from search.study_file import load_study, shipped_studies
+from tests.search.offkey_process import until
 
 if TYPE_CHECKING:
     from tests.conftest import Ran
@@ -90,6 +93,7 @@ def test_the_help_of_each_command_has_an_example(offkey: Offkey, command: str) -
         ("studies", "--josn"),
         ("export", "tiny", "--trial", "best"),
         ("search", "demo", "--trials", "many"),
+        ("search", "demo", "--per-device", "0"),
         ("score", "bundle"),
         ("train", "recipe.yaml"),
         *((command, "--nonsense") for command in COMMANDS),
@@ -138,6 +142,9 @@ def test_a_command_line_that_makes_no_sense_is_misuse(offkey: Offkey, arguments:
             "--workers must be a number of at least 1, or auto, but got 'none'",
         ),
         (("search", "demo", "--workers", "0"), 2, "--workers must be a number of at least 1, or auto, but got '0'"),
+        (("search", "demo", "--workers", "x"), 2, "--workers must be a number of at least 1, or auto, but got 'x'"),
+        (("search", "demo", "--workers", "-1"), 2, "--workers must be a number of at least 1, or auto, but got '-1'"),
+        (("search", "demo", "--per-device", "2"), 2, "--per-device is 2 workers for each GPU, but no GPU is visible"),
         (("search", "demo", "--trials", "0"), 2, "search.trials should be greater than or equal to 1, but got 0"),
         (("search", "demo", "--hours", "-1"), 2, "search.hours should be greater than 0, but got -1"),
         (("search", "demo", "--study", "a b"), 2, "--study a b: study String should match pattern"),
@@ -153,8 +160,9 @@ def test_a_command_line_that_makes_no_sense_is_misuse(offkey: Offkey, arguments:
     ],
 )
 def test_what_the_user_can_mend_is_said_without_a_traceback(
-    offkey: Offkey, arguments: tuple[str, ...], code: int, message: str
+    offkey: Offkey, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     Path("rootless.yaml").write_text(RECIPE)
     Path("typo.yaml").write_text("study: a\nmodle: {family: vae}\n")
     Path("here").mkdir()
@@ -318,6 +326,36 @@ def test_status_of_a_study_that_nobody_works_on_yet(offkey: Offkey, tiny_study: 
     assert document["trials"] == {"complete": 0, "pruned": 0, "failed": 0, "running": 0, "waiting": 5}
     assert document["best"] is None
     assert document["baseline"] == {"value": None}
+
+
+def test_status_shows_who_works_on_what_where_and_how_fast(
+    offkey: Offkey, tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = tiny_study(trials=1)
+    monkeypatch.setattr(QuickTraining, "pause", 0.05)
+    monkeypatch.setattr(QuickTraining, "batches", 1000)
+    worker = tiny.worker(lease=0.6, quick=True)
+    at_work = threading.Thread(target=worker.run, daemon=True)
+    at_work.start()
+
+    def running() -> dict[str, Any]:
+        (row,) = json.loads(offkey("status", "tiny", "--storage", tiny.url, "--json").stdout)["workers"] or [{}]
+        return dict(row)
+
+    until(lambda: running().get("rate") is not None)
+    row, shown = running(), offkey("status", "tiny", "--storage", tiny.url)
+    worker.stop.set()
+    at_work.join(timeout=10)
+
+    assert row.keys() == {
+        "trial", "owner", "epoch", "value", "lease_seconds", "attempts", "device", "rate", "memory",
+    }  # fmt: skip
+    assert (row["trial"], row["owner"], row["attempts"], row["device"]) == (0, worker.owner, 1, "cpu")
+    assert 5 < row["rate"] < 21  # batches of 50 ms
+    assert row["memory"] > 50e6
+    assert 0 < row["lease_seconds"] <= 0.6
+    assert re.search(r"trial +epoch +AUC +batches/s +device +memory +worker +lease", shown.stdout)
+    assert re.search(rf"0 +— +— +[\d.]+ +cpu +[\d.]+ [MG]B +{re.escape(worker.owner)} +\d s", shown.stdout)
 
 
 def test_a_study_can_be_named_by_its_file(offkey: Offkey, finished: TinyStudy) -> None:

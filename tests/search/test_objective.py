@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import pytest
 import torch
 from optuna.trial import FixedTrial, TrialState
 
+from benchmarks.quick import QuickTraining
 from features.corpus import Corpus, read_corpus
+from search.checkpoints import Resumable
+from search.errors import TrialFailure
 from search.evaluation import Scores, Truth, mean_auc
 from search.objective import objective, trial_recipe
 from search.recipe import ValidationSettings
 from search.split import blind, labelled_test_clips
 from search.study_file import Study, study_of_tree
-from search.training import Training, TrialFailure
+from search.training import Training
 
 EPOCHS = 3
 
@@ -31,18 +35,24 @@ TINY: dict[str, Any] = {
 
 
 class RecordingTrial(FixedTrial):
-    """A trial with given parameters that keeps what it was told, and is pruned after an epoch if one is given."""
+    """A trial with given parameters that keeps what it was told, and is pruned after so many epochs if it is to be.
+
+    `reports` are (epoch, value); `done` is what happened, in order.
+    """
 
     def __init__(self, params: Mapping[str, Any], *, number: int = 0, prune_after: int | None = None) -> None:
         super().__init__(dict(params), number=number)
         self.reports: list[tuple[int, float]] = []
+        self.done: list[str] = []
         self._prune_after = prune_after
 
     def report(self, value: float, step: int) -> None:
         self.reports.append((step, value))
+        self.done.append(f"report {step}")
 
     def should_prune(self) -> bool:
-        return self.reports[-1][0] == self._prune_after
+        self.done.append("ask")
+        return self._prune_after is not None and len(self.reports) >= self._prune_after
 
 
 class Interrupted(Exception):
@@ -60,6 +70,21 @@ def interruption(after_batches: int) -> Callable[[], None]:
         passed += 1
 
     return before_batch
+
+
+class Checkpoints:
+    """What a trial left after its epochs."""
+
+    def __init__(self) -> None:
+        self._left: list[bytes] = []
+
+    def keep(self, training: Resumable) -> None:
+        file = io.BytesIO()
+        training.save(file)
+        self._left.append(file.getvalue())
+
+    def last(self) -> io.BytesIO | None:
+        return io.BytesIO(self._left[-1]) if self._left else None
 
 
 def study_with(**blocks: Any) -> Study:
@@ -169,46 +194,102 @@ def test_the_trial_says_on_how_many_threads_it_ran(corpus: Corpus) -> None:
 @pytest.mark.parametrize("finished_epochs", [0, 1, 2])
 @pytest.mark.parametrize("into_the_next", [0, 1])
 def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_never_stopped(
-    corpus: Corpus, tmp_path: Path, finished_epochs: int, into_the_next: int
+    corpus: Corpus, finished_epochs: int, into_the_next: int
 ) -> None:
     undisturbed, first, second = (RecordingTrial({"h_dim": 16}, number=5) for _ in range(3))
     scores: list[Scores] = []
-    checkpoint = tmp_path / "checkpoints" / "5.pt"
+    checkpoints = Checkpoints()
     value = objective(undisturbed, study_with(), corpus, on_scores=scores.append)
     stop = interruption(finished_epochs * batches_of_an_epoch(corpus) + into_the_next)
 
     with pytest.raises(Interrupted):
-        objective(first, study_with(), corpus, checkpoint=checkpoint, before_batch=stop)
-    resumed = objective(second, study_with(), corpus, checkpoint=checkpoint, on_scores=scores.append)
+        objective(first, study_with(), corpus, before_batch=stop, after_epoch=checkpoints.keep)
+    resumed = objective(second, study_with(), corpus, checkpoint=checkpoints.last(), on_scores=scores.append)
 
     assert resumed == value
     assert first.reports + second.reports == undisturbed.reports  # no epoch lost, none repeated
     np.testing.assert_array_equal(scores[-1], scores[EPOCHS - 1])
 
 
-def test_an_epoch_that_was_reported_and_not_saved_is_repeated_with_the_same_value(
-    corpus: Corpus, tmp_path: Path
-) -> None:
-    checkpoint = tmp_path / "5.pt"
+def test_an_epoch_is_reported_after_its_checkpoint_was_left(corpus: Corpus) -> None:
+    trial = RecordingTrial({"h_dim": 16}, number=5)
+
+    objective(
+        trial,
+        study_with(),
+        corpus,
+        train=QuickTraining,
+        after_epoch=lambda training: trial.done.append(f"checkpoint {training.epoch}"),
+    )
+
+    written = [step for step in trial.done if step != "ask"]
+    assert written == [f"{what} {epoch}" for epoch in (1, 2, 3) for what in ("checkpoint", "report")]
+
+
+def test_an_epoch_that_was_not_reported_is_repeated_from_the_checkpoint_before_it(corpus: Corpus) -> None:
+    checkpoints = Checkpoints()
     undisturbed, killed, successor = (RecordingTrial({"h_dim": 16}, number=5) for _ in range(3))
     objective(undisturbed, study_with(), corpus)
-    epochs_scored = 0
 
-    def dies_between_report_and_checkpoint(scores: Scores) -> None:
-        nonlocal epochs_scored
-        epochs_scored += 1
-        if epochs_scored == 2:
+    def dies_in_the_second(training: Resumable) -> None:
+        if training.epoch == 2:
             raise Interrupted
+        checkpoints.keep(training)
 
     with pytest.raises(Interrupted):
-        objective(killed, study_with(), corpus, checkpoint=checkpoint, on_scores=dies_between_report_and_checkpoint)
-    objective(successor, study_with(), corpus, checkpoint=checkpoint)
+        objective(killed, study_with(), corpus, after_epoch=dies_in_the_second)
+    objective(successor, study_with(), corpus, checkpoint=checkpoints.last())
 
-    assert killed.reports == undisturbed.reports[:2]
+    assert killed.reports == undisturbed.reports[:1]
     assert successor.reports == undisturbed.reports[1:]
 
 
-def test_a_trial_without_a_checkpoint_folder_leaves_no_file(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_trial_that_goes_on_at_a_checkpoint_is_asked_for_pruning_before_its_next_epoch(corpus: Corpus) -> None:
+    checkpoints = Checkpoints()
+    with pytest.raises(optuna.TrialPruned):
+        objective(
+            RecordingTrial({"h_dim": 16}, number=5, prune_after=1),
+            study_with(),
+            corpus,
+            train=QuickTraining,
+            after_epoch=checkpoints.keep,
+        )
+    successor = RecordingTrial({"h_dim": 16}, number=5, prune_after=0)
+
+    with pytest.raises(optuna.TrialPruned):
+        objective(
+            successor,
+            study_with(),
+            corpus,
+            train=QuickTraining,
+            checkpoint=checkpoints.last(),
+            before_batch=interruption(0),
+        )
+
+    assert successor.done == ["ask"]
+
+
+def test_a_trial_that_goes_on_after_its_last_epoch_has_its_value_without_training(corpus: Corpus) -> None:
+    checkpoints = Checkpoints()
+    value = objective(RecordingTrial({"h_dim": 16}, number=5), study_with(), corpus, after_epoch=checkpoints.keep)
+    successor = RecordingTrial({"h_dim": 16}, number=5, prune_after=0)
+    scores: list[Scores] = []
+
+    again = objective(
+        successor,
+        study_with(),
+        corpus,
+        checkpoint=checkpoints.last(),
+        before_batch=interruption(0),
+        on_scores=scores.append,
+    )
+
+    assert again == value
+    assert mean_auc(scores[-1], Truth.of(labelled_test_clips(corpus))) == value
+    assert successor.done == [], "neither asked for pruning nor reported again"
+
+
+def test_a_trial_leaves_no_file_by_itself(corpus: Corpus, tmp_path: Path) -> None:
     objective(FixedTrial({"h_dim": 16}), study_with(), corpus)
 
     assert {path.name for path in tmp_path.iterdir()} == {"cache"}  # the frame store

@@ -82,7 +82,7 @@ def test_what_else_the_study_says_stays_as_it_is(corpus_root: Path) -> None:
         "study": "here",
         **blocks,
         "corpus": {"root": str(corpus_root)},
-        "search": {"trials": 7, "sampler": "tpe", "pruner": "none", "seed": 0},
+        "search": {"trials": 7, "sampler": "tpe", "pruner": "none", "seed": 0, "duplicates": "fresh"},
     }
 
 

@@ -14,7 +14,7 @@ def upgrade() -> None:
     op.add_column("offkey_trials", sa.Column("checkpoint", sa.String(256)))
     op.add_column("offkey_trials", sa.Column("settings", sa.String(64)))
     op.add_column("offkey_trials", sa.Column("device", sa.String(64)))
-    op.add_column("offkey_trials", sa.Column("rate", sa.Float))
+    op.add_column("offkey_trials", sa.Column("rate", sa.Double))
     op.add_column("offkey_trials", sa.Column("memory", sa.BigInteger))
     op.create_index("offkey_trials_settings", "offkey_trials", ["study_id", "settings"], unique=True)
 

@@ -21,9 +21,9 @@ def upgrade() -> None:
         sa.Column("truth", sa.Text, nullable=False),
         sa.Column("budget", sa.Integer, nullable=False),
         sa.Column("handed_out", sa.Integer, nullable=False),
-        sa.Column("hours", sa.Float),
-        sa.Column("active_seconds", sa.Float, nullable=False),
-        sa.Column("last_seen", sa.Float),
+        sa.Column("hours", sa.Double),
+        sa.Column("active_seconds", sa.Double, nullable=False),
+        sa.Column("last_seen", sa.Double),
     )
     op.create_table(
         "offkey_trials",
@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("owner", sa.String(256)),
-        sa.Column("lease_until", sa.Float),
+        sa.Column("lease_until", sa.Double),
         sa.Column("token", sa.Integer, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("reason", sa.Text),
