@@ -35,7 +35,7 @@ from benchmarks.sides import machine_line
 from features.synthesis import make_corpus
 from search import sampling  # noqa: F401  imported before the fork
 from search.evaluation import mean_auc
-from search.ledger import TrialRow, ended_trials, unfinished
+from search.ledger import TrialRow, progress, unfinished
 from search.outages import PATIENCE
 from search.preparation import prepare
 from search.split import blind
@@ -77,7 +77,7 @@ class Chaos:
                 next_fault = began + random_.expovariate(1 / self.mean_gap)
                 while storage.transact(lambda session: unfinished(session, stored.study_id)):
                     if time.monotonic() - began > self.longest:
-                        ended = storage.transact(lambda session: ended_trials(session, stored.study_id))
+                        ended, _ = storage.transact(lambda session: progress(session, stored.study_id))
                         self.wrong.append(f"{ended} of {self.trials} trials after {self.longest:.0f} s")
                         break
                     for index, process in enumerate(processes):
@@ -142,7 +142,10 @@ class Chaos:
     def _away(self, random_: random.Random, processes: list[Any], later: Callable[[int, float], None]) -> None:
         assert self.server is not None
         self.server.stop()
-        time.sleep(random_.uniform(0.5, 2.0) * self.lease)
+        back = time.monotonic() + random_.uniform(0.5, 2.0) * self.lease
+        while time.monotonic() < back:  # whoever trains on meanwhile is not spared
+            random_.choice([self._kill, self._stop])(random_, processes, later)
+            time.sleep(self.mean_gap / 2)
         self.server.start()
         self.faults["server away for 0.5 to 2 leases"] += 1
 
@@ -227,8 +230,8 @@ def main() -> int:
         # Pauses are such that each database sees at least fifty faults before its 200 trials are done.
         common: dict[str, Any] = {"root": Path(folder, "corpus"), "workers": 8, "trials": 200, "lease": 3.0}
         sides = [
-            Chaos(f"sqlite:///{folder}/chaos.db", pause=0.4, mean_gap=1.0, **common),
-            Chaos(server.new_database(), pause=0.4, mean_gap=1.0, server=server, **common),
+            Chaos(f"sqlite:///{folder}/chaos.db", pause=0.3, mean_gap=1.2, **common),
+            Chaos(server.new_database(), pause=0.3, mean_gap=1.2, server=server, **common),
         ]
         for side in sides:
             side.run()

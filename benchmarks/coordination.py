@@ -3,9 +3,9 @@
     python -m benchmarks.coordination [--trials 100,1000,5000] [--workers 1,4,8] [--databases sqlite,postgresql]
 
 Both sides do the same in as many processes, on a study of that many finished trials: suggest three parameters (TPE),
-report twenty values of a training that costs nothing, ask after each whether to prune (Hyperband), end. Offkey's worker
-besides claims the trial, renews its lease, fences each write and leaves twenty checkpoints. SQLite is as each side
-opens it: Offkey in WAL mode, Optuna as it comes, and Optuna in WAL mode too.
+report twenty values of a training that costs nothing, ask after all but the last whether to prune (Hyperband), end.
+Offkey's worker besides claims the trial, renews its lease, fences each write and leaves twenty checkpoints. SQLite is
+as each side opens it: Offkey in WAL mode, Optuna as it comes, and Optuna in WAL mode too.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def _optuna(url: str, side: str, root: str) -> Any:
             training.run_epoch(lambda: None)
             value = mean_score(training.validation_scores(), ours.truth)
             trial.report(value, training.epoch)
-            if trial.should_prune():
+            if training.epoch < EPOCHS and trial.should_prune():
                 raise optuna.TrialPruned
         return value
 

@@ -27,7 +27,7 @@ from sqlalchemy import func, select
 from benchmarks.quick import QuickTraining, mean_score, quick_study
 from benchmarks.servers import PostgresServer
 from search import objective
-from search.ledger import TrialRow, ended_trials
+from search.ledger import TrialRow, progress
 from search.storage import StudyStorage
 from search.stored_study import create_or_join
 from search.study_file import study_of_tree
@@ -80,7 +80,7 @@ def _measure(folder: Path, server: PostgresServer, workers: int, trials: int) ->
     server_before, start = _cpu_seconds(server), time.perf_counter()
     (folder / "gate").touch()
     connections, at_work, server_after = [], [], server_before
-    while storage.transact(lambda session: ended_trials(session, stored.study_id)) < trials:
+    while storage.transact(lambda session: progress(session, stored.study_id))[0] < trials:
         connections.append(_connections(server))
         server_after = max(server_after, _cpu_seconds(server))
         running = [psutil.Process(process.pid) for process in processes if process.poll() is None]

@@ -94,9 +94,8 @@ class ContextWindows:
         return self._batches(torch.arange(len(self)), batch_size)
 
     def _batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        parts = torch.split(
-            order.to(self._home), batch_size
-        )  # copied whole: a copy for each batch would wait for the GPU
+        # Copied whole: a copy for each batch would wait for the GPU.
+        parts = torch.split(order.to(self._home), batch_size)
         return map(self._gathered, parts) if self._home == self.device else self._streamed(parts)
 
     def _gathered(self, rows: Tensor) -> Batch:

@@ -1,9 +1,9 @@
 """Checkpoints of running trials, in a folder or a bucket that the study's hosts share.
 
-Each holder of a trial writes under names of its own (its fencing token is part of them), two in turn, and the ledger
-says which one counts: it is entered in the transaction of the epoch's report. So a checkpoint is never half written
-where it counts, a worker that lost its trial writes over nobody's, and the names to remove when a trial ends are
-known without listing the store.
+Each holder of a trial writes under two names of its own (its fencing token is part of them), never over the one that
+the ledger has: it is entered as `name@epoch` in the transaction of that epoch's report. So a checkpoint is never half
+written where it counts, a worker that lost its trial writes over nobody's, and the names to remove when a trial ends
+are known without listing the store.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("offkey.worker")
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_EPOCH_BYTES = 8
 
 
 class Resumable(Protocol):
@@ -51,30 +52,44 @@ class Checkpoints:
         self._uid = uid
         self._prefix = ""
         self._store: ArtifactStore | None = None
+        self._has_written = False
 
-    def write(self, claim: Claim, training: Resumable) -> str:
-        """Saves a training and returns the checkpoint's name. Raises StoreError if it cannot be written."""
+    def write(self, claim: Claim, training: Resumable, *, beside: str | None) -> str | None:
+        """Saves a training, not over the checkpoint that counts, and returns what the ledger is to know of it.
+
+        Raises StoreError if the place never took one. One that does so no longer costs a line in the log: the
+        checkpoint that counts stays the older one, which is returned.
+        """
         file = io.BytesIO()
         training.save(file)
-        contents = file.getvalue()
-        name = self._name(claim, claim.token, training.epoch % 2)
-        with self._errors("written"):
-            self._opened().write(self._prefix + name, io.BytesIO(hashlib.sha256(contents).digest() + contents))
-        return name
+        contents = training.epoch.to_bytes(_EPOCH_BYTES) + file.getvalue()
+        names = [self._name(claim, claim.token, turn) for turn in (0, 1)]
+        name = names[beside is not None and beside.startswith(f"{names[0]}@")]
+        try:
+            with self._errors("written"):
+                self._opened().write(self._prefix + name, io.BytesIO(hashlib.sha256(contents).digest() + contents))
+        except StoreError as error:
+            if not self._has_written:
+                raise
+            _log.warning("trial %d: going on without a new checkpoint: %s", claim.number, error)
+            return beside
+        self._has_written = True
+        return f"{name}@{training.epoch}"
 
-    def read(self, name: str) -> BinaryIO | None:
-        """A checkpoint, or None (and a line in the log) if this host has none of that name, or not the whole of it."""
+    def read(self, entry: str) -> BinaryIO | None:
+        """The checkpoint of a ledger's entry, or None (and a line in the log) if this host has not the whole of it."""
+        name, _, epoch = entry.rpartition("@")
         try:
             with self._errors("read"), self._opened().open_reader(self._prefix + name) as file:
-                contents = file.read()
+                blob = file.read()
         except ArtifactNotFound:
             _log.warning("the checkpoint %s is not in %s: starting over", name, self.place)
             return None
-        digest, state = contents[:_DIGEST_BYTES], contents[_DIGEST_BYTES:]
-        if hashlib.sha256(state).digest() != digest:
-            _log.warning("the checkpoint %s in %s is damaged: starting over", name, self.place)
+        digest, contents = blob[:_DIGEST_BYTES], blob[_DIGEST_BYTES:]
+        if hashlib.sha256(contents).digest() != digest or int.from_bytes(contents[:_EPOCH_BYTES]) != int(epoch):
+            _log.warning("the checkpoint %s in %s is damaged, or another epoch's: starting over", name, self.place)
             return None
-        return io.BytesIO(state)
+        return io.BytesIO(contents[_EPOCH_BYTES:])
 
     def remove(self, claim: Claim) -> None:
         """Removes what the trial's holders have left, this one included."""

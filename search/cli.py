@@ -221,7 +221,7 @@ def search(
             err.print(f"\nNext: [bold]offkey export {stored.name}{where} -o recipe.yaml[/bold]")
             err.print("      [bold]offkey train recipe.yaml -o detector[/bold]")
     if drained:
-        err.print("Stopped: every trial was given back. The same command goes on.")
+        err.print("The same command goes on.")
     elif status.best is None:
         raise typer.Exit(1)
 
@@ -429,6 +429,7 @@ def _search(
 ) -> tuple[StudyStorage, StoredStudy, bool]:
     """Runs a study with local workers; the last value tells whether it was asked to stop before its budget was met."""
     from search.fleet import Fleet
+    from search.ledger import out_of_time
     from search.preparation import prepare
     from search.storage import StudyStorage
     from search.stored_study import create_or_join
@@ -459,6 +460,11 @@ def _search(
             fleet.stop()
         except KeyboardInterrupt:
             fleet.kill()
+    if drained:
+        told = "unfinished epochs are repeated" if fleet.killed else "every trial was given back"
+        err.print(f"Stopped: {told}.")
+    elif storage.transact(lambda session: out_of_time(session, stored.study_id)):
+        err.print("The study's hours are used up; --hours gives it more.")
     return storage, stored, drained
 
 

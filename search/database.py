@@ -46,6 +46,9 @@ _POSTGRESQL_CONNECTION = {
 #: SQLSTATEs of a server that goes down, comes up, is full, or undid a transaction for another's sake.
 _AWAY_STATES = ("57P01", "57P02", "57P03", "25P03", "53300", "40001", "40P01")
 
+#: What a server says at once, and will say again: errors of a connection that is being made have no SQLSTATE.
+_REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
+
 
 def default_url() -> str:
     """$OFFKEY_STORAGE, else an SQLite file in the working directory."""
@@ -92,15 +95,15 @@ def connect_args(url: URL) -> dict[str, Any]:
 
 
 def engine_of_one(url: URL, *, lease: float) -> Engine:
-    """An engine with one connection. A transaction that is left open for a lease (seconds) is undone by the server:
-    a worker that was stopped inside one keeps no row locked."""
+    """An engine with one connection. A transaction that is left open for a sixth of a lease (seconds) is undone by the
+    server: a worker that was stopped inside one keeps nobody from renewing their leases."""
     engine = create_engine(url, pool_size=1, max_overflow=0, connect_args=connect_args(url))
     if url.get_backend_name() == "postgresql":
 
         @event.listens_for(engine, "connect")
         def limit_idle_transactions(connection: Any, record: Any) -> None:
             # Set, not passed as an option: poolers refuse options.
-            connection.execute(f"SET idle_in_transaction_session_timeout = {max(1, int(lease * 1000))}")
+            connection.execute(f"SET idle_in_transaction_session_timeout = {max(1, int(lease / 6 * 1000))}")
             connection.commit()
 
     return engine
@@ -156,7 +159,8 @@ def _is_away(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         return "is locked" in str(error.orig)
     state = getattr(error.orig, "sqlstate", None)
-    no_answer = isinstance(error, OperationalError) and state is None
+    refused = any(text in str(error.orig) for text in _REFUSALS)
+    no_answer = isinstance(error, OperationalError) and state is None and not refused
     return error.connection_invalidated or no_answer or state in _AWAY_STATES or str(state).startswith("08")
 
 

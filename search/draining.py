@@ -23,12 +23,20 @@ _POLL_SECONDS = 1.0
 
 
 def drain_on_signals(stop: threading.Event) -> None:
-    """SIGTERM and Ctrl-C set `stop`; a second one ends the process at once."""
+    """SIGTERM and Ctrl-C set `stop`; a second Ctrl-C ends the process at once.
+
+    A second SIGTERM does not: schedulers send one to each process of a job, and the fleet sends one too.
+    """
+    interrupted = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.set()
+        nonlocal interrupted
+        if number == signal.SIGINT:
+            if interrupted:
+                os._exit(128 + number)
+            interrupted = True
+        if not stop.is_set():
+            stop.set()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)

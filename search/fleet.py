@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
 from search import ledger
 from search.draining import TO_NEXT_BATCH
 from search.errors import StudyError
@@ -27,10 +25,10 @@ from search.stored_study import StoredStudy
 
 _log = logging.getLogger("offkey.fleet")
 
-#: So many workers may end with an error, or be killed, before the fleet gives up, if no trial ends in between.
+#: So many workers may end with an error, or be killed, before the fleet gives up, if no trial gets on in between.
 _MOST_ERRORS, _MOST_KILLS = 3, 10
 
-#: A worker that died is replaced after a pause that doubles with each death, if no trial ends in between (seconds).
+#: A worker that died is replaced after a pause that doubles with each death, if no trial gets on (seconds).
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 
 #: What a fleet gives its workers to leave: less than the ten seconds after which `docker stop` kills.
@@ -48,10 +46,12 @@ class Fleet:
     log_folder: Path
     artifacts: str | None = None  # where checkpoints go, if not where the study's maker wanted them
     draining: bool = False
+    killed: bool = False  # some worker did not leave by itself
     _workers: dict[int, _Started] = field(default_factory=dict)  # slot → process
     _starts: dict[int, float] = field(default_factory=dict)  # slot → when to start its next worker (monotonic)
-    _deaths: int = 0  # since a trial last ended
-    _ended_trials: int = 0
+    _progress: tuple[int, frozenset[str | None]] | None = None  # of the study when a worker last died
+    _errors: int = 0  # since then, without any progress
+    _kills: int = 0
 
     def start(self) -> None:
         """Starts one process for each slot. Raises StudyError if their logs cannot be written."""
@@ -65,7 +65,7 @@ class Fleet:
     def watch(self) -> bool:
         """Replaces workers that died and frees their trials; True while any worker runs or is to be started.
 
-        Raises StudyError with the end of a log if workers keep dying and no trial ends in between.
+        Raises StudyError with the end of a log if workers keep dying and no trial gets on in between.
         """
         for slot, worker in list(self._workers.items()):
             code = worker.process.poll()
@@ -80,25 +80,25 @@ class Fleet:
 
     def _bury(self, slot: int, worker: _Started, code: int) -> None:
         """Frees a dead worker's trial and plans its replacement."""
-
-        def count_after_freeing(session: Session) -> int:
-            ledger.expire(session, self.stored.study_id, worker.owner)
-            return ledger.ended_trials(session, self.stored.study_id)
-
-        ended = self._ended_trials
+        progress = self._progress
         try:
             with self.storage.impatient():
-                ended = self.storage.transact(count_after_freeing)
+                if self.draining:
+                    self.storage.set_free(self.stored.study_id, worker.owner)
+                else:
+                    self.storage.transact(lambda session: ledger.expire(session, self.stored.study_id, worker.owner))
+                progress = self.storage.transact(lambda session: ledger.progress(session, self.stored.study_id))
         except StorageAway as away:
             _log.warning("the lease of %s was not ended (%s), it runs out", worker.owner, away)
         if code == 0 or self.draining:
             return
-        self._deaths = self._deaths + 1 if ended == self._ended_trials else 1
-        self._ended_trials = ended
-        if self._deaths >= (_MOST_ERRORS if code > 0 else _MOST_KILLS):
+        if progress != self._progress:
+            self._progress, self._errors, self._kills = progress, 0, 0
+        self._errors, self._kills = self._errors + (code > 0), self._kills + (code < 0)
+        if self._errors >= _MOST_ERRORS or self._kills >= _MOST_KILLS:
             self.stop()
-            raise StudyError(f"Workers keep ending and no trial does. {worker.log} says:\n{_last_lines(worker.log)}")
-        pause = min(_FIRST_PAUSE * 2 ** (self._deaths - 1), _LONGEST_PAUSE)
+            raise StudyError(f"Workers keep ending and no trial gets on. {worker.log} says:\n{_last_lines(worker.log)}")
+        pause = min(_FIRST_PAUSE * 2 ** (self._errors + self._kills - 1), _LONGEST_PAUSE)
         self._starts[slot] = time.monotonic() + pause
 
     def drain(self) -> None:
@@ -122,7 +122,9 @@ class Fleet:
     def kill(self) -> None:
         """Ends every worker that is left at once; its trial goes on from its last checkpoint."""
         for worker in self._workers.values():
-            worker.process.kill()
+            if worker.process.poll() is None:
+                worker.process.kill()
+                self.killed = True
             worker.process.wait()
         self.watch()
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -89,7 +90,7 @@ class TrialRow(Base):
     lease_until: Mapped[float | None]  # seconds since 1970 by the database's clock
     token: Mapped[int] = mapped_column(default=1)
     attempts: Mapped[int] = mapped_column(default=1)  # workers since the last checkpoint, this one included
-    checkpoint: Mapped[str | None] = mapped_column(String(256))  # an artifact: where the next worker goes on
+    checkpoint: Mapped[str | None] = mapped_column(String(256))  # name@epoch: where the next worker goes on
     settings: Mapped[str | None] = mapped_column(String(64))  # digest of the parameters, where none may be tried twice
     reason: Mapped[str | None] = mapped_column(Text)
     device: Mapped[str | None] = mapped_column(String(64))
@@ -209,11 +210,15 @@ def add_trial(
     return Claim(trial_id=trial_id, number=number, token=1, attempts=1, checkpoint=None)
 
 
-def fence(transaction: Transaction, claim: Claim, **values: Any) -> None:
-    """Writes to the claim's row, which stays locked until the commit. Raises LeaseLost if another holds it."""
+def fence(transaction: Transaction, claim: Claim, *, states: Sequence[str] = (), **values: Any) -> None:
+    """Writes to the claim's row, which stays locked until the commit.
+
+    Raises LeaseLost if another holds the trial, or if it is in none of the `states` (where any are given).
+    """
+    still = [TrialRow.state.in_(states)] if states else []
     written = transaction.execute(
         update(TrialRow)
-        .where(TrialRow.trial_id == claim.trial_id, TrialRow.token == claim.token)
+        .where(TrialRow.trial_id == claim.trial_id, TrialRow.token == claim.token, *still)
         .values(**(values or {"token": claim.token}))
         .execution_options(synchronize_session=False)
     )
@@ -223,17 +228,17 @@ def fence(transaction: Transaction, claim: Claim, **values: Any) -> None:
 
 def renew(transaction: Transaction, claim: Claim, lease: float, **values: Any) -> None:
     """Extends a lease, and writes what the worker says of itself. Raises LeaseLost if another holds the trial."""
-    fence(transaction, claim, lease_until=database_now() + lease, **values)
+    fence(transaction, claim, states=("running",), lease_until=database_now() + lease, **values)
 
 
 def release(transaction: Transaction, claim: Claim) -> None:
     """Gives a trial back unfinished: the next worker goes on with it. Not an attempt that failed."""
-    fence(transaction, claim, state="waiting", owner=None, lease_until=None)
+    fence(transaction, claim, states=("running", "waiting"), state="waiting", owner=None, lease_until=None)
 
 
 def abandon(transaction: Transaction, claim: Claim, reason: str) -> None:
     """Ends the lease of a worker that cannot go on, with why. Another attempt is worth while."""
-    fence(transaction, claim, lease_until=0.0, reason=reason)
+    fence(transaction, claim, states=("running",), lease_until=0.0, reason=reason)
 
 
 def settle(transaction: Transaction, claim: Claim, digest: str, *, first: int) -> int:
@@ -278,6 +283,33 @@ def expire(transaction: Transaction, study_id: int, owner: str) -> None:
     )
 
 
+def set_free(transaction: Transaction, study_id: int, owner: str | None) -> list[int]:
+    """Lets trials wait whose worker was ended on purpose, or all lost ones (None); their IDs. No attempt failed."""
+    which = TrialRow.lease_until < database_now() if owner is None else TrialRow.owner == owner
+    freed = transaction.execute(
+        update(TrialRow)
+        .where(TrialRow.study_id == study_id, TrialRow.state == "running", which)
+        .values(state="waiting", owner=None, lease_until=None)
+        .returning(TrialRow.trial_id)
+        .execution_options(synchronize_session=False)
+    )
+    return list(freed.scalars())
+
+
+def uncleared(transaction: Transaction, study_id: int) -> list[Claim]:
+    """The last claims of ended trials whose checkpoints may still be there."""
+    columns = (TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts, TrialRow.checkpoint)
+    left = select(*columns).where(
+        TrialRow.study_id == study_id, TrialRow.state.in_(get_args(FinalState)), TrialRow.checkpoint.is_not(None)
+    )
+    return [Claim(*row) for row in transaction.execute(left)]
+
+
+def clear(transaction: Transaction, claim: Claim) -> None:
+    """Enters that a trial's checkpoints are gone."""
+    transaction.execute(update(TrialRow).where(TrialRow.trial_id == claim.trial_id).values(checkpoint=None))
+
+
 def sign_of_life(transaction: Transaction, study_id: int, lease: float) -> None:
     """Adds the time since any worker's last sign of life, unless it is so long that there was none."""
     gap = database_now() - StudyRow.last_seen
@@ -293,20 +325,23 @@ def sign_of_life(transaction: Transaction, study_id: int, lease: float) -> None:
 
 def unfinished(transaction: Transaction, study_id: int) -> bool:
     """Whether a trial of the study is still to be done, by whomever."""
+    open_slots = select(StudyRow.study_id).where(StudyRow.study_id == study_id, StudyRow.handed_out < StudyRow.budget)
     open_trials = select(TrialRow.trial_id).where(
         TrialRow.study_id == study_id, TrialRow.state.in_(("running", "waiting"))
     )
-    open_slots = select(StudyRow.study_id).where(StudyRow.study_id == study_id, StudyRow.handed_out < StudyRow.budget)
+    # Slots first: one that is taken in between is a trial by then.
     return (
-        transaction.execute(open_trials.limit(1)).first() is not None
-        or transaction.execute(open_slots).first() is not None
+        transaction.execute(open_slots).first() is not None
+        or transaction.execute(open_trials.limit(1)).first() is not None
     )
 
 
-def ended_trials(transaction: Transaction, study_id: int) -> int:
-    """How many trials of the study have ended, in whatever way."""
-    ended = select(func.count()).where(TrialRow.study_id == study_id, TrialRow.state.in_(get_args(FinalState)))
-    return transaction.execute(ended).scalar_one()
+def progress(transaction: Transaction, study_id: int) -> tuple[int, frozenset[str | None]]:
+    """How many trials have ended, and the checkpoints of the others: another value means that somebody got on."""
+    ended = TrialRow.state.in_(get_args(FinalState))
+    count = select(func.count()).where(TrialRow.study_id == study_id, ended)
+    others = select(TrialRow.checkpoint).where(TrialRow.study_id == study_id, ~ended)
+    return transaction.execute(count).scalar_one(), frozenset(transaction.execute(others).scalars())
 
 
 def out_of_time(transaction: Transaction, study_id: int) -> bool:

@@ -76,7 +76,7 @@ class Patience:
         # An attempt may take as long as a connection's timeout: training does not wait for one after each epoch.
         self._next_try = time.monotonic() + _LONGEST_PAUSE
         if not self._outage:
-            _log.warning("%s is away (%s): reports are kept, training goes on", self.shown_url, reason.splitlines()[0])
+            _log.warning("%s is away (%s): waiting for it", self.shown_url, reason.splitlines()[0])
         self._outage = reason
 
     @contextmanager

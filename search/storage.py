@@ -4,8 +4,9 @@ What it relies on (tests/search/test_storage.py fails loudly if one of these cha
 - `RDBStorage.scoped_session` gives each thread one session, which every write uses and commits once;
 - every write to a trial calls `check_trial_is_updatable` in that session, before it writes;
 - `_get_prepared_new_trial(study_id, template, session)` adds a trial to a session without committing;
-- the methods of `WAITED_FOR` are all that Optuna's cache asks of the storage, and may be called twice;
-- a trial's parameters and reports are rows of `TrialParamModel` and `TrialIntermediateValueModel`.
+- the methods of `WAITED_FOR` are all that a worker asks through Optuna's cache besides reports, and may be repeated;
+- a trial's parameters and reports are rows of `TrialParamModel` and `TrialIntermediateValueModel`, its constraints
+  system attributes.
 So a claim and its trial, a report and its checkpoint, a value and the ledger's final state are each one transaction:
 between them there is no moment in which a worker could be killed.
 
@@ -29,6 +30,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models as optuna_tables
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import delete
 from sqlalchemy.dialects import postgresql, sqlite
@@ -38,13 +40,16 @@ from sqlalchemy.pool import NullPool
 
 from search import database, ledger
 from search.evaluation import Scores
-from search.ledger import Claim
+from search.ledger import Claim, LeaseLost
 from search.outages import Patience, StorageAway
 
 # Optuna announces each study and trial by itself; what is worth saying is said by the command line.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _log = logging.getLogger("offkey.storage")
+
+#: The name of the constraint that tells the sampler of settings that failed.
+FAILED = "failed"
 
 #: Tries to open a database while others make its tables at the same moment: one for each table and to spare.
 _OPENINGS = 20
@@ -67,6 +72,7 @@ class _Held:
     claim: Claim
     ledger_values: dict[str, Any] = field(default_factory=dict)
     unsent: dict[int, float] = field(default_factory=dict)  # epoch → reported value
+    checkpoint: str | None = None  # in the ledger, if it is this holder's
 
 
 class StudyStorage(Patience, RDBStorage):
@@ -119,12 +125,15 @@ class StudyStorage(Patience, RDBStorage):
         def take(session: Session) -> Claim | None:
             # Leases that ran out while the database was away belong to workers that may renew them any moment now.
             settled = self.seconds_since_outage > self.lease / 2
+            # First, since it may wait for the study's row: leases begin after that.
+            ledger.sign_of_life(session, study_id, self.lease)
             claim = ledger.take_over(session, study_id, owner, self.lease, lost_too=settled)
             if claim is None:
                 claim = self._start_trial(session, study_id, owner, first)
             else:
-                self._trial_row(session, claim).state = TrialState.RUNNING
-            ledger.sign_of_life(session, study_id, self.lease)
+                self._trial_row(session, claim.trial_id).state = TrialState.RUNNING
+            if claim is None and ledger.out_of_time(session, study_id):
+                self._set_free(session, study_id, None)  # nobody may take them over any more
             return claim
 
         claim = self.transact(take)
@@ -132,9 +141,17 @@ class StudyStorage(Patience, RDBStorage):
             self._held[claim.trial_id] = _Held(claim)
         return claim
 
-    def keep_checkpoint(self, claim: Claim, artifact: str) -> None:
+    def checkpoint_in_ledger(self, claim: Claim) -> str | None:
+        """The entry that the next worker would go on at, as far as this one has written it."""
+        return self._hold(claim.trial_id).checkpoint
+
+    def has_unsent_reports(self, claim: Claim) -> bool:
+        """Whether reports wait for a database that is away. A checkpoint made now would be ahead of the curve."""
+        return bool(self._hold(claim.trial_id).unsent)
+
+    def keep_checkpoint(self, claim: Claim, entry: str) -> None:
         """Enters a checkpoint into the ledger together with the trial's next report."""
-        self._held[claim.trial_id].ledger_values |= {"checkpoint": artifact, "attempts": 1}
+        self._hold(claim.trial_id).ledger_values = {"checkpoint": entry, "attempts": 1, "reason": None}
 
     def finish(
         self,
@@ -147,7 +164,7 @@ class StudyStorage(Patience, RDBStorage):
     ) -> None:
         """Ends a trial for Optuna and the ledger at once. Raises LeaseLost if another worker holds it.
 
-        A trial that failed by itself is PRUNED for Optuna: with a violated constraint that teaches the sampler,
+        A trial that failed by itself is PRUNED for Optuna, with a violated constraint: that teaches the sampler,
         while a FAIL teaches it nothing.
         """
         blob = None if scores is None else scores.astype(np.float64).tobytes()
@@ -165,20 +182,21 @@ class StudyStorage(Patience, RDBStorage):
     ) -> None:
         def end() -> None:
             self._send_reports(claim.trial_id)
-            self._held[claim.trial_id].ledger_values.clear()
+            self._hold(claim.trial_id).ledger_values = {}
             session = self.scoped_session()
             try:
-                ledger.fence(session, claim, state=state, lease_until=None, checkpoint=None, **columns)
-            except BaseException:
-                session.rollback()
-                session.close()
-                raise
-            try:
+                ledger.fence(session, claim, state=state, lease_until=None, **columns)
+                if state == "failed" and ended == TrialState.PRUNED:
+                    table, key = optuna_tables.TrialSystemAttributeModel, f"{_CONSTRAINTS_KEY}:{FAILED}"
+                    self._set_trial_attr_without_commit(session, table, claim.trial_id, key, 1.0)
                 values = None if value is None else [value]
                 RDBStorage.set_trial_state_values(self, claim.trial_id, ended, values)
             except UpdateFinishedTrialError:
                 # The fence let us pass: we ended it, and the answer was lost with the connection.
                 _log.info("trial %d: had ended already", claim.number)
+            finally:
+                session.rollback()  # what was not committed
+                session.close()
 
         self.through_outages(end)
         self.forget(claim)
@@ -188,11 +206,19 @@ class StudyStorage(Patience, RDBStorage):
 
         def give_back(session: Session) -> None:
             ledger.release(session, claim)
-            self._trial_row(session, claim).state = TrialState.WAITING
+            self._trial_row(session, claim.trial_id).state = TrialState.WAITING
 
         self.through_outages(lambda: self._send_reports(claim.trial_id))
         self.transact(give_back)
         self.forget(claim)
+
+    def set_free(self, study_id: int, owner: str) -> None:
+        """Gives back the trial of a worker that was ended on purpose."""
+        self.transact(lambda session: self._set_free(session, study_id, owner))
+
+    def _set_free(self, session: Session, study_id: int, owner: str | None) -> None:
+        for trial_id in ledger.set_free(session, study_id, owner):
+            self._trial_row(session, trial_id).state = TrialState.WAITING
 
     def start_over(self, claim: Claim, *, parameters: bool = False) -> None:
         """Forgets a trial's curve, and its parameters too if wanted. Raises LeaseLost if another worker holds it."""
@@ -201,12 +227,29 @@ class StudyStorage(Patience, RDBStorage):
             tables.append(optuna_tables.TrialParamModel)
 
         def wipe(session: Session) -> None:
-            ledger.fence(session, claim, checkpoint=None)
+            ledger.fence(session, claim, states=("running",), checkpoint=None)
             for table in tables:
                 session.execute(delete(table).where(table.trial_id == claim.trial_id))
             # What the pruner noted down at each rung.
             notes = optuna_tables.TrialSystemAttributeModel
             session.execute(delete(notes).where(notes.trial_id == claim.trial_id, notes.key != "fixed_params"))
+
+        self.transact(wipe)
+
+    def _hold(self, trial_id: int) -> _Held:
+        if trial_id not in self._held:
+            raise LeaseLost(f"the trial with the ID {trial_id} is not held here")
+        return self._held[trial_id]
+
+    def rewind(self, claim: Claim) -> None:
+        """Forgets what was reported after the claim's checkpoint, during an outage: it is trained again."""
+        assert claim.checkpoint is not None
+        epoch = int(claim.checkpoint.rpartition("@")[2])
+        table = optuna_tables.TrialIntermediateValueModel
+
+        def wipe(session: Session) -> None:
+            ledger.fence(session, claim, states=("running",))
+            session.execute(delete(table).where(table.trial_id == claim.trial_id, table.step > epoch))
 
         self.transact(wipe)
 
@@ -225,10 +268,7 @@ class StudyStorage(Patience, RDBStorage):
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Reports, or keeps the report until the database is back."""
-        if trial_id not in self._held:
-            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
-            return
-        self._held[trial_id].unsent[step] = intermediate_value
+        self._hold(trial_id).unsent[step] = intermediate_value
         with suppress(StorageAway), self.impatient():
             self.through_outages(lambda: self._send_reports(trial_id))
 
@@ -238,6 +278,7 @@ class StudyStorage(Patience, RDBStorage):
             with self._transaction() as session:
                 self._write_reports(session, held)
             held.unsent.clear()
+            held.checkpoint = held.ledger_values.get("checkpoint", held.checkpoint)
 
     def _write_reports(self, session: Session, held: _Held) -> None:
         """Adds the fence to a transaction, the reports that wait, and what the ledger is to know with them."""
@@ -275,8 +316,8 @@ class StudyStorage(Patience, RDBStorage):
         )
 
     @staticmethod
-    def _trial_row(session: Session, claim: Claim) -> Any:
-        return session.get_one(optuna_tables.TrialModel, claim.trial_id)
+    def _trial_row(session: Session, trial_id: int) -> Any:
+        return session.get_one(optuna_tables.TrialModel, trial_id)
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:

@@ -51,10 +51,10 @@ class Training:
         self.validation_clips = labelled_test_clips(corpus)
         self._corpus = corpus
         self._store = open_corpus_store(corpus, recipe)
-        self._windows = self.windows_of(self.clips.train)
-        self._validation_windows = self.windows_of(self.validation_clips) if self.validation_clips else None
         torch.manual_seed(_seed_of(self.seed, "weights"))
         with _memory_failures():
+            self._windows = self.windows_of(self.clips.train)
+            self._validation_windows = self.windows_of(self.validation_clips) if self.validation_clips else None
             self.model = build(recipe.model, bins=recipe.features.bins).to(device)
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.training.learning_rate)
 
@@ -111,8 +111,9 @@ class Training:
         # Loaded to the CPU, for Adam's counters to stay there: it reads them at each step, and a device would be
         # waited for. All else is copied to where the model is.
         state = torch.load(file, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        with _memory_failures():
+            self.model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
         self.epoch = state["epoch"]
 
 
@@ -133,6 +134,10 @@ def _arithmetic(recipe: Recipe, device: torch.device) -> AbstractContextManager[
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+#: What is said by those who have no exception of their own: torch's CPU allocator, cuBLAS, the CUDA driver.
+_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
+
 @contextmanager
 def _memory_failures() -> Iterator[None]:
     """Memory that does not suffice for a model is that trial's own failure; a GPU's other errors are the machine's."""
@@ -141,7 +146,7 @@ def _memory_failures() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise TrialFailure("out of memory") from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # torch's CPU allocator has no exception of its own
+        if not any(text in str(error) for text in _OUT_OF_MEMORY):
             raise
         raise TrialFailure("out of memory") from error
 

@@ -44,9 +44,6 @@ _log = logging.getLogger("offkey.worker")
 #: Seconds between looks for a trial while others hold all that are left.
 _POLL_SECONDS = 1.0
 
-#: The name of the constraint that tells the sampler of settings that failed.
-FAILED = "failed"
-
 
 class Drained(Exception):
     """The worker was asked to stop: the trial is given back unfinished."""
@@ -74,6 +71,8 @@ class Worker:
             if claim is not None:
                 self._work_on(claim)
             elif self._is_over():
+                for ended in self.storage.transact(lambda s: ledger.uncleared(s, self.stored.study_id)):
+                    self._remove_checkpoints(ended)  # whose worker was lost right after it
                 return
             else:
                 # A worker that holds one of the last trials may be lost. Slept, not waited for: a signal that
@@ -97,6 +96,7 @@ class Worker:
                     _log.warning("trial %d: given up, it lost %d workers", claim.number, ledger.MAX_ATTEMPTS)
                 else:
                     self._run_trial(claim, work)
+                self.claim = None
                 self._remove_checkpoints(claim)
             except Drained:
                 self.release()
@@ -115,6 +115,8 @@ class Worker:
             self.checkpoints.remove(claim)
         except StoreError as error:
             _log.warning("trial %d: its checkpoints were left behind: %s", claim.number, error)
+        else:
+            self.storage.transact(lambda session: ledger.clear(session, claim))
 
     def release(self) -> None:
         """Gives the trial at work back, unfinished."""
@@ -143,6 +145,8 @@ class Worker:
 
         _log.info("trial %d: claimed, attempt %d", claim.number, claim.attempts)
         checkpoint = None if claim.checkpoint is None else self.checkpoints.read(claim.checkpoint)
+        if checkpoint is not None:
+            self.storage.rewind(claim)
         if checkpoint is None and claim.token > 1:
             # Parameters that its last worker had not all suggested are suggested anew: a sampler's later numbers
             # depend on its earlier ones.
@@ -159,7 +163,11 @@ class Worker:
                 raise Drained
 
         def after_epoch(training: Trained) -> None:
-            self.storage.keep_checkpoint(claim, self.checkpoints.write(claim, training))
+            if not self.storage.has_unsent_reports(claim):
+                last = self.storage.checkpoint_in_ledger(claim)
+                entry = self.checkpoints.write(claim, training, beside=last)
+                if entry is not None and entry != last:
+                    self.storage.keep_checkpoint(claim, entry)
 
         try:
             value = objective(
@@ -178,7 +186,6 @@ class Worker:
             self.storage.finish(claim, "pruned", value=value, scores=epochs[-1])
             _log.info("trial %d: pruned, AUC %.4f", claim.number, value)
         except TrialFailure as failure:
-            trial.set_constraint(FAILED, 1.0)
             self.storage.finish(claim, "failed", value=None, reason=str(failure))
             _log.warning("trial %d: failed: %s", claim.number, failure)
         else:
@@ -283,8 +290,9 @@ class Worker:
             thread.join()
 
     def _renew(self, session: Any, claim: Claim, vitals: dict[str, Any]) -> None:
-        ledger.renew(session, claim, self.storage.lease, **vitals)
+        # First, since it may wait for the study's row: the lease begins after that.
         ledger.sign_of_life(session, self.stored.study_id, self.storage.lease)
+        ledger.renew(session, claim, self.storage.lease, **vitals)
         if ledger.out_of_time(session, self.stored.study_id):
             self.stop.set()
 

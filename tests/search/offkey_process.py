@@ -110,6 +110,7 @@ def offkey_process(
     Standard error is a file, or a terminal.
     """
     environment = {"OFFKEY_STORAGE": url, **surroundings(quick or Quick())}
+    environment |= {} if terminal is None else {"COLUMNS": str(terminal.columns)}
     number = len(list(Path().glob("process-*.err")))
     files = Path(f"process-{number}.out").absolute(), Path(f"process-{number}.err").absolute()
     files[1].touch()
@@ -155,6 +156,7 @@ class Terminal:
     """A terminal to show a process's standard error on, and what was shown."""
 
     def __init__(self, *, columns: int) -> None:
+        self.columns = columns
         self._ours, self._theirs = pty.openpty()
         fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         self.path = os.ttyname(self._theirs)
@@ -199,7 +201,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, stdout:
 def _main(arguments: list[str]) -> None:
     quick = Quick(**json.loads(os.environ[_QUICK]))
     QuickTraining.batches, QuickTraining.pause = quick.batches, quick.pause / quick.batches
-    benchmarks.quick.time = types.SimpleNamespace(sleep=_announced_sleep)  # type: ignore[assignment]
+    vars(benchmarks.quick)["time"] = types.SimpleNamespace(sleep=_announced_sleep)
     search.objective.train_for_real = _AnnouncingTraining
     search.worker.join = functools.partial(search.worker.join, lease=quick.lease)
     search.worker._POLL_SECONDS = 0.1

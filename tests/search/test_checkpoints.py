@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -123,19 +124,50 @@ def held(*, number: int = 7, token: int = 1) -> Claim:
 @everywhere
 def test_what_one_host_writes_another_reads(place: Place) -> None:
     contents = bytes(range(256)) * 1000
-    name = Checkpoints(place.name, "study").write(held(), Note(1, contents))
-    file = Checkpoints(place.name, "study").read(name)
+    entry = Checkpoints(place.name, "study").write(held(), Note(1, contents), beside=None)
+    assert entry is not None
+    file = Checkpoints(place.name, "study").read(entry)
     assert file is not None
     assert file.read() == contents
 
 
+def name_of(entry: str | None) -> str:
+    """The artifact of a ledger's entry, `name@epoch`."""
+    assert entry is not None
+    return entry.rpartition("@")[0]
+
+
 @everywhere
-def test_the_last_two_epochs_are_kept_and_no_more(place: Place) -> None:
+def test_a_checkpoint_is_written_beside_the_one_that_counts_and_never_over_it(place: Place) -> None:
     checkpoints = Checkpoints(place.name, "study")
-    names = [checkpoints.write(held(), Note(epoch, f"after {epoch}".encode())) for epoch in range(1, 6)]
+    counts: str | None = None
+    for epoch in range(1, 6):
+        for unreported in (True, False):  # one that did not come to count, then one that does
+            entry = checkpoints.write(held(), Note(epoch, f"{unreported} {epoch}".encode()), beside=counts)
+            if counts is not None:
+                file = checkpoints.read(counts)
+                assert file is not None
+                assert file.read() == f"False {epoch - 1}".encode()
+        counts = entry
     assert len(place.names()) == 2
-    files = [checkpoints.read(name) for name in names[-2:]]
-    assert [file and file.read() for file in files] == [b"after 4", b"after 5"]
+
+
+def test_a_file_of_another_epoch_than_the_ledgers_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Checkpoints(str(tmp_path), "study")
+    assert checkpoints.write(held(), Note(5), beside=None) == "study-trial-7-1-0@5"
+    assert checkpoints.read("study-trial-7-1-0@3") is None
+    assert "another epoch's: starting over" in caplog.text
+
+
+def test_a_place_that_stops_working_costs_a_line_in_the_log_and_keeps_what_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(str(tmp_path / "place"), "study")
+    counts = checkpoints.write(held(), Note(1), beside=None)
+    shutil.rmtree(tmp_path / "place")
+    (tmp_path / "place").write_text("in the way")
+    assert checkpoints.write(held(), Note(2), beside=counts) == counts
+    assert "going on without a new checkpoint" in caplog.text
 
 
 @everywhere
@@ -144,7 +176,8 @@ def test_a_checkpoint_that_is_not_there_or_not_whole_is_none_and_a_line_in_the_l
     place: Place, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = Checkpoints(place.name, "study")
-    name = checkpoints.write(held(), Note(1, b"weights" * 100))
+    entry = checkpoints.write(held(), Note(1, b"weights" * 100), beside=None)
+    assert entry is not None
     (stored,) = place.names()
     whole = place.contents(stored)
     broken = {
@@ -158,8 +191,8 @@ def test_a_checkpoint_that_is_not_there_or_not_whole_is_none_and_a_line_in_the_l
     else:
         place.put(stored, broken[damage])
 
-    assert checkpoints.read(name) is None
-    said = f"the checkpoint {name} is not in {place.name}" if damage == "missing" else "is damaged"
+    assert checkpoints.read(entry) is None
+    said = f"the checkpoint {name_of(entry)} is not in {place.name}" if damage == "missing" else "is damaged"
     assert said in caplog.text
     assert "starting over" in caplog.text
 
@@ -169,11 +202,10 @@ def test_no_two_holders_of_a_trial_and_no_two_trials_and_no_two_studies_write_un
     place: Place,
 ) -> None:
     names = [
-        Checkpoints(place.name, uid).write(held(number=number, token=token), Note(epoch))
+        name_of(Checkpoints(place.name, uid).write(held(number=number, token=token), Note(1), beside=None))
         for uid in ("one", "another")
         for number in (1, 11)
         for token in (1, 2, 11)
-        for epoch in (1, 2)
     ]
     assert len(set(names)) == len(names) == len(place.names())
 
@@ -182,11 +214,11 @@ def test_no_two_holders_of_a_trial_and_no_two_trials_and_no_two_studies_write_un
 def test_a_trials_end_leaves_nothing_of_any_of_its_holders_and_all_of_the_others(place: Place) -> None:
     checkpoints = Checkpoints(place.name, "study")
     for token in (1, 2, 3):
-        for epoch in (1, 2):
-            checkpoints.write(held(token=token), Note(epoch))
+        entry = checkpoints.write(held(token=token), Note(1), beside=None)
+        checkpoints.write(held(token=token), Note(2), beside=entry)
     others = [
-        checkpoints.write(held(number=77), Note(1)),
-        Checkpoints(place.name, "another").write(held(), Note(1)),
+        name_of(checkpoints.write(held(number=77), Note(1), beside=None)),
+        name_of(Checkpoints(place.name, "another").write(held(), Note(1), beside=None)),
     ]
 
     checkpoints.remove(held(token=3))
@@ -198,7 +230,7 @@ def test_a_trials_end_leaves_nothing_of_any_of_its_holders_and_all_of_the_others
 def test_a_prefix_is_a_folder_in_the_bucket(s3: Any) -> None:
     s3.create_bucket(Bucket="with-prefixes")
     names = [
-        Checkpoints(f"s3://with-prefixes{prefix}", "study").write(held(), Note(1))
+        name_of(Checkpoints(f"s3://with-prefixes{prefix}", "study").write(held(), Note(1), beside=None))
         for prefix in ("", "/", "/a", "/a/b", "/a/b/c/")
     ]
     assert Place("s3://with-prefixes", client=s3).names() == sorted(
@@ -207,7 +239,7 @@ def test_a_prefix_is_a_folder_in_the_bucket(s3: Any) -> None:
 
 
 def test_without_a_place_they_are_in_this_hosts_cache(tmp_path: Path) -> None:
-    Checkpoints(None, "study").write(held(), Note(1))
+    Checkpoints(None, "study").write(held(), Note(1), beside=None)
     assert len(list((tmp_path / "cache" / "artifacts").iterdir())) == 1
 
 
@@ -238,7 +270,7 @@ def test_a_place_that_cannot_be_written_is_named_with_the_remedy(
 ) -> None:
     place = unusable(tmp_path, s3)
     with pytest.raises(StoreError) as raised:
-        Checkpoints(place, "study").write(held(), Note(1))
+        Checkpoints(place, "study").write(held(), Note(1), beside=None)
     assert f"Checkpoints in {place} cannot be written" in str(raised.value)
     assert "--artifacts or $OFFKEY_ARTIFACTS names another folder, or s3://BUCKET" in str(raised.value)
     assert "secret" not in str(raised.value)
@@ -248,7 +280,7 @@ def test_a_service_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
     for name, value in {**s3_environment("http://127.0.0.1:1"), "AWS_MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StoreError, match=r"Checkpoints in s3://somewhere cannot be written: .*127\.0\.0\.1:1"):
-        Checkpoints("s3://somewhere", "study").write(held(), Note(1))
+        Checkpoints("s3://somewhere", "study").write(held(), Note(1), beside=None)
 
 
 def test_a_bug_in_a_training_is_not_taken_for_the_places_fault(tmp_path: Path) -> None:
@@ -257,7 +289,7 @@ def test_a_bug_in_a_training_is_not_taken_for_the_places_fault(tmp_path: Path) -
             raise OSError("a bug")
 
     with pytest.raises(OSError, match="a bug"):
-        Checkpoints(str(tmp_path / "place"), "study").write(held(), Buggy(1))
+        Checkpoints(str(tmp_path / "place"), "study").write(held(), Buggy(1), beside=None)
 
 
 def test_a_bucket_without_boto3_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +298,7 @@ def test_a_bucket_without_boto3_is_refused_with_what_to_install(monkeypatch: pyt
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(StudyError, match=r"s3://bucket needs boto3: pip install 'offkey\[s3\]'"):
-        Checkpoints("s3://bucket", "study").write(held(), Note(1))
+        Checkpoints("s3://bucket", "study").write(held(), Note(1), beside=None)
 
 
 def test_a_checkpoint_counts_with_its_report_and_not_before(tiny_study: MakeStudy) -> None:
@@ -281,14 +313,15 @@ def test_a_checkpoint_counts_with_its_report_and_not_before(tiny_study: MakeStud
         return storage, claim
 
     storage, first = next_holder("first")
-    reported = checkpoints.write(first, Note(1, b"after 1"))
+    reported = checkpoints.write(first, Note(1, b"after 1"), beside=None)
+    assert reported is not None
     storage.keep_checkpoint(first, reported)
     storage.set_trial_intermediate_value(first.trial_id, 1, 0.5)
-    storage.keep_checkpoint(first, checkpoints.write(first, Note(2, b"after 2")))
+    storage.keep_checkpoint(first, checkpoints.write(first, Note(2, b"after 2")), beside=None)
 
     storage, second = next_holder("second")
     assert second.checkpoint == reported
-    storage.keep_checkpoint(second, checkpoints.write(second, Note(2, b"after 2")))
+    storage.keep_checkpoint(second, checkpoints.write(second, Note(2, b"after 2")), beside=None)
 
     _, third = next_holder("third")
     assert third.checkpoint == reported

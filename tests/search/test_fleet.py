@@ -66,6 +66,12 @@ def workers_of_this_process() -> list[psutil.Process]:
     return sorted((worker for worker in workers if "--owner" in worker.cmdline()), key=owner_of)
 
 
+def waiting_workers(count: int) -> list[psutil.Process]:
+    """The workers of this process, as soon as there are so many."""
+    until(lambda: len(workers_of_this_process()) == count)
+    return workers_of_this_process()
+
+
 def owner_of(worker: psutil.Process) -> str:
     command = worker.cmdline()
     return command[command.index("--owner") + 1]
@@ -95,7 +101,7 @@ def test_each_worker_sees_its_own_device_alone_and_has_its_share_of_the_cores(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     with fleet_of(tiny_study(), WAITS, slots):
-        workers = workers_of_this_process()
+        workers = waiting_workers(len(slots))
         commands = [worker.cmdline() for worker in workers]
         surroundings = [worker.environ() for worker in workers]
     assert [command[command.index("--device") + 1] for command in commands] == devices
@@ -106,7 +112,7 @@ def test_each_worker_sees_its_own_device_alone_and_has_its_share_of_the_cores(
 
 def test_workers_are_named_by_host_and_slot_and_no_two_alike(tiny_study: MakeStudy) -> None:
     with fleet_of(tiny_study(), WAITS, [CPU, CPU]):
-        owners = [owner_of(worker) for worker in workers_of_this_process()]
+        owners = [owner_of(worker) for worker in waiting_workers(2)]
     assert [owner.split(":")[:-1] for owner in owners] == [[socket.gethostname(), "0"], [socket.gethostname(), "1"]]
     assert len({owner.split(":")[-1] for owner in owners}) == 2
 
@@ -116,8 +122,7 @@ def test_the_storage_s_password_is_in_no_command_line(
     make_with_password: Callable[[], TinyStudy],
 ) -> None:
     with fleet_of(make_with_password(), WAITS, [CPU, CPU]):
-        workers = workers_of_this_process()
-        assert len(workers) == 2
+        workers = waiting_workers(2)
         assert not [argument for worker in workers for argument in worker.cmdline() if "secret" in argument]
         assert all(":secret@" in worker.environ()["OFFKEY_STORAGE"] for worker in workers)
 
@@ -152,11 +157,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def assert_replaced_after(pause: float, fleet: Fleet, clock: Clock) -> None:
     """Lets a worker die, and checks how long nobody takes its place."""
     before = len(starts())
-    until(lambda: not any(worker.status() != psutil.STATUS_ZOMBIE for worker in psutil.Process().children()))
+    until(lambda: workers_of_this_process() == [])
     fleet.watch()
     clock.now += pause - 0.01
     assert fleet.watch(), "there is still something to come"
-    assert psutil.Process().children() == []
+    assert workers_of_this_process() == []
     clock.now += 0.02
     fleet.watch()
     until(lambda: len(starts()) == before + 1)
@@ -193,7 +198,7 @@ def test_workers_that_keep_ending_end_the_fleet_with_the_last_lines_of_a_log_aft
     with (
         fleet_of(tiny_study(), worker, [CPU]) as fleet,
         pytest.raises(
-            StudyError, match=r"Workers keep ending and no trial does. \S+/logs/worker-0.log says:\n"
+            StudyError, match=r"Workers keep ending and no trial gets on. \S+/logs/worker-0.log says:\n"
         ) as error,
     ):
         until(lambda: not fleet.watch())
@@ -210,7 +215,7 @@ def test_a_worker_that_is_done_is_not_replaced(tiny_study: MakeStudy) -> None:
 def test_the_trial_of_a_worker_that_died_is_free_before_its_lease_runs_out(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     with fleet_of(study, WAITS, [CPU]) as fleet:
-        (worker,) = workers_of_this_process()
+        (worker,) = waiting_workers(1)
         assert study.storage.claim(study.stored.study_id, owner_of(worker), first={}) is not None
         worker.kill()
         until(lambda: fleet.watch() and workers_of_this_process() not in ([], [worker]))
@@ -263,7 +268,7 @@ def test_workers_that_cannot_work_end_the_search_with_their_reason(
     monkeypatch.setattr(sys, "executable", stand_in(Path("worker.sh").absolute(), FAILS))
     ran = offkey("search", "tiny", "--workers", "1", "--storage", study.url)
     assert ran.code == 1
-    assert "error: Workers keep ending and no trial does" in ran.stderr
+    assert "error: Workers keep ending and no trial gets on" in ran.stderr
     assert "the reason" in ran.stderr.partition("worker-0.log says:")[2]
     assert "Traceback" not in ran.stderr
 
@@ -307,8 +312,8 @@ def test_on_a_terminal_a_search_shows_its_workers_with_rate_device_and_memory(ti
         assert search.ended(within=60) == 0
     assert re.search(r"trial +epoch +AUC +batches/s +device +memory +worker +lease", terminal.shown)
     host = re.escape(socket.gethostname())
-    assert re.search(rf"\d +\d +0\.\d{{3}} +[\d.]+ +cpu +[\d.]+ MB +{host}:0:\w+ +\d+ s", terminal.shown)
-    assert re.search(r"tiny +━+ +1/2 trials +best AUC 0\.\d{3} \(trial \d\)", terminal.shown)
+    assert re.search(rf"\d +\d +0\.\d{{3}} +[\d.]+ +cpu +[\d.]+ [MG]B +{host}:0:\w+ +\d+ s", terminal.shown)
+    assert re.search(r"tiny +[━╸╺]+ +[012]/2 trials +best AUC", terminal.shown)
 
 
 def test_off_a_terminal_a_search_writes_a_line_whenever_trials_ended(tiny_study: MakeStudy) -> None:

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
+import psycopg
 import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import select
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
 
+from benchmarks.quick import QuickTraining
 from features.synthesis import make_corpus
 from search import ledger
 from search.errors import StudyError
@@ -130,6 +133,7 @@ def test_a_worker_killed_at_any_moment_leaves_a_study_that_ends_as_if_undisturbe
     study.worker(lease=LEASE, quick=True).run()
 
     assert_nothing_was_lost(study, undisturbed("quick"))
+    assert checkpoints_left() == []
 
 
 @on_both_databases
@@ -341,3 +345,64 @@ def test_a_trial_goes_on_with_the_threads_it_was_begun_with_and_is_trained_again
     torch.set_num_threads(2)
     whole = prepare(study.stored.study(), default_root=None).corpus
     assert train_detector(recipe, whole, torch.device("cpu")).validation.auc == trial.value
+
+
+def test_a_worker_lost_in_an_outage_leaves_no_gap_in_the_curve(tiny_study: MakeStudy) -> None:
+    training = {"learning_rate": 0.01, "batch_size": 16, "epochs": 8, "threads": 1}
+    whole = tiny_study(trials=1, study="whole", training=training)
+    whole.worker(quick=True).run()
+    study = tiny_study(trials=1, training=training)
+    lost = study.worker(lease=LEASE, quick=True)
+
+    class DiesInAnOutage(QuickTraining):
+        def run_epoch(self, before_batch: Callable[[], None]) -> None:
+            if self.epoch == 3:
+                event.listen(lost.storage.engine, "before_cursor_execute", _no_answer)
+            if self.epoch == 5:
+                raise InterruptedError
+            super().run_epoch(before_batch)
+
+    lost.train = DiesInAnOutage
+    with pytest.raises(InterruptedError):
+        lost.run()
+
+    study.worker(lease=LEASE, quick=True).run()
+
+    (trial,), (undisturbed,) = trials_of(study), trials_of(whole)
+    assert trial.intermediate_values == undisturbed.intermediate_values
+    assert list(trial.intermediate_values) == list(range(1, 9))
+
+
+def test_reports_of_an_outage_that_came_without_a_checkpoint_are_trained_again(tiny_study: MakeStudy) -> None:
+    training = {"learning_rate": 0.01, "batch_size": 16, "epochs": 8, "threads": 1}
+    whole = tiny_study(trials=1, study="whole", training=training)
+    whole.worker(quick=True).run()
+    study = tiny_study(trials=1, training=training)
+    lost = study.worker(lease=LEASE, quick=True)
+
+    class OutageThenDeath(QuickTraining):
+        def run_epoch(self, before_batch: Callable[[], None]) -> None:
+            if self.epoch == 3:
+                event.listen(lost.storage.engine, "before_cursor_execute", _no_answer)
+            if self.epoch == 6:
+                event.remove(lost.storage.engine, "before_cursor_execute", _no_answer)
+                lost.storage.get_all_studies()  # the outage is over
+                lost.storage._send_reports(lost.claim.trial_id)  # type: ignore[union-attr]
+                raise InterruptedError
+            super().run_epoch(before_batch)
+
+    lost.train = OutageThenDeath
+    with pytest.raises(InterruptedError):
+        lost.run()
+    (row,) = rows_of(study)
+    assert row.checkpoint is not None
+    assert row.checkpoint.endswith("@4"), "made before the outage was noticed, entered with the reports after it"
+
+    study.worker(lease=LEASE, quick=True).run()
+
+    (trial,), (undisturbed,) = trials_of(study), trials_of(whole)
+    assert trial.intermediate_values == undisturbed.intermediate_values
+
+
+def _no_answer(*arguments: object) -> None:
+    raise OperationalError("", None, psycopg.OperationalError("server closed the connection unexpectedly"))
