@@ -79,6 +79,7 @@ ArtifactsOption = Annotated[
 
 def main() -> None:
     """The `offkey` command."""
+    logging.getLogger("offkey").addHandler(logging.NullHandler())  # only a worker writes a log
     try:
         app()
     except MisuseError as error:

@@ -87,6 +87,17 @@ def require_existing(url: URL) -> None:
             )
 
 
+def file_of(url: URL) -> tuple[int, int] | None:
+    """Which file an SQLite database is at this moment; None if there is none, or it is on a server."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    try:
+        found = Path(str(url.database).removeprefix("file:").partition("?")[0]).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def connect_args(url: URL) -> dict[str, Any]:
     """What the driver is told for each connection."""
     if url.get_backend_name() == "sqlite":
@@ -103,7 +114,7 @@ def engine_of_one(url: URL, *, lease: float) -> Engine:
         @event.listens_for(engine, "connect")
         def limit_idle_transactions(connection: Any, record: Any) -> None:
             # Set, not passed as an option: poolers refuse options.
-            connection.execute(f"SET idle_in_transaction_session_timeout = {max(1, int(lease / 6 * 1000))}")
+            connection.execute(f"SET idle_in_transaction_session_timeout = {max(1, round(lease / 6 * 1000))}")
             connection.commit()
 
     return engine

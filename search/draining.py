@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 
 _log = logging.getLogger("offkey.worker")
 
@@ -27,19 +26,24 @@ def drain_on_signals(stop: threading.Event) -> None:
 
     A second SIGTERM does not: schedulers send one to each process of a job, and the fleet sends one too.
     """
-    interrupted = False
+    # Taken by a thread: a handler runs between two steps of the main thread, which may be in a long one, or in the
+    # middle of another handler.
+    received, arriving = os.pipe()
+    os.set_blocking(arriving, False)
+    signal.set_wakeup_fd(arriving, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: None)
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        if number == signal.SIGINT:
-            if interrupted:
+    def listen() -> None:
+        interrupted = False
+        while True:
+            (number,) = os.read(received, 1)
+            if number == signal.SIGINT and interrupted:
                 os._exit(128 + number)
-            interrupted = True
-        if not stop.is_set():
+            interrupted |= number == signal.SIGINT
             stop.set()
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    threading.Thread(target=listen, name="signals", daemon=True).start()
 
 
 def drain_without(parent: int, stop: threading.Event) -> None:

@@ -53,11 +53,11 @@ class Patience:
             except (SQLAlchemyError, StorageInternalError) as error:
                 if not database.is_away(error):
                     raise
+                if not impatient and time.monotonic() - began >= self.patience:
+                    raise
                 self._note_outage(database.reason_of(error))
                 if impatient:
                     raise StorageAway(self._outage) from error
-                if time.monotonic() - began >= self.patience:
-                    raise
                 # Jitter: the workers of a fleet do not all come back at the same moment.
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE)

@@ -39,6 +39,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from search import database, ledger
+from search.errors import StorageError
 from search.evaluation import Scores
 from search.ledger import Claim, LeaseLost
 from search.outages import Patience, StorageAway
@@ -90,12 +91,22 @@ class StudyStorage(Patience, RDBStorage):
             database.require_existing(parsed)
         Patience.__init__(self, database.shown(parsed), patience)
         self.lease = lease
+        self._parsed = parsed
+        self._file: tuple[int, int] | None = None
         self._held: dict[int, _Held] = {}
         full_url = parsed.render_as_string(hide_password=False)
         with database.storage_errors(full_url):
             self.through_outages(lambda: self._open(full_url, database.connect_args(parsed)))
             self.engine = database.engine_of_one(parsed, lease=lease)
         self.scoped_session = scoped_session(sessionmaker(bind=self.engine))
+        self._file = database.file_of(parsed)
+
+    def through_outages(self, action: Callable[[], T]) -> T:
+        """See `Patience`. Raises StorageError if an SQLite file is no longer the one that was opened."""
+        if self._file is not None and database.file_of(self._parsed) != self._file:
+            # What is written to it from here would be lost with it.
+            raise StorageError(f"{self.shown_url} was deleted or replaced while it was in use.")
+        return super().through_outages(action)
 
     def _open(self, url: str, connect_args: dict[str, Any]) -> None:
         """Opens the database and makes the tables that are missing: another process may be doing the same."""

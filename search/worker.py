@@ -27,6 +27,7 @@ from features.corpus import Corpus, read_corpus
 from features.errors import StoreError
 from search import ledger
 from search.checkpoints import Checkpoints
+from search.errors import StorageError
 from search.evaluation import Scores, mean_auc
 from search.ledger import Claim, LeaseLost
 from search.outages import PATIENCE, StorageAway
@@ -136,7 +137,7 @@ class Worker:
                 self.storage.transact(
                     lambda session: ledger.abandon(session, claim, f"{type(error).__name__}: {error}"[:1000])
                 )
-        except (LeaseLost, StorageAway, SQLAlchemyError, StorageInternalError) as later:
+        except (LeaseLost, StorageAway, StorageError, SQLAlchemyError, StorageInternalError) as later:
             _log.warning("trial %d: its lease was not ended (%s), it runs out", claim.number, later)
 
     def _run_trial(self, claim: Claim, work: _Work) -> None:
@@ -278,7 +279,7 @@ class Worker:
                     return
                 except StorageAway:
                     pause = min(pause, _POLL_SECONDS)  # to be there before anybody who waits for a trial
-                except (SQLAlchemyError, StorageInternalError) as error:
+                except (SQLAlchemyError, StorageInternalError, StorageError) as error:
                     _log.warning("trial %d: its lease could not be renewed, trying again: %s", claim.number, error)
 
         thread = threading.Thread(target=renew, name="lease", daemon=True)

@@ -317,11 +317,15 @@ def test_a_checkpoint_counts_with_its_report_and_not_before(tiny_study: MakeStud
     assert reported is not None
     storage.keep_checkpoint(first, reported)
     storage.set_trial_intermediate_value(first.trial_id, 1, 0.5)
-    storage.keep_checkpoint(first, checkpoints.write(first, Note(2, b"after 2")), beside=None)
+    unreported = checkpoints.write(first, Note(2, b"after 2"), beside=storage.checkpoint_in_ledger(first))
+    assert unreported is not None
+    storage.keep_checkpoint(first, unreported)
 
     storage, second = next_holder("second")
     assert second.checkpoint == reported
-    storage.keep_checkpoint(second, checkpoints.write(second, Note(2, b"after 2")), beside=None)
+    unreported = checkpoints.write(second, Note(2, b"after 2"), beside=storage.checkpoint_in_ledger(second))
+    assert unreported is not None
+    storage.keep_checkpoint(second, unreported)
 
     _, third = next_holder("third")
     assert third.checkpoint == reported

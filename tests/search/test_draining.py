@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -24,7 +22,6 @@ from sqlalchemy import select, update
 from search.ledger import StudyRow, TrialRow
 from tests.search.offkey_process import (
     FINISHED_AN_EPOCH,
-    HOUSE,
     IN_A_LONG_BATCH,
     OffkeyProcess,
     Quick,
@@ -169,32 +166,6 @@ def test_sigterm_beside_another_signal_takes_no_time_from_a_worker_that_leaves(
         worker.send(second)
         assert worker.ended(within=0.7 + AT_ONCE) == 0
     assert held(study) == [(0, "waiting", None, None)]
-
-
-INTERRUPTED = """
-import signal, threading
-from search.draining import drain_on_signals
-
-class Interrupted(threading.Condition):
-    interrupted = False
-
-    def __enter__(self):
-        entered = super().__enter__()
-        if not self.interrupted:
-            self.interrupted = True
-            signal.raise_signal(signal.SIGTERM)
-        return entered
-
-stop = threading.Event()
-stop._cond = Interrupted(threading.Lock())
-drain_on_signals(stop)
-signal.raise_signal(signal.SIGINT)
-assert stop.is_set()
-"""
-
-
-def test_a_signal_that_arrives_while_another_is_being_noted_stops_nothing() -> None:
-    subprocess.run([sys.executable, "-c", INTERRUPTED], env={"PYTHONPATH": str(HOUSE)}, timeout=20, check=True)
 
 
 @on_both_databases
