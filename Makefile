@@ -15,7 +15,7 @@ test: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy features models search studies benchmarks tests
-	.venv/bin/pytest -n auto
+	.venv/bin/pytest -n 4
 
 # Debian keeps venv in a package of its own.
 .venv/.installed: requirements.lock pyproject.toml
