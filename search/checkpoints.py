@@ -11,17 +11,13 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from features.errors import StoreError
-from features.store import cache_folder
-from search.errors import StudyError
+from search.artifact_store import open_artifacts, place_of, store_errors
 from search.ledger import Claim
 
 if TYPE_CHECKING:
@@ -48,9 +44,8 @@ class Checkpoints:
 
     def __init__(self, place: str | None, uid: str) -> None:
         """`place` is a folder or `s3://BUCKET[/PREFIX]`; None is this host's cache. Nothing is opened yet."""
-        self.place = place or str(cache_folder() / "artifacts")
+        self.place = place_of(place)
         self._uid = uid
-        self._prefix = ""
         self._store: ArtifactStore | None = None
         self._has_written = False
 
@@ -67,7 +62,7 @@ class Checkpoints:
         name = names[beside is not None and beside.startswith(f"{names[0]}@")]
         try:
             with self._errors("written"):
-                self._opened().write(self._prefix + name, io.BytesIO(hashlib.sha256(contents).digest() + contents))
+                self._opened().write(name, io.BytesIO(hashlib.sha256(contents).digest() + contents))
         except StoreError as error:
             if not self._has_written:
                 raise
@@ -80,7 +75,7 @@ class Checkpoints:
         """The checkpoint of a ledger's entry, or None (and a line in the log) if this host has not the whole of it."""
         name, _, epoch = entry.rpartition("@")
         try:
-            with self._errors("read"), self._opened().open_reader(self._prefix + name) as file:
+            with self._errors("read"), self._opened().open_reader(name) as file:
                 blob = file.read()
         except ArtifactNotFound:
             _log.warning("the checkpoint %s is not in %s: starting over", name, self.place)
@@ -97,7 +92,7 @@ class Checkpoints:
             for turn in (0, 1):
                 try:
                     with self._errors("removed"):
-                        self._opened().remove(self._prefix + self._name(claim, token, turn))
+                        self._opened().remove(self._name(claim, token, turn))
                 except ArtifactNotFound:
                     continue
 
@@ -106,36 +101,8 @@ class Checkpoints:
 
     def _opened(self) -> ArtifactStore:
         if self._store is None:
-            if self.place.startswith("s3://"):
-                self._store, self._prefix = _bucket(self.place)
-            else:
-                Path(self.place).mkdir(parents=True, exist_ok=True)
-                self._store = FileSystemArtifactStore(self.place)
+            self._store = open_artifacts(self.place)
         return self._store
 
-    @contextmanager
-    def _errors(self, done: str) -> Iterator[None]:
-        """A store that refuses is an error that names it. S3's errors are of packages that may not be there."""
-        try:
-            yield
-        except ArtifactNotFound:
-            raise
-        except Exception as error:
-            if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("boto3", "botocore"):
-                raise
-            raise StoreError(
-                f"Checkpoints in {self.place} cannot be {done}: {error}. --artifacts or $OFFKEY_ARTIFACTS names "
-                "another folder, or s3://BUCKET."
-            ) from error
-
-
-def _bucket(place: str) -> tuple[ArtifactStore, str]:
-    """The store and the prefix of `s3://BUCKET[/PREFIX]`; $AWS_ENDPOINT_URL names another service than Amazon's."""
-    try:
-        from optuna.artifacts import Boto3ArtifactStore
-
-        bucket, _, prefix = place.removeprefix("s3://").partition("/")
-        store = Boto3ArtifactStore(bucket)
-    except ImportError as error:
-        raise StudyError(f"{place} needs boto3: pip install 'offkey[s3]'") from error
-    return store, f"{prefix.rstrip('/')}/" if prefix else ""
+    def _errors(self, done: str) -> AbstractContextManager[None]:
+        return store_errors(self.place, "Checkpoints", done)

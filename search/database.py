@@ -41,6 +41,7 @@ _POSTGRESQL_CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
     "application_name": "offkey",
+    "client_encoding": "utf8",  # whatever the database's is: one in SQL_ASCII would give bytes for text
 }
 
 #: SQLSTATEs of a server that goes down, comes up, is full, or undid a transaction for another's sake.

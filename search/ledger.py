@@ -35,6 +35,7 @@ from sqlalchemy import (
     String,
     Text,
     case,
+    delete,
     func,
     insert,
     or_,
@@ -74,6 +75,7 @@ class StudyRow(Base):
     active_seconds: Mapped[float] = mapped_column(default=0.0)  # with at least one worker
     last_seen: Mapped[float | None]  # seconds since 1970 by the database's clock: a worker's last sign of life
     artifacts: Mapped[str | None] = mapped_column(Text)  # folder or bucket that the hosts share
+    stopped: Mapped[float | None]  # when its workers were last asked to leave, by the database's clock
 
 
 class TrialRow(Base):
@@ -296,12 +298,12 @@ def set_free(transaction: Transaction, study_id: int, owner: str | None) -> list
     return list(freed.scalars())
 
 
-def uncleared(transaction: Transaction, study_id: int) -> list[Claim]:
-    """The last claims of ended trials whose checkpoints may still be there."""
+def uncleared(transaction: Transaction, study_id: int, *, ended: bool = True) -> list[Claim]:
+    """The last claims of trials (`ended` ones, or all) whose checkpoints may still be there."""
     columns = (TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts, TrialRow.checkpoint)
-    left = select(*columns).where(
-        TrialRow.study_id == study_id, TrialRow.state.in_(get_args(FinalState)), TrialRow.checkpoint.is_not(None)
-    )
+    left = select(*columns).where(TrialRow.study_id == study_id, TrialRow.checkpoint.is_not(None))
+    if ended:
+        left = left.where(TrialRow.state.in_(get_args(FinalState)))
     return [Claim(*row) for row in transaction.execute(left)]
 
 
@@ -342,6 +344,41 @@ def progress(transaction: Transaction, study_id: int) -> tuple[int, frozenset[st
     count = select(func.count()).where(TrialRow.study_id == study_id, ended)
     others = select(TrialRow.checkpoint).where(TrialRow.study_id == study_id, ~ended)
     return transaction.execute(count).scalar_one(), frozenset(transaction.execute(others).scalars())
+
+
+def delete_study(transaction: Transaction, study_id: int) -> None:
+    """Deletes the study's rows."""
+    for table in (TrialRow, StudyRow):
+        transaction.execute(delete(table).where(table.study_id == study_id))
+
+
+def exists(transaction: Transaction, study_id: int) -> bool:
+    """Whether the study is still there."""
+    return transaction.execute(select(StudyRow.study_id).where(StudyRow.study_id == study_id)).first() is not None
+
+
+def now(transaction: Transaction) -> float:
+    """Seconds since 1970 by the database's clock."""
+    return transaction.execute(select(database_now())).scalar_one()
+
+
+def request_stop(transaction: Transaction, study_id: int) -> None:
+    """Asks the workers that are there now to leave."""
+    transaction.execute(update(StudyRow).where(StudyRow.study_id == study_id).values(stopped=database_now()))
+
+
+def is_stopped(transaction: Transaction, study_id: int, *, since: float) -> bool:
+    """Whether the workers that were there at this time were asked to leave."""
+    asked = select(StudyRow.study_id).where(StudyRow.study_id == study_id, StudyRow.stopped >= since)
+    return transaction.execute(asked).first() is not None
+
+
+def at_work(transaction: Transaction, study_id: int) -> list[str]:
+    """The owners of the leases that have not run out."""
+    held = select(TrialRow.owner).where(
+        TrialRow.study_id == study_id, TrialRow.state == "running", TrialRow.lease_until > database_now()
+    )
+    return [owner or "" for owner in transaction.execute(held).scalars()]
 
 
 def out_of_time(transaction: Transaction, study_id: int) -> bool:

@@ -15,6 +15,9 @@ from features.settings import Settings
 from models.families import settings_of
 from models.settings import FamilySettings, Pooling
 
+#: What a study may be called.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+
 TrainOn = Literal["development", "additional", "development+additional"]
 
 
@@ -96,7 +99,7 @@ class Recipe(Settings):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=200)
+    study: str = Field(pattern=NAME, max_length=200)
     corpus: CorpusSettings = CorpusSettings()
     features: LogMelSettings = LogMelSettings()
     model: Annotated[SerializeAsAny[FamilySettings], BeforeValidator(_of_its_family)]

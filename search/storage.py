@@ -1,12 +1,12 @@
-"""Optuna's storage with the ledger inside its transactions: the one module that leans on Optuna's internals.
+"""Optuna's storage with the ledger inside its transactions: with search.optuna_rows, what leans on Optuna's
+internals.
 
 What it relies on (tests/search/test_storage.py fails loudly if one of these changes):
 - `RDBStorage.scoped_session` gives each thread one session, which every write uses and commits once;
 - every write to a trial calls `check_trial_is_updatable` in that session, before it writes;
 - `_get_prepared_new_trial(study_id, template, session)` adds a trial to a session without committing;
 - the methods of `WAITED_FOR` are all that a worker asks through Optuna's cache besides reports, and may be repeated;
-- a trial's parameters and reports are rows of `TrialParamModel` and `TrialIntermediateValueModel`, its constraints
-  system attributes.
+- a trial's constraints are system attributes; what its other rows are says search.optuna_rows.
 So a claim and its trial, a report and its checkpoint, a value and the ledger's final state are each one transaction:
 between them there is no moment in which a worker could be killed.
 
@@ -32,13 +32,11 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models as optuna_tables
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import TrialState, create_trial
-from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from search import database, ledger
+from search import database, ledger, optuna_rows
 from search.errors import StorageError
 from search.evaluation import Scores
 from search.ledger import Claim, LeaseLost
@@ -56,7 +54,7 @@ FAILED = "failed"
 _OPENINGS = 20
 
 WAITED_FOR = (
-    "_get_best_trial_id", "_get_trials", "_set_trial_param", "create_new_study", "delete_study", "get_all_studies",
+    "_get_best_trial_id", "_get_trials", "_set_trial_param", "create_new_study", "get_all_studies",
     "get_study_directions", "get_study_id_from_name", "get_study_name_from_id", "get_study_system_attrs",
     "get_study_user_attrs", "get_trial", "get_trial_id_from_study_id_trial_number", "get_trial_param",
     "get_trial_system_attrs", "get_trial_user_attrs", "set_study_system_attr", "set_study_user_attr",
@@ -142,7 +140,7 @@ class StudyStorage(Patience, RDBStorage):
             if claim is None:
                 claim = self._start_trial(session, study_id, owner, first)
             else:
-                self._trial_row(session, claim.trial_id).state = TrialState.RUNNING
+                optuna_rows.trial(session, claim.trial_id).state = TrialState.RUNNING
             if claim is None and ledger.out_of_time(session, study_id):
                 self._set_free(session, study_id, None)  # nobody may take them over any more
             return claim
@@ -172,15 +170,19 @@ class StudyStorage(Patience, RDBStorage):
         value: float | None,
         reason: str | None = None,
         scores: Scores | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        exhibits: Mapping[str, str] | None = None,
     ) -> None:
         """Ends a trial for Optuna and the ledger at once. Raises LeaseLost if another worker holds it.
+
+        `attributes` are what the dashboard lists of it, `exhibits` the system attributes of its artifacts.
 
         A trial that failed by itself is PRUNED for Optuna, with a violated constraint: that teaches the sampler,
         while a FAIL teaches it nothing.
         """
         blob = None if scores is None else scores.astype(np.float64).tobytes()
         ended = TrialState.COMPLETE if state == "complete" else TrialState.PRUNED
-        self._end(claim, state, ended, value, reason=reason, scores=blob)
+        self._end(claim, state, ended, value, (attributes, exhibits), reason=reason, scores=blob)
 
     def give_up(self, claim: Claim) -> None:
         """Ends a trial whose workers were lost too often. Raises LeaseLost if another worker holds it."""
@@ -189,7 +191,13 @@ class StudyStorage(Patience, RDBStorage):
         self._end(claim, "failed", TrialState.FAIL, None, reason=reason)
 
     def _end(
-        self, claim: Claim, state: ledger.FinalState, ended: TrialState, value: float | None, **columns: Any
+        self,
+        claim: Claim,
+        state: ledger.FinalState,
+        ended: TrialState,
+        value: float | None,
+        shown: tuple[Mapping[str, Any] | None, Mapping[str, str] | None] = (None, None),
+        **columns: Any,
     ) -> None:
         def end() -> None:
             self._send_reports(claim.trial_id)
@@ -200,6 +208,7 @@ class StudyStorage(Patience, RDBStorage):
                 if state == "failed" and ended == TrialState.PRUNED:
                     table, key = optuna_tables.TrialSystemAttributeModel, f"{_CONSTRAINTS_KEY}:{FAILED}"
                     self._set_trial_attr_without_commit(session, table, claim.trial_id, key, 1.0)
+                optuna_rows.set_attributes(session, claim.trial_id, user=shown[0], system=shown[1])
                 values = None if value is None else [value]
                 RDBStorage.set_trial_state_values(self, claim.trial_id, ended, values)
             except UpdateFinishedTrialError:
@@ -212,12 +221,21 @@ class StudyStorage(Patience, RDBStorage):
         self.through_outages(end)
         self.forget(claim)
 
+    def delete_study(self, study_id: int) -> None:
+        """Deletes a study for Optuna, and its part of the ledger with it. Raises KeyError if there is none."""
+
+        def remove(session: Session) -> None:
+            optuna_rows.delete_study(session, study_id)
+            ledger.delete_study(session, study_id)
+
+        self.transact(remove)
+
     def release(self, claim: Claim) -> None:
         """Gives a trial back unfinished. Raises LeaseLost if another worker holds it."""
 
         def give_back(session: Session) -> None:
             ledger.release(session, claim)
-            self._trial_row(session, claim.trial_id).state = TrialState.WAITING
+            optuna_rows.trial(session, claim.trial_id).state = TrialState.WAITING
 
         self.through_outages(lambda: self._send_reports(claim.trial_id))
         self.transact(give_back)
@@ -229,21 +247,17 @@ class StudyStorage(Patience, RDBStorage):
 
     def _set_free(self, session: Session, study_id: int, owner: str | None) -> None:
         for trial_id in ledger.set_free(session, study_id, owner):
-            self._trial_row(session, trial_id).state = TrialState.WAITING
+            optuna_rows.trial(session, trial_id).state = TrialState.WAITING
 
     def start_over(self, claim: Claim, *, parameters: bool = False) -> None:
         """Forgets a trial's curve, and its parameters too if wanted. Raises LeaseLost if another worker holds it."""
-        tables = [optuna_tables.TrialIntermediateValueModel]
-        if parameters:
-            tables.append(optuna_tables.TrialParamModel)
 
         def wipe(session: Session) -> None:
             ledger.fence(session, claim, states=("running",), checkpoint=None)
-            for table in tables:
-                session.execute(delete(table).where(table.trial_id == claim.trial_id))
-            # What the pruner noted down at each rung.
-            notes = optuna_tables.TrialSystemAttributeModel
-            session.execute(delete(notes).where(notes.trial_id == claim.trial_id, notes.key != "fixed_params"))
+            optuna_rows.forget_reports(session, claim.trial_id)
+            optuna_rows.forget_pruning(session, claim.trial_id)
+            if parameters:
+                optuna_rows.forget_parameters(session, claim.trial_id)
 
         self.transact(wipe)
 
@@ -256,11 +270,10 @@ class StudyStorage(Patience, RDBStorage):
         """Forgets what was reported after the claim's checkpoint, during an outage: it is trained again."""
         assert claim.checkpoint is not None
         epoch = int(claim.checkpoint.rpartition("@")[2])
-        table = optuna_tables.TrialIntermediateValueModel
 
         def wipe(session: Session) -> None:
             ledger.fence(session, claim, states=("running",))
-            session.execute(delete(table).where(table.trial_id == claim.trial_id, table.step > epoch))
+            optuna_rows.forget_reports(session, claim.trial_id, after=epoch)
 
         self.transact(wipe)
 
@@ -295,16 +308,7 @@ class StudyStorage(Patience, RDBStorage):
         """Adds the fence to a transaction, the reports that wait, and what the ledger is to know with them."""
         ledger.fence(session, held.claim, **held.ledger_values)
         for step, value in held.unsent.items():
-            session.execute(self._report(held.claim.trial_id, step, value))
-
-    def _report(self, trial_id: int, step: int, value: float) -> Any:
-        """What Optuna's own method does in three statements. A step that was reported before keeps the later value."""
-        table = optuna_tables.TrialIntermediateValueModel
-        stored, kind = table.intermediate_value_to_stored_repr(value)
-        values = {"intermediate_value": stored, "intermediate_value_type": kind}
-        insert = postgresql.insert if self.engine.name == "postgresql" else sqlite.insert
-        statement = insert(table).values(trial_id=trial_id, step=step, **values)
-        return statement.on_conflict_do_update(index_elements=[table.trial_id, table.step], set_=values)
+            optuna_rows.report(session, held.claim.trial_id, step, value)
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
         """Refuses a write to a trial that another worker has taken over (LeaseLost), besides Optuna's own rule."""
@@ -325,10 +329,6 @@ class StudyStorage(Patience, RDBStorage):
         return ledger.add_trial(
             session, study_id, trial_id=int(trial.trial_id), number=int(trial.number), owner=owner, lease=self.lease
         )
-
-    @staticmethod
-    def _trial_row(session: Session, trial_id: int) -> Any:
-        return session.get_one(optuna_tables.TrialModel, trial_id)
 
     @contextmanager
     def _transaction(self) -> Iterator[Session]:

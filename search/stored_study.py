@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from sqlalchemy import case, insert, update
 from sqlalchemy.exc import IntegrityError
@@ -101,6 +103,9 @@ def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, artif
     is_ours = storage.transact(lambda session: session.get(StudyRow, created._study_id)) is not None
     if not is_ours and (created.get_trials(deepcopy=False) or created.direction != StudyDirection.MAXIMIZE):
         raise _foreign(storage, study.name)  # one of ours whose making was interrupted has no trial yet
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        created.set_metric_names(["validation AUC"])  # what a dashboard writes at its axes
     identity = identity_of(study, corpus)
     truth = Truth.of(labelled_test_clips(blind(corpus, study.first_recipe().validation)))
     row = {
@@ -146,6 +151,11 @@ def load_stored(storage: StudyStorage, name: str) -> StoredStudy:
     if stored is None:
         raise _foreign(storage, name)
     return stored
+
+
+def was_deleted(name: str) -> StudyError:
+    """What those say who are at work on a study that is there no more."""
+    return StudyError(f"The study {name!r} was deleted while it was at work.")
 
 
 def _stored(name: str, row: StudyRow) -> StoredStudy:

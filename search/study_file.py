@@ -12,7 +12,7 @@ import itertools
 import math
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -23,12 +23,11 @@ from optuna.trial import BaseTrial
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from features.errors import OffkeyError
 from models.families import settings_of
 from search import space as spaces
+from search.document import Document
 from search.errors import StudyFileError
 from search.recipe import Recipe, SearchSettings
 from search.space import Space, Tree
@@ -89,21 +88,21 @@ def load_study(source: str | Path, *, overrides: Sequence[str] = (), name: str |
     Raises StudyFileError for anything that is not as the schema wants it.
     """
     text, origin = _text_of(source)
-    document = _Document.parse(text, origin)
+    document = Document.parse(text, origin)
     for override in overrides:
         document.override(override)
     if name is not None:
         document.tree["study"] = name
         document.overridden["study",] = f"--study {name}"
-    return document.check()
+    return _Check(document).study()
 
 
 def study_of_tree(tree: Tree, *, origin: str, overrides: Sequence[str] = ()) -> Study:
     """The study of a tree that was stored, with `--set` overrides."""
-    document = _Document(tree=copy.deepcopy(tree), origin=origin)
+    document = Document(tree=copy.deepcopy(tree), origin=origin)
     for override in overrides:
         document.override(override)
-    return document.check()
+    return _Check(document).study()
 
 
 def shipped_studies() -> dict[str, str]:
@@ -141,109 +140,21 @@ def _text_of(source: str | Path) -> tuple[str, str]:
 
 
 @dataclass
-class _Document:
-    tree: Tree
-    origin: str
-    lines: dict[spaces.Path, int] = field(default_factory=dict)
-    overridden: dict[spaces.Path, str] = field(default_factory=dict)
+class _Check:
+    """Reads a document as a study; the first rule broken ends it with a message."""
 
-    @classmethod
-    def parse(cls, text: str, origin: str) -> _Document:
-        try:
-            loaded = YAML(typ="rt").load(text)
-        except MarkedYAMLError as error:
-            line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
-            raise StudyFileError(f"{origin}{line}: not valid YAML: {error.problem}") from error
-        except YAMLError as error:
-            raise StudyFileError(f"{origin}: not valid YAML: {error}") from error
-        if not isinstance(loaded, CommentedMap):
-            raise StudyFileError(f"{origin}: a study file is a mapping (`study: …`, `model: …`), but this is not")
-        document = cls(tree={}, origin=origin)
-        document.tree = document._plain(loaded, ())
-        return document
+    document: Document
 
-    def _plain(self, node: Any, path: spaces.Path) -> Any:
-        if isinstance(node, CommentedMap):
-            for key in node:
-                if key in (node.lc.data or {}):  # a key merged from elsewhere (`<<`) has no line here
-                    self.lines[(*path, str(key))] = node.lc.key(key)[0] + 1
-            return {str(key): self._plain(value, (*path, str(key))) for key, value in node.items()}
-        if isinstance(node, CommentedSeq):
-            for index in range(len(node)):
-                self.lines[(*path, index)] = node.lc.item(index)[0] + 1
-            return [self._plain(value, (*path, index)) for index, value in enumerate(node)]
-        for kind in (bool, int, float, str):
-            if isinstance(node, kind):
-                return kind(node)
-        return node
-
-    def override(self, text: str) -> None:
-        """Puts one `path=value` into the tree."""
-        path_text, equals, value_text = text.partition("=")
-        if not equals or not path_text.strip():
-            raise StudyFileError(f"--set {text}: must be path=value, `corpus.root=DIR` for one")
-        path: spaces.Path = tuple(path_text.strip().split("."))
-        try:
-            # A folder may be called 2020, or anything else.
-            value = value_text if path == ("corpus", "root") else YAML(typ="rt").load(value_text or "null")
-        except YAMLError as error:
-            raise StudyFileError(f"--set {text}: the value is not valid YAML: {error}") from error
-        value = _Document({}, "")._plain(value, ())
-        if len(path) > 1 and path[0] == "model" and isinstance(self.tree.get("model"), list):
-            path = self._of_family(path, text)
-        before = spaces.parameter_names(self.tree)
-        node: Any = self.tree
-        for depth, key in enumerate(path[:-1]):
-            if isinstance(node, dict) and node.get(key) is None:
-                node[key] = {}
-            node = node[key]
-            if not isinstance(node, dict) and not isinstance(path[depth + 1], int):
-                raise StudyFileError(f"--set {text}: {key} is a value and holds no settings")
-        node[path[-1]] = value
-        self.overridden[path] = f"--set {text}"
-        self._follow_names(before, spaces.parameter_names(self.tree))
-
-    def _follow_names(self, before: Mapping[spaces.Path, str], after: Mapping[spaces.Path, str]) -> None:
-        """Drops from the baseline what was closed, and renames what now has another parameter name."""
-        baseline = self.tree.get("baseline")
-        if isinstance(baseline, dict):
-            names = {name: after.get(path) for path, name in before.items()}
-            kept = ((names.get(name, name), value) for name, value in baseline.items())
-            self.tree["baseline"] = {name: value for name, value in kept if name is not None}
-
-    def _of_family(self, path: spaces.Path, text: str) -> spaces.Path:
-        families = [block.get("family") for block in self.tree["model"] if isinstance(block, dict)]
-        if len(families) < len(self.tree["model"]) or not families:
-            raise self.error(("model",), "must be a list of blocks, one for each family")
-        if len(path) != 3 or path[1] not in families:
-            raise StudyFileError(f"--set {text}: `model` is a list; name the family: model.{families[0]}.…")
-        return ("model", families.index(path[1]), path[2])
-
-    def error(self, path: spaces.Path, message: str) -> StudyFileError:
-        """A message with its place: the longest known part of the path gives the line."""
-        shown = ".".join(str(key) for key in path)
-        below = [text for set_path, text in self.overridden.items() if set_path[: len(path)] == path != set_path]
-        if below and path not in self.lines:
-            return StudyFileError(f"{below[0]}: {shown} {message}")
-        message += f" (with {', '.join(below)})" if below else ""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.overridden:
-                return StudyFileError(f"{self.overridden[path[:length]]}: {shown} {message}")
-            if path[:length] in self.lines:
-                return StudyFileError(f"{self.origin}, line {self.lines[path[:length]]}: {shown} {message}")
-        return StudyFileError(f"{self.origin}: {shown} {message}")
-
-    def check(self) -> Study:
-        """The study, or the first rule broken."""
+    def study(self) -> Study:
         search = self._search_settings()
-        baseline = self.tree.get("baseline") or {}
-        tree = {key: value for key, value in self.tree.items() if key not in _EXTRA_KEYS}
+        baseline = self.document.tree.get("baseline") or {}
+        tree = {key: value for key, value in self.document.tree.items() if key not in _EXTRA_KEYS}
         try:
             space = spaces.read_space(tree, is_real=lambda path: _takes_reals(tree, path))
         except spaces.RangeError as error:
-            raise self.error(error.path, str(error)) from error
+            raise self.document.error(error.path, str(error)) from error
         self._check_closings(space)
-        if not space.distributions() and "trials" not in (self.tree.get("search") or {}):
+        if not space.distributions() and "trials" not in (self.document.tree.get("search") or {}):
             search = search.model_copy(update={"trials": 1})  # a recipe: nothing is left to try
         study = Study(space=space, search=search, baseline={})
         study = replace(study, baseline=self._baseline(space, baseline))
@@ -253,16 +164,16 @@ class _Document:
         """The study with as many trials as its grid has points at most."""
         for setting in study.space.settings:
             if not isinstance(setting.distribution, CategoricalDistribution):
-                raise self.error(setting.path, "must be given as choices for search.sampler: grid")
+                raise self.document.error(setting.path, "must be given as choices for search.sampler: grid")
         if len(study.space.families) > 1:
-            raise self.error(("model",), "must be one family for search.sampler: grid")
+            raise self.document.error(("model",), "must be one family for search.sampler: grid")
         trials = min(study.search.trials, len(study.grid()))
         return replace(study, search=study.search.model_copy(update={"trials": trials}))
 
     def _search_settings(self) -> SearchSettings:
-        block = self.tree.get("search") or {}
+        block = self.document.tree.get("search") or {}
         for path, _ in spaces.ranges_in({"search": block}):
-            raise self.error(path, "holds a range, but what steers a search is not searched: give one value")
+            raise self.document.error(path, "holds a range, but what steers a search is not searched: give one value")
         try:
             return SearchSettings.model_validate(block)
         except ValidationError as error:
@@ -293,33 +204,33 @@ class _Document:
         self, problem: ErrorDetails, prefix: spaces.Path, schema: type[BaseModel], branch: int = 0
     ) -> StudyFileError:
         location = problem["loc"]
-        if location[:1] == ("model",) and isinstance(self.tree.get("model"), list):
+        if location[:1] == ("model",) and isinstance(self.document.tree.get("model"), list):
             location = ("model", branch, *location[1:])
         path = (*prefix, *location)
         if problem["type"] == "extra_forbidden":
-            known = _keys_at(self.tree, schema, location[:-1])
+            known = _keys_at(self.document.tree, schema, location[:-1])
             near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            return self.error(path, f"is not a setting; {hint}")
+            return self.document.error(path, f"is not a setting; {hint}")
         if problem["type"] == "missing":
-            return self.error(path, "is missing")
+            return self.document.error(path, "is missing")
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         if problem["type"] == "value_error":
             named = problem["loc"] == ("model",) and "family" in problem["input"]
-            return self.error((*path, "family") if named else path, message)
+            return self.document.error((*path, "family") if named else path, message)
         hint = f"; {spaces.range_hint(problem['input'])}" if isinstance(problem["input"], dict) else ""
-        return self.error(path, f"{message}, but got {problem['input']!r}{hint}")
+        return self.document.error(path, f"{message}, but got {problem['input']!r}{hint}")
 
     def _baseline(self, space: Space, values: Any) -> dict[str, Any]:
         if not isinstance(values, dict):
-            raise self.error(("baseline",), f"must name parameters and values, but got {values!r}")
+            raise self.document.error(("baseline",), f"must name parameters and values, but got {values!r}")
         distributions = space.distributions()
         checked: dict[str, Any] = {}
         for name, value in values.items():
             if name not in distributions:
                 near = get_close_matches(name, distributions, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"open here: {', '.join(distributions) or 'nothing'}"
-                raise self.error(("baseline", name), f"is not an open setting; {hint}")
+                raise self.document.error(("baseline", name), f"is not an open setting; {hint}")
             distribution = distributions[name]
             if isinstance(distribution, CategoricalDistribution):
                 inside = value in distribution.choices
@@ -333,7 +244,7 @@ class _Document:
                 inside = inside and math.isclose(steps, round(steps), abs_tol=1e-8)
                 rule = f"must lie in its range, {low} to {high}" + ("" if step is None else f" in steps of {step}")
             if not inside:
-                raise self.error(("baseline", name), f"{rule}, but got {value!r}")
+                raise self.document.error(("baseline", name), f"{rule}, but got {value!r}")
             checked[name] = value
         return checked
 

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, make_url, tex
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from benchmarks.servers import PostgresServer
 from search import database, ledger
 from search.database import default_url, is_away, migrate, parse_url, shown, storage_errors
 from search.errors import NoStorageError, StorageError
@@ -411,3 +412,14 @@ def test_a_postgresql_server_that_ends_the_connection_is_away(engine: Engine, em
         with pytest.raises(OperationalError) as raised:
             connection.exec_driver_sql("SELECT 1")
     assert is_away(raised.value)
+
+
+def test_a_postgresql_database_without_an_encoding_gives_text_as_it_was_written(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    name = f"{make_url(url).database}_ascii"
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    url = make_url(url).set(database=name).render_as_string(hide_password=False)
+
+    optuna.create_study(study_name="Lüfter", storage=StudyStorage(url, create=True))
+
+    assert [study.study_name for study in StudyStorage(url).get_all_studies()] == ["Lüfter"]

@@ -173,6 +173,7 @@ def end_failures_as_optuna_does(
     value: float | None,
     reason: str | None = None,
     scores: Scores | None = None,
+    **shown: object,
 ) -> None:
     ended = TrialState.FAIL if state == "failed" else TrialState.COMPLETE
     self._end(claim, state, ended, value, reason=reason)

@@ -25,7 +25,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from search import ledger
+from search import ledger, optuna_rows
 from search.database import storage_errors
 from search.errors import StorageError, StudyError
 from search.ledger import Claim, LeaseLost, StudyRow, TrialRow
@@ -50,6 +50,7 @@ WRITES: dict[str, Callable[[StudyStorage, int], object]] = {
 
 NOT_WAITED_FOR = {
     "_create_new_trial": "trials are made by `claim` alone, in a transaction of its own",
+    "delete_study": "deletes the ledger's part too, in a transaction of its own, which waits",
     "set_trial_intermediate_value": "a report does not wait: it is kept and sent later",
     "record_heartbeat": "leases are the ledger's, Optuna's heartbeat is off",
     "_get_stale_trial_ids": "leases are the ledger's, Optuna's heartbeat is off",
@@ -271,7 +272,7 @@ def test_a_report_and_its_checkpoint_are_written_together_or_not_at_all(
 
     storage.keep_checkpoint(held, "second")
     with monkeypatch.context() as patched:
-        patched.setattr(StudyStorage, "_report", _power_cut)
+        patched.setattr(optuna_rows, "report", _power_cut)
         with pytest.raises(InterruptedError):
             storage.set_trial_intermediate_value(held.trial_id, 2, 0.2)
 
@@ -312,13 +313,13 @@ def test_reports_do_not_wait_for_a_database_that_is_away_and_are_sent_in_order_b
     assert row_of(storage, held)["checkpoint"] is None
 
     sent = []
-    original = StudyStorage._report
+    original = optuna_rows.report
 
-    def seen(self: StudyStorage, trial_id: int, step: int, value: float) -> Any:
+    def seen(session: Session, trial_id: int, step: int, value: float) -> None:
         sent.append(step)
-        return original(self, trial_id, step, value)
+        original(session, trial_id, step, value)
 
-    monkeypatch.setattr(StudyStorage, "_report", seen)
+    monkeypatch.setattr(optuna_rows, "report", seen)
     storage.keep_checkpoint(held, "after 3")
     storage.set_trial_intermediate_value(held.trial_id, 3, 0.3)
 
@@ -410,10 +411,18 @@ def test_an_end_whose_answer_got_lost_is_one_end(tiny_study: MakeStudy) -> None:
     study.storage.patience = 60.0
     held = claim(study.storage, study, "worker")
     with first_answer_lost():
-        study.storage.finish(held, "complete", value=0.75, scores=np.array([1.0, 2.0]))
+        study.storage.finish(
+            held,
+            "complete",
+            value=0.75,
+            scores=np.array([1.0, 2.0]),
+            attributes={"seconds": 3},
+            exhibits={"file": "{}"},
+        )
     trial, row = study.storage.get_trial(held.trial_id), row_of(study.storage, held)
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.75)
     assert (row["state"], np.frombuffer(row["scores"]).tolist()) == ("complete", [1.0, 2.0])
+    assert (trial.user_attrs, trial._system_attrs["file"]) == ({"seconds": 3}, "{}")
     assert claim(study.storage, study, "worker").number == 1
 
 
