@@ -23,3 +23,7 @@ class AnomalyModel(nn.Module, ABC):
     @abstractmethod
     def score(self, batch: Batch) -> Tensor:
         """How unlike a healthy machine each window sounds, (batch,)."""
+
+    def reconstruct(self, batch: Batch) -> Tensor | None:
+        """What the model takes the windows for, in the inputs' shape and unit; None for a family that does not."""
+        return None

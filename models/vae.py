@@ -64,8 +64,14 @@ class Model(AnomalyModel):
     def score(self, batch: Batch) -> Tensor:
         """Mean squared error of each window, reconstructed from µ: a sample of z would add noise to the score."""
         target = _normalised(batch.inputs)
-        reconstruction = torch.sigmoid(self.decoder(self.mean(self.encoder(target))))
-        return (reconstruction - target).square().mean(dim=1)
+        return (self._reconstruction(target) - target).square().mean(dim=1)
+
+    def reconstruct(self, batch: Batch) -> Tensor:
+        """The windows from µ, in dB."""
+        return self._reconstruction(_normalised(batch.inputs)).float().mul(_RANGE).add(_LOWEST)
+
+    def _reconstruction(self, target: Tensor) -> Tensor:
+        return torch.sigmoid(self.decoder(self.mean(self.encoder(target))))
 
 
 def _normalised(inputs: Tensor) -> Tensor:

@@ -63,10 +63,14 @@ class Figures:
 
 def mean_auc(scores: Scores, truth: Truth) -> float:
     """AUC, averaged over machine IDs. Raises StudyError if no ID has both labels."""
+    return float(np.mean(list(id_aucs(scores, truth).values())))
+
+
+def id_aucs(scores: Scores, truth: Truth) -> dict[str, float]:
+    """AUC of each machine ID that has both labels. Raises StudyError if none has."""
     from sklearn.metrics import roc_auc_score  # here, so that a worker that waits for a trial stays small
 
-    aucs = [float(roc_auc_score(labels, id_scores)) for id_scores, labels in _by_id(scores, truth).values()]
-    return float(np.mean(aucs))
+    return {name: float(roc_auc_score(labels, own)) for name, (own, labels) in scores_by_id(scores, truth).items()}
 
 
 def evaluate(scores: Scores, truth: Truth) -> Figures:
@@ -74,7 +78,7 @@ def evaluate(scores: Scores, truth: Truth) -> Figures:
     from sklearn.metrics import roc_auc_score
 
     per_id = {}
-    for name, (id_scores, labels) in _by_id(scores, truth).items():
+    for name, (id_scores, labels) in scores_by_id(scores, truth).items():
         normals = int((labels == NORMAL).sum())
         pauc = None
         if normals >= FEWEST_NORMALS_FOR_PAUC:
@@ -91,23 +95,39 @@ def evaluate(scores: Scores, truth: Truth) -> Figures:
     )
 
 
-def resampled_aucs(scores: Scores, truth: Truth, *, resamples: int = RESAMPLES) -> Scores:
-    """Mean AUC of bootstrap resamples of the clips, stratified by machine ID and label, (resamples,).
+class Bootstrap:
+    """Resamples of some clips, stratified by machine ID and label: drawn once, for however many trials.
 
     The draws depend on the clips alone: two sets of scores of the same clips are resampled alike, so that their
-    difference is a paired one.
+    difference is a paired one. Raises StudyError if no ID has both labels.
     """
-    rng = np.random.default_rng(0)
-    total = np.zeros(resamples)
-    by_id = _by_id(scores, truth)
-    for id_scores, labels in by_id.values():
-        anomalies, normals = id_scores[labels == ANOMALY], id_scores[labels == NORMAL]
-        # AUC is the share of (anomaly, normal) pairs in the right order, a tie counting half (Mann and Whitney 1947).
-        right = (anomalies[:, None] > normals[None, :]) + 0.5 * (anomalies[:, None] == normals[None, :])
-        drawn_anomalies = _draw_counts(rng, len(anomalies), resamples)
-        drawn_normals = _draw_counts(rng, len(normals), resamples)
-        total += np.einsum("ra,an,rn->r", drawn_anomalies, right, drawn_normals, optimize=True) / right.size
-    return total / len(by_id)
+
+    def __init__(self, truth: Truth, *, resamples: int = RESAMPLES) -> None:
+        rng = np.random.default_rng(0)
+        labels = np.array(truth.labels, dtype=np.int64)
+        self._resamples = resamples
+        self._strata = []
+        for members in _members(truth).values():
+            anomalies, normals = members[labels[members] == ANOMALY], members[labels[members] == NORMAL]
+            drawn_anomalies = _draw_counts(rng, len(anomalies), resamples)
+            drawn_normals = _draw_counts(rng, len(normals), resamples)
+            self._strata.append((anomalies, normals, drawn_anomalies, drawn_normals))
+
+    def aucs(self, scores: Scores) -> Scores:
+        """The mean AUC of each resample, (resamples,)."""
+        total = np.zeros(self._resamples)
+        for anomalies, normals, drawn_anomalies, drawn_normals in self._strata:
+            above, below = scores[anomalies, None], scores[None, normals]
+            # AUC is the share of (anomaly, normal) pairs in the right order, a tie counting half (Mann and Whitney
+            # 1947).
+            right = (above > below) + 0.5 * (above == below)
+            total += np.einsum("rn,rn->r", drawn_anomalies @ right, drawn_normals) / right.size
+        return total / len(self._strata)
+
+
+def resampled_aucs(scores: Scores, truth: Truth, *, resamples: int = RESAMPLES) -> Scores:
+    """Mean AUC of bootstrap resamples of the clips, (resamples,). Raises StudyError if no ID has both labels."""
+    return Bootstrap(truth, resamples=resamples).aucs(scores)
 
 
 def _draw_counts(rng: np.random.Generator, clips: int, resamples: int) -> Scores:
@@ -115,14 +135,20 @@ def _draw_counts(rng: np.random.Generator, clips: int, resamples: int) -> Scores
     return rng.multinomial(clips, np.full(clips, 1 / clips), size=resamples).astype(np.float64)
 
 
-def _by_id(scores: Scores, truth: Truth) -> dict[str, tuple[Scores, npt.NDArray[np.int64]]]:
+def scores_by_id(scores: Scores, truth: Truth) -> dict[str, tuple[Scores, npt.NDArray[np.int64]]]:
     """Scores and labels of each machine ID that has both labels, by its name."""
+    labels = np.array(truth.labels, dtype=np.int64)
+    return {name: (scores[members], labels[members]) for name, members in _members(truth).items()}
+
+
+def _members(truth: Truth) -> dict[str, npt.NDArray[np.int64]]:
+    """Indices of the clips of each machine ID that has both labels, by its name."""
     ids, labels = np.array(truth.ids), np.array(truth.labels, dtype=np.int64)
     found = {}
     for name in sorted(set(truth.ids)):
-        members = ids == name
+        members = np.flatnonzero(ids == name)
         if {NORMAL, ANOMALY} <= set(labels[members].tolist()):
-            found[name] = (scores[members], labels[members])
+            found[name] = members
     if not found:
         raise StudyError("AUC is undefined: no machine ID has both normal and anomalous labelled clips")
     return found

@@ -6,8 +6,8 @@ Nothing here imports torch before a training is made.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import BinaryIO, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import optuna
 from optuna.trial import BaseTrial
@@ -22,6 +22,9 @@ from search.evaluation import Scores, Truth, mean_auc
 from search.recipe import Recipe
 from search.study_file import Study
 
+if TYPE_CHECKING:
+    from search.exhibits import Exhibit
+
 
 class Trained(Resumable, Protocol):
     """A recipe in training: `search.training.Training`, or a stand-in that needs no torch."""
@@ -32,6 +35,8 @@ class Trained(Resumable, Protocol):
     def run_epoch(self, before_batch: Callable[[], None]) -> None: ...
 
     def validation_scores(self) -> Scores: ...
+
+    def exhibits(self, scores: Scores) -> Iterable[Exhibit]: ...
 
 
 Train = Callable[[Recipe, Corpus, str], Trained]

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 
 from features.clip import Clip
 from features.corpus import Corpus
+from features.logmel import Frames
 from features.store import FrameStore, Progress, open_store
 from features.windows import ContextWindows
 from models.families import build
@@ -25,6 +26,9 @@ from search.errors import TrialFailure
 from search.evaluation import Scores
 from search.recipe import Recipe
 from search.split import labelled_test_clips, training_clips
+
+if TYPE_CHECKING:
+    from search.exhibits import Exhibit
 
 #: Windows scored at a time.
 _SCORING_BATCH = 1024
@@ -100,6 +104,42 @@ class Training:
     def scores_of(self, clips: Sequence[Clip]) -> Scores:
         """Scores of some clips of the corpus, (clips,)."""
         return score_windows(self.model, self.windows_of(clips), self.recipe)
+
+    @property
+    def frame_seconds(self) -> float:
+        """From one frame to the next."""
+        return self.recipe.features.hop_length / self.recipe.features.sample_rate
+
+    def frames_of(self, clip: Clip) -> Frames:
+        """A clip's frames, (frames, bins)."""
+        return self._store.of_clip(self._corpus.clips.index(clip))
+
+    @torch.inference_mode()
+    def reconstruction_of(self, clip: Clip) -> Frames | None:
+        """What the model takes a clip for, (frames, bins): each frame from the window that it is the middle of.
+
+        None for a family that reconstructs nothing.
+        """
+        self.model.eval()
+        context, bins = self.recipe.model.context, self.recipe.features.bins
+        middle = context // 2
+        parts: list[torch.Tensor] = []
+        for batch in self.windows_of([clip]).in_order(_SCORING_BATCH):
+            with _arithmetic(self.recipe, self.device):
+                reconstruction = self.model.reconstruct(batch)
+            if reconstruction is None:
+                return None
+            windows = reconstruction.cpu().view(-1, context, bins)
+            # The first and last frames are the middle of none.
+            parts += [windows[:, middle]] if parts else [windows[0, :middle], windows[:, middle]]
+            end = windows[-1, middle + 1 :]
+        return np.asarray(torch.cat([*parts, end]).numpy())
+
+    def exhibits(self, scores: Scores) -> Iterable[Exhibit]:
+        """What the dashboard shows of this training with these scores of its validation clips."""
+        from search.exhibits import exhibits_of  # here: what draws pictures takes a while to load
+
+        return exhibits_of(self, scores)
 
     def save(self, file: BinaryIO) -> None:
         """Writes what it takes to go on from here."""

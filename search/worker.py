@@ -5,8 +5,6 @@ A worker imports no torch until it has a trial.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import threading
@@ -20,25 +18,27 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.pruners import BasePruner
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from features.corpus import Corpus, read_corpus
-from features.errors import StoreError
-from search import ledger
+from features.errors import OffkeyError, StoreError
+from search import ledger, optuna_rows
 from search.checkpoints import Checkpoints
 from search.errors import StorageError
 from search.evaluation import Scores, mean_auc
 from search.ledger import Claim, LeaseLost
+from search.note import write_note
 from search.outages import PATIENCE, StorageAway
 from search.placement import device_name, memory_used
 from search.split import blind
-from search.storage import Cache, StudyStorage
-from search.stored_study import StoredStudy, load_stored, require_same, surroundings
+from search.storage import StudyStorage
+from search.stored_study import StoredStudy, load_stored, require_same, surroundings, was_deleted
 
 if TYPE_CHECKING:
     from search.objective import Train, Trained
-    from search.study_file import Study
+    from search.recipe import Recipe
+    from search.suggestions import Suggestions
 
 _log = logging.getLogger("offkey.worker")
 
@@ -63,22 +63,32 @@ class Worker:
     owner: str = field(default_factory=lambda: ledger.new_owner(os.getpid()))
     train: Train | None = None  # instead of the real training
     claim: Claim | None = None  # while there is one
+    began: float = 0.0  # by the database's clock
 
     def run(self) -> None:
-        """Works until no trial is left, or `stop` is set."""
+        """Works until no trial is left, or `stop` is set. Raises StudyError if the study is deleted meanwhile."""
         first = self.stored.tree.get("baseline", {})
+        self.began = self.storage.transact(ledger.now)
         while not self.stop.is_set():
             claim = self.storage.claim(self.stored.study_id, self.owner, first=first)
             if claim is not None:
                 self._work_on(claim)
+            elif not self.storage.transact(lambda s: ledger.exists(s, self.stored.study_id)):
+                raise was_deleted(self.stored.name)
             elif self._is_over():
                 for ended in self.storage.transact(lambda s: ledger.uncleared(s, self.stored.study_id)):
                     self._remove_checkpoints(ended)  # whose worker was lost right after it
+                self._write_note()
                 return
             else:
                 # A worker that holds one of the last trials may be lost. Slept, not waited for: a signal that
                 # arrives inside Event.wait finds the event's lock taken.
                 time.sleep(_POLL_SECONDS)
+                self.storage.transact(self._heed_stop)
+
+    def _heed_stop(self, session: Session) -> None:
+        if ledger.is_stopped(session, self.stored.study_id, since=self.began):
+            self.stop.set()
 
     def _is_over(self) -> bool:
         return self.storage.transact(
@@ -142,6 +152,7 @@ class Worker:
 
     def _run_trial(self, claim: Claim, work: _Work) -> None:
         from search.errors import TrialFailure
+        from search.exhibits import attributes_of
         from search.objective import objective, train_for_real
 
         _log.info("trial %d: claimed, attempt %d", claim.number, claim.attempts)
@@ -153,8 +164,9 @@ class Worker:
             # depend on its earlier ones.
             settled = self.storage.transact(lambda session: ledger.is_settled(session, claim))
             self.storage.start_over(claim, parameters=not settled)
-        trial = self._settled_trial(claim)
+        trial = self._suggestions.settled_trial(claim)
         epochs: list[Scores] = []
+        trained: list[Trained] = []
 
         def before_batch() -> None:
             work.batches += 1
@@ -170,13 +182,17 @@ class Worker:
                 if entry is not None and entry != last:
                     self.storage.keep_checkpoint(claim, entry)
 
+        def train(recipe: Recipe, corpus: Corpus, device: str) -> Trained:
+            trained.append((self.train or train_for_real)(recipe, corpus, device))
+            return trained[0]
+
         try:
             value = objective(
                 trial,
-                self._study,
+                self._suggestions.study,
                 self.corpus,
                 device=self.device,
-                train=self.train or train_for_real,
+                train=train,
                 checkpoint=checkpoint,
                 before_batch=before_batch,
                 after_epoch=after_epoch,
@@ -184,79 +200,61 @@ class Worker:
             )
         except optuna.TrialPruned:
             value = mean_auc(epochs[-1], self.stored.truth)
-            self.storage.finish(claim, "pruned", value=value, scores=epochs[-1])
+            self.storage.finish(
+                claim,
+                "pruned",
+                value=value,
+                scores=epochs[-1],
+                attributes=attributes_of(work.seconds, self.device, epochs[-1], self.stored.truth),
+            )
             _log.info("trial %d: pruned, AUC %.4f", claim.number, value)
         except TrialFailure as failure:
-            self.storage.finish(claim, "failed", value=None, reason=str(failure))
+            attributes = attributes_of(work.seconds, self.device) | {"failure": str(failure)}
+            self.storage.finish(claim, "failed", value=None, reason=str(failure), attributes=attributes)
             _log.warning("trial %d: failed: %s", claim.number, failure)
         else:
-            self.storage.finish(claim, "complete", value=value, scores=epochs[-1])
+            leads = self._leads(value)
+            self.storage.finish(
+                claim,
+                "complete",
+                value=value,
+                scores=epochs[-1],
+                attributes=attributes_of(work.seconds, self.device, epochs[-1], self.stored.truth),
+                exhibits=self._exhibits(claim, trained[0], epochs[-1]) if leads else None,
+            )
             _log.info("trial %d: complete, AUC %.4f", claim.number, value)
+            if leads:
+                self._write_note()
 
     @cached_property
-    def _study(self) -> Study:
-        return self.stored.study()
+    def _suggestions(self) -> Suggestions:
+        from search.suggestions import Suggestions  # a worker that waits for a trial stays small
 
-    @cached_property
-    def _cache(self) -> Cache:
-        return Cache(self.storage)
+        return Suggestions(self.storage, self.stored)
 
-    @cached_property
-    def _pruner(self) -> BasePruner:
-        from search.sampling import pruner_for
+    def _write_note(self) -> None:
+        write_note(self.storage, self.stored, self._suggestions.optuna_study())
 
-        return pruner_for(self._study.search, max_epochs=self._study.max_epochs)
+    def _leads(self, value: float) -> bool:
+        best = self.storage.transact(lambda session: optuna_rows.best_value(session, self.stored.study_id))
+        return best is None or value > best
 
-    def _settled_trial(self, claim: Claim) -> optuna.Trial:
-        """The trial with its parameters: those that it had, else suggested ones that no other trial has.
+    def _exhibits(self, claim: Claim, training: Trained, scores: Scores) -> dict[str, str]:
+        """Uploads a leading trial's exhibits.
 
-        A suggestion that was tried before is drawn anew, where the study wants that and can be different; else it
-        becomes a repeat.
+        Whatever goes wrong costs a line in the log, never the trial: a place that takes none, a recording that was
+        moved away, a GPU without room for a reconstruction.
         """
-        from search.sampling import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER
+        from search.exhibits import upload
 
-        search, is_baseline = self._study.search, claim.number == 0 and bool(self._study.baseline)
-        can_differ = search.sampler != "grid" and bool(self._study.space.distributions()) and not is_baseline
-        redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if search.duplicates == "fresh" and can_differ else 0
-        for draw in range(redraws + 1):
-            trial = self._trial_of(claim, draw)
-            self._study.space.close(trial)
-            digest = hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:40]
-            repeat = self._settle(claim, digest, may_repeat=draw == redraws)
-            if repeat is not None:
-                break
-            self.storage.start_over(claim, parameters=True)
-        if repeat and "repeat" not in trial.user_attrs:
-            trial.set_user_attr("repeat", repeat)
-        return trial
-
-    def _settle(self, claim: Claim, digest: str, *, may_repeat: bool) -> int | None:
-        """How many trials had these parameters before; None if one had, and it may not be repeated."""
-        repeat = 0
-        while True:
-            try:
-                return self.storage.transact(
-                    lambda session, n=repeat: ledger.settle(session, claim, digest, first=n)  # type: ignore[misc]
-                )
-            except IntegrityError:
-                if not may_repeat:
-                    return None
-                counted = self.storage.transact(
-                    lambda session: ledger.count_settled(session, self.stored.study_id, digest)
-                )
-                repeat = max(repeat + 1, counted)
-
-    def _trial_of(self, claim: Claim, draw: int) -> optuna.Trial:
-        """The trial as its last worker left it: what was suggested is suggested again, reports go on."""
-        from search.sampling import sampler_for
-
-        sampler = sampler_for(self._study, claim.number, draw=draw)
-        # A study of its own for each draw: Optuna's lets the sampler see only the trials of its first suggestion.
-        study = optuna.load_study(
-            study_name=self.stored.name, storage=self._cache, sampler=sampler, pruner=self._pruner
-        )
-        study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
-        return _Trial(study, claim.trial_id, self.storage)
+        try:
+            exhibits = training.exhibits(scores)
+            return upload(exhibits, self.checkpoints.place, uid=self.stored.uid, number=claim.number)
+        except (OffkeyError, OSError) as error:
+            _log.warning("trial %d: has no pictures: %s", claim.number, error)
+        except Exception:
+            _log.exception("trial %d: has no pictures", claim.number)
+        return {}
 
     @contextmanager
     def _lease_kept(self, claim: Claim) -> Iterator[_Work]:
@@ -290,12 +288,13 @@ class Worker:
             done.set()
             thread.join()
 
-    def _renew(self, session: Any, claim: Claim, vitals: dict[str, Any]) -> None:
+    def _renew(self, session: Session, claim: Claim, vitals: dict[str, Any]) -> None:
         # First, since it may wait for the study's row: the lease begins after that.
         ledger.sign_of_life(session, self.stored.study_id, self.storage.lease)
         ledger.renew(session, claim, self.storage.lease, **vitals)
         if ledger.out_of_time(session, self.stored.study_id):
             self.stop.set()
+        self._heed_stop(session)
 
 
 @dataclass
@@ -304,21 +303,12 @@ class _Work:
 
     lost: threading.Event = field(default_factory=threading.Event)  # another worker holds the trial
     batches: int = 0  # begun
+    began: float = field(default_factory=time.monotonic)
 
-
-class _Trial(optuna.Trial):
-    """A trial that is not pruned while the others' curves cannot be read."""
-
-    def __init__(self, study: optuna.Study, trial_id: int, storage: StudyStorage) -> None:
-        super().__init__(study, trial_id)
-        self._study_storage = storage
-
-    def should_prune(self) -> bool:
-        try:
-            with self._study_storage.impatient():
-                return super().should_prune()
-        except StorageAway:
-            return False
+    @property
+    def seconds(self) -> float:
+        """Since the claim."""
+        return time.monotonic() - self.began
 
 
 def join(

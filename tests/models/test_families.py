@@ -27,7 +27,8 @@ def test_any_unknown_name_gets_a_suggestion() -> None:
         settings_of("")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# Others that are registered are stand-ins of the tests.
+@pytest.mark.parametrize("name", [name for name, module in FAMILIES.items() if module.startswith("models.")])
 class TestEveryFamily:
     def test_has_settings_of_its_name_whose_defaults_build_a_model(self, name: str) -> None:
         settings_class = settings_of(name)

@@ -19,6 +19,7 @@ from search.split import blind
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy, create_or_join
 from search.study_file import study_of_tree
+from search.training import Training
 from search.worker import Worker
 
 
@@ -42,6 +43,13 @@ class TinyStudy:
             Checkpoints(self.stored.artifacts, self.stored.uid),
             train=QuickTraining if quick else None,
         )
+
+
+@pytest.fixture(autouse=True)
+def _pictures_only_where_they_are_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than these trainings."""
+    if request.path.name != "test_exhibits.py":
+        monkeypatch.setattr(Training, "exhibits", lambda training, scores: ())
 
 
 @pytest.fixture(scope="session")

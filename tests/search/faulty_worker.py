@@ -23,11 +23,12 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
 from benchmarks.quick import QuickTraining
-from search import ledger
+from search import ledger, optuna_rows
 from search.checkpoints import Checkpoints
 from search.draining import drain_on_signals
 from search.objective import train_for_real
 from search.storage import StudyStorage
+from search.suggestions import Suggestions
 from search.training import Training
 from search.worker import Worker, join
 
@@ -83,13 +84,13 @@ def arrange(moment: str, training: Any, hit: Callable[[int], None], number: int)
         "before the claim is committed": lambda: _after(ledger, "add_trial", act),
         "after the claim": lambda: _before(Worker, "_run_trial", act),
         "between two suggestions": lambda: _after(RDBStorage, "_set_trial_param_without_commit", act),
-        "after the suggestions": lambda: _before(Worker, "_settle", act),
+        "after the suggestions": lambda: _before(Suggestions, "_settle", act),
         "in the second epoch": lambda: _before(training, "run_epoch", act, **second_epoch),
         "inside the checkpoint": lambda: setattr(
             FileSystemArtifactStore, "write", lambda self, name, content: _half_a_file(self, name, content, act)
         ),
         "between checkpoint and report": lambda: _after(Checkpoints, "write", act),
-        "inside the report": lambda: _before(StudyStorage, "_report", act),
+        "inside the report": lambda: _before(optuna_rows, "report", act),
         "after the report": lambda: _after(StudyStorage, "set_trial_intermediate_value", act),
         "before the value": lambda: _before(StudyStorage, "finish", act),
         "between ledger and value": lambda: _before(RDBStorage, "set_trial_state_values", act),

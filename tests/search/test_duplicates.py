@@ -24,6 +24,7 @@ from search import ledger
 from search.export import export_recipe
 from search.recipe import Recipe
 from search.storage import StudyStorage
+from search.suggestions import Suggestions
 from search.worker import Worker, join
 
 if TYPE_CHECKING:
@@ -122,15 +123,15 @@ def test_two_workers_that_suggest_the_same_at_the_same_moment_get_different_sett
     )
     both_have_suggested = threading.Barrier(2)
     suggested: list[str] = []
-    settle = Worker._settle
+    settle = Suggestions._settle
 
-    def settle_together(self: Worker, claim: ledger.Claim, digest: str, *, may_repeat: bool) -> int | None:
+    def settle_together(self: Suggestions, claim: ledger.Claim, digest: str, *, may_repeat: bool) -> int | None:
         if len(suggested) < 2:
             suggested.append(digest)
             both_have_suggested.wait()
         return settle(self, claim, digest, may_repeat=may_repeat)
 
-    monkeypatch.setattr(Worker, "_settle", settle_together)
+    monkeypatch.setattr(Suggestions, "_settle", settle_together)
     run_together([study.worker(quick=True) for _ in range(2)])
 
     assert suggested[0] == suggested[1]
@@ -226,7 +227,7 @@ def arrange(moment: str) -> None:
     redraws: list[str] = []
     start_over = StudyStorage.start_over
     suggest = RDBStorage._set_trial_param_without_commit
-    settle = Worker._settle
+    settle = Suggestions._settle
 
     def kill(*arguments: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -247,14 +248,14 @@ def arrange(moment: str) -> None:
         if redraws and arguments[2] == "z_dim" and moment == "between two suggestions":
             kill()  # h_dim is there, z_dim is not committed
 
-    def settles(self: Worker, claim: ledger.Claim, digest: str, *, may_repeat: bool) -> int | None:
+    def settles(self: Suggestions, claim: ledger.Claim, digest: str, *, may_repeat: bool) -> int | None:
         if redraws and moment == "after the suggestions":
             kill()
         return settle(self, claim, digest, may_repeat=may_repeat)
 
     StudyStorage.start_over = starts_over  # type: ignore[method-assign]
     RDBStorage._set_trial_param_without_commit = suggests  # type: ignore[method-assign, assignment]
-    Worker._settle = settles  # type: ignore[method-assign]
+    Suggestions._settle = settles  # type: ignore[method-assign]
 
 
 @contextmanager

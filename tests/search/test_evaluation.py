@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from features.clip import Clip
 from search.errors import StudyError
-from search.evaluation import Scores, Truth, evaluate, mean_auc, resampled_aucs
+from search.evaluation import Bootstrap, Scores, Truth, evaluate, mean_auc, resampled_aucs
 
 
 def truth_of(labels: Sequence[int], ids: Sequence[str] | None = None) -> Truth:
@@ -206,6 +206,14 @@ def test_two_scorings_of_the_same_clips_are_resampled_alike(scored: tuple[Scores
     # The same draws: what one scoring loses in a resample, its reversal wins.
     assert forwards + backwards == pytest.approx(np.ones(50), abs=1e-12)
     assert resampled_aucs(2 * scores + 1, truth, resamples=50).tolist() == forwards.tolist()
+
+
+def test_a_bootstrap_drawn_once_serves_every_scoring_of_its_clips() -> None:
+    scores, truth = overlapping(20)
+    bootstrap = Bootstrap(truth, resamples=50)
+
+    for scoring in (scores, -scores, scores):
+        assert bootstrap.aucs(scoring).tolist() == resampled_aucs(scoring, truth, resamples=50).tolist()
 
 
 def test_a_paired_difference_is_told_more_closely_than_two_intervals() -> None:

@@ -157,8 +157,15 @@ def test_a_worker_stopped_at_any_moment_and_continued_after_its_lease_finds_out_
     assert checkpoints_left() == []
 
 
-@on_both_databases
-@pytest.mark.parametrize("moment", ["in the second epoch", "between checkpoint and report", "after the report"])
+@pytest.mark.parametrize(
+    ("storage_url", "moment"),
+    [
+        ("sqlite", "in the second epoch"),
+        ("postgresql", "between checkpoint and report"),
+        ("sqlite", "after the report"),
+    ],
+    indirect=["storage_url"],
+)
 def test_a_real_training_goes_on_at_its_last_checkpoint_and_ends_bit_equal(
     tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
