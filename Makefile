@@ -6,16 +6,22 @@ PYTHON ?= python3
 UV := .venv/bin/uv
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: demo test lock
+.PHONY: demo test chromium lock
 
 demo: .venv/.installed
 	.venv/bin/offkey demo
 
-test: .venv/.installed
+test: .venv/.installed chromium
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy features models search studies benchmarks tests
 	.venv/bin/pytest -n 4
+
+# The dashboard's tests look at it in a browser, and fail without one.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+		test "$$(id -u)" = 0 || { echo "The tests need Chromium: sudo apt-get install chromium" >&2; exit 1; }; \
+		apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
 # Debian keeps venv in a package of its own.
 .venv/.installed: requirements.lock pyproject.toml

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,12 +12,18 @@ import pytest
 import torch
 
 from features.synthesis import make_corpus
-from search import cli
+from search.cli.app import main
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test first, for the others to run beside it."""
     items.sort(key=lambda item: item.path.name != "test_wheel.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_font_list(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """matplotlib's, which takes a second to make, for all processes: each test has a cache of its own."""
+    os.environ["MPLCONFIGDIR"] = str(tmp_path_factory.getbasetemp().parent / "matplotlib")
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +37,16 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_list_of_fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Made once (it takes seconds), not in each test's cache folder."""
+    with pytest.MonkeyPatch.context() as patched:
+        shared = tmp_path_factory.getbasetemp()
+        shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+        patched.setenv("MPLCONFIGDIR", str(shared / "matplotlib"))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +75,7 @@ def offkey(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         capsys.readouterr()
         code = 0
         try:
-            cli.main()
+            main()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         captured = capsys.readouterr()
