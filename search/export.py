@@ -18,7 +18,11 @@ def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | N
     Raises StudyError if there is no such trial, or none is complete yet.
     """
     study = optuna.load_study(study_name=stored.name, storage=storage)
-    trial = _best_trial(study) if number is None else _trial(study, number)
+    return recipe_of(stored, _best_trial(study) if number is None else _trial(study, number))
+
+
+def recipe_of(stored: StoredStudy, trial: FrozenTrial) -> Recipe:
+    """The recipe of a trial that has all its parameters."""
     recipe = trial_recipe(
         stored.study(),
         FixedTrial(trial.params, number=trial.number),

@@ -77,8 +77,10 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
 
 
 def _at_work(status: Status) -> Table:
-    columns = ("trial", "epoch", "AUC", "batches/s", "device", "memory", "worker", "lease")
-    table = Table(*columns, box=None, padding=(0, 2), header_style="dim")
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for column in ("trial", "epoch", "AUC", "batches/s", "device", "memory", "lease"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("worker", overflow="ellipsis")  # what a narrow terminal has no room for
     for r in status.running:
         table.add_row(
             str(r.number),
@@ -87,8 +89,8 @@ def _at_work(status: Status) -> Table:
             "—" if r.rate is None else f"{r.rate:.3g}",
             escape(r.device or "—"),
             "—" if r.memory is None else decimal(r.memory),
+            f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "[yellow]lost[/yellow]",
             escape(r.owner),
-            f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "[yellow]run out: the worker is lost[/yellow]",
         )
     return table
 
@@ -111,8 +113,8 @@ def _best_sentence(status: Status, comparison: Comparison) -> Text:
         sentence += f" {len(comparison.ties)} of {len(status.finished) - 1} other complete trials tie with it."
     if comparison.gain is not None and status.best.number != 0:
         gain, low, high = comparison.gain
-        told = "no gain that these clips can tell" if low <= 0 else "a gain"
-        sentence += f" Over the baseline ({status.baseline:.3f}): {gain:+.3f} ({interval(low, high)}), {told}."
+        told = f"{gain:+.3f} ({interval(low, high)}), {comparison.gain_in_words}."
+        sentence += f" Over the baseline ({status.baseline:.3f}): {told}"
     return Text(sentence)
 
 

@@ -12,10 +12,11 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from search.evaluation import Scores, resampled_aucs
+from search import ledger
+from search.evaluation import Bootstrap, Scores
 from search.ledger import StudyRow, TrialRow, database_now
 from search.storage import StudyStorage
-from search.stored_study import StoredStudy
+from search.stored_study import StoredStudy, was_deleted
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Status:
 
 
 def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna.Study) -> Status:
-    """The study as it stands now."""
+    """The study as it stands now. Raises StudyError if it is there no more."""
+    if not storage.transact(lambda session: ledger.exists(session, stored.study_id)):
+        raise was_deleted(stored.name)
     trials = {trial.number: trial for trial in optuna_study.get_trials(deepcopy=False)}
     now, rows, budget = storage.transact(lambda session: _read_ledger(session, stored.study_id))
     counts = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting"), 0)
@@ -108,23 +111,29 @@ class Comparison:
     ties: tuple[int, ...]  # numbers of other complete trials whose paired difference from the best includes 0
     gain: tuple[float, float, float] | None  # best minus baseline: difference, low, high
 
+    @property
+    def gain_in_words(self) -> str:
+        """What the clips say of the gain."""
+        assert self.gain is not None
+        return "no gain that these clips can tell" if self.gain[1] <= 0 else "a gain"
+
 
 def compare(storage: StudyStorage, stored: StoredStudy, status: Status) -> Comparison | None:
     """Intervals and ties by a bootstrap over the validation clips; None without a complete trial."""
     if status.best is None:
         return None
-    scores = _scores(storage, stored)
-    resampled = {
-        number: resampled_aucs(scores[number], stored.truth)
-        for number in {trial.number for trial in status.finished} | {0}
-        if number in scores
-    }
-    best = resampled[status.best.number]
-    ties = [trial.number for trial in status.finished[1:] if np.quantile(best - resampled[trial.number], 0.025) <= 0]
+    scores = validation_scores(storage, stored)
+    bootstrap = Bootstrap(stored.truth)
+    best = bootstrap.aucs(scores[status.best.number])
+    ties = [  # one trial's resamples at a time: there may be thousands of trials
+        trial.number
+        for trial in status.finished[1:]
+        if np.quantile(best - bootstrap.aucs(scores[trial.number]), 0.025) <= 0
+    ]
     low, high = np.quantile(best, [0.025, 0.975])
     gain = None
-    if status.baseline is not None and status.best.value is not None and 0 in resampled:
-        gain_low, gain_high = np.quantile(best - resampled[0], [0.025, 0.975])
+    if status.baseline is not None and status.best.value is not None and 0 in scores:
+        gain_low, gain_high = np.quantile(best - bootstrap.aucs(scores[0]), [0.025, 0.975])
         gain = (status.best.value - status.baseline, float(gain_low), float(gain_high))
     return Comparison(interval=(float(low), float(high)), ties=tuple(ties), gain=gain)
 
@@ -154,7 +163,7 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
     }
 
 
-def _scores(storage: StudyStorage, stored: StoredStudy) -> dict[int, Scores]:
+def validation_scores(storage: StudyStorage, stored: StoredStudy) -> dict[int, Scores]:
     """Validation scores of the study's ended trials, by number."""
     scored = select(TrialRow.number, TrialRow.scores).where(
         TrialRow.study_id == stored.study_id, TrialRow.scores.is_not(None)

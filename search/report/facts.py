@@ -1,0 +1,160 @@
+"""What the tables of a report say, row by row."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
+
+from features.clip import ANOMALY, NORMAL
+from models.families import settings_of
+from search.evaluation import Figures
+from search.recipe import Recipe
+from search.screen import interval, number
+from search.space import OpenSetting
+from search.status import Status
+from search.stored_study import StoredStudy
+from search.study_file import Study
+
+
+def searched(
+    stored: StoredStudy, study: Study, status: Status, trials: Sequence[FrozenTrial]
+) -> Iterator[tuple[str, str]]:
+    """What was searched: names and values."""
+    truth, search, validation = stored.truth, study.search, stored.validation
+    by_machine: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(truth.ids)):
+        machine, _, machine_id = name.rpartition("/")
+        by_machine[machine].append(machine_id)
+    yield "recordings", f"{stored.identity['data']['clips']} clips in {stored.root}"
+    yield "machines", "; ".join(f"{machine} (ID {', '.join(ids)})" for machine, ids in by_machine.items())
+    yield (
+        "clips that steer the search",
+        f"{truth.labels.count(NORMAL)} normal, {truth.labels.count(ANOMALY)} anomalous: {validation.share:.0%} of the "
+        f"labelled test clips (split by seed {validation.seed}). The rest is kept for “offkey train”.",
+    )
+    yield "what is maximised", "AUC on these clips after a trial's last epoch, the mean over machine IDs"
+    yield "families of models", ", ".join(study.space.families)
+    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
+    hours = "" if search.hours is None else f" or {number(search.hours)} hours"
+    yield "budget", f"{status.budget} trials{hours}; {counts}"
+    yield "sampler, pruner", f"{search.sampler}, {search.pruner} (seed {search.seed})"
+    begun = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
+    ended = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
+    if begun and ended:
+        work = sum((trial.duration for trial in trials if trial.duration is not None), timedelta())
+        yield (
+            "when",
+            f"{min(begun):%Y-%m-%d %H:%M} to {max(ended):%Y-%m-%d %H:%M} by the workers' clocks; "
+            f"trials took {_duration(work)} in all",
+        )
+
+
+def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
+    """A row for each open setting, the choice of a family among them."""
+    best = {} if status.best is None else status.best.params
+
+    def row(name: str, about: str, of: str) -> dict[str, str]:
+        values = {who: number(of_it.get(name, "—")) for who, of_it in (("baseline", study.baseline), ("best", best))}
+        return {"name": name, "about": about, "range": of, **values}
+
+    if len(study.space.families) > 1:
+        yield row("family", "kind of model", ", ".join(study.space.families))
+    for setting in study.space.settings:
+        yield row(setting.name, _about(study, setting), _range(setting))
+
+
+def best_trials(
+    status: Status, measured: Mapping[int, Figures], ties: Collection[int], *, most: int
+) -> Iterator[dict[str, str]]:
+    """A row for each of the best trials."""
+    for trial in status.finished[:most]:
+        remarks = {
+            "best": trial is status.best,
+            "tie": trial.number in ties,
+            "baseline": trial.number == 0 and status.baseline is not None,
+        }
+        yield {
+            "number": str(trial.number),
+            "auc": f"{measured[trial.number].auc:.3f}",
+            "interval": interval(*measured[trial.number].interval),
+            "remarks": ", ".join(remark for remark, holds in remarks.items() if holds),
+            "settings": ", ".join(f"{name} {number(value)}" for name, value in trial.params.items()),
+        }
+
+
+def families(study: Study, status: Status) -> list[dict[str, str]]:
+    """A row for each family, where there are several: its complete trials and the best of them."""
+    if len(study.space.families) == 1:
+        return []
+    rows = []
+    for family in study.space.families:
+        own = [trial for trial in status.finished if trial.params.get("family") == family]
+        auc, best = (f"{own[0].value:.3f}", str(own[0].number)) if own else ("—", "—")
+        rows.append({"name": family, "complete": str(len(own)), "auc": auc, "best": best})
+    return rows
+
+
+def reasons(failures: Sequence[tuple[int, str]]) -> list[dict[str, str]]:
+    """A row for each reason, the most frequent one first: how many trials it ended, and the first of them."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for failed, reason in failures:
+        numbers[reason or "no reason was given"].append(failed)
+    return [
+        {
+            "reason": reason,
+            "count": str(len(failed)),
+            "trials": ", ".join(map(str, failed[:5])) + (", …" if len(failed) > 5 else ""),
+        }
+        for reason, failed in sorted(numbers.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def commands(stored: StoredStudy, status: Status, url: str) -> list[str]:
+    """What repeats the search from its study file, and the best trial from its recipe."""
+    lines = [f"offkey search {shlex.quote(f'{stored.name}.yaml')} --storage sqlite:///again.db"]
+    if status.best is not None:
+        lines += detector_commands(stored, url)
+    return lines
+
+
+def detector_commands(stored: StoredStudy, url: str) -> list[str]:
+    """From a study to its detector. `url` is the storage as it may be shown."""
+    name, recipe = shlex.quote(stored.name), shlex.quote(f"{stored.name}.recipe.yaml")
+    return [
+        f"offkey export {name} --storage {shlex.quote(url)} -o {recipe}",
+        f"offkey train {recipe} -o {shlex.quote(f'{stored.name}-detector')}",
+    ]
+
+
+def _about(study: Study, setting: OpenSetting) -> str:
+    """What the schema says of a setting."""
+    block, key = str(setting.path[0]), str(setting.path[-1])
+    schema: Any = Recipe.model_fields[block].annotation
+    if block == "model":
+        branch = setting.path[1] if isinstance(setting.path[1], int) else 0
+        schema = settings_of(study.space.families[branch])
+    return schema.model_fields[key].description or ""
+
+
+def _range(setting: OpenSetting) -> str:
+    distribution = setting.distribution
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(number, distribution.choices))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    log = ", logarithmic" if distribution.log else ""
+    step = f", in steps of {number(distribution.step)}" if distribution.step not in (None, 1) else ""
+    return f"{number(distribution.low)} to {number(distribution.high)}{log}{step}"
+
+
+def _duration(time: timedelta) -> str:
+    """In two units at most: 3 h 12 min, 4 min 5 s."""
+    minutes, seconds = divmod(round(time.total_seconds()), 60)
+    if minutes == 0:
+        return f"{seconds} s"
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,123 @@
+"""The figures of a report: their titles and captions, and why one is missing."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial, TrialState
+
+from search.evaluation import Figures, Scores
+from search.report import plots
+from search.status import Status
+from search.stored_study import StoredStudy
+
+#: With fewer complete trials, "the best tenth" is not one trial.
+_FEWEST_FOR_IMPORTANCES = 10
+#: With fewer, it is not five, which is what the method asks for.
+_ENOUGH_FOR_IMPORTANCES = 50
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure, or why there is none."""
+
+    key: str
+    title: str
+    caption: str
+    drawn: go.Figure | None = None
+
+    @property
+    def json(self) -> str:
+        """For a script element: Plotly writes < and > as escapes."""
+        assert self.drawn is not None
+        return str(self.drawn.to_json())
+
+
+def intervals(status: Status, measured: Mapping[int, Figures]) -> Figure:
+    """The best trial and the baseline, between guessing and perfect."""
+    assert status.best is not None
+    best = measured[status.best.number]
+    rows = [(f"best (trial {status.best.number})", best.auc, best.interval)]
+    if status.baseline is not None and status.best.number != 0:
+        rows.append(("baseline", measured[0].auc, measured[0].interval))
+    return Figure("intervals", "How well faults are told from normal sound", "", plots.intervals(rows))
+
+
+def of_search(status: Status, ties: Collection[int], study: optuna.Study) -> Iterator[Figure]:
+    """The figures about all trials; none before the first one has ended."""
+    if status.done == 0:
+        return
+    failed = {number for number, _ in status.failures}
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    pruned = [trial for trial in pruned if trial.number not in failed]
+    if not status.finished and not pruned:
+        yield Figure("history", "Optimisation history", "n/a: every trial that ended failed.")
+        return
+    yield Figure(
+        "history",
+        "Optimisation history",
+        "Filled: the best trial, and those that these clips cannot tell from it.",
+        plots.history(status.finished, pruned, ties=ties, baseline=status.baseline),
+    )
+    drawn, shown = plots.curves(status.finished, pruned, baseline=None if status.baseline is None else 0)
+    of_all = len(status.finished) + len(pruned)
+    which = "All trials" if shown == of_all else f"{shown} of {of_all} trials, an even choice"
+    yield Figure(
+        "curves",
+        "Learning curves and pruning",
+        f"{which}. A cross is where a trial was pruned. A trial's value is its last epoch's, never its best one's.",
+        drawn,
+    )
+    yield _importances(status.finished, study)
+
+
+def of_best(stored: StoredStudy, scores: Scores, figures: Figures) -> Iterator[Figure]:
+    """The figures about the best trial, whose validation clips have these scores."""
+    ids = plots.hardest(figures.per_id)
+    left_out = len(figures.per_id) - len(ids)
+    which = f" Of {len(figures.per_id)} machine IDs, the {len(ids)} that are hardest to tell." if left_out else ""
+    yield Figure(
+        "histograms",
+        "Scores of the validation clips",
+        "Higher is more anomalous; the less the two overlap, the better. Levels differ between machine IDs, which have "
+        f"thresholds of their own.{which}",
+        plots.histograms(scores, stored.truth, ids),
+    )
+    yield Figure(
+        "roc",
+        "Faults found against false alarms",
+        f"The ROC curve of each machine ID. AUC is the area below it; pAUC counts the shaded part alone.{which}",
+        plots.roc(scores, stored.truth, ids),
+    )
+
+
+def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Figure:
+    key, title = "importances", "Which settings matter"
+    values: dict[str, set[Any]] = defaultdict(set)
+    for trial in finished:
+        for name, value in trial.params.items():
+            values[name].add(value)
+    varied = sorted(name for name, found in values.items() if len(found) > 1)
+    if len(finished) < _FEWEST_FOR_IMPORTANCES:
+        why = f"it takes {_FEWEST_FOR_IMPORTANCES} complete trials, and there are {len(finished)}"
+        return Figure(key, title, f"n/a: {why}.")
+    if len(varied) < 2:
+        why = f"{varied[0]} alone has" if varied else "no setting has"
+        return Figure(key, title, f"n/a: {why} different values among the complete trials.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a family with a single trial counts for nothing, and is no cause for alarm
+        shares = optuna.importance.get_param_importances(study, params=varied)
+    hint = "" if len(finished) >= _ENOUGH_FOR_IMPORTANCES else " So few trials give a hint, not a finding."
+    return Figure(
+        key,
+        title,
+        "How much each setting decides whether a trial is among the best tenth "
+        f"(PED-ANOVA on {len(finished)} complete trials).{hint}",
+        plots.importances(dict(sorted(shares.items()))),  # by name: the order of equal shares is Optuna's, and random
+    )

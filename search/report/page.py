@@ -1,0 +1,74 @@
+"""A study on one page: self-contained HTML that needs no network, for the screen and for paper.
+
+Everything comes from the storage, so that a study gives the same page wherever its clips lie.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+import jinja2
+import optuna
+from plotly.offline import get_plotlyjs
+
+from search.evaluation import evaluate
+from search.export import recipe_of
+from search.report import facts, figures
+from search.report.plots import WIDTH
+from search.report.verdict import verdict
+from search.status import compare, read_status, validation_scores
+from search.storage import StudyStorage
+from search.stored_study import StoredStudy
+from search.study_file import to_yaml
+
+_SHOWN_TRIALS = 10
+_SHOWN_REASONS = 20
+
+
+def report(storage: StudyStorage, stored: StoredStudy) -> str:
+    """The page of a study as it stands, be there no trial yet."""
+    optuna_study = optuna.load_study(study_name=stored.name, storage=storage)
+    status = read_status(storage, stored, optuna_study)
+    comparison = compare(storage, stored, status)
+    study = stored.study()
+    scores = validation_scores(storage, stored)
+    shown = {*(trial.number for trial in status.finished[:_SHOWN_TRIALS]), *([] if status.baseline is None else [0])}
+    measured = {number: evaluate(scores[number], stored.truth) for number in shown}
+    ties = () if comparison is None else comparison.ties
+    best = status.best
+    reasons = facts.reasons(status.failures)
+    return _template().render(
+        name=stored.name,
+        verdict=verdict(stored, study, status, comparison, storage=storage.shown_url),
+        intervals=None if best is None else figures.intervals(status, measured),
+        searched=list(facts.searched(stored, study, status, optuna_study.get_trials(deepcopy=False))),
+        settings=list(facts.settings(study, status)),
+        trials=list(facts.best_trials(status, measured, ties, most=_SHOWN_TRIALS)),
+        tied=len(ties),
+        complete=len(status.finished),
+        families=facts.families(study, status),
+        of_search=list(figures.of_search(status, ties, optuna_study)),
+        best=best,
+        best_figures=None if best is None else measured[best.number],
+        of_best=[] if best is None else list(figures.of_best(stored, scores[best.number], measured[best.number])),
+        failed=len(status.failures),
+        reasons=reasons[:_SHOWN_REASONS],
+        reasons_left=max(0, len(reasons) - _SHOWN_REASONS),
+        recipe=None if best is None else to_yaml(recipe_of(stored, best).tree()),
+        study_file=to_yaml(json.loads(json.dumps(study.tree))),
+        commands=facts.commands(stored, status, storage.shown_url),
+        versions=stored.identity["versions"],
+        data=stored.identity["data"],
+        plotly=get_plotlyjs(),
+        width=WIDTH,
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string((resources.files("search.report") / "page.html").read_text(encoding="utf-8"))

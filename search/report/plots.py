@@ -1,0 +1,257 @@
+"""A report's figures, as Plotly draws them: fixed sizes that fit A4, colours that colour-blind eyes tell apart.
+
+AUC : of the validation clips, the mean over machine IDs, between 0 and 1; 0.5 is guessing.
+A figure shows a bounded number of trials and machine IDs; the page says where it left some out.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial
+from plotly.subplots import make_subplots
+from sklearn.metrics import roc_curve
+
+from features.clip import ANOMALY, NORMAL
+from search.evaluation import MAX_FALSE_POSITIVE_RATE, IdFigures, Scores, Truth, scores_by_id
+
+WIDTH = 680  # pixels: what is left of A4 within margins of 15 mm
+
+#: More curves than this are a carpet.
+MOST_CURVES = 60
+#: More machine IDs than this are shown by those that are hardest to tell.
+MOST_IDS = 9
+
+# Okabe and Ito (2008), in the order in which they are told apart most easily.
+BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
+BLACK, GREY, PALE = "#222222", "#7A7A7A", "#E8E8E8"
+
+_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE)
+_DASHES = ("solid", "dash", "dot")
+_COLUMNS = 3
+_MANY = 300  # dots, which are small from there on
+
+
+def intervals(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> go.Figure:
+    """A line for each (name, AUC, 95 % interval), between guessing and perfect."""
+    figure = go.Figure()
+    for (name, auc, (low, high)), colour in zip(reversed(rows), (GREY, BLUE)[-len(rows) :], strict=True):
+        spread = {"type": "data", "symmetric": False, "array": [high - auc], "arrayminus": [auc - low]}
+        figure.add_scatter(
+            x=[auc], y=[name], mode="markers+text", text=[f"{auc:.3f}"], textposition="top center",
+            marker={"size": 12, "color": colour}, error_x=spread | {"color": colour, "thickness": 3, "width": 7},
+            hovertemplate=f"AUC {auc:.3f}, 95 % interval {low:.3f} to {high:.3f}<extra></extra>",
+        )  # fmt: skip
+    lowest = min(low for _, _, (low, _) in rows)
+    figure.add_vline(x=0.5, line={"color": BLACK, "dash": "dot", "width": 1})
+    _lay_out(figure, height=60 + 48 * len(rows), x="AUC (0.5: guessing, 1: perfect) and 95 % interval", y=None)
+    figure.update_xaxes(range=[min(0.48, lowest - 0.02), 1.01])
+    figure.update_yaxes(showgrid=False, range=[-0.5, len(rows) - 0.3])
+    return figure.update_layout(showlegend=False, margin={"t": 8})
+
+
+def history(
+    complete: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], *, ties: Collection[int], baseline: float | None
+) -> go.Figure:
+    """Each trial's AUC in the order of the trials; pruned ones where they were stopped; the best so far as a line."""
+    ordered = sorted(complete, key=lambda trial: trial.number)
+    stopped = [(trial.number, last) for trial in pruned if (last := _last_value(trial)) is not None]
+    figure = go.Figure()
+    _dots(figure, stopped, name="pruned, at its last epoch", colour=GREY, symbol="x-thin")
+    leading = {*ties, *(trial.number for trial in complete[:1])}
+    for name, colour, symbol, leads in (
+        ("complete", SKY, "circle-open", False),
+        ("complete: the best, and its ties", BLUE, "circle", True),
+    ):
+        points = [(trial.number, trial.value) for trial in ordered if (trial.number in leading) == leads]
+        _dots(figure, points, name=name, colour=colour, symbol=symbol)
+    if ordered:
+        best = np.maximum.accumulate([trial.value or 0.0 for trial in ordered])
+        figure.add_scatter(
+            x=[trial.number for trial in ordered], y=best, mode="lines", name="best so far", hoverinfo="skip",
+            line={"color": BLACK, "width": 1.5, "shape": "hv"},
+        )  # fmt: skip
+    if baseline is not None:
+        _baseline(figure, baseline)
+    return _lay_out(figure, height=340, x="trial", y="validation AUC")
+
+
+def importances(shares: Mapping[str, float]) -> go.Figure:
+    """A bar for each setting, the most important one first."""
+    rows = sorted(shares.items(), key=lambda item: item[1])
+    figure = go.Figure()
+    figure.add_bar(
+        x=[share for _, share in rows], y=[_plain(name) for name, _ in rows], orientation="h", marker={"color": BLUE},
+        text=[f"{share:.0%}" for _, share in rows], textposition="outside", cliponaxis=False, hoverinfo="skip",
+    )  # fmt: skip
+    _lay_out(figure, height=60 + 28 * len(rows), x="share of the importance", y=None)
+    figure.update_xaxes(range=[0, 1.15 * max(shares.values())], tickformat=".0%")
+    return figure.update_layout(margin={"t": 8}, bargap=0.35)
+
+
+def curves(
+    complete: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], *, baseline: int | None
+) -> tuple[go.Figure, int]:
+    """AUC after each epoch: the best trial, the baseline, and of the others an even choice; how many it shows.
+
+    `complete` has the best trial first.
+    """
+    named = [trial for trial in complete if trial is complete[0] or trial.number == baseline]
+    names = {trial.number for trial in named}
+    others = sorted((*complete, *pruned), key=lambda trial: trial.number)
+    chosen = _even_choice([trial for trial in others if trial.number not in names], MOST_CURVES - len(named))
+    is_complete = {trial.number for trial in complete}
+    figure = go.Figure()
+    shown: set[str] = set()
+    for trial in chosen:
+        name, colour = ("complete", SKY) if trial.number in is_complete else ("pruned", GREY)
+        _curve(figure, trial, name=name, colour=colour, width=1, ends="x-thin" if name == "pruned" else None)
+        figure.data[-1].showlegend = name not in shown
+        shown.add(name)
+    for trial in reversed(named):
+        if trial is complete[0]:
+            _curve(figure, trial, name=f"best: trial {trial.number}", colour=BLUE, width=3)
+        else:
+            _curve(figure, trial, name="baseline", colour=ORANGE, width=3, dash="dash")
+    return _lay_out(figure, height=340, x="epoch", y="validation AUC"), len(chosen) + len(named)
+
+
+def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go.Figure:
+    """The scores of these machine IDs' clips, normal beside anomalous ones, a panel for each ID."""
+    by_id = scores_by_id(scores, truth)
+    columns = min(_COLUMNS, len(ids))
+    rows = math.ceil(len(ids) / columns)
+    titles = [f"{_plain(name)}<br>AUC {of_id.auc:.3f}" for name, of_id in ids.items()]
+    figure = make_subplots(rows, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.36 / rows)
+    for place, name in enumerate(ids):
+        id_scores, labels = by_id[name]
+        edges = np.histogram_bin_edges(id_scores, bins=12)
+        for label, told, marker in (
+            (NORMAL, "normal", {"color": BLUE, "opacity": 0.65}),
+            # Hatched: in print without colour, both would be the same grey.
+            (ANOMALY, "anomalous", {
+                "color": VERMILION, "line": {"color": VERMILION, "width": 1},
+                "pattern": {"shape": "/", "fgcolor": VERMILION, "bgcolor": "rgba(213, 94, 0, 0.15)", "size": 6},
+            }),
+        ):  # fmt: skip
+            counts, _ = np.histogram(id_scores[labels == label], bins=edges)
+            figure.add_bar(
+                x=(edges[:-1] + edges[1:]) / 2, y=counts, width=np.diff(edges), name=told, legendgroup=told,
+                showlegend=place == 0, row=place // columns + 1, col=place % columns + 1, marker=marker,
+                hovertemplate=f"{told}: %{{y}} clips<extra></extra>",
+            )  # fmt: skip
+    above, panels = 82, 175 * rows
+    _lay_out(figure, height=above + panels + 52, x=None, y=None)
+    figure.update_xaxes(nticks=4, tickangle=0, tickformat="~g")
+    figure.update_xaxes(title_text="score", row=rows)
+    figure.update_yaxes(title_text="clips", col=1)
+    figure.update_yaxes(rangemode="tozero", nticks=5)
+    figure.update_annotations(font={"size": 11})
+    return figure.update_layout(barmode="overlay", bargap=0, margin={"t": above}, legend={"y": 1 + 42 / panels})
+
+
+def roc(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go.Figure:
+    """Anomalies found against false alarms, a curve for each of these machine IDs."""
+    by_id = scores_by_id(scores, truth)
+    figure = go.Figure()
+    figure.add_vrect(x0=0, x1=MAX_FALSE_POSITIVE_RATE, fillcolor=PALE, opacity=0.6, line_width=0, layer="below")
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", name="guessing", line={"color": BLACK, "dash": "dot", "width": 1}
+    )
+    for place, name in enumerate(ids):
+        id_scores, labels = by_id[name]
+        false_alarms, found, _ = roc_curve(labels, id_scores)
+        dash = _DASHES[place // len(_COLOURS) % len(_DASHES)]
+        figure.add_scatter(
+            x=false_alarms, y=found, mode="lines", name=_plain(name),
+            line={"color": _COLOURS[place % len(_COLOURS)], "dash": dash, "width": 2},
+            hovertemplate="%{x:.0%} false alarms: %{y:.0%} of the anomalies<extra>" + _plain(name) + "</extra>",
+        )  # fmt: skip
+    _lay_out(figure, height=400, x="false alarms: share of the normal clips", y="found: share of the anomalous clips")
+    figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%", constrain="domain")
+    figure.update_yaxes(range=[-0.01, 1.01], tickformat=".0%", scaleanchor="x", constrain="domain")
+    return figure.update_layout(margin={"t": 10}, legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"})
+
+
+def hardest(per_id: Mapping[str, IdFigures]) -> dict[str, IdFigures]:
+    """The machine IDs that figures show: all of them, or the hardest to tell; in the order of their names."""
+    chosen = sorted(per_id, key=lambda name: (per_id[name].auc, name))[:MOST_IDS]
+    return {name: per_id[name] for name in sorted(chosen)}
+
+
+def _dots(figure: go.Figure, points: Sequence[tuple[int, Any]], *, name: str, colour: str, symbol: str) -> None:
+    size = 7 if len(points) <= _MANY else 4
+    if points:
+        figure.add_scatter(
+            x=[number for number, _ in points], y=[value for _, value in points], mode="markers", name=name,
+            marker={"color": colour, "symbol": symbol, "size": size, "line": {"color": colour, "width": 1.5}},
+            hovertemplate="trial %{x}: %{y:.3f}<extra></extra>",
+        )  # fmt: skip
+
+
+def _curve(
+    figure: go.Figure,
+    trial: FrozenTrial,
+    *,
+    name: str,
+    colour: str,
+    width: float,
+    dash: str = "solid",
+    ends: Any = None,
+) -> None:
+    """A trial's AUC over its epochs; `ends` marks the last one."""
+    epochs = sorted(trial.intermediate_values)
+    is_point = len(epochs) == 1
+    sizes = [0] * (len(epochs) - 1) + [8 if ends else 6 if is_point else 0]
+    figure.add_scatter(
+        x=epochs, y=[_finite(trial.intermediate_values[epoch]) for epoch in epochs], mode="lines+markers", name=name,
+        legendgroup=name, line={"color": colour, "width": width, "dash": dash},
+        marker={"size": sizes, "symbol": ends or "circle", "line": {"color": colour, "width": 1.5 if ends else 0}},
+        hovertemplate=f"trial {trial.number}, epoch %{{x}}: %{{y:.3f}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _baseline(figure: go.Figure, value: float) -> None:
+    figure.add_hline(
+        y=value, line={"color": ORANGE, "dash": "dash", "width": 2}, annotation_text=f"baseline {value:.3f}",
+        annotation_position="bottom right", annotation_font={"color": BLACK, "size": 11},
+    )  # fmt: skip
+
+
+def _lay_out(figure: go.Figure, *, height: int, x: str | None, y: str | None) -> go.Figure:
+    axis = {
+        "gridcolor": PALE, "linecolor": GREY, "ticks": "outside", "tickcolor": GREY, "zeroline": False,
+        "title_font_size": 13, "title_standoff": 8, "automargin": True,
+    }  # fmt: skip
+    figure.update_xaxes(axis, title_text=x)
+    figure.update_yaxes(axis, title_text=y)
+    return figure.update_layout(
+        template="none", width=WIDTH, height=height, margin={"l": 62, "r": 20, "t": 40, "b": 52}, hovermode="closest",
+        font={"family": "system-ui, sans-serif", "size": 13, "color": BLACK},
+        paper_bgcolor="white", plot_bgcolor="white", showlegend=len(figure.data) > 1,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+    )  # fmt: skip
+
+
+def _even_choice(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
+    """At most so many trials, evenly over their order."""
+    places = np.linspace(0, len(trials) - 1, min(count, len(trials))).round().astype(int)
+    return [trials[place] for place in places]
+
+
+def _last_value(trial: FrozenTrial) -> float | None:
+    return None if trial.last_step is None else _finite(trial.intermediate_values[trial.last_step])
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _plain(name: str) -> str:
+    """A name as it stands: Plotly takes tags in its texts for markup."""
+    return html.escape(name, quote=False)

@@ -1,0 +1,131 @@
+"""What a study says, in plain language: for somebody who runs machines and not studies."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from features.clip import ANOMALY, NORMAL
+from search.report.facts import detector_commands
+from search.status import Comparison, Status
+from search.stored_study import StoredStudy
+from search.study_file import Study
+
+#: The share of a range, at either end, in which a best value asks for a wider one.
+_EDGE = 0.05
+#: More kinds of machines than this are not named in a sentence.
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do next, and the commands that do it."""
+
+    text: str
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline, what supports it, and what to do next."""
+
+    headline: str
+    sentences: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+def verdict(
+    stored: StoredStudy, study: Study, status: Status, comparison: Comparison | None, *, storage: str
+) -> Verdict:
+    """The verdict on a study as it stands; `storage` is the URL that commands name."""
+    steps = tuple(_steps(stored, status, comparison, storage))
+    if status.best is None or comparison is None:
+        return Verdict(_headline_without(status), (_tried(stored, study, status),), steps)
+    low, high = comparison.interval
+    headline = (
+        f"In {100 * (status.best.value or 0.0):.0f} of 100 comparisons, the best detector finds a faulty machine's "
+        "sound stranger than a normal one's."
+    )
+    if low <= 0.5:
+        headline = "These clips cannot tell that the best detector is any better than guessing."
+    measured = (
+        f"The best has an AUC of {status.best.value:.3f}, with a 95 % interval from {low:.3f} to {high:.3f}: guessing "
+        "has 0.5, a perfect detector 1. The clips that measured it also chose it, which flatters it: the figure to "
+        "quote is what “offkey train” measures, on clips that no search has seen."
+    )
+    return Verdict(headline, (_tried(stored, study, status), measured, _gain(stored, status, comparison)), steps)
+
+
+def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
+    """What was searched, in a sentence."""
+    ids, families = set(stored.truth.ids), study.space.families
+    machines = sorted({name.rpartition("/")[0] for name in ids})
+    kinds = ", ".join(machines[:_NAMED]) + (", …" if len(machines) > _NAMED else "")
+    normal, faulty = (stored.truth.labels.count(label) for label in (NORMAL, ANOMALY))
+    models = f"the model family {families[0]}" if len(families) == 1 else f"the model families {', '.join(families)}"
+    tried = "1 setting" if status.done == 1 else f"{status.done} settings"
+    heard = "1 machine" if len(ids) == 1 else f"{len(ids)} machines"
+    return (
+        f"The search has tried {tried} of {models} on recordings of {heard} ({kinds}), judged by {normal} normal and "
+        f"{faulty} faulty clips."
+    )
+
+
+def _headline_without(status: Status) -> str:
+    """The headline of a study without a complete trial."""
+    if status.done == 0:
+        return "No trial has ended yet: there is nothing to tell of a detector."
+    if status.counts["failed"] == status.done:
+        every = "The only trial" if status.done == 1 else f"All {status.done} trials"
+        return f"{every} that ended failed: there is no detector yet."
+    return f"None of the {status.done} trials that ended is complete: there is no detector yet."
+
+
+def _gain(stored: StoredStudy, status: Status, comparison: Comparison) -> str:
+    assert status.best is not None
+    if comparison.gain is None or status.baseline is None:
+        if stored.tree.get("baseline"):
+            return "The baseline is not complete, so that nothing can be said of a gain over it."
+        return "The study has no baseline: it cannot say whether the search was worth while."
+    if status.best.number == 0:
+        return "The best detector is the baseline itself: no gain over it was found."
+    gain, low, high = comparison.gain
+    return (
+        f"Over the baseline, the known setting that it is compared with, this is {comparison.gain_in_words}: "
+        f"{gain:+.3f}, with a 95 % interval from {low:+.3f} to {high:+.3f}."
+    )
+
+
+def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, url: str) -> Iterator[Step]:
+    best = status.best
+    left = status.budget - status.done
+    if best is None and status.counts["failed"]:
+        yield Step("Read why trials failed (under “Failures”), mend the study file, and search it under a new name.")
+    elif status.counts["failed"] > status.done / 5:
+        yield Step(f"{status.counts['failed']} trials failed: see “Failures” for what they ask of the ranges.")
+    if left > 0:
+        goes_on = f"offkey search {shlex.quote(stored.name)} --storage {shlex.quote(url)}"
+        yield Step(f"Go on: {left} of {status.budget} trials are left.", (goes_on,))
+    if best is None:
+        return
+    aside = "Train the detector, and measure it on the clips that were kept aside:"
+    yield Step(aside, tuple(detector_commands(stored, url)))
+    if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain[1] <= 0:
+        yield Step("Label more clips of faults: the more there are, the smaller the gains that they can tell.")
+    edges = [named for named in best.params if _at_an_edge(best.distributions[named], best.params[named])]
+    if edges:
+        yield Step(f"Search wider ranges: the best trial lies at the edge of {', '.join(edges)}.")
+
+
+def _at_an_edge(distribution: object, value: float) -> bool:
+    """Whether a value lies so close to an end of its range that better ones may lie beyond."""
+    if not isinstance(distribution, IntDistribution | FloatDistribution) or distribution.single():
+        return False
+    low, high = float(distribution.low), float(distribution.high)
+    if distribution.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return not _EDGE < (value - low) / (high - low) < 1 - _EDGE
