@@ -38,7 +38,7 @@ def test_a_wheel_in_a_clean_environment_completes_the_demo_in_a_folder_with_a_st
     for stray in ("models.py", "search.py"):
         (folder / stray).write_text("raise SystemExit('not what was asked for')\n")
 
-    stdout = run(clean / "bin" / "offkey", "demo", cwd=folder, OFFKEY_CACHE=str(tmp_path / "cache"))
+    stdout = run(clean / "bin" / "offkey", "demo", "--trials", "12", cwd=folder, OFFKEY_CACHE=str(tmp_path / "cache"))
 
     made = folder / "offkey-demo"
     metrics = json.loads((made / "demo-bundle" / "metrics.json").read_text())
@@ -50,6 +50,7 @@ def test_a_wheel_in_a_clean_environment_completes_the_demo_in_a_folder_with_a_st
         rows = list(csv.DictReader(file))
     assert len(rows) == 144
     assert {row["error"] for row in rows} == {""}
+    assert f"{metrics['validation']['auc']:.3f}" in (made / "demo-report.html").read_text(encoding="utf-8")
     url = f"sqlite:///{made / 'offkey.db'}"
     status = json.loads(run(clean / "bin" / "offkey", "status", "demo", "--storage", url, "--json", cwd=folder))
     assert sum(status["trials"][state] for state in ("complete", "pruned", "failed")) == status["budget"]

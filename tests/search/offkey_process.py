@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import importlib
 import json
 import multiprocessing
 import os
@@ -21,7 +20,7 @@ import termios
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ import search.objective
 import search.outages
 import search.worker
 from benchmarks.quick import QuickTraining
-from search import cli, database, draining, ledger
+from search import database, draining, ledger
 
 HOUSE = Path(__file__).parents[2]
 
@@ -103,13 +102,17 @@ class OffkeyProcess:
 
 @contextmanager
 def offkey_process(
-    *arguments: object, url: str, quick: Quick | None = None, terminal: Terminal | None = None
+    *arguments: object,
+    url: str,
+    quick: Quick | None = None,
+    terminal: Terminal | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[OffkeyProcess]:
     """`offkey ARGUMENTS…` in the working directory; whatever is left of it is killed at the end.
 
-    Standard error is a file, or a terminal.
+    Standard error is a file, or a terminal; `variables` are added to the environment.
     """
-    environment = {"OFFKEY_STORAGE": url, **surroundings(quick or Quick())}
+    environment = {"OFFKEY_STORAGE": url, **surroundings(quick or Quick()), **(variables or {})}
     environment |= {} if terminal is None else {"COLUMNS": str(terminal.columns)}
     number = len(list(Path().glob("process-*.err")))
     files = Path(f"process-{number}.out").absolute(), Path(f"process-{number}.err").absolute()
@@ -193,12 +196,14 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, stdout:
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the process it is forked from ignores it
-    importlib.reload(cli)  # whose consoles look at these files, not at those of the process it is forked from
     sys.executable = stand_in_worker(Path(f"{beside}.python"))
     _main(arguments)
 
 
 def _main(arguments: list[str]) -> None:
+    # Here: its consoles look at this process's files, not at those of the process it is forked from.
+    from search.cli.app import main
+
     quick = Quick(**json.loads(os.environ[_QUICK]))
     QuickTraining.batches, QuickTraining.pause = quick.batches, quick.pause / quick.batches
     vars(benchmarks.quick)["time"] = types.SimpleNamespace(sleep=_announced_sleep)
@@ -215,7 +220,7 @@ def _main(arguments: list[str]) -> None:
             quick.moment, _AnnouncingTraining, lambda number: terminate_connections(os.environ["OFFKEY_STORAGE"]), 0
         )
     sys.argv = ["offkey", *arguments]
-    cli.main()
+    main()
 
 
 class _AnnouncingTraining(QuickTraining):

@@ -20,7 +20,8 @@ import soundfile
 from optuna.distributions import CategoricalDistribution
 
 from benchmarks.quick import QuickTraining
-from search import cli
+from search.cli.app import app
+from search.cli.demo import _fresh_name
 from search.study_file import load_study, shipped_studies
 from tests.search.offkey_process import until
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     MakeStudy = Callable[..., TinyStudy]
 
 COMMANDS = sorted(
-    command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback is not None
+    command.name or command.callback.__name__ for command in app.registered_commands if command.callback is not None
 )
 
 RECIPE = """\
@@ -342,7 +343,7 @@ def test_status_shows_who_works_on_what_where_and_how_fast(
         (row,) = json.loads(offkey("status", "tiny", "--storage", tiny.url, "--json").stdout)["workers"] or [{}]
         return dict(row)
 
-    until(lambda: running().get("rate") is not None)
+    until(lambda: 5 < (running().get("rate") or 0) < 21)  # batches of 50 ms, once it has begun
     row, shown = running(), offkey("status", "tiny", "--storage", tiny.url)
     worker.stop.set()
     at_work.join(timeout=10)
@@ -351,11 +352,11 @@ def test_status_shows_who_works_on_what_where_and_how_fast(
         "trial", "owner", "epoch", "value", "lease_seconds", "attempts", "device", "rate", "memory",
     }  # fmt: skip
     assert (row["trial"], row["owner"], row["attempts"], row["device"]) == (0, worker.owner, 1, "cpu")
-    assert 5 < row["rate"] < 21  # batches of 50 ms
+    assert 0 < row["rate"] < 40
     assert row["memory"] > 50e6
     assert 0 < row["lease_seconds"] <= 0.6
-    assert re.search(r"trial +epoch +AUC +batches/s +device +memory +worker +lease", shown.stdout)
-    assert re.search(rf"0 +— +— +[\d.]+ +cpu +[\d.]+ [MG]B +{re.escape(worker.owner)} +\d s", shown.stdout)
+    assert re.search(r"trial +epoch +AUC +batches/s +device +memory +lease +worker", shown.stdout)
+    assert re.search(rf"0 +— +— +[\d.]+ +cpu +[\d.]+ [MG]B +\d s +{re.escape(worker.owner)}", shown.stdout)
 
 
 def test_a_study_can_be_named_by_its_file(offkey: Offkey, finished: TinyStudy) -> None:
@@ -479,6 +480,6 @@ def test_each_demo_has_a_study_with_a_fresh_name(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'offkey.db'}"
     names = []
     for _ in range(3):
-        names.append(cli._fresh_name("demo", url))
+        names.append(_fresh_name("demo", url))
         optuna.create_study(study_name=names[-1], storage=url)
     assert names == ["demo", "demo-2", "demo-3"]

@@ -1,0 +1,5 @@
+"""The command line, a module for each command: the only part that prints.
+
+Results go to standard output, progress, warnings and errors to standard error. Exit codes: 0 done, 1 failed,
+2 misuse.
+"""

@@ -1,0 +1,72 @@
+"""The `offkey` command: its commands in the order of a first visit, and its exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+from rich.markup import escape
+
+from features.errors import OffkeyError
+from search.cli.corpus import corpus
+from search.cli.dashboard import dashboard
+from search.cli.demo import demo
+from search.cli.export import export
+from search.cli.init import init
+from search.cli.report import report
+from search.cli.score import score
+from search.cli.search import search
+from search.cli.status import status
+from search.cli.studies import studies
+from search.cli.terminal import err
+from search.cli.train import train
+from search.cli.upkeep import delete, rename, stop
+from search.cli.worker import worker
+from search.errors import MisuseError
+
+app = typer.Typer(
+    name="offkey",
+    help="Searches for the model that best tells a faulty machine's sound from a healthy one's.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+    epilog="Start with [bold]offkey demo[/bold]: the whole journey on sounds it makes itself.",
+)
+for _command, _example in (
+    (demo, "offkey demo"),
+    (init, "offkey init recordings/ -o study.yaml"),
+    (corpus, "offkey corpus data/dcase2020 --json"),
+    (search, "offkey search vae_tuning --set corpus.root=data/dcase2020 --workers 2 --trials 50"),
+    (worker, "offkey worker vae_tuning --storage postgresql://offkey@database/offkey"),
+    (status, "offkey status vae_tuning --json"),
+    (dashboard, "offkey dashboard --read-only"),
+    (report, "offkey report vae_tuning -o report.html"),
+    (export, "offkey export vae_tuning -o recipe.yaml"),
+    (train, "offkey train recipe.yaml -o detector"),
+    (score, "offkey score detector recordings/ -o scores.csv"),
+    (studies, "offkey studies"),
+    (stop, "offkey stop vae_tuning"),
+    (rename, "offkey rename vae_tuning vae_first"),
+    (delete, "offkey delete vae_tuning"),
+):
+    app.command(epilog=f"Example: {_example}")(_command)
+
+
+def main() -> None:
+    """The `offkey` command."""
+    logging.getLogger("offkey").addHandler(logging.NullHandler())  # only a worker writes a log
+    try:
+        app()
+    except MisuseError as error:
+        err.print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(2)
+    except OffkeyError as error:
+        err.print(f"[red]error:[/red] {escape(str(error))}")
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output has left, `head` for one.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

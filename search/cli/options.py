@@ -1,0 +1,82 @@
+"""What several commands take, and what it stands for: a study, a storage, a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.errors import MisuseError
+
+if TYPE_CHECKING:
+    import torch
+
+    from search.storage import StudyStorage
+    from search.stored_study import StoredStudy
+
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="study file, shipped study, or name in the storage")
+]
+StorageOption = Annotated[
+    str | None, typer.Option("--storage", metavar="URL", help="default: $OFFKEY_STORAGE, else sqlite:///offkey.db")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="overrides a setting: --set corpus.root=DIR; repeatable"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on standard output")]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda:0, …")]
+WorkersOption = Annotated[
+    str, typer.Option(metavar="N|auto", help="local worker processes; auto: one for each GPU, else for two cores")
+]
+ArtifactsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts", metavar="DIR|s3://BUCKET", help="checkpoints; default: $OFFKEY_ARTIFACTS, else the cache"
+    ),
+]
+
+
+def url_of(storage: str | None) -> str:
+    from search.database import default_url
+
+    return storage or default_url()
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    from search.database import storage_errors
+
+    with storage_errors(url):
+        yield
+
+
+def open_study(url: str, name: str) -> tuple[StudyStorage, StoredStudy]:
+    from search.storage import StudyStorage
+    from search.stored_study import load_stored
+
+    storage = StudyStorage(url)
+    return storage, load_stored(storage, name)
+
+
+def stored_name(study: str) -> str:
+    """The name in the storage of a study that is given by file or by name."""
+    if not Path(study).is_file():
+        return study
+    from search.study_file import load_study
+
+    return load_study(study).name
+
+
+def device_of(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise MisuseError(f"--device {name}: no such device here ({str(error).splitlines()[0]})") from error
+    return device

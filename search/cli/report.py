@@ -1,0 +1,34 @@
+"""`offkey report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from search.cli.options import StorageOption, StudyArgument, open_study, storage_errors, stored_name, url_of
+from search.cli.terminal import err, write_text
+
+if TYPE_CHECKING:
+    from search.storage import StudyStorage
+    from search.stored_study import StoredStudy
+
+
+def report(
+    study: StudyArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="the page to write")] = Path("report.html"),
+    storage: StorageOption = None,
+) -> None:
+    """Writes the study on one page: verdict, figures, recipe; it needs no network, and prints."""
+    url = url_of(storage)
+    with storage_errors(url):
+        write_report(*open_study(url, stored_name(study)), output)
+
+
+def write_report(storage: StudyStorage, stored: StoredStudy, output: Path) -> None:
+    from search.report.page import report as page
+
+    write_text(output, page(storage, stored))
+    err.print(escape(f"Wrote {output}: {stored.name} on one page, for a browser or a printer"))

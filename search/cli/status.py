@@ -1,0 +1,42 @@
+"""`offkey status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from search.cli.options import JsonOption, StorageOption, StudyArgument, open_study, storage_errors, stored_name, url_of
+from search.cli.terminal import out, print_json
+
+if TYPE_CHECKING:
+    from search.status import Comparison, Status
+    from search.storage import StudyStorage
+    from search.stored_study import StoredStudy
+
+
+def status(study: StudyArgument, storage: StorageOption = None, as_json: JsonOption = False) -> None:
+    """Progress, workers, leases, and the best trials with intervals and ties."""
+    from search.status import as_json as document
+
+    url = url_of(storage)
+    with storage_errors(url):
+        opened, stored = open_study(url, stored_name(study))
+        current, comparison = status_of(opened, stored)
+    if as_json:
+        print_json(document(current, comparison))
+    else:
+        show_summary(current, comparison)
+
+
+def status_of(storage: StudyStorage, stored: StoredStudy) -> tuple[Status, Comparison | None]:
+    import optuna
+
+    from search.status import compare, read_status
+
+    current = read_status(storage, stored, optuna.load_study(study_name=stored.name, storage=storage))
+    return current, compare(storage, stored, current)
+
+
+def show_summary(current: Status, comparison: Comparison | None) -> None:
+    from search import screen
+
+    out.print(screen.summary(current, comparison))

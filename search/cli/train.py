@@ -1,0 +1,79 @@
+"""`offkey train`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import DeviceOption, JsonOption, SetOption, device_of
+from search.cli.terminal import err, out, print_json, progress_bar, say_written
+from search.errors import MisuseError, StudyError
+
+if TYPE_CHECKING:
+    from features.corpus import Corpus
+    from search.final import Detector
+    from search.recipe import Recipe
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="an exported recipe, or a study file without ranges")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="folder of the detector")],
+    device: DeviceOption = "cpu",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trains the final detector and measures it on the held-out test clips."""
+    from search.study_file import load_study
+
+    study = load_study(recipe, overrides=settings or [])
+    if opened := study.space.distributions():
+        raise MisuseError(f"{recipe} leaves {', '.join(opened)} open: search it, or close them with --set")
+    detector = train_bundle(study.first_recipe(), output, device)
+    if as_json:
+        from search.bundle import metrics_of
+
+        print_json({"bundle": str(output), **metrics_of(detector)})
+    else:
+        show_figures(detector)
+        say_written(output, f"offkey score {output} PATH…")
+
+
+def train_bundle(recipe: Recipe, bundle: Path, device: str) -> Detector:
+    from features.corpus import read_corpus
+    from search.bundle import require_free, save_bundle
+    from search.final import train_detector
+    from search.preparation import check_labels
+
+    on = device_of(device)
+    require_free(bundle)
+    root = recipe.corpus.root or os.environ.get("OFFKEY_DATA")
+    if root is None:
+        raise StudyError("corpus.root is missing: give it with --set corpus.root=DIR or in $OFFKEY_DATA")
+    corpus = read_corpus(Path(root)).of_machines(recipe.corpus.machines)
+    corpus.require_readable()
+    check_labels(corpus, recipe.validation)
+    build_store(corpus, recipe)
+    with progress_bar("training") as advance:
+        detector = train_detector(recipe, corpus, on, on_epoch=lambda epoch: advance(epoch, recipe.training.epochs))
+    save_bundle(detector, bundle)
+    return detector
+
+
+def build_store(corpus: Corpus, recipe: Recipe) -> None:
+    """Computes the frames, if nobody has, where progress can be shown."""
+    from search.training import open_corpus_store
+
+    with progress_bar("features") as advance:
+        open_corpus_store(corpus, recipe, progress=advance)
+
+
+def show_figures(detector: Detector) -> None:
+    from search import screen
+
+    out.print(screen.figures(detector.validation, detector.test))
+    few = [name for name, clips in detector.threshold_clips.items() if clips < 10]
+    if few:
+        err.print(f"[yellow]warning:[/yellow] thresholds of {', '.join(few)} rest on fewer than ten clips each")

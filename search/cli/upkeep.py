@@ -1,0 +1,57 @@
+"""`offkey stop`, `offkey rename`, `offkey delete`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from search.cli.options import StorageOption, StudyArgument, open_study, storage_errors, stored_name, url_of
+from search.cli.terminal import err
+
+
+def stop(study: StudyArgument, storage: StorageOption = None) -> None:
+    """Asks a study's workers, wherever they are, to give their trials back and leave."""
+    from search.upkeep import stop_study
+
+    url = url_of(storage)
+    with storage_errors(url):
+        opened, stored = open_study(url, stored_name(study))
+        workers = stop_study(opened, stored)
+    leave = "1 worker leaves" if workers == 1 else f"{workers} workers leave"
+    err.print(f"{escape(stored.name)}: {leave} within some seconds. `offkey search` goes on with it.")
+
+
+def rename(
+    study: StudyArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="its new name")],
+    storage: StorageOption = None,
+) -> None:
+    """Gives a study in the storage another name."""
+    from search.upkeep import rename_study
+
+    url = url_of(storage)
+    with storage_errors(url):
+        opened, stored = open_study(url, stored_name(study))
+        rename_study(opened, stored, name)
+    err.print(f"{escape(stored.name)} is called {escape(name)} now.")
+
+
+def delete(
+    study: StudyArgument,
+    storage: StorageOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Deletes a study from the storage, with its trials, checkpoints and pictures, after asking."""
+    from search.upkeep import delete_study
+
+    url = url_of(storage)
+    with storage_errors(url):
+        opened, stored = open_study(url, stored_name(study))
+        trials = len(opened.get_all_trials(stored.study_id, deepcopy=False))
+        if not yes:
+            question = f"Delete {stored.name} with its {trials} trials from {opened.shown_url}?"
+            typer.confirm(question, abort=True, err=True)
+        delete_study(opened, stored)
+    err.print(f"{escape(stored.name)} is deleted.")

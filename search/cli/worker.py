@@ -1,0 +1,75 @@
+"""`offkey worker`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import (
+    ArtifactsOption,
+    DeviceOption,
+    SetOption,
+    StorageOption,
+    device_of,
+    storage_errors,
+    stored_name,
+    url_of,
+)
+from search.errors import MisuseError
+
+if TYPE_CHECKING:
+    from search.worker import Worker
+
+
+def worker(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="name of a study in the storage, or its file")],
+    storage: StorageOption = None,
+    device: DeviceOption = "cpu",
+    artifacts: ArtifactsOption = None,
+    settings: SetOption = None,
+    owner: Annotated[str | None, typer.Option(hidden=True, help="this worker's name in the ledger")] = None,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="drain when this process is gone")] = None,
+) -> None:
+    """One worker on a study that exists: what `search` starts, for other hosts and schedulers."""
+    import threading
+
+    from search.draining import drain_on_signals, drain_without, leave_in_time
+    from search.worker import join
+
+    logging.basicConfig(
+        format="%(asctime)s %(process)d %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.WARNING, force=True
+    )
+    logging.getLogger("offkey").setLevel(logging.INFO)
+    stop = threading.Event()
+    drain_on_signals(stop)
+    if parent is not None:
+        drain_without(parent, stop)
+    url = url_of(storage)
+    roots = [text.partition("=")[2] for text in settings or [] if text.startswith("corpus.root=")]
+    if len(roots) != len(settings or []):
+        raise MisuseError("a worker takes the study as it is stored: only corpus.root may be --set")
+    if device != "cpu":
+        device_of(device)
+    joined: list[Worker] = []
+
+    def release() -> None:
+        for worker in joined:
+            worker.release()
+
+    leave_in_time(stop, release)
+    with storage_errors(url):
+        started = join(
+            url,
+            stored_name(study),
+            root=roots[-1] if roots else os.environ.get("OFFKEY_DATA"),
+            device=device,
+            artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS"),
+            stop=stop,
+        )
+        if owner is not None:
+            started.owner = owner
+        joined.append(started)
+        started.run()
