@@ -32,12 +32,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import insert, update
 
-from benchmarks.quick import QuickTraining, mean_score, quick_study
+from benchmarks.quick import QuickTraining, mean_score, quick_study, without_aucs
 from benchmarks.servers import PostgresServer
 from benchmarks.sides import machine_line
 from features.synthesis import make_corpus
 from search import database
-from search import objective as objective_module
 from search.ledger import StudyRow, TrialRow
 from search.objective import trial_recipe
 from search.preparation import prepare
@@ -167,8 +166,8 @@ def _work(gate: Any, environment: dict[str, str], side: str, url: str, root: str
 def _offkey(url: str) -> Any:
     worker = join(url, OURS)
     worker.train = QuickTraining
-    objective_module.mean_auc = mean_score  # type: ignore[attr-defined]
-    worker._pruner = NeverPruning(max_resource=EPOCHS)
+    without_aucs()
+    worker._suggestions.pruner = NeverPruning(max_resource=EPOCHS)
 
     def run(trials: int) -> None:
         for _ in range(trials):

