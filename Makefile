@@ -23,13 +23,15 @@ chromium:
 		test "$$(id -u)" = 0 || { echo "The tests need Chromium: sudo apt-get install chromium" >&2; exit 1; }; \
 		apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
-# Debian keeps venv in a package of its own.
+# Debian keeps venv in a package of its own. librosa compiles itself when it is first imported, for half a minute, and
+# processes that do so together may spoil what they keep.
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c "import ensurepip" 2>/dev/null || { apt-get update -q && apt-get install -y -q python3-venv; }
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -q "$$(grep '^uv==' requirements.lock)"
 	$(UV) pip sync -q --compile-bytecode --python .venv/bin/python requirements.lock
 	$(UV) pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
+	EAGER_IMPORT=1 .venv/bin/python -c "import librosa"
 	touch $@
 
 # Pins the newest versions that pyproject.toml allows.

@@ -1,20 +1,23 @@
-"""Context windows: several frames side by side as one input vector, gathered in whole batches by index.
+"""What a model looks at: stretches of frames of equal length, gathered in whole batches by index.
 
     frames of a clip     f0 f1 f2 f3 f4 f5 …           each (bins,)
     window 0            [f0 f1 f2 f3 f4]               (context · bins,)
     window 1               [f1 f2 f3 f4 f5]            …
 
-In the store the frames of a clip lie one after another, so that a window is one run of memory: a strided view
-of the frames holds all windows at no cost, and a batch is one gather of its rows. Where the frames lie changes
+In the store the frames of a clip lie one after another, so that a stretch is one run of memory: a strided view
+of the frames holds all stretches at no cost, and a batch is one gather of its rows. Where the frames lie changes
 no value:
 
     CPU                            mapped from the store
     GPU, and its memory suffices   the clips' frames copied there once
     GPU, and it does not           mapped; each batch gathered ahead into pinned memory, and copied from there
+
+Context windows are all stretches of a few frames, as vectors. Crops (features.crops) are some long ones, as pictures.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +29,8 @@ import torch
 from torch import Tensor
 
 from features.errors import ClipTooShortError
-from features.logmel import Frames
-from features.store import FrameStore
+from features.frames import Frames
+from features.store_files import FrameStore
 
 #: Frames may take this share of a GPU's free memory: models need room, and so do other clips and other workers.
 GPU_SHARE = 0.25
@@ -37,31 +40,42 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Batch:
-    """Some windows, on the device."""
+    """Some windows or crops, on the device."""
 
-    inputs: Tensor  # (batch, context · bins) float32, as stored (dB)
-    clips: Tensor  # (batch,) int64: position of each window's clip among the windows' clips
+    inputs: Tensor  # float32, as stored: (batch, context · bins) for windows, (batch, 1, bins, frames) for crops
+    clips: Tensor  # (batch,) int64: position of each one's clip among the clips that they are of
 
 
-class ContextWindows:
-    """All windows of `context` frames of some clips of a store."""
+class Excerpts(ABC):
+    """Stretches of `length` frames of some clips of a store, in batches on a device.
+
+    All stretches of the clips are numbered, clip after clip. A kind of excerpts says which of them it takes, and
+    what shape they have.
+    """
 
     def __init__(
-        self, store: FrameStore, positions: Sequence[int], paths: Sequence[Path], *, context: int, device: torch.device
+        self,
+        store: FrameStore,
+        positions: Sequence[int],
+        paths: Sequence[Path],
+        *,
+        length: int,
+        setting: str,
+        device: torch.device,
     ) -> None:
-        """`positions`: where the clips lie in the store; `paths`: their files.
+        """`positions`: where the clips lie in the store; `paths`: their files; `setting`: what `length` is called.
 
-        Raises ClipTooShortError for a clip shorter than a window.
+        Raises ClipTooShortError for a clip shorter than a stretch.
         """
         chosen = np.asarray(positions)
         first_frames, ends = store.offsets[chosen], store.offsets[chosen + 1]
         lengths = ends - first_frames
         for frames_of_clip, path in zip(lengths, paths, strict=True):
-            require_length(int(frames_of_clip), context, path)
+            require_length(int(frames_of_clip), length, path, setting=setting)
         self.clip_count = len(paths)
         self.device = device
-        bins = store.frames.shape[1]
-        size = int(lengths.sum()) * bins * store.frames.itemsize
+        self._bins = store.frames.shape[1]
+        size = int(lengths.sum()) * self._bins * store.frames.itemsize
         if device.type == "cpu" or (device.type == "cuda" and size > GPU_SHARE * _free_memory(device)):
             self._home = _CPU  # where frames and indices lie
             frames = torch.from_numpy(store.frames)
@@ -69,42 +83,51 @@ class ContextWindows:
             self._home = device
             frames = _copied(store.frames, first_frames, ends, device)
             first_frames = np.cumsum(lengths) - lengths
-        counts = lengths - context + 1
-        first_windows = np.cumsum(counts) - counts
-        self._count = int(counts.sum())
-        self._last_windows = torch.from_numpy(first_windows + counts - 1).to(self._home)  # (clips,) int64
-        # (clips,): from a window to its first frame
-        self._shifts = torch.from_numpy(first_frames - first_windows).to(self._home)
-        self._windows = frames.as_strided((len(frames) - context + 1, context * bins), (bins, 1))
+        self._counts = torch.from_numpy(lengths - length + 1)  # (clips,) int64: stretches of each clip
+        self._firsts = torch.cumsum(self._counts, 0) - self._counts  # (clips,) int64: each clip's first one
+        self._lasts = (self._firsts + self._counts - 1).to(self._home)
+        # (clips,): from a stretch's number to its first frame
+        self._shifts = (torch.from_numpy(first_frames) - self._firsts).to(self._home)
+        self._stretches = frames.as_strided((len(frames) - length + 1, length * self._bins), (self._bins, 1))
 
+    @abstractmethod
     def __len__(self) -> int:
-        return self._count
+        """How many there are in order."""
 
+    @abstractmethod
     def batch(self, rows: Tensor) -> Batch:
-        """The windows at these positions (n,) int64, gathered at once."""
-        batch = self._gathered(rows.to(self._home))
-        return Batch(inputs=batch.inputs.to(self.device), clips=batch.clips.to(self.device))
+        """Those at these positions in the order, (n,) int64, gathered at once."""
 
+    @abstractmethod
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """One epoch: every window once, in random order. The generator is the CPU's: one order for every device."""
-        return self._batches(torch.randperm(len(self), generator=generator), batch_size)
+        """One epoch of training, in random order. The generator is the CPU's: one order for every device."""
 
+    @abstractmethod
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Every window once, clip after clip."""
-        return self._batches(torch.arange(len(self)), batch_size)
+        """Each of them once, clip after clip."""
 
-    def _batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+    def _shaped(self, stretches: Tensor) -> Tensor:
+        """What the model is given of (batch, length · bins)."""
+        return stretches
+
+    def _batch(self, numbers: Tensor) -> Batch:
+        stretches, clips = self._gathered(numbers.to(self._home))
+        return self._made(stretches.to(self.device), clips.to(self.device))
+
+    def _batches(self, numbers: Tensor, batch_size: int) -> Iterator[Batch]:
         # Copied whole: a copy for each batch would wait for the GPU.
-        parts = torch.split(order.to(self._home), batch_size)
-        return map(self._gathered, parts) if self._home == self.device else self._streamed(parts)
+        parts = torch.split(numbers.to(self._home), batch_size)
+        if self._home == self.device:
+            return (self._made(*self._gathered(part)) for part in parts)
+        return self._streamed(parts)
 
-    def _gathered(self, rows: Tensor) -> Batch:
-        clips = torch.searchsorted(self._last_windows, rows)
-        return Batch(inputs=self._windows.index_select(0, rows + self._shifts[clips]), clips=clips)
+    def _gathered(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        clips = torch.searchsorted(self._lasts, numbers)
+        return self._stretches.index_select(0, numbers + self._shifts[clips]), clips
 
-    def _pinned(self, rows: Tensor) -> Batch:
-        batch = self._gathered(rows)
-        return Batch(inputs=batch.inputs.pin_memory(), clips=batch.clips.pin_memory())
+    def _pinned(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        stretches, clips = self._gathered(numbers)
+        return stretches.pin_memory(), clips.pin_memory()
 
     def _streamed(self, parts: Sequence[Tensor]) -> Iterator[Batch]:
         """Batches on the device, the next one prepared by a thread meanwhile.
@@ -115,21 +138,51 @@ class ContextWindows:
             prepared = thread.submit(self._pinned, parts[0])
             for following in parts[1:]:
                 batch, prepared = prepared.result(), thread.submit(self._pinned, following)
-                yield self._sent(batch)
-            yield self._sent(prepared.result())
+                yield self._sent(*batch)
+            yield self._sent(*prepared.result())
 
-    def _sent(self, batch: Batch) -> Batch:
-        return Batch(
-            inputs=batch.inputs.to(self.device, non_blocking=True), clips=batch.clips.to(self.device, non_blocking=True)
-        )
+    def _sent(self, stretches: Tensor, clips: Tensor) -> Batch:
+        return self._made(stretches.to(self.device, non_blocking=True), clips.to(self.device, non_blocking=True))
+
+    def _made(self, stretches: Tensor, clips: Tensor) -> Batch:
+        return Batch(inputs=self._shaped(stretches), clips=clips)
 
 
-def require_length(frames: int, context: int, path: Path) -> None:
-    """Raises ClipTooShortError, naming the clip, if its frames do not fill one window."""
-    if frames < context:
+class ContextWindows(Excerpts):
+    """All windows of `context` frames of some clips of a store: (batch, context · bins)."""
+
+    def __init__(
+        self, store: FrameStore, positions: Sequence[int], paths: Sequence[Path], *, context: int, device: torch.device
+    ) -> None:
+        """`positions`: where the clips lie in the store; `paths`: their files.
+
+        Raises ClipTooShortError for a clip shorter than a window.
+        """
+        super().__init__(store, positions, paths, length=context, setting="model.context", device=device)
+        self._count = int(self._counts.sum())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The windows at these positions (n,) int64, gathered at once."""
+        return self._batch(rows)
+
+    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """One epoch: every window once, in random order. The generator is the CPU's: one order for every device."""
+        return self._batches(torch.randperm(len(self), generator=generator), batch_size)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Every window once, clip after clip."""
+        return self._batches(torch.arange(len(self)), batch_size)
+
+
+def require_length(frames: int, length: int, path: Path, *, setting: str = "model.context") -> None:
+    """Raises ClipTooShortError, naming the clip, if its frames do not fill one window or crop."""
+    if frames < length:
         raise ClipTooShortError(
-            f"model.context is {context} frames, but {path} has only {frames}. "
-            "Lower model.context or features.hop_length, or remove the clip."
+            f"{setting} is {length} frames, but {path} has only {frames}. "
+            f"Lower {setting} or features.hop_length, or remove the clip."
         )
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from features.corpus import read_corpus
-from features.logmel import LogMelSettings
+from features.feature_settings import FeatureSettings
 from features.synthesis import FAULTS, MACHINE, MACHINE_IDS, SAMPLE_RATE, Signal, make_corpus, synthesize
 
-FEATURES = LogMelSettings()
+FEATURES = FeatureSettings()
 
 
 def small_corpus(root: Path, *, seed: int = 0) -> Path:

@@ -15,8 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from features.corpus import read_corpus
 from features.errors import CorpusError
-from features.logmel import LogMelSettings
-from features.store import FrameStore, open_store
+from features.feature_settings import FeatureSettings
+from features.store import open_store
+from features.store_files import FrameStore
 from features.windows import GPU_SHARE, Batch, ContextWindows
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -79,7 +80,7 @@ def test_windows_are_those_of_a_naive_loop(positions: list[int], context: int) -
 
 def test_windows_of_a_mapped_store_are_those_of_its_clips(tmp_path: Path, make_clips: Callable[..., Path]) -> None:
     clips = read_corpus(make_clips(tmp_path / "sounds", count=3)).clips
-    store = open_store(clips, LogMelSettings(n_mels=8, n_fft=128, hop_length=64))
+    store = open_store(clips, FeatureSettings(n_mels=8, n_fft=128, hop_length=64))
     windows = windows_of(store, context=4, positions=[2, 0])
     assert joined(windows.in_order(batch_size=7)) == one_by_one(store, [2, 0], context=4)
 

@@ -1,0 +1,45 @@
+"""Mel-frequency cepstral coefficients: the cosine transform of a log-mel frame.
+
+frames : (frames, n_mfcc); librosa's `mfcc`, transposed: levels more than 80 dB below the clip's loudest are raised to
+         there, DCT-II, orthonormal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.fft
+
+from features import logmel
+from features.frames import Frames, ends
+from features.wav import Waveform
+
+if TYPE_CHECKING:
+    from features.feature_settings import FeatureSettings
+
+SETTINGS = ("n_mfcc", *logmel.SETTINGS)
+
+_TOP_DB = np.float32(80)
+
+
+def bins(settings: FeatureSettings) -> int:
+    return settings.n_mfcc
+
+
+def limits(settings: FeatureSettings) -> tuple[Frames, Frames]:
+    """What log-mel levels within their own limits can give: a coefficient is largest where its cosine is followed."""
+    middle, half = (logmel.HIGHEST + logmel.LOWEST) / 2, (logmel.HIGHEST - logmel.LOWEST) / 2
+    largest = half * math.sqrt(2 * settings.n_mels) * 2 / math.pi
+    lowest, highest = ends(-largest, largest, settings.n_mfcc)
+    root = math.sqrt(settings.n_mels)
+    lowest[0], highest[0] = root * (middle - half), root * (middle + half)
+    return lowest, highest
+
+
+def frames(waveform: Waveform, settings: FeatureSettings) -> Frames:
+    """MFCC frames of one waveform, (frames, n_mfcc)."""
+    mel = logmel.frames(waveform, settings)
+    np.maximum(mel, mel.max() - _TOP_DB, out=mel)
+    return np.ascontiguousarray(scipy.fft.dct(mel, type=2, norm="ortho", axis=-1)[:, : settings.n_mfcc])

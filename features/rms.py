@@ -1,0 +1,34 @@
+"""Loudness over time.
+
+frames : (frames, 1), root of the mean square, at most 1 for a clip within full scale; librosa's `rms`, transposed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from features.frames import Frames, ends, sliding
+from features.wav import Waveform
+
+if TYPE_CHECKING:
+    from features.feature_settings import FeatureSettings
+
+SETTINGS = ()
+
+
+def bins(settings: FeatureSettings) -> int:
+    return 1
+
+
+def limits(settings: FeatureSettings) -> tuple[Frames, Frames]:
+    return ends(0, 1, 1)
+
+
+def frames(waveform: Waveform, settings: FeatureSettings) -> Frames:
+    """RMS frames of one waveform, (frames, 1)."""
+    windows = sliding(waveform, n_fft=settings.n_fft, hop_length=settings.hop_length)
+    power = np.einsum("fs,fs->f", windows, windows)
+    power /= settings.n_fft
+    return np.asarray(np.sqrt(power, out=power)[:, np.newaxis])
