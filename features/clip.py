@@ -1,6 +1,7 @@
 """One recording, and what its name says of it.
 
-The two name patterns read all file names of the DCASE Task 2 ground-truth lists, 2020 to 2025.
+The two name patterns read all file names of the DCASE Task 2 ground-truth lists, 2020 to 2025. A clip of the
+`supplemental` split (2025: the machine alone, or its surroundings alone) is listed, but never trained or tested on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "supplemental"]
 Source = Literal["development", "additional", "evaluation"]
 Domain = Literal["source", "target"]
 
@@ -22,18 +23,16 @@ WITHOUT_ID = "00"
 
 _ID_NAME = re.compile(r"^(?:(?P<label>normal|anomaly)_)?id_(?P<id>\d\d)_\d{8}$")
 _SECTION_NAME = re.compile(
-    r"^section_(?P<id>\d\d)_(?:(?P<domain>source|target|machine)_)?(?:(?:train|test)_)?"
+    r"^section_(?P<id>\d\d)_(?:(?:machine|noise)_)?(?:(?P<domain>source|target)_)?(?:(?:train|test|supplemental)_)?"
     r"(?:(?P<label>normal|anomaly)_)?\d{4}(?:_(?P<attributes>.*))?$"
 )
 _PLAIN_NAME = re.compile(r"^(?:(?P<label>normal|anomaly)(?=_|$))?.*$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
-    """One recording of one machine."""
+class Description:
+    """What is said of a recording: by its place and its name, by a ground-truth file or by a manifest."""
 
-    path: Path
-    name: str  # path below the corpus root, with forward slashes: the same on every host
     machine: str
     machine_id: str
     split: Split
@@ -41,14 +40,23 @@ class Clip:
     source: Source
     domain: Domain | None
     attributes: str  # the name's tail, as it stands
-    sample_rate: int  # Hz
-    samples: int
-    digest: str  # of the file's bytes
 
     @property
     def id_name(self) -> str:
         """The machine ID's name within a corpus: machine/ID."""
         return f"{self.machine}/{self.machine_id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip(Description):
+    """One recording of one machine."""
+
+    path: Path
+    name: str  # path below the corpus root, with forward slashes: the same on every host
+    sample_rate: int  # Hz
+    samples: int  # of each channel
+    channels: int = 1
+    digest: str  # of the file's bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,6 @@ def parse_stem(stem: str) -> NameParts:
     return NameParts(
         machine_id=parts.get("id") or WITHOUT_ID,
         label=None if label is None else (ANOMALY if label == "anomaly" else NORMAL),
-        domain="source" if domain == "source" else "target" if domain == "target" else None,
+        domain=None if domain is None else ("target" if domain == "target" else "source"),
         attributes=parts.get("attributes") or "",
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -13,12 +14,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from features.clip import ANOMALY, NORMAL
+from features.clip import ANOMALY, NORMAL, Clip
 from features.corpus import Corpus
+from features.inspection import Suspicion
 from search.evaluation import Figures
 from search.status import Comparison, Status
 
 _SHOWN_TRIALS = 5
+_SHOWN_SUSPICIONS = 10
 
 
 def number(value: Any) -> str:
@@ -119,50 +122,76 @@ def _best_sentence(status: Status, comparison: Comparison) -> Text:
 
 
 def corpus(found: Corpus) -> RenderableType:
-    """Machines, IDs, splits, labels, lengths."""
-    table = Table(
-        "machine", "ID", "train", "normal", "anomaly", "unlabelled", "seconds", "Hz", "sets",
-        box=None, padding=(0, 2), header_style="bold",
-    )  # fmt: skip
-    groups = defaultdict(list)
+    """Machines, IDs, splits, labels, lengths; supplemental clips, domains and channels where there are any."""
+    columns: dict[str, Callable[[Sequence[Clip]], object]] = {
+        "train": lambda clips: sum(clip.split == "train" for clip in clips),
+        "normal": lambda clips: _tested(clips, NORMAL),
+        "anomaly": lambda clips: _tested(clips, ANOMALY),
+        "unlabelled": lambda clips: _tested(clips, None),
+    }
+    if any(clip.split == "supplemental" for clip in found.clips):
+        columns["supplemental"] = lambda clips: sum(clip.split == "supplemental" for clip in clips)
+    if any(clip.domain for clip in found.clips):
+        columns["source/target"] = lambda clips: "/".join(
+            str(sum(clip.domain == domain for clip in clips)) for domain in ("source", "target")
+        )
+    columns["seconds"] = lambda clips: _spread([clip.samples / clip.sample_rate for clip in clips])
+    columns["Hz"] = lambda clips: ", ".join(map(str, sorted({clip.sample_rate for clip in clips})))
+    if any(clip.channels > 1 for clip in found.clips):
+        columns["channels"] = lambda clips: ", ".join(map(str, sorted({clip.channels for clip in clips})))
+    columns["sets"] = lambda clips: "\n".join(sorted({clip.source for clip in clips}))
+
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for column in ("machine", "ID", *columns):
+        table.add_column(column, overflow="fold")  # a narrow terminal cuts nothing off
+    groups: dict[tuple[str, str], list[Clip]] = defaultdict(list)
     for clip in found.clips:
         groups[clip.machine, clip.machine_id].append(clip)
     for (machine, machine_id), clips in sorted(groups.items()):
-        test = Counter(clip.label for clip in clips if clip.split == "test")
-        lengths = [clip.samples / clip.sample_rate for clip in clips]
-        spread = (
-            f"{min(lengths):.1f}" if max(lengths) - min(lengths) < 0.05 else f"{min(lengths):.1f}–{max(lengths):.1f}"
-        )
-        table.add_row(
-            machine,
-            machine_id,
-            str(sum(clip.split == "train" for clip in clips)),
-            str(test[NORMAL]),
-            str(test[ANOMALY]),
-            str(test[None]),
-            spread,
-            ", ".join(str(rate) for rate in sorted({clip.sample_rate for clip in clips})),
-            ", ".join(sorted({clip.source for clip in clips})),
-        )
+        table.add_row(shown(machine), shown(machine_id), *(str(told(clips)) for told in columns.values()))
     return table
 
 
-def corpus_json(found: Corpus) -> dict[str, Any]:
+def suspicious(suspicions: Sequence[Suspicion]) -> RenderableType:
+    """The first of a corpus's suspicious clips, and how many more there are."""
+    lines = [Text.assemble(("suspicious: ", "yellow"), f"{s.name}: {s.reason}") for s in suspicions[:_SHOWN_SUSPICIONS]]
+    if len(suspicions) > _SHOWN_SUSPICIONS:
+        lines.append(Text(f"… and {len(suspicions) - _SHOWN_SUSPICIONS} more suspicious; --json lists them"))
+    return Group(*lines)
+
+
+def corpus_json(found: Corpus, suspicions: Sequence[Suspicion] = ()) -> dict[str, Any]:
     """The document that `offkey corpus --json` prints."""
     machines: dict[str, dict[str, dict[str, int]]] = {}
     for clip in found.clips:
         counts = machines.setdefault(clip.machine, {}).setdefault(
-            clip.machine_id, {"train": 0, "normal": 0, "anomaly": 0, "unlabelled": 0}
+            clip.machine_id, {"train": 0, "normal": 0, "anomaly": 0, "unlabelled": 0, "supplemental": 0}
         )
-        if clip.split == "train":
-            counts["train"] += 1
-        else:
+        if clip.split == "test":
             counts["unlabelled" if clip.label is None else "anomaly" if clip.label == ANOMALY else "normal"] += 1
+        else:
+            counts[clip.split] += 1
     return {
         "clips": len(found.clips),
-        "unreadable": [{"path": str(found.root / u.name), "reason": u.reason} for u in found.unreadable],
+        "unreadable": [{"path": str(found.folder / u.name), "reason": u.reason} for u in found.unreadable],
         "machines": machines,
+        "suspicious": [{"path": str(found.folder / s.name), "reason": s.reason} for s in suspicions],
+        "warnings": list(found.warnings),
     }
+
+
+def shown(text: str) -> str:
+    """A name as it stands, whatever brackets it holds; with � for what of it is no UTF-8 and cannot be printed."""
+    return escape(os.fsencode(text).decode(errors="replace"))
+
+
+def _tested(clips: Sequence[Clip], label: int | None) -> int:
+    return sum(clip.split == "test" and clip.label == label for clip in clips)
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    low, high = min(seconds), max(seconds)
+    return f"{low:.1f}" if high - low < 0.05 else f"{low:.1f}–{high:.1f}"
 
 
 def figures(validation: Figures, test: Figures | None) -> RenderableType:

@@ -6,26 +6,35 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from search.cli.options import JsonOption
-from search.cli.terminal import err, out, print_json
+from search.cli.terminal import err, out, print_json, progress_bar
 
 
 def corpus(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the clips")], as_json: JsonOption = False
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the clips, or a manifest (.csv)")],
+    as_json: JsonOption = False,
 ) -> None:
-    """Shows what was found: machines, IDs, splits, labels, seconds; unreadable files with why."""
+    """Shows what was found: machines, IDs, splits, labels, seconds; suspicious clips; unreadable files with why."""
     from features.corpus import read_corpus
+    from features.inspection import inspect
     from search import screen
 
-    found = read_corpus(root)
+    with progress_bar("reading", quiet=as_json) as progress:
+        found = read_corpus(root, progress=progress)
+    with progress_bar("listening", quiet=as_json) as progress:
+        suspicions = inspect(found, progress=progress)
     if as_json:
-        print_json(screen.corpus_json(found))
+        print_json(screen.corpus_json(found, suspicions))
     else:
         out.print(screen.corpus(found))
-        out.print(f"{len(found.clips)} clips of {len(found.machines)} machines in {found.root}", soft_wrap=True)
+        where = screen.shown(str(found.root))
+        out.print(f"{len(found.clips)} clips of {len(found.machines)} machines in {where}", soft_wrap=True)
+        for warning in found.warnings:
+            err.print(f"[yellow]warning:[/yellow] {screen.shown(warning)}")
+        if suspicions:
+            err.print(screen.suspicious(suspicions))
     for unreadable in found.unreadable:
-        err.print(f"[red]unreadable:[/red] {escape(unreadable.name)}: {escape(unreadable.reason)}")
+        err.print(f"[red]unreadable:[/red] {screen.shown(f'{unreadable.name}: {unreadable.reason}')}")
     if found.unreadable:
         raise typer.Exit(1)

@@ -25,8 +25,10 @@ CASES = {
     # 2024
     "section_00_source_train_normal_0612_noAttribute": ("00", NORMAL, "source", "noAttribute"),
     "section_00_target_test_anomaly_0031_weight15_BckgF": ("00", ANOMALY, "target", "weight15_BckgF"),
-    # 2025: the supplemental clips are of the machine alone, of no domain
+    # 2025: the supplemental clips are of the machine alone or of its surroundings, not always of a domain
     "section_00_machine_0041_noAttribute": ("00", None, None, "noAttribute"),
+    "section_00_machine_source_0000_noAttribute": ("00", None, "source", "noAttribute"),
+    "section_00_noise_supplemental_normal_0000": ("00", NORMAL, None, ""),
     # plain names: a label at most
     "normal_0001": (WITHOUT_ID, NORMAL, None, ""),
     "anomaly": (WITHOUT_ID, ANOMALY, None, ""),
@@ -50,7 +52,7 @@ def test_a_name_tells_id_label_domain_and_attributes(
 
 
 @settings(max_examples=100, deadline=None, database=None)
-@given(st.text() | st.from_regex(r"(normal|anomaly|id|section|_|\d)+"))
+@given(st.text() | st.from_regex(r"\A((normal|anomaly|id|section|source|train|supplemental|noise)_|_|\d{1,8}|\n)+\Z"))
 def test_any_text_is_a_name(stem: str) -> None:
     parts = parse_stem(stem)
     assert len(parts.machine_id) == 2

@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +50,19 @@ PLACES = {
     "eval_data/pump/train/section_03_target_train_normal_0000.wav": ("pump", "03", "train", 0, ADDITIONAL, "target"),
     "eval_data/pump/test/section_03_0000.wav": ("pump", "03", "test", None, EVALUATION, None),
     "eval_data/pump/test/normal_id_05_00000000.wav": ("pump", "05", "test", 0, EVALUATION, None),
+    "eval_data/pump/supplemental/section_00_noise_0000.wav": ("pump", "00", "supplemental", None, ADDITIONAL, None),
+    "dev_data/pump/supplemental/section_00_machine_0000.wav": ("pump", "00", "supplemental", None, DEVELOPMENT, None),
+    "dev_data/raw/pump/train/section_00_0000.wav": ("pump", "00", "train", 0, DEVELOPMENT, None),
+    "eval_data/raw/valve/test/section_00_0000.wav": ("valve", "00", "test", None, EVALUATION, None),
+    "eval_data/raw/fan/test_rename/section_00_source_test_normal_0000.wav": (
+        "fan",
+        "00",
+        "test",
+        0,
+        EVALUATION,
+        "source",
+    ),
+    "raw/train/hum.wav": ("raw", "00", "train", 0, DEVELOPMENT, None),
     # By the data set's rule training clips are normal, whatever they are called.
     "fan/train/anomaly_id_00_00000009.wav": ("fan", "00", "train", 0, DEVELOPMENT, None),
     "fan/train/hum.wav": ("fan", "00", "train", 0, DEVELOPMENT, None),
@@ -59,14 +74,14 @@ def test_a_clips_place_and_name_say_what_it_is(root: Path, name: str, expected: 
     (clip,) = read_corpus(make_tree(root, name)).clips
     assert (clip.name, clip.path) == (name, root / name)
     assert (clip.machine, clip.machine_id, clip.split, clip.label, clip.source, clip.domain) == expected
-    assert (clip.sample_rate, clip.samples) == (16000, 100)
+    assert (clip.sample_rate, clip.samples, clip.channels) == (16000, 100, 1)
 
 
 def test_clips_come_in_the_order_of_their_names_and_all_are_there(root: Path) -> None:
     corpus = read_corpus(make_tree(root, *PLACES))
     assert [clip.name for clip in corpus.clips] == sorted(PLACES)
-    assert corpus.machines == ["fan", "pump"]
-    assert corpus.unreadable == ()
+    assert corpus.machines == ["fan", "pump", "raw", "valve"]
+    assert (corpus.unreadable, corpus.warnings) == ((), ())
 
 
 def test_a_missing_root_is_named_with_the_layout_that_was_expected(root: Path) -> None:
@@ -94,7 +109,8 @@ def test_a_root_without_wav_files_is_refused(root: Path, names: tuple[str, ...])
         "clip.wav",
         "fan/clip.wav",
         "train/clip.wav",
-        "fan/supplemental/clip.wav",
+        "dev_data/raw/clip.wav",
+        "fan/validation/clip.wav",
         "fan/train/old/clip.wav",
         "a/b/c/d.wav",
     ],
@@ -113,6 +129,8 @@ def test_an_unreadable_clip_is_listed_with_the_reason_and_the_others_are_read(ro
     (root / "fan/test/empty.wav").touch()
     (root / "fan/test/nowhere.wav").symlink_to(root / "gone.wav")
     (root / "fan/test/round.wav").symlink_to(root / "fan/test/round.wav")
+    (root / "fan/train/folder.wav").mkdir()
+    os.mkfifo(root / "fan/train/pipe.wav")
     corpus = read_corpus(root)
     assert [clip.name for clip in corpus.clips] == [TEST, TRAIN]
     assert corpus.unreadable == (
@@ -120,8 +138,10 @@ def test_an_unreadable_clip_is_listed_with_the_reason_and_the_others_are_read(ro
         Unreadable("fan/test/nowhere.wav", "cannot be opened (No such file or directory)"),
         Unreadable("fan/test/round.wav", "cannot be opened (Too many levels of symbolic links)"),
         Unreadable("fan/train/cut.wav", "cut off: its header promises 50 bytes more than the file holds"),
+        Unreadable("fan/train/folder.wav/", "a folder, not a wav file"),
+        Unreadable("fan/train/pipe.wav", "not a file, but a folder, a pipe or a device"),
     )
-    with pytest.raises(CorpusError, match=r"4 of the wav files in .*\n  fan/test/empty.wav: the file is empty"):
+    with pytest.raises(CorpusError, match=r"6 of the wav files in .*\n  fan/test/empty.wav: the file is empty"):
         corpus.require_readable()
 
 
@@ -143,6 +163,44 @@ def test_a_corpus_of_unreadable_clips_alone_is_refused_with_the_reasons(root: Pa
         CorpusError, match=r"None of the 1 wav files .* can be used:\n  fan/train/a.wav: the file is emp"
     ):
         read_corpus(root)
+
+
+def test_clips_of_several_channels_and_any_rate_or_width_are_listed(root: Path) -> None:
+    make_tree(root, TRAIN)
+    for number, (subtype, rate, channels) in enumerate(
+        [("PCM_U8", 16000, 1), ("PCM_24", 16000, 8), ("PCM_32", 44100, 2), ("FLOAT", 16000, 1), ("DOUBLE", 8000, 3)]
+    ):
+        soundfile.write(root / f"fan/train/{number}.wav", np.full((50, channels), 0.25), rate, subtype)
+    corpus = read_corpus(root)
+    assert corpus.unreadable == ()
+    assert [(clip.sample_rate, clip.channels, clip.samples) for clip in corpus.clips] == [
+        (16000, 1, 50), (16000, 8, 50), (44100, 2, 50), (16000, 1, 50), (8000, 3, 50), (16000, 1, 100),
+    ]  # fmt: skip
+
+
+def test_names_of_no_pattern_and_of_no_utf8_are_read(root: Path) -> None:
+    names = [os.fsdecode(b"L\xfcfter/train/1.wav"), "fan [red]/test/pump 3, Monday.wav", "fan/train/.wav"]
+    corpus = read_corpus(make_tree(root, *names))
+    assert [clip.name for clip in corpus.clips] == sorted(names)
+    assert {clip.machine_id for clip in corpus.clips} == {"00"}
+
+
+def test_renamed_copies_of_the_evaluation_clips_are_read_in_place_of_these(root: Path) -> None:
+    make_tree(
+        root,
+        "eval_data/raw/fan/test/section_00_0000.wav",
+        "eval_data/raw/fan/test_rename/section_00_source_test_anomaly_0000_x_1.wav",
+        "eval_data/raw/pump/test/section_00_0000.wav",
+    )
+    corpus = read_corpus(root)
+    assert [(clip.machine, clip.label) for clip in corpus.clips] == [("fan", 1), ("pump", None)]
+    assert corpus.warnings == ("1 clips in test are read in test_rename, where names have labels",)
+
+
+def test_progress_is_told_to_the_last_file(root: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    read_corpus(make_tree(root, TRAIN, TEST), progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]
 
 
 def test_all_readable_is_no_error(root: Path) -> None:
@@ -229,6 +287,23 @@ class TestFingerprint:
         swapped = read_corpus(root).fingerprint
         assert len({whole, without, swapped}) == 3
 
+    def test_is_of_names_and_contents_alone_where_names_tell_all(self, root: Path) -> None:
+        corpus = read_corpus(make_tree(root, *PLACES))
+        assert corpus.fingerprint == digest_of(f"{clip.name}\0{clip.digest}" for clip in corpus.clips)
+
+    @pytest.mark.parametrize(
+        "told",
+        [{"label": 0}, {"split": "train"}, {"domain": "source"}, {"source": "additional"}, {"machine": "pump"},
+         {"machine_id": "02"}],
+        ids=str,
+    )  # fmt: skip
+    def test_differs_where_something_beside_the_name_tells_another_thing(
+        self, root: Path, told: dict[str, Any]
+    ) -> None:
+        corpus = read_corpus(make_tree(root, "fan/test/id_00_00000000.wav"))
+        other = replace(corpus, clips=tuple(replace(clip, **told) for clip in corpus.clips))
+        assert other.fingerprint != corpus.fingerprint
+
     def test_takes_names_that_are_no_utf8(self, root: Path) -> None:
         names = [os.fsdecode(b"fan/train/L\xfcfter 1.wav"), os.fsdecode(b"fan/train/L\xf6fter 1.wav")]
         first = read_corpus(make_tree(root, names[0])).fingerprint
@@ -258,6 +333,11 @@ class TestOfMachines:
         assert [u.name for u in pump.unreadable] == ["eval_data/pump/train/empty.wav"]
         assert fan.fingerprint != pump.fingerprint
 
+    def test_keeps_what_may_be_any_machine_s_and_leaves_what_is_no_machine_s(self, two_machines: Corpus) -> None:
+        closed, stray = Unreadable("eval_data/", "closed"), Unreadable("clip.wav", "stray", "")
+        corpus = replace(two_machines, unreadable=(closed, stray))
+        assert corpus.of_machines(["fan"]).unreadable == (closed,)
+
     def test_takes_none_for_all_of_them(self, two_machines: Corpus) -> None:
         assert two_machines.of_machines(None) == two_machines == two_machines.of_machines(["pump", "fan"])
 
@@ -272,7 +352,7 @@ def test_a_clip_of_another_sample_rate_is_named_with_the_remedy(root: Path) -> N
     corpus = read_corpus(root)
     with pytest.raises(
         CorpusError,
-        match=rf"sample_rate is 16000 Hz, but 1 of 2 clips differ: {TEST} has 22050 Hz. Convert them, or set",
+        match=rf"sample_rate is 16000 Hz, but 1 of 2 clips differ: {TEST} has 22050 Hz. Set features.resample",
     ):
         corpus.require_sample_rate(16000)
 

@@ -188,46 +188,6 @@ def test_a_password_in_the_storage_s_url_is_never_shown(offkey: Offkey) -> None:
     assert "secret" not in ran.stderr
 
 
-def test_corpus_counts_what_was_found(offkey: Offkey, corpus_root: Path) -> None:
-    ran = offkey("corpus", corpus_root)
-
-    assert ran.code == 0
-    assert f"54 clips of 1 machines in {corpus_root}" in ran.stdout
-    assert [line.split() for line in ran.stdout.splitlines() if line.split()[:1] == ["compressor"]] == [
-        ["compressor", machine_id, "6", "6", "6", "0", "1.0", "16000", "development"]
-        for machine_id in ("00", "02", "04")
-    ]
-
-
-def test_corpus_json_is_one_document_with_the_agreed_keys(offkey: Offkey, corpus_root: Path) -> None:
-    ran = offkey("corpus", corpus_root, "--json")
-
-    assert ran.code == 0
-    assert ran.stderr == ""
-    document = json.loads(ran.stdout)
-    assert document.keys() == {"clips", "unreadable", "machines"}
-    assert document["clips"] == 54
-    assert document["unreadable"] == []
-    assert document["machines"].keys() == {"compressor"}
-    for counts in document["machines"]["compressor"].values():
-        assert counts.items() >= {"train": 6, "normal": 6, "anomaly": 6}.items()
-
-
-def test_corpus_lists_what_it_could_not_read_and_fails(offkey: Offkey, corpus_root: Path, tmp_path: Path) -> None:
-    root = Path(shutil.copytree(corpus_root, tmp_path / "copy"))
-    broken = root / "compressor" / "test" / "normal_id_00_00000001.wav"
-    broken.write_bytes(b"")
-
-    shown, as_json = offkey("corpus", root), offkey("corpus", root, "--json")
-
-    assert (shown.code, as_json.code) == (1, 1)
-    assert "unreadable: compressor/test/normal_id_00_00000001.wav: the file is empty" in " ".join(shown.stderr.split())
-    document = json.loads(as_json.stdout)
-    assert document["clips"] == 53
-    assert [entry["path"] for entry in document["unreadable"]] == [str(broken)]
-    assert document["unreadable"][0]["reason"]
-
-
 def test_init_writes_a_study_that_loads_and_fits_the_clips(offkey: Offkey, corpus_root: Path) -> None:
     ran = offkey("init", corpus_root, "-o", "my-study.yaml")
 
