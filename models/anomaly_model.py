@@ -1,6 +1,7 @@
 """What every family of models gives.
 
-inputs : (batch, context · bins) float32, dB, as they lie in the store; normalising them is the model's business.
+inputs : (batch, context · bins) float32, in the feature's units, as they lie in the store; `models.scale` brings them
+         to the unit interval.
 scores : (batch,) float32, higher is more anomalous.
 """
 

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from features.errors import OffkeyError
+from features.frames import Frames
 from models.settings import FamilySettings
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ def settings_of(name: str) -> type[FamilySettings]:
     return settings
 
 
-def build(settings: FamilySettings, *, bins: int) -> AnomalyModel:
-    """A fresh model for frames of so many bins, its weights drawn from torch's random state."""
-    model: AnomalyModel = _module(settings.family).Model(settings, bins=bins)
+def build(settings: FamilySettings, limits: tuple[Frames, Frames]) -> AnomalyModel:
+    """A fresh model for frames whose bins lie within limits, (bins,) twice; weights from torch's random state."""
+    from models.scale import Scale  # torch takes seconds to load
+
+    model: AnomalyModel = _module(settings.family).Model(settings, Scale(limits))
     return model
 
 

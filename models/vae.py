@@ -1,7 +1,7 @@
 """The variational autoencoder of the DCASE 2020 student entry, after Kingma and Welling, "Auto-Encoding
 Variational Bayes" (2014).
 
-    inputs (batch, D)  D = context · bins, dB scaled to [0, 1]
+    inputs (batch, D)  D = context · bins, scaled to [0, 1]
       → h_dim → h_dim → µ (batch, z_dim), log σ² (batch, z_dim)
       z = µ + σ·ε in training, z = µ in scoring
       → h_dim → h_dim → reconstruction (batch, D) in (0, 1)
@@ -20,10 +20,8 @@ from torch.nn import functional
 
 from features.windows import Batch
 from models.anomaly_model import AnomalyModel
+from models.scale import Scale
 from models.settings import FamilySettings
-
-# The range of log-mel levels, dB, that is mapped to [0, 1]; what lies outside is clipped.
-_LOWEST, _RANGE = -90.0, 114.0
 
 
 class Settings(FamilySettings):
@@ -39,9 +37,10 @@ class Settings(FamilySettings):
 class Model(AnomalyModel):
     """Reconstructs windows of healthy sound; what it reconstructs badly is anomalous."""
 
-    def __init__(self, settings: Settings, *, bins: int) -> None:
+    def __init__(self, settings: Settings, scale: Scale) -> None:
         super().__init__()
-        inputs, hidden, latent = settings.context * bins, settings.h_dim, settings.z_dim
+        inputs, hidden, latent = settings.context * scale.bins, settings.h_dim, settings.z_dim
+        self.scale = scale
         self.kld_weight = settings.kld_weight
         self.encoder = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
         self.mean = nn.Linear(hidden, latent)
@@ -52,7 +51,7 @@ class Model(AnomalyModel):
 
     def loss(self, batch: Batch) -> Tensor:
         """Squared error summed over a window + kld_weight · KL divergence from N(0, 1), mean over windows."""
-        target = _normalised(batch.inputs)
+        target: Tensor = self.scale(batch.inputs)
         hidden = self.encoder(target)
         mean, log_variance = self.mean(hidden), self.log_variance(hidden)
         latent = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
@@ -63,16 +62,12 @@ class Model(AnomalyModel):
 
     def score(self, batch: Batch) -> Tensor:
         """Mean squared error of each window, reconstructed from µ: a sample of z would add noise to the score."""
-        target = _normalised(batch.inputs)
+        target: Tensor = self.scale(batch.inputs)
         return (self._reconstruction(target) - target).square().mean(dim=1)
 
     def reconstruct(self, batch: Batch) -> Tensor:
-        """The windows from µ, in dB."""
-        return self._reconstruction(_normalised(batch.inputs)).float().mul(_RANGE).add(_LOWEST)
+        """The windows from µ, in the feature's units."""
+        return self.scale.inverse(self._reconstruction(self.scale(batch.inputs)))
 
     def _reconstruction(self, target: Tensor) -> Tensor:
         return torch.sigmoid(self.decoder(self.mean(self.encoder(target))))
-
-
-def _normalised(inputs: Tensor) -> Tensor:
-    return inputs.sub(_LOWEST).div_(_RANGE).clamp_(0, 1)

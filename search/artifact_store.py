@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from features.cache import cache_folder
 from features.errors import StoreError
-from features.store import cache_folder
 from search.errors import StudyError
 
 if TYPE_CHECKING:

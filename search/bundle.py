@@ -30,7 +30,7 @@ from search.final import Detector
 from search.recipe import Recipe
 from search.study_file import load_study, to_yaml
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def load_bundle(folder: Path) -> Bundle:
         if details["format"] != _FORMAT:
             raise BundleError(f"{folder}: a bundle of format {details['format']}; this Offkey reads {_FORMAT}")
         recipe = load_study(folder / "recipe.yaml").first_recipe()
-        model = build(recipe.model, bins=recipe.features.bins)
+        model = build(recipe.model, recipe.features.limits)
         model.load_state_dict(load_file(folder / "weights.safetensors"))
         return Bundle(recipe=recipe, model=model.eval(), thresholds=details["thresholds"])
     except BundleError:
@@ -126,6 +126,8 @@ def _model_card(detector: Detector) -> str:
     rows = "\n".join(
         f"| {name} | {t:.6g} | {detector.threshold_clips[name]} |" for name, t in detector.thresholds.items()
     )
+    left_out = "".join(f"\n- {outlier.clip.name}: {outlier.reason}" for outlier in detector.dropped)
+    left_out = f"\nTraining clips that cleaning left out:\n{left_out}\n" if left_out else ""
     return f"""# {recipe.study}
 
 A detector of anomalous machine sound ({recipe.model.family}), from {origin}.
@@ -140,4 +142,4 @@ set on normal clips withheld from training:
 | machine ID | threshold | clips |
 |---|---|---|
 {rows}
-"""
+{left_out}"""

@@ -16,7 +16,7 @@ import soundfile
 from optuna.artifacts._upload import ArtifactMeta
 
 from features.clip import ANOMALY, NORMAL, Clip
-from features.logmel import Frames
+from features.frames import Frames
 from features.wav import Waveform, read_waveform
 from search import pictures
 from search.artifact_store import open_artifacts, store_errors

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from features.cleaning import Outlier
 from features.corpus import Corpus
 from models.threshold import normal_quantile
 from search.evaluation import Figures, Truth, evaluate
@@ -26,6 +27,7 @@ class Detector:
     validation: Figures
     test: Figures | None  # None where no ID has both labels among the held-out clips
     fingerprint: str  # of the corpus
+    dropped: tuple[Outlier, ...]  # training clips that cleaning left out
 
 
 def train_detector(
@@ -58,6 +60,7 @@ def train_detector(
         validation=evaluate(training.validation_scores(), Truth.of(training.validation_clips)),
         test=evaluate(training.scores_of(held_out), Truth.of(held_out)) if has_both_labels else None,
         fingerprint=corpus.fingerprint,
+        dropped=training.dropped,
     )
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from features.cache import cache_folder
 from features.clip import ANOMALY, NORMAL
-from features.logmel import Frames
-from features.store import cache_folder
+from features.frames import Frames
 from search.evaluation import Scores, Truth
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna.distributions import CategoricalDistribution
 
 from features.corpus import Corpus, read_corpus
+from features.inspection import leaks
 from features.windows import require_length
 from search.errors import StudyError
 from search.recipe import ValidationSettings
@@ -37,16 +38,26 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
             "corpus.root is missing: give it with --set corpus.root=DIR, in $OFFKEY_DATA or in the study file"
         )
     machines = study.first_recipe().corpus.machines
-    corpus = read_corpus(Path(root)).of_machines(machines)
-    corpus.require_readable()
-    if not any(setting.path == ("features", "sample_rate") for setting in study.space.settings):
-        corpus.require_sample_rate(study.first_recipe().features.sample_rate)
+    corpus = read_corpus(Path(root)).for_study(machines)
+    study.first_recipe().features.require(corpus)
     tree = study.tree
     tree["corpus"] = {**corpus_settings, "root": str(Path(root).resolve())}
-    warnings = _drop_unserved_choices(study, tree, corpus)
+    warnings = [*corpus.warnings, *_leaks(corpus)]
+    warnings += _drop_unserved_choices(study, tree, corpus)
     warnings += check_labels(corpus, study.first_recipe().validation)
     _check_lengths(study, corpus)
     return Prepared(study_of_tree(tree, origin=f"study {study.name}"), corpus, tuple(warnings))
+
+
+def _leaks(corpus: Corpus) -> list[str]:
+    found = leaks(corpus)
+    if not found:
+        return []
+    trained, tested = found[0]
+    return [
+        f"{len(found)} test clips are training clips too, {tested.name} ({trained.name}) for one: their scores say "
+        f"nothing. `offkey corpus {corpus.root}` lists them"
+    ]
 
 
 def _check_lengths(study: Study, corpus: Corpus) -> None:
@@ -54,8 +65,8 @@ def _check_lengths(study: Study, corpus: Corpus) -> None:
     if {"context", "hop_length", "n_fft"} & {setting.path[-1] for setting in study.space.settings}:
         return
     recipe = study.first_recipe()
-    shortest = min(corpus.clips, key=lambda clip: clip.samples)
-    require_length(recipe.features.frame_count(shortest.samples), recipe.model.context, shortest.path)
+    shortest = min(corpus.clips, key=recipe.features.frames_of)
+    require_length(recipe.features.frames_of(shortest), recipe.model.context, shortest.path)
 
 
 def _drop_unserved_choices(study: Study, tree: dict[str, object], corpus: Corpus) -> list[str]:

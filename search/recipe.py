@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny
 
+from features.cleaning import CleaningSettings
 from features.errors import OffkeyError
-from features.logmel import LogMelSettings
+from features.feature_settings import FeatureSettings
 from features.settings import Settings
 from models.families import settings_of
 from models.settings import FamilySettings, Pooling
@@ -101,7 +102,8 @@ class Recipe(Settings):
 
     study: str = Field(pattern=NAME, max_length=200)
     corpus: CorpusSettings = CorpusSettings()
-    features: LogMelSettings = LogMelSettings()
+    features: FeatureSettings = FeatureSettings()
+    cleaning: CleaningSettings = CleaningSettings()
     model: Annotated[SerializeAsAny[FamilySettings], BeforeValidator(_of_its_family)]
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()

@@ -13,8 +13,8 @@ import torch
 from features.clip import parse_stem
 from features.corpus import SPLIT_FOLDERS
 from features.errors import CorpusError
-from features.store import FrameStore
-from features.wav import UnreadableWav, read_header, read_waveform
+from features.store_files import FrameStore
+from features.wav import UnreadableWav, read_header
 from features.windows import ContextWindows
 from search.bundle import Bundle
 from search.training import score_windows
@@ -76,9 +76,9 @@ def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> 
 def _score(bundle: Bundle, path: Path, device: torch.device) -> float:
     header = read_header(path)
     features = bundle.recipe.features
-    if header.sample_rate != features.sample_rate:
+    if header.sample_rate != features.sample_rate and not features.resample:
         raise CorpusError(f"{header.sample_rate} Hz, but the detector hears {features.sample_rate} Hz")
-    frames = features.frames(read_waveform(path))
+    frames = features.frames(features.waveform(path.read_bytes()))
     store = FrameStore(frames=frames, offsets=np.array([0, len(frames)]))
     windows = ContextWindows(store, [0], [path], context=bundle.recipe.model.context, device=device)
     return float(score_windows(bundle.model, windows, bundle.recipe)[0])

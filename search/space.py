@@ -28,6 +28,8 @@ CLOSED_FOR_GOOD = (
     ("corpus", "root"),
     ("corpus", "machines"),  # trials would be judged on different clips
     ("features", "sample_rate"),  # a property of the clips
+    ("features", "channel"),
+    ("features", "resample"),
     ("baseline",),
     ("from",),
 )

@@ -27,7 +27,7 @@ corpus:
   machines: [{", ".join(map(_quoted, corpus.machines))}]
   train_on: {train_on}
 features:
-  kind: logmel
+  kind: logmel         # or mfcc, chroma, …; several: [logmel, chroma]; to try: {{choices: [logmel, logmel+chroma]}}
   sample_rate: {rate}   # Hz; clips of another rate are refused
   n_mels: 128
   n_fft: 1024          # samples in one Fourier transform

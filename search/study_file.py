@@ -25,6 +25,8 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
 from features.errors import OffkeyError
+from features.feature_settings import KINDS, FeatureSettings
+from features.feature_settings import settings_of as settings_of_kind
 from models.families import settings_of
 from search import space as spaces
 from search.document import Document
@@ -154,6 +156,7 @@ class _Check:
         except spaces.RangeError as error:
             raise self.document.error(error.path, str(error)) from error
         self._check_closings(space)
+        self._check_features(tree.get("features") or {})
         if not space.distributions() and "trials" not in (self.document.tree.get("search") or {}):
             search = search.model_copy(update={"trials": 1})  # a recipe: nothing is left to try
         study = Study(space=space, search=search, baseline={})
@@ -191,6 +194,19 @@ class _Check:
             branch = setting.path[1] if setting.path[0] == "model" and isinstance(setting.path[1], int) else 0
             for value in setting.extremes:
                 self._validate(space, branch, {setting.path: value})
+
+    def _check_features(self, block: Mapping[str, Any]) -> None:
+        """Refuses a setting that no kind of feature uses that a trial may have: it would be searched for nothing."""
+        kind = block.get("kind", FeatureSettings().kind)
+        choices = kind["choices"] if spaces.is_range(kind) else [kind]
+        kinds = [FeatureSettings.model_validate({"kind": choice}).kind for choice in choices]
+        used = {"kind", "normalize"}.union(*map(settings_of_kind, kinds))
+        for name in block:
+            if name not in used:
+                of = [kind for kind in KINDS if name in settings_of_kind(kind)]
+                raise self.document.error(
+                    ("features", name), f"has no effect on {', '.join(kinds)}: it is a setting of {', '.join(of)}"
+                )
 
     def _validate(self, space: Space, branch: int, values: Mapping[spaces.Path, Any]) -> None:
         # A key that is missing has perhaps been mistyped: what is there and unknown comes first.

@@ -8,27 +8,34 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 
+from features.cleaning import Outlier, clean
 from features.clip import Clip
-from features.corpus import Corpus
-from features.logmel import Frames
-from features.store import FrameStore, Progress, open_store
+from features.corpus import Corpus, Progress
+from features.frames import Frames
+from features.normalization import bin_limits
+from features.store import open_store
+from features.store_files import FrameStore
 from features.windows import ContextWindows
 from models.families import build
 from models.pooling import pool
 from search.errors import TrialFailure
 from search.evaluation import Scores
 from search.recipe import Recipe
-from search.split import labelled_test_clips, training_clips
+from search.split import TrainingClips, labelled_test_clips, training_clips
 
 if TYPE_CHECKING:
     from search.exhibits import Exhibit
+
+_log = logging.getLogger("offkey.training")
 
 #: Windows scored at a time.
 _SCORING_BATCH = 1024
@@ -51,15 +58,15 @@ class Training:
         self.device = device
         self.seed = recipe.training.seed
         self.epoch = 0
-        self.clips = training_clips(corpus, recipe)
-        self.validation_clips = labelled_test_clips(corpus)
         self._corpus = corpus
         self._store = open_corpus_store(corpus, recipe)
+        self.clips, self.dropped = _cleaned(training_clips(corpus, recipe), corpus, recipe)
+        self.validation_clips = labelled_test_clips(corpus)
         torch.manual_seed(_seed_of(self.seed, "weights"))
         with _memory_failures():
             self._windows = self.windows_of(self.clips.train)
             self._validation_windows = self.windows_of(self.validation_clips) if self.validation_clips else None
-            self.model = build(recipe.model, bins=recipe.features.bins).to(device)
+            self.model = build(recipe.model, self._limits()).to(device)
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.training.learning_rate)
 
     def run_epoch(self, before_batch: Callable[[], None] = no_interruption) -> None:
@@ -90,12 +97,25 @@ class Training:
             raise TrialFailure(f"scores are not finite after epoch {self.epoch}")
         return scores
 
+    def _limits(self) -> tuple[Frames, Frames]:
+        """What the model maps to the unit interval of each bin, (bins,) twice."""
+        features = self.recipe.features
+        return (
+            bin_limits(self._store, self._positions(self.clips.train))
+            if features.normalize == "bin"
+            else features.limits
+        )
+
+    def _positions(self, clips: Sequence[Clip]) -> list[int]:
+        """Where clips lie in the corpus, and in its store."""
+        positions = {clip.name: position for position, clip in enumerate(self._corpus.clips)}
+        return [positions[clip.name] for clip in clips]
+
     def windows_of(self, clips: Sequence[Clip]) -> ContextWindows:
         """Windows of some clips of the corpus."""
-        positions = {clip.name: position for position, clip in enumerate(self._corpus.clips)}
         return ContextWindows(
             self._store,
-            [positions[clip.name] for clip in clips],
+            self._positions(clips),
             [clip.path for clip in clips],
             context=self.recipe.model.context,
             device=self.device,
@@ -193,8 +213,16 @@ def _memory_failures() -> Iterator[None]:
 
 def open_corpus_store(corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None) -> FrameStore:
     """The corpus's frames under a recipe's features."""
-    corpus.require_sample_rate(recipe.features.sample_rate)
+    recipe.features.require(corpus)
     return open_store(corpus.clips, recipe.features, progress=progress)
+
+
+def _cleaned(clips: TrainingClips, corpus: Corpus, recipe: Recipe) -> tuple[TrainingClips, tuple[Outlier, ...]]:
+    """Without the training clips that the recipe's cleaning leaves out, and these."""
+    kept, dropped = clean(clips.train, corpus, recipe.cleaning, recipe.features)
+    for outlier in dropped:
+        _log.info("left out of the training: %s (%s)", outlier.clip.name, outlier.reason)
+    return replace(clips, train=kept), dropped
 
 
 @torch.inference_mode()

@@ -329,8 +329,7 @@ def join(
     """
     storage = StudyStorage(url, lease=lease, patience=patience)
     stored = load_stored(storage, name)
-    whole = read_corpus(Path(root or stored.root)).of_machines(stored.machines)
-    whole.require_readable()
+    whole = read_corpus(Path(root or stored.root)).for_study(stored.machines)
     require_same(stored, {**stored.identity, **surroundings(whole)})
     checkpoints = Checkpoints(artifacts or stored.artifacts, stored.uid)
     return Worker(

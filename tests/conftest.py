@@ -20,12 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != "test_wheel.py")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_font_list(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """matplotlib's, which takes a second to make, for all processes: each test has a cache of its own."""
-    os.environ["MPLCONFIGDIR"] = str(tmp_path_factory.getbasetemp().parent / "matplotlib")
-
-
 @pytest.fixture(autouse=True)
 def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A cache folder and working directory for each test; one thread, since tests run beside each other."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from search.cli.options import DeviceOption, JsonOption, SetOption, device_of
 from search.cli.terminal import err, out, print_json, progress_bar, say_written
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from features.corpus import Corpus
     from search.final import Detector
     from search.recipe import Recipe
+
+_SHOWN_DROPPED = 5
 
 
 def train(
@@ -52,8 +55,7 @@ def train_bundle(recipe: Recipe, bundle: Path, device: str) -> Detector:
     root = recipe.corpus.root or os.environ.get("OFFKEY_DATA")
     if root is None:
         raise StudyError("corpus.root is missing: give it with --set corpus.root=DIR or in $OFFKEY_DATA")
-    corpus = read_corpus(Path(root)).of_machines(recipe.corpus.machines)
-    corpus.require_readable()
+    corpus = read_corpus(Path(root)).for_study(recipe.corpus.machines)
     check_labels(corpus, recipe.validation)
     build_store(corpus, recipe)
     with progress_bar("training") as advance:
@@ -74,6 +76,10 @@ def show_figures(detector: Detector) -> None:
     from search import screen
 
     out.print(screen.figures(detector.validation, detector.test))
+    for outlier in detector.dropped[:_SHOWN_DROPPED]:
+        err.print(escape(f"left out of the training: {outlier.clip.name} ({outlier.reason})"))
+    if len(detector.dropped) > _SHOWN_DROPPED:
+        err.print(f"… and {len(detector.dropped) - _SHOWN_DROPPED} more; the model card lists them")
     few = [name for name, clips in detector.threshold_clips.items() if clips < 10]
     if few:
         err.print(f"[yellow]warning:[/yellow] thresholds of {', '.join(few)} rest on fewer than ten clips each")

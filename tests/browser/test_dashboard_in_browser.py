@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from features.store import cache_folder
+from features.cache import cache_folder
 from search.preparation import prepare
 from search.storage import StudyStorage
 from search.stored_study import create_or_join

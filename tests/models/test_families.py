@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from features.errors import OffkeyError
+from features.feature_settings import FeatureSettings
 from features.windows import Batch
 from models import vae
 from models.anomaly_model import AnomalyModel
 from models.families import FAMILIES, build, settings_of
 from models.settings import FamilySettings
+
+LIMITS = FeatureSettings(n_mels=8).limits
 
 
 @pytest.mark.parametrize(
@@ -35,11 +38,11 @@ class TestEveryFamily:
         assert issubclass(settings_class, FamilySettings)
         settings = settings_class.model_validate({"family": name})
         assert settings.family == name
-        assert isinstance(build(settings, bins=8), AnomalyModel)
+        assert isinstance(build(settings, LIMITS), AnomalyModel)
 
     def test_gives_a_loss_and_one_score_a_window(self, name: str) -> None:
         settings = settings_of(name).model_validate({"family": name, "context": 3})
-        model = build(settings, bins=8)
+        model = build(settings, LIMITS)
         batch = Batch(inputs=torch.randn(7, 24) * 10 - 40, clips=torch.zeros(7, dtype=torch.int64))
         assert model.loss(batch).shape == ()
         scores = model.score(batch)
@@ -50,7 +53,7 @@ class TestEveryFamily:
         drawn = []
         for seed in (0, 0, 1):
             torch.manual_seed(seed)
-            drawn.append(torch.cat([weights.flatten() for weights in build(settings, bins=8).parameters()]))
+            drawn.append(torch.cat([weights.flatten() for weights in build(settings, LIMITS).parameters()]))
         assert torch.equal(drawn[0], drawn[1])
         assert not torch.equal(drawn[0], drawn[2])
 

@@ -10,11 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from features.logmel import LogMelSettings
-from features.store import FrameStore
+from features.feature_settings import FeatureSettings
+from features.store_files import FrameStore
 from features.synthesis import synthesize
 from features.windows import Batch, ContextWindows
 from models.pooling import pool
+from models.scale import Scale
 from models.vae import Model, Settings
 
 Array = npt.NDArray[np.float64]
@@ -23,9 +24,14 @@ SMALL = Settings(context=2, h_dim=12, z_dim=4)
 BINS = 8
 
 
+def scale_of(bins: int) -> Scale:
+    """That of log-mel levels."""
+    return Scale(FeatureSettings(n_mels=bins, n_fft=1024).limits)
+
+
 def model_of(settings: Settings = SMALL, *, seed: int = 0, bins: int = BINS) -> Model:
     torch.manual_seed(seed)
-    return Model(settings, bins=bins)
+    return Model(settings, scale_of(bins))
 
 
 def levels(windows: int, *, seed: int = 0, width: int = SMALL.context * BINS) -> Batch:
@@ -79,7 +85,7 @@ def loss_of(model: Model, batch: Batch, *, seed: int = 0) -> Tensor:
 
 def test_the_entrys_vae_has_858280_parameters() -> None:
     # 5 × 128 inputs, h 400, z 20: the count published with the DCASE 2020 student entry
-    model = Model(Settings(context=5, h_dim=400, z_dim=20), bins=128)
+    model = Model(Settings(context=5, h_dim=400, z_dim=20), scale_of(128))
     assert sum(weights.numel() for weights in model.parameters()) == 858_280
 
 
@@ -203,7 +209,7 @@ def test_impossible_settings_are_refused(content: dict[str, object], rule: str) 
         Settings.model_validate(content)
 
 
-HEARD = LogMelSettings(n_mels=32)
+HEARD = FeatureSettings(n_mels=32)
 QUICK = Settings(context=3, h_dim=64, z_dim=8)
 
 

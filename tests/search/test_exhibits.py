@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from benchmarks.quick import QuickTraining
 from features.clip import Clip
 from features.corpus import Corpus, read_corpus
-from features.logmel import Frames
+from features.frames import Frames
 from features.wav import Waveform, read_waveform
 from models.vae import _LOWEST, _RANGE
 from search import worker

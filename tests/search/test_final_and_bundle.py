@@ -294,9 +294,9 @@ def test_a_bundle_that_is_not_whole_is_refused(bundle: Path, name: str, damage: 
 
 
 def test_a_bundle_of_a_later_format_says_so(bundle: Path) -> None:
-    change("format", 2)(bundle / "detector.json")
+    change("format", 3)(bundle / "detector.json")
 
-    with pytest.raises(BundleError, match="a bundle of format 2; this Offkey reads 1"):
+    with pytest.raises(BundleError, match="a bundle of format 3; this Offkey reads 2"):
         load_bundle(bundle)
 
 

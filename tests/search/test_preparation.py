@@ -227,3 +227,25 @@ def test_test_clips_without_a_label_in_their_names_are_no_labelled_clips(corpus_
 
     with pytest.raises(StudyError, match="has no labelled test clips"):
         prepared(corpus_copy)
+
+
+def test_a_test_clip_that_was_trained_on_is_warned_of(corpus_copy: Path) -> None:
+    machine = corpus_copy / "compressor"
+    shutil.copy(machine / "train/normal_id_00_00000000.wav", machine / "test/normal_id_00_00000099.wav")
+    (warning,) = prepared(corpus_copy).warnings
+    assert warning.startswith("1 test clips are training clips too, compressor/test/normal_id_00_00000099.wav (compr")
+
+
+def test_supplemental_clips_are_no_part_of_a_study(corpus_root: Path, corpus_copy: Path) -> None:
+    machine = corpus_copy / "compressor"
+    (machine / "supplemental").mkdir()
+    shutil.copy(machine / "test/anomaly_id_00_00000000.wav", machine / "supplemental/section_00_0000.wav")
+    plain, corpus = (prepared(root).corpus for root in (corpus_root, corpus_copy))
+    assert [clip.name for clip in corpus.clips] == [clip.name for clip in plain.clips]
+    assert corpus.fingerprint == plain.fingerprint
+
+
+def test_what_the_corpus_warns_of_is_passed_on(corpus_copy: Path) -> None:
+    (corpus_copy / "ground_truth_compressor_section_00_test.csv").write_text("section_00_0000.wav,1\n")
+    (warning,) = prepared(corpus_copy).warnings
+    assert warning.startswith("ground_truth_compressor_section_00_test.csv: not used")

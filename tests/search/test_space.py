@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from features.windows import Batch
 from models import families
 from models.anomaly_model import AnomalyModel
+from models.scale import Scale
 from models.settings import FamilySettings
 from search.errors import StudyFileError
 from search.study_file import Study, load_study, study_of_tree, to_yaml
@@ -33,9 +34,9 @@ class MeanSettings(FamilySettings):
 class MeanModel(AnomalyModel):
     """Scores the distance from one learned vector."""
 
-    def __init__(self, settings: MeanSettings, *, bins: int) -> None:
+    def __init__(self, settings: MeanSettings, scale: Scale) -> None:
         super().__init__()
-        self.mean = nn.Linear(1, settings.context * bins)
+        self.mean = nn.Linear(1, settings.context * scale.bins)
 
     def loss(self, batch: Batch) -> Tensor:
         return self.score(batch).mean()

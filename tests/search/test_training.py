@@ -20,6 +20,7 @@ from features.errors import CorpusError
 from features.windows import Batch
 from models import families
 from models.anomaly_model import AnomalyModel
+from models.scale import Scale
 from models.settings import FamilySettings
 from search.errors import TrialFailure
 from search.recipe import Recipe, ValidationSettings
@@ -66,7 +67,7 @@ class ProbingModel(AnomalyModel):
 
     error: Exception
 
-    def __init__(self, settings: ProbingSettings, *, bins: int) -> None:
+    def __init__(self, settings: ProbingSettings, scale: Scale) -> None:
         super().__init__()
         self.what = settings.what
         self.weight = nn.Parameter(torch.ones(()))

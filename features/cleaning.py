@@ -1,0 +1,140 @@
+"""Training clips that do not sound normal: a door slammed, somebody spoke, the machine was off.
+
+Clips are compared with those of their own machine ID and domain. How far one lies from them is told in robust standard
+deviations: from the median, in units of 1.4826 · MAD (median absolute deviation), which outliers themselves do not move
+(Iglewicz and Hoaglin 1993 call 3.5 of them an outlier).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from features.clip import Clip
+from features.corpus import Corpus
+from features.feature_settings import FeatureSettings
+from features.settings import Settings
+from features.store import open_store
+
+Values = npt.NDArray[np.float64]
+
+#: From so many robust standard deviations on, a clip is called an outlier.
+OUTLYING = 3.5
+
+#: What is measured of a clip, and how a reason names it.
+_MEASURES = {"zero_crossings": "zero crossings", "rms": "loudness (RMS)", "centroid": "spectral centroid"}
+_NEIGHBOURS = 3
+
+Method = Literal["none", "zero_crossings", "rms", "centroid", "zscore", "neighbours"]
+
+
+class CleaningSettings(Settings):
+    """Which training clips are left out, since they do not sound like the rest."""
+
+    method: Method = Field(
+        "none",
+        description="by what they are found: one measure, zscore (the largest deviation of the three), or the distance "
+        "to their nearest neighbours in log-mel statistics",
+    )
+    drop: float = Field(0.05, ge=0, le=0.5, description="the most outlying share of each machine ID's training clips")
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A clip that lies far from the others of its machine ID."""
+
+    clip: Clip
+    deviation: float  # robust standard deviations
+    reason: str
+
+
+def clean(
+    clips: Sequence[Clip], corpus: Corpus, settings: CleaningSettings, features: FeatureSettings
+) -> tuple[tuple[Clip, ...], tuple[Outlier, ...]]:
+    """The clips that are kept, and those that are dropped: of each machine ID never more than `settings.drop`."""
+    if settings.method == "none":
+        return tuple(clips), ()
+    by_id = defaultdict(list)
+    for outlier in deviations(clips, corpus, settings.method, features):
+        by_id[outlier.clip.id_name].append(outlier)
+    dropped: list[Outlier] = []
+    for members in by_id.values():
+        members.sort(key=lambda outlier: (-outlier.deviation, outlier.clip.name))
+        dropped += members[: math.floor(settings.drop * len(members) + 1e-9)]
+    names = {outlier.clip.name for outlier in dropped}
+    return tuple(clip for clip in clips if clip.name not in names), tuple(dropped)
+
+
+def deviations(clips: Sequence[Clip], corpus: Corpus, method: Method, features: FeatureSettings) -> list[Outlier]:
+    """How far each clip lies from its machine ID, in the order of `clips`, which are some of the corpus's.
+
+    Raises StoreError or CorpusError where the frames cannot be computed.
+    """
+    measures = [method] if method in _MEASURES else list(_MEASURES)
+    kind = "logmel" if method == "neighbours" else "+".join(measures)
+    statistics = clip_statistics(clips, corpus, features_of(kind, features))
+    groups = defaultdict(list)
+    for row, clip in enumerate(clips):
+        groups[clip.machine, clip.machine_id, clip.domain].append(row)
+    found: dict[int, Outlier] = {}
+    for rows in groups.values():
+        if method == "neighbours":
+            # One that lies nearer to its neighbours than most is none.
+            table = np.maximum(_robust_deviations(_distances_to_neighbours(statistics[rows])[:, np.newaxis]), 0)
+            names = ["distance to its nearest neighbours in log-mel statistics"]
+        else:
+            table = _robust_deviations(statistics[rows, : len(measures)])
+            names = [_MEASURES[measure] for measure in measures]
+        for row, of_clip in zip(rows, table, strict=True):
+            worst = int(np.abs(of_clip).argmax())
+            found[row] = Outlier(clips[row], float(abs(of_clip[worst])), _reason(names[worst], of_clip[worst]))
+    return [found[row] for row in range(len(clips))]
+
+
+def features_of(kind: str, like: FeatureSettings) -> FeatureSettings:
+    """Another kind of feature of the same clips, framed alike."""
+    shared = {name: getattr(like, name) for name in ("sample_rate", "channel", "resample", "n_fft", "hop_length")}
+    return FeatureSettings.model_validate({"kind": kind, "n_mels": min(like.n_mels, like.n_fft // 2), **shared})
+
+
+def clip_statistics(clips: Sequence[Clip], corpus: Corpus, features: FeatureSettings) -> Values:
+    """Mean and standard deviation over time of each bin, (clips, 2 · bins): the means first."""
+    store = open_store(corpus.clips, features)
+    places = {clip.name: place for place, clip in enumerate(corpus.clips)}
+    made = np.empty((len(clips), 2 * features.bins))
+    for row, clip in enumerate(clips):
+        frames = store.of_clip(places[clip.name])
+        made[row] = np.concatenate([frames.mean(axis=0, dtype=np.float64), frames.std(axis=0, dtype=np.float64)])
+    return made
+
+
+def _robust_deviations(table: Values) -> Values:
+    """Of each value in its column, (rows, columns): in robust standard deviations, with its sign."""
+    from_median = table - np.median(table, axis=0)
+    spread = 1.4826 * np.median(np.abs(from_median), axis=0)
+    # Most values the same: the mean deviation instead (Iglewicz and Hoaglin 1993).
+    spread = np.where(spread > 0, spread, 1.2533 * np.abs(from_median).mean(axis=0))
+    return np.divide(from_median, spread, out=np.zeros_like(from_median), where=spread > 0)
+
+
+def _distances_to_neighbours(table: Values) -> Values:
+    """Mean distance of each row to its nearest others, (rows,), the columns robustly standardised."""
+    from sklearn.neighbors import NearestNeighbors  # here: it takes a while to load
+
+    if len(table) < 2:
+        return np.zeros(len(table))
+    near = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(table) - 1)).fit(_robust_deviations(table))
+    distances, _ = near.kneighbors()
+    return np.asarray(distances.mean(axis=1))
+
+
+def _reason(measure: str, deviation: float) -> str:
+    side = "above" if deviation > 0 else "below"
+    return f"{measure}: {abs(deviation):.1f} robust standard deviations {side} its machine ID's median"

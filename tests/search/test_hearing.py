@@ -1,0 +1,158 @@
+"""What a model hears, as settings of a study: kinds of features, normalisation, cleaning; from trial to bundle."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from optuna.trial import FixedTrial
+
+from features.corpus import Corpus, read_corpus
+from search.bundle import load_bundle, save_bundle
+from search.errors import StudyFileError
+from search.final import train_detector
+from search.objective import objective, trial_recipe
+from search.recipe import Recipe, ValidationSettings
+from search.scoring import score_clips
+from search.split import blind, held_out_clips
+from search.study_file import Study, study_of_tree, to_yaml
+from search.training import Training
+
+CPU = torch.device("cpu")
+
+
+def tree_with(**blocks: Any) -> dict[str, Any]:
+    return {
+        "study": "hearing",
+        "features": {"n_mels": 32},
+        "model": {"family": "vae", "context": 3, "h_dim": 16, "z_dim": 4},
+        "training": {"learning_rate": 0.01, "batch_size": 64, "epochs": 1, "seed": 1, "threads": 1},
+        **blocks,
+    }
+
+
+def study_with(**blocks: Any) -> Study:
+    return study_of_tree(tree_with(**blocks), origin="here")
+
+
+def recipe_with(**blocks: Any) -> Recipe:
+    return Recipe.model_validate(tree_with(**blocks))
+
+
+@pytest.fixture
+def corpus(corpus_root: Path) -> Corpus:
+    return read_corpus(corpus_root)
+
+
+HEARD: dict[str, dict[str, Any]] = {
+    "chroma": {"kind": "chroma"},
+    "a stack, each bin normalised": {"kind": ["logmel", "rms", "zero_crossings"], "n_mels": 16, "normalize": "bin"},
+    "coefficients, each clip normalised": {"kind": "mfcc", "n_mels": 32, "normalize": "clip"},
+    "a log-spectrum": {"kind": "logspectrum", "n_fft": 256},
+}
+
+
+@pytest.mark.parametrize("features", HEARD.values(), ids=HEARD)
+def test_whatever_it_hears_a_bundle_scores_as_its_training_did(
+    corpus: Corpus, tmp_path: Path, features: dict[str, Any]
+) -> None:
+    recipe = recipe_with(features=features)
+    held_out = held_out_clips(corpus, ValidationSettings())[:3]
+    training = Training(recipe, blind(corpus, ValidationSettings()), CPU)
+    training.run_epoch()
+    expected = training.scores_of(held_out)
+
+    save_bundle(train_detector(recipe, corpus, CPU), tmp_path / "bundle")
+    rows = list(score_clips(load_bundle(tmp_path / "bundle"), [clip.path for clip in held_out], CPU))
+
+    np.testing.assert_allclose([row.score for row in rows], expected, rtol=1e-5)
+    assert len(set(expected)) == 3
+
+
+def test_bins_are_normalised_by_the_training_clips_alone(corpus_root: Path, tmp_path: Path) -> None:
+    recipe = recipe_with(features={"n_mels": 32, "normalize": "bin"})
+    root = Path(shutil.copytree(corpus_root, tmp_path / "other"))
+    for path in root.rglob("test/*.wav"):
+        sound, rate = soundfile.read(path)
+        soundfile.write(path, 0.1 * sound, rate)
+
+    scales = []
+    for folder in (corpus_root, root):
+        training = Training(recipe, blind(read_corpus(folder), ValidationSettings()), CPU)
+        scales.append(training.model.state_dict()["scale.lowest"])
+        heard = np.concatenate([training.frames_of(clip) for clip in training.clips.train]).astype(np.float64)
+        np.testing.assert_allclose(scales[-1], heard.mean(axis=0) - 4 * heard.std(axis=0), rtol=1e-4)
+    assert torch.equal(*scales)
+
+
+class TestCleaning:
+    CLEANED: ClassVar[dict[str, Any]] = {"cleaning": {"method": "zscore", "drop": 0.2}}  # one of five of each ID
+
+    def test_leaves_clips_out_of_the_training_and_of_nothing_else(self, corpus: Corpus) -> None:
+        plain = Training(recipe_with(), blind(corpus, ValidationSettings()), CPU)
+        cleaned = Training(recipe_with(**self.CLEANED), blind(corpus, ValidationSettings()), CPU)
+        dropped = [outlier.clip for outlier in cleaned.dropped]
+        assert [clip.machine_id for clip in dropped] == ["00", "02", "04"]
+        assert cleaned.clips.train == tuple(clip for clip in plain.clips.train if clip not in dropped)
+        assert cleaned.clips.withheld == plain.clips.withheld
+        assert cleaned.validation_clips == plain.validation_clips
+
+    def test_is_the_same_in_a_trial_and_in_the_final_training(self, corpus: Corpus) -> None:
+        value = objective(FixedTrial({}), study_with(**self.CLEANED), blind(corpus, ValidationSettings()))
+        assert train_detector(recipe_with(**self.CLEANED), corpus, CPU).validation.auc == value
+        assert train_detector(recipe_with(), corpus, CPU).validation.auc != value
+
+    def test_never_looks_at_a_test_clip(self, corpus_root: Path, tmp_path: Path) -> None:
+        root = Path(shutil.copytree(corpus_root, tmp_path / "other"))
+        for path in root.rglob("test/*.wav"):
+            soundfile.write(path, np.random.default_rng(0).normal(0, 0.3, 16000), 16000)
+        names = []
+        for folder in (corpus_root, root):
+            training = Training(recipe_with(**self.CLEANED), blind(read_corpus(folder), ValidationSettings()), CPU)
+            names.append([outlier.clip.name for outlier in training.dropped])
+        assert names[0] == names[1]
+
+    def test_can_be_searched(self, corpus: Corpus) -> None:
+        study = study_with(cleaning={"method": {"choices": ["none", "zscore"]}, "drop": {"low": 0.0, "high": 0.05}})
+        recipe = trial_recipe(study, FixedTrial({"method": "zscore", "drop": 0.03}))
+        assert (recipe.cleaning.method, recipe.cleaning.drop) == ("zscore", 0.03)
+
+
+class TestAnOpenKind:
+    OPEN: ClassVar[dict[str, Any]] = {
+        "kind": {"choices": ["logmel", "chroma", "logmel+chroma"]},
+        "n_mels": {"choices": [16, 32]},
+        "n_chroma": 12,
+    }
+
+    def test_takes_the_settings_of_each_of_its_choices(self) -> None:
+        study = study_with(features=self.OPEN)
+        recipe = trial_recipe(study, FixedTrial({"kind": "logmel+chroma", "n_mels": 16}))
+        assert recipe.features.bins == 16 + 12
+
+    def test_exports_what_its_trial_used_as_a_study_file_of_its_own(self) -> None:
+        tree = trial_recipe(study_with(features=self.OPEN), FixedTrial({"kind": "chroma", "n_mels": 16})).tree()
+        assert tree["features"]["kind"] == "chroma"
+        assert "n_mels" not in tree["features"]
+        assert study_of_tree(tree, origin=to_yaml(tree)).space.settings == ()
+
+    @pytest.mark.parametrize(
+        ("features", "told"),
+        [
+            ({"kind": "chroma", "n_mels": 64}, "n_mels has no effect on chroma: it is a setting of logmel, mfcc"),
+            (
+                {"kind": {"choices": ["rms", "chroma+rms"]}, "n_mfcc": {"low": 5, "high": 9}},
+                r"n_mfcc has no effect on rms, chroma\+rms: it is a setting of mfcc",
+            ),
+            ({"kind": "melody"}, "each kind must be one of logmel, .*got 'melody'"),
+            ({"kind": ["logmel", "chrom"]}, r"got 'chrom'; did you mean chroma\?"),
+        ],
+    )
+    def test_refuses_what_none_of_its_choices_uses(self, features: dict[str, Any], told: str) -> None:
+        with pytest.raises(StudyFileError, match=told):
+            study_with(features=features)
