@@ -46,7 +46,7 @@ class Fleet:
     log_folder: Path
     artifacts: str | None = None  # where checkpoints go, if not where the study's maker wanted them
     draining: bool = False
-    killed: bool = False  # some worker did not leave by itself
+    interrupted: bool = False  # some worker left without giving its trial back
     _workers: dict[int, _Started] = field(default_factory=dict)  # slot → process
     _starts: dict[int, float] = field(default_factory=dict)  # slot → when to start its next worker (monotonic)
     _progress: tuple[int, frozenset[str | None]] | None = None  # of the study when a worker last died
@@ -84,12 +84,13 @@ class Fleet:
         try:
             with self.storage.impatient():
                 if self.draining:
-                    self.storage.set_free(self.stored.study_id, worker.owner)
+                    self.interrupted |= self.storage.set_free(self.stored.study_id, worker.owner)
                 else:
                     self.storage.transact(lambda session: ledger.expire(session, self.stored.study_id, worker.owner))
                 progress = self.storage.transact(lambda session: ledger.progress(session, self.stored.study_id))
         except StorageAway as away:
             _log.warning("the lease of %s was not ended (%s), it runs out", worker.owner, away)
+            self.interrupted = True  # for all that can be known
         if code == 0 or self.draining:
             return
         if progress != self._progress:
@@ -124,7 +125,6 @@ class Fleet:
         for worker in self._workers.values():
             if worker.process.poll() is None:
                 worker.process.kill()
-                self.killed = True
             worker.process.wait()
         self.watch()
 

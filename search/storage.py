@@ -241,13 +241,15 @@ class StudyStorage(Patience, RDBStorage):
         self.transact(give_back)
         self.forget(claim)
 
-    def set_free(self, study_id: int, owner: str) -> None:
-        """Gives back the trial of a worker that was ended on purpose."""
-        self.transact(lambda session: self._set_free(session, study_id, owner))
+    def set_free(self, study_id: int, owner: str) -> bool:
+        """Gives back the trial of a worker that was ended on purpose; whether it held one."""
+        return self.transact(lambda session: self._set_free(session, study_id, owner))
 
-    def _set_free(self, session: Session, study_id: int, owner: str | None) -> None:
-        for trial_id in ledger.set_free(session, study_id, owner):
+    def _set_free(self, session: Session, study_id: int, owner: str | None) -> bool:
+        freed = ledger.set_free(session, study_id, owner)
+        for trial_id in freed:
             optuna_rows.trial(session, trial_id).state = TrialState.WAITING
+        return bool(freed)
 
     def start_over(self, claim: Claim, *, parameters: bool = False) -> None:
         """Forgets a trial's curve, and its parameters too if wanted. Raises LeaseLost if another worker holds it."""

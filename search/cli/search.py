@@ -138,7 +138,7 @@ def run_search(
         except KeyboardInterrupt:
             fleet.kill()
     if drained:
-        told = "unfinished epochs are repeated" if fleet.killed else "every trial was given back"
+        told = "unfinished epochs are repeated" if fleet.interrupted else "every trial was given back"
         err.print(f"Stopped: {told}.")
     elif storage.transact(lambda session: out_of_time(session, stored.study_id)):
         err.print("The study's hours are used up; --hours gives it more.")
