@@ -10,6 +10,8 @@ import typer
 from rich.markup import escape
 
 from features.errors import OffkeyError
+from search.cli.analyze import analyze
+from search.cli.cache import cache
 from search.cli.corpus import corpus
 from search.cli.dashboard import dashboard
 from search.cli.demo import demo
@@ -39,6 +41,7 @@ for _command, _example in (
     (demo, "offkey demo"),
     (init, "offkey init recordings/ -o study.yaml"),
     (corpus, "offkey corpus data/dcase2020 --json"),
+    (analyze, "offkey analyze data/dcase2020 -o analysis --set features.n_mels=64"),
     (search, "offkey search vae_tuning --set corpus.root=data/dcase2020 --workers 2 --trials 50"),
     (worker, "offkey worker vae_tuning --storage postgresql://offkey@database/offkey"),
     (status, "offkey status vae_tuning --json"),
@@ -53,6 +56,7 @@ for _command, _example in (
     (delete, "offkey delete vae_tuning"),
 ):
     app.command(epilog=f"Example: {_example}")(_command)
+app.add_typer(cache, name="cache", rich_help_panel="Upkeep")  # in a panel of its own, else groups would come first
 
 
 def main() -> None:

@@ -8,14 +8,30 @@ from typing import Annotated
 import typer
 
 from search.cli.options import JsonOption
+from search.cli.outliers import list_outliers
 from search.cli.terminal import err, out, print_json, progress_bar
+from search.errors import MisuseError
 
 
 def corpus(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the clips, or a manifest (.csv)")],
     as_json: JsonOption = False,
+    outliers: Annotated[
+        bool,
+        typer.Option(
+            "--outliers", help="list the training clips that do not sound normal, on a page to listen to them"
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="the page to listen on, with --outliers: outliers.html")
+    ] = None,
 ) -> None:
     """Shows what was found: machines, IDs, splits, labels, seconds; suspicious clips; unreadable files with why."""
+    if outliers:
+        list_outliers(root, output or Path("outliers.html"), as_json=as_json)
+        return
+    if output is not None:
+        raise MisuseError("-o names the page of --outliers, and without that there is none")
     from features.corpus import read_corpus
     from features.inspection import inspect
     from search import screen

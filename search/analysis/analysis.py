@@ -1,0 +1,84 @@
+"""Everything that the page tells, computed: clips go in, nothing is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from features.clip import Clip
+from features.corpus import Corpus
+from search.analysis.differences import Distances, Spectrum, distances, groups_of, spectrum_of
+from search.analysis.embedding import Map, map_of
+from search.analysis.inventory import Inventory, inventory
+from search.analysis.listening import Example, example_of
+from search.analysis.separability import Separability, separability
+from search.analysis.settings import AnalysisSettings
+from search.analysis.statistics import Progress, statistics_of
+from search.analysis.view import View, view_of
+
+#: Machines of which spectra and maps are drawn, and those whose clips are played: a page should open at once.
+MOST_MACHINES = 8
+MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class MachineDifferences:
+    """How the IDs and sets of one machine differ."""
+
+    machine: str
+    spectra: tuple[Spectrum, ...]
+    distances: Distances
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a corpus sounds like."""
+
+    settings: AnalysisSettings
+    view: View
+    inventory: Inventory
+    separability: Separability
+    between_machines: Distances
+    within_machines: tuple[MachineDifferences, ...]  # of the first machines, as the maps are
+    maps: tuple[Map, ...]
+    examples: tuple[Example, ...]  # of the machines whose anomalies are told best
+
+
+def analyse(corpus: Corpus, settings: AnalysisSettings, *, all_labels: bool, progress: Progress) -> Analysis:
+    """Of a corpus with all its labels: what may not be looked at is put aside first.
+
+    Raises StoreError or CorpusError where frames cannot be computed.
+    """
+    corpus = corpus.of_machines(settings.corpus.machines)
+    corpus.require_readable()
+    settings.features.require(corpus)
+    view = view_of(corpus, settings.validation, all_labels=all_labels)
+    statistics = statistics_of(view.seen, corpus, settings, progress=progress)
+    found = separability(view, statistics, settings.kinds, progress=progress)
+    training: dict[str, list[Clip]] = {machine: [] for machine in corpus.machines}
+    for clip in view.training:
+        training[clip.machine].append(clip)
+    groups = groups_of(view)
+    within = []
+    for machine in corpus.machines[:MOST_MACHINES]:
+        own = [group for group in groups if group.machine == machine]
+        if own:
+            named = [(f"{group.machine_id} {group.set}", group.clips) for group in own]
+            if len({group.set for group in own}) == 1:
+                named = [(group.machine_id, group.clips) for group in own]
+            spectra = tuple(spectrum_of(group, statistics) for group in own)
+            within.append(MachineDifferences(machine, spectra, distances(named, statistics)))
+    told = sorted(found.machines, key=lambda machine: -found.machines[machine].best.auc)
+    return Analysis(
+        settings=settings,
+        view=view,
+        inventory=inventory(view, statistics, progress=progress),
+        separability=found,
+        between_machines=distances([(name, clips) for name, clips in training.items() if clips], statistics),
+        within_machines=tuple(within),
+        maps=tuple(
+            made
+            for machine in corpus.machines[:MOST_MACHINES]
+            if (made := map_of(machine, view, statistics)) is not None
+        ),
+        examples=tuple(example_of(machine, found) for machine in told[:MOST_EXAMPLES]),
+    )

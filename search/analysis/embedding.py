@@ -1,0 +1,63 @@
+"""A map of one machine's clips: near each other is what sounds alike.
+
+The two directions in which standardised log-mel statistics vary most (principal components).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.clip import ANOMALY, NORMAL, Clip
+from search.analysis.statistics import Statistics, Values, standardised
+from search.analysis.view import View
+
+#: More points than this are a cloud: an even choice of the clips stands for all.
+MOST_POINTS = 500
+
+TRAINING, NORMAL_TEST, ANOMALOUS_TEST, UNKNOWN = "train, normal", "test, normal", "test, anomalous", "test, no label"
+#: What a clip may be, in the order in which they are drawn.
+ROLES = (TRAINING, UNKNOWN, NORMAL_TEST, ANOMALOUS_TEST)
+
+
+@dataclass(frozen=True)
+class Map:
+    """Where the clips of one machine lie."""
+
+    machine: str
+    clips: tuple[Clip, ...]
+    places: Values  # (clips, 2)
+    explained: tuple[float, float]  # share of the variance along each axis
+    of: int  # clips, of which those shown are an even choice
+
+
+def role_of(clip: Clip) -> str:
+    if clip.split == "train":
+        return TRAINING
+    return {NORMAL: NORMAL_TEST, ANOMALY: ANOMALOUS_TEST}.get(clip.label if clip.label is not None else -1, UNKNOWN)
+
+
+def map_of(machine: str, view: View, statistics: Statistics) -> Map | None:
+    """The map of a machine; None if all of its clips that may be seen sound the same, or it has fewer than three."""
+    own = [clip for clip in view.seen if clip.machine == machine]
+    if len(own) < 3:
+        return None
+    clips = _even_choice(own)
+    values = statistics.of("logmel", clips)
+    values = standardised(values, values)
+    if not values.any():
+        return None
+    left, sizes, _ = np.linalg.svd(values, full_matrices=False)
+    shares = sizes**2 / (sizes**2).sum()
+    places = left[:, :2] * sizes[:2]
+    # Which way round is chance: so that the page is always the same.
+    places *= np.where(places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1, 1)
+    return Map(machine, tuple(clips), places, (float(shares[0]), float(shares[1])), len(own))
+
+
+def _even_choice(clips: Sequence[Clip]) -> list[Clip]:
+    """At most so many clips, evenly over their order."""
+    chosen = np.linspace(0, len(clips) - 1, min(MOST_POINTS, len(clips))).round().astype(int)
+    return [clips[place] for place in chosen]

@@ -1,0 +1,94 @@
+"""What is there: clips of each machine ID, how long and how loud they are, and what looks wrong.
+
+level : RMS of a clip, dB of full scale (a square wave that fills it has 0). Of clips that may be looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.clip import ANOMALY, NORMAL, Clip
+from features.inspection import Suspicion, inspect, leaks
+from search.analysis.statistics import Progress, Statistics
+from search.analysis.view import View
+
+
+@dataclass(frozen=True)
+class Row:
+    """One machine ID."""
+
+    machine: str
+    machine_id: str
+    training: int  # clips
+    normal: int
+    anomaly: int
+    unlabelled: int
+    held_out: int
+    seconds: tuple[float, float]  # shortest and longest clip
+    rates: tuple[int, ...]  # Hz
+    training_level: tuple[float, float, float] | None  # lowest, median, highest
+    normal_level: float | None  # median of the normal test clips
+    sets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is there."""
+
+    rows: tuple[Row, ...]
+    suspicions: tuple[Suspicion, ...]
+    leaks: tuple[tuple[str, str], ...]  # names of a training and a test clip of the same contents
+    supplemental: int  # clips that neither train nor test
+
+    @property
+    def louder(self) -> list[tuple[Row, float]]:
+        """IDs whose normal test clips have another level than any training clip, and by how many dB."""
+        found = []
+        for row in self.rows:
+            if row.training_level is not None and row.normal_level is not None:
+                lowest, median, highest = row.training_level
+                if not lowest - 1 <= row.normal_level <= highest + 1:
+                    found.append((row, row.normal_level - median))
+        return found
+
+
+def inventory(view: View, statistics: Statistics, *, progress: Progress) -> Inventory:
+    """Of the whole corpus; of clips that are held out, what a file is like, not how it sounds."""
+    by_id: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    for clip in view.corpus.clips:
+        if clip.split != "supplemental":
+            by_id[clip.machine, clip.machine_id].append(clip)
+    hidden = {clip.name for clip in view.held_out}
+    suspicions = inspect(view.corpus, progress=lambda done, of: progress("inspecting files", done, of))
+    return Inventory(
+        rows=tuple(_row(*key, clips, hidden, statistics) for key, clips in sorted(by_id.items())),
+        suspicions=tuple(suspicions),
+        leaks=tuple((trained.name, tested.name) for trained, tested in leaks(view.corpus)),
+        supplemental=sum(clip.split == "supplemental" for clip in view.corpus.clips),
+    )
+
+
+def _row(machine: str, machine_id: str, clips: list[Clip], hidden: set[str], statistics: Statistics) -> Row:
+    tests = [clip for clip in clips if clip.split == "test" and clip.name not in hidden]
+    labels = Counter(clip.label for clip in tests)
+    lengths = [clip.samples / clip.sample_rate for clip in clips]
+    training = [clip for clip in clips if clip.split == "train"]
+    normal = [clip for clip in tests if clip.label == NORMAL]
+    levels = statistics.levels(training)
+    return Row(
+        machine=machine,
+        machine_id=machine_id,
+        training=len(training),
+        normal=labels[NORMAL],
+        anomaly=labels[ANOMALY],
+        unlabelled=labels[None],
+        held_out=sum(clip.name in hidden for clip in clips),
+        seconds=(min(lengths), max(lengths)),
+        rates=tuple(sorted({clip.sample_rate for clip in clips})),
+        training_level=(levels.min(), float(np.median(levels)), levels.max()) if training else None,
+        normal_level=float(np.median(statistics.levels(normal))) if normal else None,
+        sets=tuple(sorted({clip.source for clip in clips})),
+    )

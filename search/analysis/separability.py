@@ -1,0 +1,206 @@
+"""Which feature tells anomalies from normal clips, by the simplest of detectors: no network, nothing to tune.
+
+A clip is its statistics under a feature. Its score is how far they lie from those of its own machine ID's training
+clips, in two ways, both after each column is standardised on those clips:
+
+Mahalanobis : with their covariance, shrunk as Ledoit and Wolf (2004) do, since there are more columns than clips.
+kNN         : the mean distance to the nearest three of them.
+
+scores : (clips,) float64, higher is more anomalous, in the order of `Separability.clips`.
+AUC    : of an ID; of a machine and of all, the mean over IDs, as everywhere.
+
+Intervals and ties are a bootstrap's, over clips. Resamples of n clips vary less than samples of n clips do, by
+(n − 1) / n in variance, and IDs may have two clips: so they are widened by that (Hesterberg 2015).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from features.clip import ANOMALY, NORMAL, Clip
+from search.analysis.statistics import Progress, Statistics, Values, standardised
+from search.analysis.view import View
+from search.evaluation import Bootstrap, Scores, Truth, id_aucs
+
+_NEIGHBOURS = 3
+
+#: With fewer clips of either label, resamples of them say nothing of others: an interval would only seem narrow.
+FEWEST_FOR_INTERVAL = 5
+#: With fewer of an ID, that all resamples are alike says nothing either.
+_FEWEST_ALIKE = 10
+
+#: Of a standardised column's variance, added to the covariance: clips that are all the same have none.
+_RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class Method:
+    """A feature, and a detector on its statistics."""
+
+    feature: str  # a kind, or a stack of kinds
+    detector: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a method achieves on some clips."""
+
+    method: Method
+    auc: float
+    interval: tuple[float, float] | None  # 95 %; None where there are too few clips
+    beats_guessing: bool  # even if it were the luckiest of so many that guess (Bonferroni)
+    ties: bool  # with the best: their paired difference includes 0
+
+
+@dataclass(frozen=True)
+class Scope:
+    """All methods on the clips of one ID, of one machine, or of all: the best first."""
+
+    ids: tuple[str, ...]  # machine/ID
+    normal: int  # clips
+    anomaly: int
+    methods: tuple[Measured, ...]
+
+    @property
+    def best(self) -> Measured:
+        return self.methods[0]
+
+    @property
+    def ties(self) -> tuple[Measured, ...]:
+        """Those that these clips cannot tell from the best."""
+        return tuple(measured for measured in self.methods[1:] if measured.ties)
+
+    def of(self, method: Method) -> Measured:
+        return next(measured for measured in self.methods if measured.method == method)
+
+
+@dataclass(frozen=True)
+class Separability:
+    """How well each method tells anomalies from normal clips."""
+
+    clips: tuple[Clip, ...]  # that are judged
+    scores: Mapping[Method, Scores]
+    overall: Scope | None  # None where no ID can be judged
+    machines: Mapping[str, Scope]
+    ids: Mapping[str, Scope]  # by machine/ID
+    undefined: Mapping[str, str]  # machine/ID → why it has no AUC
+
+
+def separability(view: View, statistics: Statistics, kinds: Sequence[str], *, progress: Progress) -> Separability:
+    """Every feature under every detector, on the labelled clips of the view."""
+    training = _by_id(view.training)
+    undefined = dict(_undefined(view, training))
+    clips = tuple(clip for clip in view.labelled if clip.id_name not in undefined)
+    methods = [Method(kind, detector) for kind, detector in product(kinds, DETECTORS)]
+    scores = {method: np.empty(len(clips)) for method in methods}
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, clip in enumerate(clips):
+        rows[clip.id_name].append(row)
+    for done, (name, own) in enumerate(rows.items()):
+        progress("comparing features", done, len(rows))
+        for kind in kinds:
+            normal = statistics.of(kind, training[name])
+            tested = standardised(statistics.of(kind, [clips[row] for row in own]), normal)
+            normal = standardised(normal, normal)
+            for detector, distance in DETECTORS.items():
+                scores[Method(kind, detector)][own] = distance(tested, normal)
+    machines = sorted({clip.machine for clip in clips})
+    parts: list[tuple[str, Sequence[Clip]]] = [("", clips)] if clips else []
+    parts += [(machine, [clip for clip in clips if clip.machine == machine]) for machine in machines]
+    parts += [(name, [clips[row] for row in own]) for name, own in sorted(rows.items())]
+    places = {clip.name: row for row, clip in enumerate(clips)}
+    aucs = {method: id_aucs(of_all, Truth.of(clips)) for method, of_all in scores.items()} if clips else {}
+    scopes = {}
+    for done, (name, part) in enumerate(parts):
+        progress("resampling clips", done, len(parts))
+        own = [places[clip.name] for clip in part]
+        scopes[name] = _scope(Truth.of(part), {method: of_all[own] for method, of_all in scores.items()}, aucs)
+    return Separability(
+        clips=clips,
+        scores=scores,
+        overall=scopes.get(""),
+        machines={machine: scopes[machine] for machine in machines},
+        ids={name: scopes[name] for name in sorted(rows)},
+        undefined=undefined,
+    )
+
+
+def mahalanobis(tested: Values, normal: Values) -> Scores:
+    """Distance of each row of `tested` from the mean of `normal`, (rows,); both standardised, (rows, columns)."""
+    from sklearn.covariance import ledoit_wolf_shrinkage  # here: it takes a while to load
+
+    # In the directions in which so few clips vary at all, and in the rest, where the shrunk covariance is the same
+    # for all directions: a matrix of columns by columns is never made.
+    shrinkage = ledoit_wolf_shrinkage(normal)
+    around = normal - normal.mean(axis=0)
+    _, sizes, directions = np.linalg.svd(around, full_matrices=False)
+    variances = sizes**2 / len(normal)
+    least = shrinkage * variances.sum() / normal.shape[1] + _RIDGE
+    deviations = tested - normal.mean(axis=0)
+    along = (deviations @ directions.T) ** 2
+    rest = np.maximum((deviations**2).sum(axis=1) - along.sum(axis=1), 0)
+    return np.asarray(np.sqrt((along / ((1 - shrinkage) * variances + least)).sum(axis=1) + rest / least))
+
+
+def nearest(tested: Values, normal: Values) -> Scores:
+    """Mean distance of each row of `tested` to the nearest rows of `normal`, (rows,)."""
+    return np.asarray(np.sort(cdist(tested, normal))[:, :_NEIGHBOURS].mean(axis=1))
+
+
+DETECTORS: dict[str, Callable[[Values, Values], Scores]] = {"kNN": nearest, "Mahalanobis": mahalanobis}
+
+
+def _scope(truth: Truth, scores: Mapping[Method, Scores], aucs: Mapping[Method, Mapping[str, float]]) -> Scope:
+    """The methods on clips of this truth; `aucs` are those of every ID."""
+    strata = Counter(zip(truth.ids, truth.labels, strict=True))
+    ids = tuple(sorted(set(truth.ids)))
+    normal, anomaly = truth.labels.count(NORMAL), truth.labels.count(ANOMALY)
+    few = min(normal, anomaly) < FEWEST_FOR_INTERVAL
+    wider = np.sqrt(np.mean([count / (count - 1) if count > 1 else 2.0 for count in strata.values()]))
+    means = {method: float(np.mean([aucs[method][name] for name in ids])) for method in scores}
+    bootstrap = Bootstrap(truth)
+    resampled = {method: means[method] + wider * (bootstrap.aucs(scores[method]) - means[method]) for method in scores}
+    lows = {method: float(np.quantile(of, 0.025)) for method, of in resampled.items()}
+    ordered = sorted(means, key=lambda method: (-round(means[method], 9), -lows[method]))  # of equals, the surer first
+    measured = []
+    for method in ordered:
+        low, high = np.clip([lows[method], np.quantile(resampled[method], 0.975)], 0, 1)
+        unknown = few or (low == high and min(strata.values()) < _FEWEST_ALIKE)
+        luckiest = float(np.quantile(resampled[method], 0.025 / len(ordered)))
+        lead = float(np.quantile(resampled[ordered[0]] - resampled[method], 0.025))
+        measured.append(
+            Measured(
+                method=method,
+                auc=means[method],
+                interval=None if unknown else (float(low), float(high)),
+                beats_guessing=luckiest > 0.5 and not few,
+                ties=few or lead <= 1e-9,
+            )
+        )
+    return Scope(ids=ids, normal=normal, anomaly=anomaly, methods=tuple(measured))
+
+
+def _undefined(view: View, training: Mapping[str, Sequence[Clip]]) -> Iterator[tuple[str, str]]:
+    """IDs that have no AUC, and why."""
+    labels: dict[str, set[int | None]] = defaultdict(set)
+    for clip in view.seen + view.held_out:
+        labels[clip.id_name].add(clip.label if clip.split == "test" else None)
+    for name, found in sorted(labels.items()):
+        if not {NORMAL, ANOMALY} <= found:
+            one = "normal" if NORMAL in found else "anomalous"
+            yield name, f"only {one} test clips" if {NORMAL, ANOMALY} & found else "no labelled test clip"
+        elif len(training.get(name, ())) < 2:
+            yield name, f"{len(training.get(name, ()))} training clips: there is no normal sound to compare with"
+
+
+def _by_id(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
+    found: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        found[clip.id_name].append(clip)
+    return found

@@ -1,0 +1,91 @@
+"""What `--set` may say to an analysis: the `features` and `validation` of a study file, and `corpus.machines`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from features.corpus import Corpus
+from features.feature_settings import KINDS, FeatureSettings
+from features.settings import Settings
+from search.document import Document
+from search.errors import StudyFileError
+from search.recipe import ValidationSettings
+
+#: Compared beside each kind by itself.
+STACK = "logmel+chroma"
+
+
+class Selection(Settings):
+    """Which recordings."""
+
+    machines: list[str] | None = Field(None, min_length=1)
+
+
+class AnalysisSettings(Settings):
+    """All that an analysis depends on, beside the clips."""
+
+    corpus: Selection = Selection()
+    features: FeatureSettings = FeatureSettings()
+    validation: ValidationSettings = ValidationSettings()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds and stacks of features that are compared: another stack that is set is one of them."""
+        return tuple(dict.fromkeys([*KINDS, STACK, self.features.kind]))
+
+    def features_of(self, kind: str) -> FeatureSettings:
+        """These settings for another kind."""
+        values = {name: getattr(self.features, name) for name in FeatureSettings.model_fields}
+        values["n_mfcc"] = min(values["n_mfcc"], values["n_mels"])  # fewer mel bands are set for the sake of others
+        return FeatureSettings.model_validate({**values, "kind": kind})
+
+
+def analysis_settings(overrides: Sequence[str], corpus: Corpus) -> AnalysisSettings:
+    """Settings for these clips: what is not set about their rate and channels is as most of them have it.
+
+    Raises StudyFileError for what is no setting, or has a value that it cannot have.
+    """
+    document = Document(tree={}, origin="--set")
+    for override in overrides:
+        document.override(override)
+    tree = document.tree
+    features = tree.get("features", {})
+    if isinstance(features, dict):
+        if "normalize" in features:
+            raise document.error(("features", "normalize"), "has no effect: statistics are standardised in any case")
+        tree["features"] = heard(corpus).model_dump(include={"sample_rate", "channel", "resample"}) | features
+    try:
+        return AnalysisSettings.model_validate(tree)
+    except ValidationError as error:
+        raise _explained(error.errors()[0], document) from error
+
+
+def heard(corpus: Corpus) -> FeatureSettings:
+    """How clips are listened to unless it is said: at the rate that most have, the mean of several channels."""
+    rates = Counter(clip.sample_rate for clip in corpus.clips)
+    return FeatureSettings(
+        sample_rate=rates.most_common(1)[0][0],
+        resample=len(rates) > 1,
+        channel="mean" if any(clip.channels > 1 for clip in corpus.clips) else None,
+    )
+
+
+def _explained(problem: ErrorDetails, document: Document) -> StudyFileError:
+    path = problem["loc"]
+    if problem["type"] == "extra_forbidden":
+        block: Any = AnalysisSettings
+        for key in path[:-1]:
+            block = block.model_fields[key].annotation
+        known = list(block.model_fields)
+        near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return document.error(path, f"is not a setting of an analysis; {hint}")
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    got = "" if problem["type"] == "value_error" else f", but got {problem['input']!r}"
+    return document.error(path, f"{message}{got}")

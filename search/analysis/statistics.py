@@ -1,0 +1,81 @@
+"""Each clip's mean and standard deviation over time, of each bin of each kind of feature.
+
+values : (clips, 2 · bins) float64, the means first. Of a stack, those of its parts side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from features.cleaning import clip_statistics
+from features.clip import Clip
+from features.corpus import Corpus
+from features.feature_settings import KINDS
+from features.store import open_store
+from search.analysis.settings import AnalysisSettings
+
+Values = npt.NDArray[np.float64]
+
+#: Called with what is being done, and (done, in all) of it.
+Progress = Callable[[str, int, int], None]
+
+#: Clips whose statistics are taken between two signs of progress.
+_CLIPS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of some clips, under every kind."""
+
+    rows: dict[str, int]  # a clip's name → its row
+    of_kind: dict[str, npt.NDArray[np.float32]]  # (clips, 2 · bins): half the memory of float64
+
+    def of(self, kind: str, clips: Sequence[Clip]) -> Values:
+        """Of these clips under a kind or a stack."""
+        chosen = [self.rows[clip.name] for clip in clips]
+        halves = [np.hsplit(self.of_kind[part][chosen], 2) for part in kind.split("+")]
+        return np.hstack([mean for mean, _ in halves] + [deviation for _, deviation in halves]).astype(np.float64)
+
+    def levels(self, clips: Sequence[Clip]) -> Values:
+        """RMS of each clip, (clips,) dB of full scale; -100 for silence."""
+        mean, deviation = np.hsplit(self.of("rms", clips), 2)
+        power = (mean**2 + deviation**2)[:, 0]
+        return np.asarray(10 * np.log10(np.maximum(power, 1e-10)))
+
+
+def statistics_of(
+    clips: Sequence[Clip], corpus: Corpus, settings: AnalysisSettings, *, progress: Progress
+) -> Statistics:
+    """Statistics of some of a corpus's clips: one clip's frames are in memory at a time.
+
+    Raises StoreError or CorpusError where frames cannot be computed.
+    """
+    tables = {}
+    for kind in KINDS:
+        features = settings.features_of(kind)
+
+        def built(done: int, of: int, kind: str = kind) -> None:
+            progress(f"computing {kind}", done, of)
+
+        open_store(corpus.clips, features, progress=built)
+        table = np.empty((len(clips), 2 * features.bins), dtype=np.float32)
+        for start in range(0, len(clips), _CLIPS_AT_ONCE):
+            block = clips[start : start + _CLIPS_AT_ONCE]
+            table[start : start + len(block)] = clip_statistics(block, corpus, features)
+            progress(f"measuring {kind}", start + len(block), len(clips))
+        tables[kind] = table
+    return Statistics({clip.name: row for row, clip in enumerate(clips)}, tables)
+
+
+def standardised(values: Values, like: Values) -> Values:
+    """Each column less the mean, and divided by the standard deviation, that it has in `like`, (rows, columns) both.
+
+    A column that never changes in `like` is left in its own unit.
+    """
+    mean, deviation = like.mean(axis=0), like.std(axis=0)
+    changes = deviation > 1e-6 * np.abs(mean) + 1e-12
+    return np.asarray((values - mean) / np.where(changes, deviation, 1.0))

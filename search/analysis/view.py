@@ -1,0 +1,42 @@
+"""Which clips an analysis may look at, and with which labels: those that a search may, unless all are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from features.clip import Clip
+from features.corpus import Corpus
+from search.recipe import ValidationSettings
+from search.split import blind, held_out_clips, labelled_test_clips
+
+
+@dataclass(frozen=True)
+class View:
+    """A corpus without what is kept for the final figure: of those clips, neither label nor sound is used."""
+
+    corpus: Corpus  # all clips, in their order; the labels of the held-out ones are gone
+    training: tuple[Clip, ...]
+    labelled: tuple[Clip, ...]  # test clips, normal and anomalous
+    unlabelled: tuple[Clip, ...]  # test clips
+    held_out: tuple[Clip, ...]  # without labels
+    all_labels: bool
+
+    @property
+    def seen(self) -> tuple[Clip, ...]:
+        """All clips but those held out and the supplemental ones."""
+        return (*self.training, *self.labelled, *self.unlabelled)
+
+
+def view_of(corpus: Corpus, validation: ValidationSettings, *, all_labels: bool) -> View:
+    """What may be looked at of a corpus that has all its labels."""
+    visible = corpus if all_labels else blind(corpus, validation)
+    hidden = set() if all_labels else {clip.name for clip in held_out_clips(corpus, validation)}
+    tests = [clip for clip in visible.clips if clip.split == "test"]
+    return View(
+        corpus=visible,
+        training=tuple(clip for clip in visible.clips if clip.split == "train"),
+        labelled=labelled_test_clips(visible),
+        unlabelled=tuple(clip for clip in tests if clip.label is None and clip.name not in hidden),
+        held_out=tuple(clip for clip in tests if clip.name in hidden),
+        all_labels=all_labels,
+    )

@@ -1,0 +1,122 @@
+"""`offkey analyze`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from search.cli.options import JsonOption
+from search.cli.terminal import err, out, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from search.analysis import statistics
+    from search.analysis.analysis import Analysis
+    from search.analysis.separability import Scope
+
+_SHOWN = 6
+
+
+def analyze(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the clips, or a manifest (.csv)")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="new, empty, or with an earlier analysis, which goes")
+    ] = Path("analysis"),
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help=r"features.n_mels=64, corpus.machines=\[fan], …; repeatable",
+        ),
+    ] = None,
+    all_labels: Annotated[
+        bool, typer.Option("--all-labels", help="use the held-out labels too, which spoils the final figure")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Says which feature tells anomalies apart, how machines differ, and lets you listen: a page and a table in DIR.
+
+    DIR/index.html needs no network, and DIR/separability.csv is its table. Labels that are kept for the final figure
+    are not used.
+    """
+    from features.corpus import read_corpus
+    from search.analysis import words
+    from search.analysis.analysis import analyse
+    from search.analysis.folder import PAGE, TABLE, require_free, write_folder
+    from search.analysis.page import page
+    from search.analysis.settings import analysis_settings
+    from search.analysis.tables import as_json as document_of
+    from search.analysis.tables import separability_csv
+
+    require_free(output)
+    with progress_bar("reading clips") as advance:
+        corpus = read_corpus(root, progress=advance)
+    settings = analysis_settings(overrides or [], corpus)
+    with progress_of_stages() as progress:
+        analysis = analyse(corpus, settings, all_labels=all_labels, progress=progress)
+        write_folder(
+            output,
+            {PAGE: page(analysis, progress=progress), TABLE: separability_csv(analysis.separability)},
+        )
+    warning = words.warning(analysis)
+    if warning is not None:
+        err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+    if as_json:
+        print_json({"page": str(output / PAGE), "table": str(output / TABLE)} | document_of(analysis))
+    else:
+        _print_tables(analysis)
+    err.print(escape(f"Wrote {output / PAGE}, for a browser or a printer, and {output / TABLE}"))
+
+
+@contextmanager
+def progress_of_stages() -> Iterator[statistics.Progress]:
+    """A progress bar on a terminal, whose name changes with what is being done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
+        task = shown.add_task("", total=None)
+
+        def progress(what: str, done: int, of: int) -> None:
+            shown.update(task, description=what, completed=done, total=of)
+
+        yield progress
+
+
+def _print_tables(analysis: Analysis) -> None:
+    from search.analysis import words
+
+    found = analysis.separability
+    out.print(escape(words.of_inventory(analysis).headline), soft_wrap=True)
+    told = words.of_separability(analysis)
+    out.print(f"[bold]{escape(told.headline)}[/bold]", soft_wrap=True)
+    if found.overall is not None:
+        out.print(_best("all machines" if len(found.machines) > 1 else "", found.overall))
+    for sentence in [*told.sentences, *(f"{machine}: {sentence}" for machine, sentence in told.machines)]:
+        out.print(escape(sentence), soft_wrap=True)
+    for why, names in words.reasons(found):
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        err.print(f"[yellow]n/a:[/yellow] {escape(', '.join(names[:_SHOWN]))}{more}: {escape(why)}")
+
+
+def _best(title: str, scope: Scope) -> Table:
+    from search.analysis.words import feature_name
+    from search.screen import interval
+
+    table = Table(box=None, padding=(0, 2), header_style="bold", title=title or None, title_justify="left")
+    for column in ("feature", "detector", "mean AUC", "95 % interval", ""):
+        table.add_column(column)
+    for measured in scope.methods[:_SHOWN]:
+        table.add_row(
+            escape(feature_name(measured.method.feature)),
+            measured.method.detector,
+            f"{measured.auc:.3f}",
+            "too few clips" if measured.interval is None else interval(*measured.interval),
+            "best" if measured is scope.best else "tie" if measured.ties else "",
+        )
+    return table

@@ -1,0 +1,50 @@
+"""`offkey corpus ROOT --outliers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from search.cli.analyze import progress_of_stages
+from search.cli.terminal import err, out, print_json, progress_bar, write_text
+
+
+def list_outliers(root: Path, output: Path, *, as_json: bool) -> None:
+    """Lists training clips that do not sound normal, and writes a page to listen to them."""
+    from features.corpus import read_corpus
+    from search.analysis.outliers import METHODS, outliers, outliers_page, told_of
+
+    with progress_bar("reading", quiet=as_json) as progress:
+        corpus = read_corpus(root, progress=progress)
+    with progress_of_stages() as stages:
+        found = outliers(corpus, progress=stages)
+        write_text(output, outliers_page(found, corpus, progress=stages))
+    if as_json:
+        print_json(
+            {
+                "page": str(output),
+                "outliers": [
+                    {
+                        "path": one.clip.name,
+                        "deviation": one.deviation,
+                        "reasons": {method: of.reason for method, of in one.found.items()},
+                    }
+                    for one in found
+                ],
+            }
+        )
+    else:
+        told = told_of(found, corpus)
+        out.print(f"[bold]{escape(told.headline)}[/bold]", soft_wrap=True)
+        if found:
+            table = Table("clip", *METHODS, "in what", box=None, padding=(0, 2), header_style="bold")
+            for one in found:
+                deviations = [f"{one.found[name].deviation:.1f}" if name in one.found else "" for name in METHODS]
+                measure = one.reasons[0].partition(":")[0].removeprefix("distance to its nearest neighbours in ")
+                table.add_row(escape(one.clip.name), *deviations, escape(measure))
+            out.print(table)
+        for sentence in told.sentences:
+            out.print(escape(sentence), soft_wrap=True)
+    err.print(escape(f"Wrote {output}: to look at them, and to listen, in a browser"))
