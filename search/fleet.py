@@ -47,6 +47,7 @@ class Fleet:
     artifacts: str | None = None  # where checkpoints go, if not where the study's maker wanted them
     draining: bool = False
     interrupted: bool = False  # some worker left without giving its trial back
+    began: float = 0.0  # by the database's clock
     _workers: dict[int, _Started] = field(default_factory=dict)  # slot → process
     _starts: dict[int, float] = field(default_factory=dict)  # slot → when to start its next worker (monotonic)
     _progress: tuple[int, frozenset[str | None]] | None = None  # of the study when a worker last died
@@ -59,8 +60,15 @@ class Fleet:
             self.log_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StudyError(f"The log folder {self.log_folder} cannot be made: {error.strerror}") from error
+        self.began = self.storage.transact(ledger.now)
         for slot in range(len(self.slots)):
             self._start(slot)
+
+    def was_stopped(self) -> bool:
+        """Whether the study's workers were asked to leave since this fleet began (`offkey stop`)."""
+        return self.storage.transact(
+            lambda session: ledger.is_stopped(session, self.stored.study_id, since=self.began)
+        )
 
     def watch(self) -> bool:
         """Replaces workers that died and frees their trials; True while any worker runs or is to be started.
@@ -75,8 +83,17 @@ class Fleet:
         for slot, when in list(self._starts.items()):
             if time.monotonic() >= when:
                 del self._starts[slot]
-                self._start(slot)
+                if self._is_wanted():
+                    self._start(slot)
         return bool(self._workers or self._starts)
+
+    def _is_wanted(self) -> bool:
+        """Whether a worker that died is to be replaced."""
+        try:
+            with self.storage.impatient():
+                return not self.was_stopped()
+        except StorageAway:
+            return True  # which waits for it like the others
 
     def _bury(self, slot: int, worker: _Started, code: int) -> None:
         """Frees a dead worker's trial and plans its replacement."""

@@ -124,14 +124,18 @@ class StudyStorage(Patience, RDBStorage):
     def __getstate__(self) -> dict[Any, Any]:
         raise TypeError("a StudyStorage holds claims and is not shared between processes: open another one")
 
-    def claim(self, study_id: int, owner: str, *, first: Mapping[str, Any]) -> Claim | None:
+    def claim(
+        self, study_id: int, owner: str, *, first: Mapping[str, Any], there_since: float | None = None
+    ) -> Claim | None:
         """A trial to work on, RUNNING and held by `owner`: one that lost its worker, else a new one.
 
         `first` are the parameters of the study's first trial. None if the budget is handed out (or the hours are
-        used up) and no trial is free.
+        used up) and no trial is free, or if workers who were `there_since` then were asked to leave.
         """
 
         def take(session: Session) -> Claim | None:
+            if there_since is not None and ledger.is_stopped(session, study_id, since=there_since):
+                return None
             # Leases that ran out while the database was away belong to workers that may renew them any moment now.
             settled = self.seconds_since_outage > self.lease / 2
             # First, since it may wait for the study's row: leases begin after that.

@@ -69,26 +69,31 @@ class Worker:
         """Works until no trial is left, or `stop` is set. Raises StudyError if the study is deleted meanwhile."""
         first = self.stored.tree.get("baseline", {})
         self.began = self.storage.transact(ledger.now)
+        had_trials = False
         while not self.stop.is_set():
-            claim = self.storage.claim(self.stored.study_id, self.owner, first=first)
+            claim = self.storage.claim(self.stored.study_id, self.owner, first=first, there_since=self.began)
             if claim is not None:
                 self._work_on(claim)
+                had_trials = True
             elif not self.storage.transact(lambda s: ledger.exists(s, self.stored.study_id)):
                 raise was_deleted(self.stored.name)
             elif self._is_over():
                 for ended in self.storage.transact(lambda s: ledger.uncleared(s, self.stored.study_id)):
                     self._remove_checkpoints(ended)  # whose worker was lost right after it
-                self._write_note()
+                if had_trials:  # else one that never needed torch would load it for this
+                    self._write_note()
                 return
-            else:
+            elif not self.storage.transact(self._heed_stop):
                 # A worker that holds one of the last trials may be lost. Slept, not waited for: a signal that
                 # arrives inside Event.wait finds the event's lock taken.
                 time.sleep(_POLL_SECONDS)
-                self.storage.transact(self._heed_stop)
 
-    def _heed_stop(self, session: Session) -> None:
-        if ledger.is_stopped(session, self.stored.study_id, since=self.began):
+    def _heed_stop(self, session: Session) -> bool:
+        """Whether the study's workers were asked to leave."""
+        is_stopped = ledger.is_stopped(session, self.stored.study_id, since=self.began)
+        if is_stopped:
             self.stop.set()
+        return is_stopped
 
     def _is_over(self) -> bool:
         return self.storage.transact(
@@ -233,7 +238,11 @@ class Worker:
         return Suggestions(self.storage, self.stored)
 
     def _write_note(self) -> None:
-        write_note(self.storage, self.stored, self._suggestions.optuna_study())
+        """Whatever goes wrong costs a line in the log, never the worker."""
+        try:
+            write_note(self.storage, self.stored, self._suggestions.optuna_study())
+        except Exception:
+            _log.exception("the study's note could not be written")
 
     def _leads(self, value: float) -> bool:
         best = self.storage.transact(lambda session: optuna_rows.best_value(session, self.stored.study_id))

@@ -104,7 +104,7 @@ def run_search(
 ) -> tuple[StudyStorage, StoredStudy, bool]:
     """Runs a study with local workers; the last value tells whether it was asked to stop before its budget was met."""
     from search.fleet import Fleet
-    from search.ledger import out_of_time
+    from search.ledger import out_of_time, unfinished
     from search.outages import PATIENCE
     from search.preparation import prepare
     from search.storage import StudyStorage
@@ -131,6 +131,7 @@ def run_search(
         _watch(fleet, storage, stored)
     except KeyboardInterrupt:
         drained = True
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send several; a second Ctrl-C is somebody's wish
         err.print("Draining: workers give their trials back and leave. Ctrl-C again ends them at once.")
     finally:
         try:
@@ -140,6 +141,9 @@ def run_search(
     if drained:
         told = "unfinished epochs are repeated" if fleet.interrupted else "every trial was given back"
         err.print(f"Stopped: {told}.")
+    elif fleet.was_stopped() and storage.transact(lambda session: unfinished(session, stored.study_id)):
+        drained = True
+        err.print("Stopped by `offkey stop`: every trial was given back.")
     elif storage.transact(lambda session: out_of_time(session, stored.study_id)):
         err.print("The study's hours are used up; --hours gives it more.")
     return storage, stored, drained

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from features.synthesis import make_corpus
 from search import fleet as fleets
+from search import ledger
 from search.errors import StudyError
 from search.fleet import Fleet
 from search.placement import Slot, cores
@@ -233,6 +234,28 @@ def test_a_worker_that_does_not_leave_when_it_is_asked_to_is_killed_in_the_end(
         fleet.stop()
         assert workers_of_this_process() == []
         assert not fleet.watch(), "none is replaced"
+
+
+def test_a_worker_that_dies_after_a_stop_is_not_replaced(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    with fleet_of(study, IS_KILLED, [CPU]) as fleet:
+        study.storage.transact(lambda session: ledger.request_stop(session, study.stored.study_id))
+        until(lambda: not fleet.watch())
+        assert workers_of_this_process() == []
+        assert fleet.was_stopped()
+    with fleet_of(study, WAITS, [CPU]) as later:
+        assert not later.was_stopped()
+
+
+def test_a_search_that_is_stopped_says_so(tiny_study: MakeStudy, offkey: Callable[..., Ran]) -> None:
+    study = tiny_study(trials=9, training=TRAINING)
+    with offkey_process("search", "tiny", "--workers", "1", url=study.url, quick=Quick(pause=0.2)) as search:
+        until(lambda: any(trial.intermediate_values for trial in trials_of(study)))
+        assert offkey("stop", "tiny", "--storage", study.url).code == 0
+        assert search.ended(within=60) == 0, search.stderr
+    assert "Stopped by `offkey stop`: every trial was given back.\n" in search.stderr
+    assert search.stderr.endswith("The same command goes on.\n")
+    assert len(trials_of(study)) < 9
 
 
 def test_a_fleet_whose_logs_cannot_be_written_says_so(tiny_study: MakeStudy) -> None:

@@ -333,6 +333,45 @@ def test_a_worker_loads_no_torch_and_no_scikit_learn_before_it_has_a_trial(tiny_
     assert ended.stdout.strip() == "[]"
 
 
+def test_a_worker_that_came_too_late_for_a_trial_loads_no_torch_until_it_leaves(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1)
+    study.worker(quick=True).run()
+    program = (
+        "import sys; from search.worker import join; "
+        f"join({study.url!r}, 'tiny').run(); print([n for n in ('torch', 'sklearn', 'librosa') if n in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+@on_both_databases
+def test_a_stop_is_heeded_before_the_next_trial_however_short_trials_are(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=40)
+    worker = study.worker(quick=True)
+
+    class StoppedInTheThird(QuickTraining):
+        def run_epoch(self, before_batch: Callable[[], None]) -> None:
+            super().run_epoch(before_batch)
+            if worker.claim is not None and worker.claim.number == 2:
+                study.storage.transact(lambda session: ledger.request_stop(session, study.stored.study_id))
+
+    worker.train = StoppedInTheThird
+    worker.run()
+    assert [trial.state for trial in trials_of(study)] == [TrialState.COMPLETE] * 3
+    study.worker(quick=True).run()
+    assert len(trials_of(study)) == 40, "later ones go on"
+
+
+def test_a_note_that_cannot_be_written_costs_no_trial(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = tiny_study(trials=2)
+    monkeypatch.setattr("search.worker.write_note", lambda *arguments: 1 / 0)
+    study.worker(quick=True).run()
+    assert [trial.state for trial in trials_of(study)] == [TrialState.COMPLETE] * 2
+    assert "the study's note could not be written" in caplog.text
+
+
 def test_a_trial_goes_on_with_the_threads_it_was_begun_with_and_is_trained_again_to_the_last_bit(
     tiny_study: MakeStudy,
 ) -> None:
