@@ -16,6 +16,7 @@ from features.wav import Waveform
 if TYPE_CHECKING:
     from features.feature_settings import FeatureSettings
 
+UNIT = "Hz"
 SETTINGS = ()
 
 

@@ -34,6 +34,7 @@ from features.wav import Channel, Waveform, resampled_length, waveform_of
 class Kind(Protocol):
     """What the module of a kind of feature has."""
 
+    UNIT: str  # of the values, empty for none
     SETTINGS: Any  # names of the settings that it uses, beside those that all kinds use
 
     def bins(self, settings: FeatureSettings) -> int: ...
@@ -170,6 +171,12 @@ class FeatureSettings(Settings):
     def bins(self) -> int:
         """Values of a frame."""
         return sum(KINDS[part.kind].bins(part) for part in self.parts)
+
+    @property
+    def unit(self) -> str:
+        """Of a frame's values; empty where they have none, or not all the same."""
+        units = {KINDS[part.kind].UNIT for part in self.parts}
+        return units.pop() if len(units) == 1 and self.normalize != "clip" else ""
 
     @property
     def limits(self) -> tuple[Frames, Frames]:

@@ -22,6 +22,7 @@ from features.wav import Waveform
 if TYPE_CHECKING:
     from features.feature_settings import FeatureSettings
 
+UNIT = "dB"
 SETTINGS = ("n_mels", "fmin", "fmax", "power")
 
 #: The range of levels of ordinary recordings, dB.

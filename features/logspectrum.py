@@ -18,6 +18,7 @@ from features.wav import Waveform
 if TYPE_CHECKING:
     from features.feature_settings import FeatureSettings
 
+UNIT = "dB"
 SETTINGS = ()
 
 #: librosa's floor of the power before the logarithm, as a magnitude: -100 dB.

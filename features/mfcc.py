@@ -19,6 +19,7 @@ from features.wav import Waveform
 if TYPE_CHECKING:
     from features.feature_settings import FeatureSettings
 
+UNIT = ""
 SETTINGS = ("n_mfcc", *logmel.SETTINGS)
 
 _TOP_DB = np.float32(80)

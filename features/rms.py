@@ -15,6 +15,7 @@ from features.wav import Waveform
 if TYPE_CHECKING:
     from features.feature_settings import FeatureSettings
 
+UNIT = ""
 SETTINGS = ()
 
 

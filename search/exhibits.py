@@ -46,6 +46,9 @@ class Shown(Protocol):
     @property
     def frame_seconds(self) -> float: ...
 
+    @property
+    def unit(self) -> str: ...
+
     def frames_of(self, clip: Clip) -> Frames: ...
 
     def reconstruction_of(self, clip: Clip) -> Frames | None: ...
@@ -66,6 +69,7 @@ def exhibits_of(training: Shown, scores: Scores) -> Iterable[Exhibit]:
                 training.frames_of(clip),
                 training.reconstruction_of(clip),
                 frame_seconds=training.frame_seconds,
+                unit=training.unit,
                 title=f"{clip.id_name}, {clip.path.name}: score {scores[position]:.4g}",
             ),
         )

@@ -71,8 +71,11 @@ def score_picture(scores: Scores, truth: Truth) -> bytes:
     return _png(figure)
 
 
-def clip_picture(frames: Frames, reconstruction: Frames | None, *, frame_seconds: float, title: str) -> bytes:
-    """A clip's frames; below them what the model took it for, and what it found strange."""
+def clip_picture(
+    frames: Frames, reconstruction: Frames | None, *, frame_seconds: float, unit: str, title: str
+) -> bytes:
+    """A clip's frames, in their unit; below them what the model took it for, and what it found strange."""
+    of_unit = f", {unit}" if unit else ""
     panels = [("sound", frames)] + ([] if reconstruction is None else [("reconstruction", reconstruction)])
     rows = len(panels) + (reconstruction is not None)
     figure = _figure(8.0, 1.0 + 2.1 * rows)
@@ -80,11 +83,11 @@ def clip_picture(frames: Frames, reconstruction: Frames | None, *, frame_seconds
     low, high = np.percentile(frames, [1, 99.5])
     extent = (0.0, len(frames) * frame_seconds, 0.0, float(frames.shape[1]))
     for axes, (name, shown) in zip(all_axes, panels, strict=False):
-        _spectrogram(figure, axes, shown, extent, (low, high), "magma", f"{name}, dB")
+        _spectrogram(figure, axes, shown, extent, (low, high), "magma", f"{name}{of_unit}")
     if reconstruction is not None:
         difference = np.abs(frames - reconstruction)
         limits = (0.0, float(np.percentile(difference, 99.5)) or 1.0)
-        _spectrogram(figure, all_axes[-1], difference, extent, limits, "viridis", "difference, dB")
+        _spectrogram(figure, all_axes[-1], difference, extent, limits, "viridis", f"difference{of_unit}")
     all_axes[-1].set_xlabel("seconds")
     figure.suptitle(_plain(title), fontsize=10)
     return _png(figure)

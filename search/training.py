@@ -130,6 +130,11 @@ class Training:
         """From one frame to the next."""
         return self.recipe.features.hop_length / self.recipe.features.sample_rate
 
+    @property
+    def unit(self) -> str:
+        """Of a frame's values."""
+        return self.recipe.features.unit
+
     def frames_of(self, clip: Clip) -> Frames:
         """A clip's frames, (frames, bins)."""
         return self._store.of_clip(self._corpus.clips.index(clip))

@@ -97,6 +97,22 @@ def test_the_bins_of_a_stack_are_those_of_its_kinds_side_by_side(kind: str, bins
         first += part.bins
 
 
+@pytest.mark.parametrize(
+    ("features", "unit"),
+    [
+        ({"kind": "logmel"}, "dB"),
+        ({"kind": "logmel+logspectrum"}, "dB"),
+        ({"kind": "logmel+chroma"}, ""),
+        ({"kind": "centroid"}, "Hz"),
+        ({"kind": "rms"}, ""),
+        ({"kind": "logmel", "normalize": "bin"}, "dB"),
+        ({"kind": "logmel", "normalize": "clip"}, ""),
+    ],
+)
+def test_frames_have_a_unit_where_all_their_values_have_the_same(features: dict[str, Any], unit: str) -> None:
+    assert FeatureSettings.model_validate(features).unit == unit
+
+
 class TestClipNormalisation:
     FEATURES = FeatureSettings(kind="logmel+rms", n_mels=16, normalize="clip")
 

@@ -23,8 +23,8 @@ from benchmarks.quick import QuickTraining
 from features.clip import Clip
 from features.corpus import Corpus, read_corpus
 from features.frames import Frames
+from features.logmel import HIGHEST, LOWEST
 from features.wav import Waveform, read_waveform
-from models.vae import _LOWEST, _RANGE
 from search import worker
 from search.evaluation import Scores, Truth
 from search.exhibits import Exhibit, exhibits_of, most_missed, upload, worst_alarm
@@ -148,6 +148,7 @@ class Hall:
     """A training on one long clip, as far as exhibits ask for it."""
 
     frame_seconds = 0.032
+    unit = "dB"
 
     def __init__(self, clips: Sequence[Clip], frames: Frames) -> None:
         self.validation_clips, self._frames = clips, frames
@@ -214,7 +215,7 @@ def test_only_validation_clips_are_shown(corpus_root: Path, corpus: Corpus, monk
     titles: list[str] = []
     read: list[Path] = []
 
-    def draw(*frames: object, title: str, frame_seconds: float) -> bytes:
+    def draw(*frames: object, title: str, frame_seconds: float, unit: str) -> bytes:
         titles.append(title)
         return b""
 
@@ -273,8 +274,8 @@ def test_a_score_is_the_mean_squared_error_of_what_is_shown(corpus: Corpus) -> N
     for clip, score in zip(training.validation_clips, scores, strict=True):
         reconstruction = training.reconstruction_of(clip)
         assert reconstruction is not None
-        heard = np.clip((training.frames_of(clip) - _LOWEST) / _RANGE, 0, 1)
-        error = np.mean(((reconstruction - _LOWEST) / _RANGE - heard) ** 2)
+        heard = np.clip((training.frames_of(clip) - LOWEST) / (HIGHEST - LOWEST), 0, 1)
+        error = np.mean(((reconstruction - LOWEST) / (HIGHEST - LOWEST) - heard) ** 2)
         assert error == pytest.approx(score, rel=1e-4)
 
 
@@ -284,7 +285,7 @@ def test_under_bfloat16_it_is_what_bfloat16_makes_of_it(corpus: Corpus) -> None:
     reconstruction = training.reconstruction_of(clip)
 
     assert reconstruction is not None
-    as_stored = torch.from_numpy((reconstruction - _LOWEST) / _RANGE)
+    as_stored = torch.from_numpy((reconstruction - LOWEST) / (HIGHEST - LOWEST))
     assert torch.allclose(as_stored, as_stored.bfloat16().float(), atol=1e-6)
 
 

@@ -70,7 +70,7 @@ def test_whatever_it_hears_a_bundle_scores_as_its_training_did(
     save_bundle(train_detector(recipe, corpus, CPU), tmp_path / "bundle")
     rows = list(score_clips(load_bundle(tmp_path / "bundle"), [clip.path for clip in held_out], CPU))
 
-    np.testing.assert_allclose([row.score for row in rows], expected, rtol=1e-5)
+    np.testing.assert_allclose([row.score or 0.0 for row in rows], expected, rtol=1e-5)
     assert len(set(expected)) == 3
 
 
