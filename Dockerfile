@@ -16,7 +16,7 @@ RUN dependencies() { \
     }; \
     if [ -z "$TORCH_BACKEND" ]; then dependencies; \
     elif ! dependencies --torch-backend "$TORCH_BACKEND"; then \
-        echo "No torch for '$TORCH_BACKEND' can be had here: taking the lock's, with CUDA, some 4 GB more." >&2; \
+        echo "Not with the torch of '$TORCH_BACKEND' (see above): trying the lock's, with CUDA, some 4 GB more." >&2; \
         dependencies; \
     fi
 
@@ -39,8 +39,9 @@ COPY --from=build /opt/offkey /opt/offkey
 COPY --from=code /code /opt/offkey
 COPY deploy/healthcheck.py /opt/offkey/bin/healthcheck.py
 # USER is a name for those who ask for one: the user id has none.
+# What numba compiles is kept in the cache, which containers share: it takes half a minute.
 ENV PATH=/opt/offkey/bin:$PATH HOME=/home/offkey USER=offkey \
-    OFFKEY_CACHE=/var/lib/offkey/cache OFFKEY_ARTIFACTS=/var/lib/offkey/artifacts
+    OFFKEY_CACHE=/var/lib/offkey/cache OFFKEY_ARTIFACTS=/var/lib/offkey/artifacts NUMBA_CACHE_DIR=/var/lib/offkey/cache/numba
 WORKDIR /offkey
 USER 1000:0
 ENTRYPOINT ["tini", "--", "sh", "-c", "umask 0002; exec \"$@\"", "sh"]

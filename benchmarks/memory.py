@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,13 +27,9 @@ def anonymous_megabytes() -> float:
     return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) / 1024
 
 
-def train(root: str) -> None:
-    """Reads a corpus, computes or maps its frames, trains one epoch, validates; prints the peak in MB."""
-    from features.corpus import read_corpus
-    from search.recipe import Recipe
-    from search.split import blind
-    from search.training import Training
-
+@contextmanager
+def watched() -> Iterator[list[float]]:
+    """The peak of those megabytes, a list of one number that grows."""
     peak, done = [0.0], threading.Event()
 
     def watch() -> None:
@@ -40,6 +38,20 @@ def train(root: str) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+def train(root: str) -> None:
+    """Reads a corpus, computes or maps its frames, trains one epoch, validates; prints the peak in MB."""
+    from features.corpus import read_corpus
+    from search.recipe import Recipe
+    from search.split import blind
+    from search.training import Training
+
     recipe = Recipe.model_validate(
         {
             "study": "memory",
@@ -47,11 +59,10 @@ def train(root: str) -> None:
             "training": {"batch_size": 1000, "seed": 0, "threads": 2},
         }
     )
-    training = Training(recipe, blind(read_corpus(Path(root)), recipe.validation), torch.device("cpu"))
-    training.run_epoch()
-    training.validation_scores()
-    done.set()
-    watcher.join()
+    with watched() as peak:
+        training = Training(recipe, blind(read_corpus(Path(root)), recipe.validation), torch.device("cpu"))
+        training.run_epoch()
+        training.validation_scores()
     print(json.dumps({"peak": peak[0], "windows": len(training.windows_of(training.clips.train))}))
 
 

@@ -5,5 +5,5 @@ import os
 import psycopg
 
 url = os.environ.get("OFFKEY_STORAGE", "")
-if url.startswith("postgresql"):
+if url.startswith("postgres"):
     psycopg.connect(url.replace("postgresql+psycopg:", "postgresql:"), connect_timeout=5).close()
