@@ -66,9 +66,7 @@ class Fleet:
 
     def was_stopped(self) -> bool:
         """Whether the study's workers were asked to leave since this fleet began (`offkey stop`)."""
-        return self.storage.transact(
-            lambda session: ledger.is_stopped(session, self.stored.study_id, since=self.began)
-        )
+        return self.storage.transact(lambda session: ledger.is_stopped(session, self.stored.study_id, since=self.began))
 
     def watch(self) -> bool:
         """Replaces workers that died and frees their trials; True while any worker runs or is to be started.
