@@ -6,6 +6,7 @@ frames : (frames, n_mels), decibels; librosa's `power_to_db(melspectrogram(…),
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,8 @@ def frames(waveform: Waveform, settings: FeatureSettings) -> Frames:
     power = settings.power
     mel = _mel_bands(waveform, settings)
     np.maximum(mel, _FLOOR if power == 2 else np.sqrt(_FLOOR), out=mel)
-    np.log10(mel, out=mel)
-    mel *= np.float32(20 / power)
+    np.log(mel, out=mel)  # which numpy has vectorised, unlike log10
+    mel *= np.float32(20 / power / math.log(10))
     return mel
 
 
@@ -59,37 +60,35 @@ def _mel_bands(waveform: Waveform, settings: FeatureSettings) -> Frames:
     filters, widths = _mel_filters(
         settings.sample_rate, settings.n_fft, settings.n_mels, settings.fmin, settings.highest_frequency
     )
-    precise = hann(settings.n_fft)
-    fast = precise.astype(np.float32)
     windows = sliding(waveform, n_fft=settings.n_fft, hop_length=settings.hop_length)
-    mel = np.empty((len(windows), settings.n_mels), dtype=np.float32)
-    in_float32 = True
-    for start in range(0, len(windows), BLOCK):
-        block, made = windows[start : start + BLOCK], mel[start : start + BLOCK]
-        if not in_float32:
-            made[:] = _mel_of(block * precise, filters, settings.power)
-            continue
-        windowed = block * fast
-        made[:] = _mel_of(windowed, filters, settings.power)
-        energy = np.einsum("fs,fs->f", windowed, windowed) * settings.n_fft
-        quietest = (made / widths).min(axis=1) ** np.float32(2 / settings.power)
-        wide = quietest < _FLOAT32_RANGE * energy
-        if wide.any():
-            made[wide] = _mel_of(block[wide] * precise, filters, settings.power)
-            in_float32 = float(wide.mean()) < 0.5
+    spectrum, energy = _spectrum(windows, hann(settings.n_fft).astype(np.float32), settings.power)
+    mel = np.ascontiguousarray((filters @ spectrum).T)
+    quietest = (mel / widths).min(axis=1) ** np.float32(2 / settings.power)
+    wide = np.flatnonzero(quietest < _FLOAT32_RANGE * settings.n_fft * energy)
+    if len(wide):
+        spectrum, _ = _spectrum(windows[wide], hann(settings.n_fft), settings.power)
+        mel[wide] = (filters @ spectrum).T
     return mel
 
 
-def _mel_of(windowed: npt.NDArray[np.floating], filters: scipy.sparse.csr_array, power: int) -> Frames:
-    """Mel spectrum of windowed frames, in the precision of the frames."""
-    spectrum = scipy.fft.rfft(windowed, axis=-1)
-    parts = spectrum.view(windowed.dtype)
-    parts *= parts
-    of_bin = np.empty((spectrum.shape[1], len(windowed)), dtype=np.float32)
-    np.add(parts[:, ::2].T, parts[:, 1::2].T, out=of_bin, casting="same_kind")
+def _spectrum(windows: Frames, window: npt.NDArray[np.floating], power: int) -> tuple[Frames, Frames]:
+    """Power (2) or magnitude (1) spectrum, (1 + n_fft/2, frames), and energy, (frames,), of windowed frames.
+
+    Transformed in the precision of the window.
+    """
+    count, n_fft = windows.shape
+    made = np.empty((1 + n_fft // 2, count), dtype=np.float32)
+    energy = np.empty(count, dtype=np.float32)
+    for start in range(0, count, BLOCK):
+        block = slice(start, start + BLOCK)
+        windowed = windows[block] * window
+        np.einsum("fs,fs->f", windowed, windowed, out=energy[block], casting="same_kind")
+        parts = scipy.fft.rfft(windowed, axis=-1).view(windowed.dtype)
+        parts *= parts
+        np.add(parts[:, ::2].T, parts[:, 1::2].T, out=made[:, block], casting="same_kind")
     if power == 1:
-        np.sqrt(of_bin, out=of_bin)
-    return np.asarray((filters @ of_bin).T, dtype=np.float32)
+        np.sqrt(made, out=made)
+    return made, energy
 
 
 @cache
