@@ -5,7 +5,6 @@ A figure shows a bounded number of IDs and clips; the page says where it left so
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from search.analysis.embedding import ANOMALOUS_TEST, NORMAL_TEST, ROLES, TRAINI
 from search.analysis.separability import Measured, Scope
 from search.analysis.statistics import Values
 from search.analysis.words import method_name
-from search.report.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, SKY, VERMILION, WIDTH
+from search.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, lay_out, plain
 
 #: More spectra than this in one figure are a carpet.
 MOST_SPECTRA = 8
@@ -62,7 +61,7 @@ def methods(scope: Scope) -> go.Figure:
             hovertemplate="%{y}: AUC %{x:.3f}<extra></extra>",
         )  # fmt: skip
     figure.add_vline(x=0.5, line={"color": BLACK, "dash": "dot", "width": 1})
-    _lay_out(figure, height=96 + 21 * len(scope.methods), x="AUC (0.5: guessing, 1: perfect) and 95 % interval", y=None)
+    lay_out(figure, height=96 + 21 * len(scope.methods), x="AUC (0.5: guessing, 1: perfect) and 95 % interval", y=None)
     order = [method_name(measured.method) for measured in reversed(scope.methods)]
     lowest = min((measured.interval or (measured.auc,))[0] for measured in scope.methods)
     figure.update_xaxes(range=[min(0.48, lowest - 0.02), 1.01])
@@ -81,11 +80,11 @@ def spectra(shown: Sequence[Spectrum], frequencies: Values, names: Sequence[str]
             mode="none", fillcolor=_faint(colour), hoverinfo="skip", legendgroup=name, showlegend=False,
         )  # fmt: skip
         figure.add_scatter(
-            x=hertz, y=np.round(spectrum.mean, 1), mode="lines", name=_plain(name), legendgroup=name,
+            x=hertz, y=np.round(spectrum.mean, 1), mode="lines", name=plain(name), legendgroup=name,
             line={"color": colour, "width": 1.4, "dash": dash},
-            hovertemplate="%{x:.0f} Hz: %{y:.1f} dB<extra>" + _plain(name) + "</extra>",
+            hovertemplate="%{x:.0f} Hz: %{y:.1f} dB<extra>" + plain(name) + "</extra>",
         )  # fmt: skip
-    _lay_out(figure, height=330, x="frequency, Hz", y="mean level, dB")
+    lay_out(figure, height=330, x="frequency, Hz", y="mean level, dB")
     figure.update_layout(showlegend=True)
     ticks = [hz for hz in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000) if hertz[0] <= hz <= hertz[-1]]
     labels = [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in ticks]
@@ -94,7 +93,7 @@ def spectra(shown: Sequence[Spectrum], frequencies: Values, names: Sequence[str]
 
 def distances(shown: Distances, *, largest: float) -> go.Figure:
     """A table of distances, dark where they are large; `largest` is that of all tables, which can so be compared."""
-    names = [_plain(name) for name in shown.names[:MOST_DISTANCES]]
+    names = [plain(name) for name in shown.names[:MOST_DISTANCES]]
     table = shown.table[:MOST_DISTANCES, :MOST_DISTANCES]
     figure = go.Figure()
     figure.add_heatmap(
@@ -103,7 +102,7 @@ def distances(shown: Distances, *, largest: float) -> go.Figure:
         text=[["n/a" if np.isnan(cell) else f"{cell:.1f}" for cell in row] for row in table], texttemplate="%{text}",
         textfont={"size": 11}, showscale=False, xgap=1, ygap=1, hovertemplate="%{y} and %{x}: %{text}<extra></extra>",
     )  # fmt: skip
-    _lay_out(figure, height=70 + 26 * len(names), x=None, y=None)
+    lay_out(figure, height=70 + 26 * len(names), x=None, y=None)
     figure.update_xaxes(showgrid=False, type="category", side="top", tickangle=0 if len(names) < 9 else -40)
     figure.update_yaxes(showgrid=False, type="category", autorange="reversed")
     return figure.update_layout(margin={"t": 34, "b": 10})
@@ -121,11 +120,11 @@ def clip_map(shown: Map) -> go.Figure:
         figure.add_scatter(
             x=np.round(shown.places[rows, 0], 2), y=np.round(shown.places[rows, 1], 2), mode="markers",
             showlegend=False, marker=_marker(role, of_rows),
-            text=[f"{_plain(shown.clips[row].path.name)}, ID {_plain(shown.clips[row].machine_id)}" for row in rows],
+            text=[f"{plain(shown.clips[row].path.name)}, ID {plain(shown.clips[row].machine_id)}" for row in rows],
             hovertemplate="%{text}<extra>" + role + "</extra>",
         )  # fmt: skip
     # The legend tells colours and marks apart: a line for each pair would not fit.
-    named = [(f"ID {_plain(name)}", "machine ID", "circle", colour) for name, colour in colours.items()]
+    named = [(f"ID {plain(name)}", "machine ID", "circle", colour) for name, colour in colours.items()]
     if len(ids) > len(colours):
         named.append((f"{len(ids) - len(colours)} other IDs", "machine ID", "circle", GREY))
     for name, group, symbol, colour in [*named, *((role, "clip", _SYMBOLS[role], BLACK) for role in roles)]:
@@ -134,7 +133,7 @@ def clip_map(shown: Map) -> go.Figure:
             marker={"color": colour, "symbol": symbol, "size": 8, "line": {"color": colour, "width": 1.3}},
         )  # fmt: skip
     first, second = (f"{share:.0%} of the variance" for share in shown.explained)
-    _lay_out(figure, height=400, x=f"first component: {first}", y=f"second component: {second}")
+    lay_out(figure, height=400, x=f"first component: {first}", y=f"second component: {second}")
     return figure.update_layout(
         showlegend=True,
         margin={"t": 10, "r": 150},
@@ -159,23 +158,3 @@ def _spread(rows: Sequence[Measured]) -> dict[str, object]:
 def _faint(colour: str) -> str:
     red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, 0.13)"
-
-
-def _lay_out(figure: go.Figure, *, height: int, x: str | None, y: str | None) -> go.Figure:
-    axis = {
-        "gridcolor": PALE, "linecolor": GREY, "ticks": "outside", "tickcolor": GREY, "zeroline": False,
-        "title_font_size": 13, "title_standoff": 8, "automargin": True,
-    }  # fmt: skip
-    figure.update_xaxes(axis, title_text=x)
-    figure.update_yaxes(axis, title_text=y)
-    return figure.update_layout(
-        template="none", width=WIDTH, height=height, margin={"l": 62, "r": 20, "t": 40, "b": 52}, hovermode="closest",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": BLACK},
-        paper_bgcolor="white", plot_bgcolor="white", showlegend=len(figure.data) > 1,
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-    )  # fmt: skip
-
-
-def _plain(name: str) -> str:
-    """A name as it stands: Plotly takes tags in its texts for markup."""
-    return html.escape(name, quote=False)

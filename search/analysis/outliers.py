@@ -17,7 +17,7 @@ from search.analysis.page import template
 from search.analysis.settings import heard
 from search.analysis.statistics import Progress
 from search.analysis.words import Told
-from search.report.plots import WIDTH
+from search.plot_style import WIDTH
 
 #: Method, and the features whose frames it takes.
 METHODS: dict[Method, str] = {"zscore": "zero_crossings+rms+centroid", "neighbours": "logmel"}

@@ -20,6 +20,7 @@ from features.errors import CorpusError
 from features.feature_settings import FeatureSettings
 from features.frames import Frames
 from features.wav import UnreadableWav, Waveform
+from search.plot_style import BLACK, BLUE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 #: No sound is larger (bytes): it is cut off.
 MOST_BYTES = 260_000
 
-_BLUE, _BLACK = "#0072B2", "#222222"
 #: Of a waveform are drawn the extremes of so many equal parts.
 _PARTS = 600
 #: Seconds that a picture shows at most: of longer clips the beginning, as the sound does.
@@ -87,7 +87,7 @@ def comparison(waveforms: Sequence[Waveform], settings: Sequence[FeatureSettings
             if kind in _IMAGES:
                 _draw_image(one, values, column.seconds, float(low), float(high))
             else:
-                one.plot(np.arange(len(values)) * column.hop, values[:, 0], color=_BLUE, lw=0.7)
+                one.plot(np.arange(len(values)) * column.hop, values[:, 0], color=BLUE, lw=0.7)
     for one, label in zip(axes[:, 0], ["waveform", *_IMAGES.values(), *_CURVES.values()], strict=True):
         one.set_ylabel(label, fontsize=8)
         one.yaxis.set_label_coords(-0.075 * len(columns), 0.5)
@@ -149,7 +149,7 @@ def _draw_waveform(axes: Axes, column: _Column) -> None:
     starts = np.unique(np.linspace(0, len(column.waveform), _PARTS, endpoint=False).astype(int))
     lowest = np.minimum.reduceat(column.waveform, starts)
     highest = np.maximum.reduceat(column.waveform, starts)
-    axes.fill_between(starts / column.rate, lowest, highest, color=_BLACK, lw=0.3)
+    axes.fill_between(starts / column.rate, lowest, highest, color=BLACK, lw=0.3)
 
 
 def _draw_image(axes: Axes, frames: Frames, seconds: float, low: float, high: float) -> None:

@@ -15,8 +15,8 @@ from plotly.offline import get_plotlyjs
 
 from search.evaluation import evaluate
 from search.export import recipe_of
+from search.plot_style import WIDTH
 from search.report import facts, figures
-from search.report.plots import WIDTH
 from search.report.verdict import verdict
 from search.status import compare, read_status, validation_scores
 from search.storage import StudyStorage

@@ -6,7 +6,6 @@ A figure shows a bounded number of trials and machine IDs; the page says where i
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -19,17 +18,12 @@ from sklearn.metrics import roc_curve
 
 from features.clip import ANOMALY, NORMAL
 from search.evaluation import MAX_FALSE_POSITIVE_RATE, IdFigures, Scores, Truth, scores_by_id
-
-WIDTH = 680  # pixels: what is left of A4 within margins of 15 mm
+from search.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, SKY, VERMILION, lay_out, plain
 
 #: More curves than this are a carpet.
 MOST_CURVES = 60
 #: More machine IDs than this are shown by those that are hardest to tell.
 MOST_IDS = 9
-
-# Okabe and Ito (2008), in the order in which they are told apart most easily.
-BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-BLACK, GREY, PALE = "#222222", "#7A7A7A", "#E8E8E8"
 
 _COLOURS = (BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE)
 _DASHES = ("solid", "dash", "dot")
@@ -49,7 +43,7 @@ def intervals(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> go.Figu
         )  # fmt: skip
     lowest = min(low for _, _, (low, _) in rows)
     figure.add_vline(x=0.5, line={"color": BLACK, "dash": "dot", "width": 1})
-    _lay_out(figure, height=60 + 48 * len(rows), x="AUC (0.5: guessing, 1: perfect) and 95 % interval", y=None)
+    lay_out(figure, height=60 + 48 * len(rows), x="AUC (0.5: guessing, 1: perfect) and 95 % interval", y=None)
     figure.update_xaxes(range=[min(0.48, lowest - 0.02), 1.01])
     figure.update_yaxes(showgrid=False, range=[-0.5, len(rows) - 0.3])
     return figure.update_layout(showlegend=False, margin={"t": 8})
@@ -78,7 +72,7 @@ def history(
         )  # fmt: skip
     if baseline is not None:
         _baseline(figure, baseline)
-    return _lay_out(figure, height=340, x="trial", y="validation AUC")
+    return lay_out(figure, height=340, x="trial", y="validation AUC")
 
 
 def importances(shares: Mapping[str, float]) -> go.Figure:
@@ -86,10 +80,10 @@ def importances(shares: Mapping[str, float]) -> go.Figure:
     rows = sorted(shares.items(), key=lambda item: item[1])
     figure = go.Figure()
     figure.add_bar(
-        x=[share for _, share in rows], y=[_plain(name) for name, _ in rows], orientation="h", marker={"color": BLUE},
+        x=[share for _, share in rows], y=[plain(name) for name, _ in rows], orientation="h", marker={"color": BLUE},
         text=[f"{share:.0%}" for _, share in rows], textposition="outside", cliponaxis=False, hoverinfo="skip",
     )  # fmt: skip
-    _lay_out(figure, height=60 + 28 * len(rows), x="share of the importance", y=None)
+    lay_out(figure, height=60 + 28 * len(rows), x="share of the importance", y=None)
     figure.update_xaxes(range=[0, 1.15 * max(shares.values())], tickformat=".0%")
     return figure.update_layout(margin={"t": 8}, bargap=0.35)
 
@@ -118,7 +112,7 @@ def curves(
             _curve(figure, trial, name=f"best: trial {trial.number}", colour=BLUE, width=3)
         else:
             _curve(figure, trial, name="baseline", colour=ORANGE, width=3, dash="dash")
-    return _lay_out(figure, height=340, x="epoch", y="validation AUC"), len(chosen) + len(named)
+    return lay_out(figure, height=340, x="epoch", y="validation AUC"), len(chosen) + len(named)
 
 
 def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go.Figure:
@@ -126,7 +120,7 @@ def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go
     by_id = scores_by_id(scores, truth)
     columns = min(_COLUMNS, len(ids))
     rows = math.ceil(len(ids) / columns)
-    titles = [f"{_plain(name)}<br>AUC {of_id.auc:.3f}" for name, of_id in ids.items()]
+    titles = [f"{plain(name)}<br>AUC {of_id.auc:.3f}" for name, of_id in ids.items()]
     figure = make_subplots(rows, columns, subplot_titles=titles, horizontal_spacing=0.09, vertical_spacing=0.36 / rows)
     for place, name in enumerate(ids):
         id_scores, labels = by_id[name]
@@ -146,7 +140,7 @@ def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go
                 hovertemplate=f"{told}: %{{y}} clips<extra></extra>",
             )  # fmt: skip
     above, panels = 82, 175 * rows
-    _lay_out(figure, height=above + panels + 52, x=None, y=None)
+    lay_out(figure, height=above + panels + 52, x=None, y=None)
     figure.update_xaxes(nticks=4, tickangle=0, tickformat="~g")
     figure.update_xaxes(title_text="score", row=rows)
     figure.update_yaxes(title_text="clips", col=1)
@@ -168,11 +162,11 @@ def roc(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go.Figure
         false_alarms, found, _ = roc_curve(labels, id_scores)
         dash = _DASHES[place // len(_COLOURS) % len(_DASHES)]
         figure.add_scatter(
-            x=false_alarms, y=found, mode="lines", name=_plain(name),
+            x=false_alarms, y=found, mode="lines", name=plain(name),
             line={"color": _COLOURS[place % len(_COLOURS)], "dash": dash, "width": 2},
-            hovertemplate="%{x:.0%} false alarms: %{y:.0%} of the anomalies<extra>" + _plain(name) + "</extra>",
+            hovertemplate="%{x:.0%} false alarms: %{y:.0%} of the anomalies<extra>" + plain(name) + "</extra>",
         )  # fmt: skip
-    _lay_out(figure, height=400, x="false alarms: share of the normal clips", y="found: share of the anomalous clips")
+    lay_out(figure, height=400, x="false alarms: share of the normal clips", y="found: share of the anomalous clips")
     figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%", constrain="domain")
     figure.update_yaxes(range=[-0.01, 1.01], tickformat=".0%", scaleanchor="x", constrain="domain")
     return figure.update_layout(margin={"t": 10}, legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"})
@@ -223,21 +217,6 @@ def _baseline(figure: go.Figure, value: float) -> None:
     )  # fmt: skip
 
 
-def _lay_out(figure: go.Figure, *, height: int, x: str | None, y: str | None) -> go.Figure:
-    axis = {
-        "gridcolor": PALE, "linecolor": GREY, "ticks": "outside", "tickcolor": GREY, "zeroline": False,
-        "title_font_size": 13, "title_standoff": 8, "automargin": True,
-    }  # fmt: skip
-    figure.update_xaxes(axis, title_text=x)
-    figure.update_yaxes(axis, title_text=y)
-    return figure.update_layout(
-        template="none", width=WIDTH, height=height, margin={"l": 62, "r": 20, "t": 40, "b": 52}, hovermode="closest",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": BLACK},
-        paper_bgcolor="white", plot_bgcolor="white", showlegend=len(figure.data) > 1,
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-    )  # fmt: skip
-
-
 def _even_choice(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
     """At most so many trials, evenly over their order."""
     places = np.linspace(0, len(trials) - 1, min(count, len(trials))).round().astype(int)
@@ -250,8 +229,3 @@ def _last_value(trial: FrozenTrial) -> float | None:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _plain(name: str) -> str:
-    """A name as it stands: Plotly takes tags in its texts for markup."""
-    return html.escape(name, quote=False)
