@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # docker-compose.yml for real: two containers of workers search the demo study to its budget, through a stop and a
-# kill, and another user id takes the result. Needs an engine and compose, nothing else, and some minutes; it leaves
-# the image and nothing else.
+# kill, and another user id takes the result; then four search a study file on recordings of the host's. Needs an engine
+# and compose, nothing else, and some minutes; it leaves the image and nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 unset STUDY OFFKEY_DATA WORKERS OFFKEY_UID OFFKEY_GID POSTGRES_PASSWORD OFFKEY_DASHBOARD_PASSWORD
 export COMPOSE_PROJECT_NAME=offkey-compose-test DASHBOARD=127.0.0.1:18080
 made=output/compose-test
-no_settings=$(mktemp) # instead of the caller's .env
+settings=$(mktemp) # instead of the caller's .env
 
 compose() {
   if docker compose version >/dev/null 2>&1; then
-    docker compose --env-file "$no_settings" "$@"
+    docker compose --env-file "$settings" "$@"
   else
-    docker-compose --env-file "$no_settings" "$@"
+    docker-compose --env-file "$settings" "$@"
   fi
 }
 # Not through compose, whose start costs a second of the workers' time.
@@ -41,7 +41,7 @@ down() {
   compose down --volumes --timeout 5
   rm -rf "$made"-*
 }
-trap 'down; rm "$no_settings"' EXIT
+trap 'down; rm "$settings"' EXIT
 down
 
 say "building the image"
@@ -108,6 +108,34 @@ compose run --rm -T workers offkey report demo -o compose-test-report.html
 for file in "$made-recipe.yaml" "$made-report.html" "$made-detector" "$made-detector/weights.safetensors"; do
   equal "owner of $file" 12345:12345 "$(stat --format %u:%g "$file")"
 done
+
+say "a study file, recordings of the host's, four containers, passwords from .env"
+compose run --rm -T workers python -P -c "
+from pathlib import Path
+from features.synthesis import make_corpus
+make_corpus(Path('compose-test-corpus'), train_clips=6, test_clips=6, seconds=1.0)
+Path('compose-test-study.yaml').write_text('''
+study: compose-test
+features: {n_mels: 32}
+model: {family: vae, context: 3, h_dim: {low: 8, high: 64}, z_dim: 4}
+training: {learning_rate: 0.01, batch_size: 64, epochs: 2}
+search: {trials: 8, pruner: none}
+''')"
+compose down --volumes --timeout 5
+printf '%s\n' POSTGRES_PASSWORD=of-the-database OFFKEY_DASHBOARD_PASSWORD=of-the-dashboard WORKERS=1 >"$settings"
+export STUDY=$made-study.yaml OFFKEY_DATA=$PWD/$made-corpus
+compose up --detach --scale workers=4 workers
+reach 8
+for container in $(compose ps --all --quiet workers); do
+  equal "exit code of one of four containers" 0 "$(timeout 300 docker wait "$container")"
+done
+equal "trials, their first and last number" "8|0|7" \
+  "$(sql "select count(*), min(number), max(number) from trials where state = 'COMPLETE'")"
+equal "passwords" "of-the-database of-the-dashboard" \
+  "$(compose run --rm -T workers sh -c 'echo $(cat /run/passwords/database /run/passwords/dashboard)')"
+equal "whether the recordings can be written" no \
+  "$(compose run --rm -T workers sh -c 'touch /corpus/mine 2>/dev/null && echo yes || echo no')"
+
 # By whose they are: the caller may not.
 compose run --rm -T workers sh -c "rm -r compose-test-*"
 say "passed"
