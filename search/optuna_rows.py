@@ -1,8 +1,8 @@
 """Statements on Optuna's own tables, in transactions of the caller's, who commits.
 
 What they rely on: a trial's parameters, reports and attributes are rows of `TrialParamModel`,
-`TrialIntermediateValueModel`, `TrialUserAttributeModel` and `TrialSystemAttributeModel`; an artifact is a system
-attribute whose key begins with "artifacts:".
+`TrialIntermediateValueModel`, `TrialUserAttributeModel` and `TrialSystemAttributeModel`, a study's attributes of
+`StudySystemAttributeModel`; an artifact is a system attribute whose key begins with "artifacts:".
 """
 
 from __future__ import annotations
@@ -59,13 +59,22 @@ def set_attributes(
     Over what is there: somebody at the dashboard may have given the trial one of that name, or this may be the second
     try of an end whose answer got lost.
     """
-    for table, entries in ((models.TrialUserAttributeModel, user), (models.TrialSystemAttributeModel, system)):
-        rows = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(v)} for key, v in (entries or {}).items()]
-        if rows:
-            insert = _insert(session, table)
-            values = {"value_json": insert.excluded.value_json}
-            index = [table.trial_id, table.key]
-            session.execute(insert.on_conflict_do_update(index_elements=index, set_=values), rows)
+    _set(session, models.TrialUserAttributeModel, {"trial_id": trial_id}, user or {})
+    _set(session, models.TrialSystemAttributeModel, {"trial_id": trial_id}, system or {})
+
+
+def study_attributes(session: Session, study_id: int, prefix: str) -> dict[str, Any]:
+    """The study's system attributes whose keys begin so, locked until the commit where a server locks rows."""
+    table = models.StudySystemAttributeModel
+    of_study = select(table.key, table.value_json).where(
+        table.study_id == study_id, table.key.startswith(prefix, autoescape=True)
+    )
+    return {key: json.loads(value) for key, value in session.execute(of_study.with_for_update())}
+
+
+def set_study_attributes(session: Session, study_id: int, entries: Mapping[str, Any]) -> None:
+    """Sets system attributes of a study, over what is there."""
+    _set(session, models.StudySystemAttributeModel, {"study_id": study_id}, entries)
 
 
 def best_value(session: Session, study_id: int) -> float | None:
@@ -102,6 +111,14 @@ def rename_study(session: Session, study_id: int, name: str) -> None:
 def delete_study(session: Session, study_id: int) -> None:
     """Deletes a study and its trials. Raises KeyError if there is none."""
     session.delete(models.StudyModel.find_or_raise_by_id(study_id, session))
+
+
+def _set(session: Session, table: Any, owner: Mapping[str, int], entries: Mapping[str, Any]) -> None:
+    rows = [{**owner, "key": key, "value_json": json.dumps(value)} for key, value in entries.items()]
+    if rows:
+        insert = _insert(session, table)
+        values = {"value_json": insert.excluded.value_json}
+        session.execute(insert.on_conflict_do_update(index_elements=[*owner, "key"], set_=values), rows)
 
 
 def _insert(session: Session, table: Any) -> Any:

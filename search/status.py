@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from search import ledger
-from search.evaluation import Bootstrap, Scores
+from search.evaluation import Bootstrap, Scores, Truth
 from search.ledger import StudyRow, TrialRow, database_now
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy, was_deleted
@@ -118,21 +118,25 @@ class Comparison:
         return "no gain that these clips can tell" if self.gain[1] <= 0 else "a gain"
 
 
-def compare(storage: StudyStorage, stored: StoredStudy, status: Status) -> Comparison | None:
-    """Intervals and ties by a bootstrap over the validation clips; None without a complete trial."""
+def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_ties: bool = True) -> Comparison | None:
+    """Intervals and ties by a bootstrap over the validation clips; None without a complete trial.
+
+    Ties take a resampling of every complete trial: without them, the best one and the baseline are looked at alone.
+    """
     if status.best is None:
         return None
-    scores = validation_scores(storage, stored)
+    scores = validation_scores(storage, stored, None if with_ties else (status.best.number, 0))
     bootstrap = Bootstrap(stored.truth)
     best = bootstrap.aucs(scores[status.best.number])
     ties = [  # one trial's resamples at a time: there may be thousands of trials
         trial.number
-        for trial in status.finished[1:]
+        for trial in (status.finished[1:] if with_ties else ())
         if np.quantile(best - bootstrap.aucs(scores[trial.number]), 0.025) <= 0
     ]
     low, high = np.quantile(best, [0.025, 0.975])
     gain = None
-    if status.baseline is not None and status.best.value is not None and 0 in scores:
+    if status.baseline is not None:
+        assert status.best.value is not None
         gain_low, gain_high = np.quantile(best - bootstrap.aucs(scores[0]), [0.025, 0.975])
         gain = (status.best.value - status.baseline, float(gain_low), float(gain_high))
     return Comparison(interval=(float(low), float(high)), ties=tuple(ties), gain=gain)
@@ -163,13 +167,26 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
     }
 
 
-def validation_scores(storage: StudyStorage, stored: StoredStudy) -> dict[int, Scores]:
-    """Validation scores of the study's ended trials, by number."""
+def validation_scores(
+    storage: StudyStorage, stored: StoredStudy, numbers: Collection[int] | None = None
+) -> dict[int, Scores]:
+    """Validation scores of the study's ended trials (or of these `numbers`), by number."""
     scored = select(TrialRow.number, TrialRow.scores).where(
         TrialRow.study_id == stored.study_id, TrialRow.scores.is_not(None)
     )
+    if numbers is not None:
+        scored = scored.where(TrialRow.number.in_(numbers))
     rows = storage.transact(lambda session: session.execute(scored).all())
     return {number: np.frombuffer(blob, dtype=np.float64) for number, blob in rows if blob is not None}
+
+
+def machines(truth: Truth) -> dict[str, list[str]]:
+    """The kinds of machines that were heard, each with its machine IDs."""
+    by_machine: dict[str, list[str]] = {}
+    for name in sorted(set(truth.ids)):
+        machine, _, machine_id = name.rpartition("/")
+        by_machine.setdefault(machine, []).append(machine_id)
+    return by_machine
 
 
 def _read_ledger(session: Session, study_id: int) -> tuple[float, Sequence[Any], int]:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 
 from optuna.artifacts.exceptions import ArtifactNotFound
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from features.errors import StoreError
+from features.errors import OffkeyError
 from search import ledger, optuna_rows
 from search.artifact_store import open_artifacts, place_of, store_errors
 from search.checkpoints import Checkpoints
 from search.errors import StudyError
-from search.ledger import StudyRow
+from search.ledger import Claim, StudyRow
 from search.recipe import NAME
 from search.storage import StudyStorage
-from search.stored_study import StoredStudy
+from search.stored_study import StoredStudy, was_deleted
 
 _log = logging.getLogger("offkey.upkeep")
 
@@ -54,30 +57,48 @@ def rename_study(storage: StudyStorage, stored: StoredStudy, name: str) -> None:
         raise StudyError(f"There is a study {name!r} in {storage.shown_url} already.") from error
 
 
-def delete_study(storage: StudyStorage, stored: StoredStudy) -> None:
+def delete_study(storage: StudyStorage, stored: StoredStudy, *, exhibits_in: Sequence[str] | None = None) -> None:
     """Deletes the study with all its trials, checkpoints and exhibits. Raises StudyError if workers are there.
 
+    `exhibits_in` are the places to look for exhibits in; None: where its workers put them.
     A file that cannot be removed costs a line in the log: nobody looks for it any more.
     """
-    storage.transact(lambda session: _require_idle(session, stored))
-    claims = storage.transact(lambda session: ledger.uncleared(session, stored.study_id, ended=False))
-    checkpoints, place = Checkpoints(stored.artifacts, stored.uid), place_of(stored.artifacts)
+
+    def delete(session: Session) -> tuple[list[Claim], list[str]]:
+        _require_idle(session, stored)
+        files = ledger.uncleared(session, stored.study_id, ended=False), optuna_rows.artifacts(session, stored.study_id)
+        ledger.delete_study(session, stored.study_id)  # first, as a worker's writes touch it first
+        optuna_rows.delete_study(session, stored.study_id)
+        return files
+
+    claims, exhibits = storage.transact(delete)
     try:
         for claim in claims:
-            checkpoints.remove(claim)
-        with store_errors(place, "Exhibits", "removed"):
-            store = open_artifacts(place)
-            for artifact in storage.transact(lambda session: optuna_rows.artifacts(session, stored.study_id)):
-                try:
-                    store.remove(artifact)
-                except ArtifactNotFound:
-                    continue
-    except StoreError as error:
-        _log.warning("files of %s were left behind: %s", stored.name, error)
-    storage.delete_study(stored.study_id)
+            Checkpoints(stored.artifacts, stored.uid).remove(claim)
+    except OffkeyError as error:
+        _log.warning("checkpoints of %s were left behind: %s", stored.name, error)
+    for place in [place_of(stored.artifacts)] if exhibits_in is None else exhibits_in:
+        try:
+            with store_errors(place, "Exhibits", "removed"):
+                store = open_artifacts(place, make=False)
+                for exhibit in exhibits:
+                    with suppress(ArtifactNotFound):
+                        store.remove(exhibit)
+        except OffkeyError as error:
+            _log.warning("exhibits of %s may be left behind: %s", stored.name, error)
+
+
+def lock_study(session: Session, stored: StoredStudy) -> None:
+    """Keeps everybody else from claiming its trials until the commit. Raises StudyError if it is there no more."""
+    row = update(StudyRow).where(StudyRow.study_id == stored.study_id, StudyRow.uid == stored.uid)
+    locked = row.values(uid=stored.uid).returning(StudyRow.study_id).execution_options(synchronize_session=False)
+    if session.execute(locked).one_or_none() is None:
+        raise was_deleted(stored.name)
 
 
 def _require_idle(session: Session, stored: StoredStudy) -> None:
+    """Locks the study. Raises StudyError if workers are at work on it."""
+    lock_study(session, stored)
     owners = ledger.at_work(session, stored.study_id)
     if owners:
         raise StudyError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+import threading
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
@@ -68,9 +70,12 @@ def dashboard(
         )
         try:
             server = create_server(app, host=host, port=port, threads=8, ident="offkey")
-        except (OSError, ValueError) as error:  # ValueError: a host that does not exist
-            reason = getattr(error, "strerror", None) or error
-            raise StudyError(f"{host}:{port} cannot be listened on ({reason}). --port names another.") from error
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) or error.errno == errno.EADDRNOTAVAIL:  # ValueError: no such name
+                raise MisuseError(f"--host {host} is no address of this machine: it cannot be listened on.") from error
+            raise StudyError(
+                f"{host}:{port} cannot be listened on ({error.strerror}). --port names another."
+            ) from error
     address = _address(host, server)
     guards = [] if password is None else ["asks for the password"]
     guards += ["read-only"] if read_only else ["studies can be changed and deleted there"]
@@ -78,7 +83,8 @@ def dashboard(
     with suppress(KeyboardInterrupt):
         err.print(f"[bold]{escape(address)}[/bold]  ({escape(opened.shown_url)}; {', '.join(guards)}). Ctrl-C ends it.")
         if browser and _has_screen():
-            webbrowser.open(address)
+            # Beside the server: some browsers keep this waiting until they are closed.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server.run()  # until Ctrl-C or SIGTERM
 
 

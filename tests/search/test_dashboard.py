@@ -14,22 +14,28 @@ import re
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import optuna
 import optuna_dashboard
+import psutil
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import event, func, inspect, select
 
 from search import ledger
+from search.checkpoints import Checkpoints
 from search.dashboard import REFUSED, dashboard_app, is_loopback
 from search.exhibits import Exhibit, upload
 from search.storage import StudyStorage
-from tests.search.offkey_process import until
+from search.stored_study import load_stored
+from tests.search.offkey_process import offkey_process, stand_in, until
 from tests.search.served import Answer, basic, served
 
 if TYPE_CHECKING:
@@ -56,7 +62,7 @@ def ask(app: Any, method: str, path: str, document: Any = None, **environ: str) 
             "REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": "", "SERVER_NAME": "here", "SERVER_PORT": "80",
             "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(content),
             "wsgi.errors": errors, "CONTENT_LENGTH": str(len(content)), "CONTENT_TYPE": "application/json",
-            "HTTP_ACCEPT_ENCODING": "", **environ,
+            "HTTP_ACCEPT_ENCODING": "", "HTTP_HOST": "localhost:8080", **environ,
         },
         lambda status, headers, error=None: started.append((status, headers)),
     )  # fmt: skip
@@ -75,7 +81,7 @@ def finished(tiny_study: MakeStudy) -> TinyStudy:
     claim = study.storage.claim(study.stored.study_id, "worker", first={})
     assert claim is not None
     exhibits = upload([PICTURE], worker.checkpoints.place, uid=study.stored.uid, number=0)
-    study.storage.finish(claim, "complete", value=0.5, scores=None, exhibits=exhibits)
+    study.storage.finish(claim, "complete", value=0.5, scores=np.zeros(len(study.stored.truth.ids)), exhibits=exhibits)
     worker.run()
     return study
 
@@ -268,7 +274,7 @@ def test_what_a_ledger_does_not_survive_is_refused_however_it_is_spelt(
 
 @pytest.mark.parametrize(
     ("site", "status"),
-    [("cross-site", 403), ("same-site", 403), ("same-origin", 204), ("none", 204), (None, 204)],
+    [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200), (None, 200)],
 )
 def test_another_sites_page_may_not_write(finished: TinyStudy, site: str | None, status: int) -> None:
     app = dashboard_app(finished.storage)
@@ -278,6 +284,82 @@ def test_another_sites_page_may_not_write(finished: TinyStudy, site: str | None,
 
     assert ask(app, "PUT", path, {"version": version + 1, "body": "mine"}, **sent).status == status
     assert ask(app, "GET", "/api/studies", **sent).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [
+        ("localhost", True),
+        ("localhost:8080", True),
+        ("LOCALHOST:8080", True),
+        ("127.0.0.1:8080", True),
+        ("127.9.9.9", True),
+        ("[::1]", True),
+        ("[::1]:8080", True),
+        ("evil.example", False),
+        ("evil.example:8080", False),
+        ("localhost.evil.example:8080", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost@evil.example", False),
+        ("localhost:8080:evil.example", False),
+        ("192.168.1.2:8080", False),
+        ("0.0.0.0:8080", False),
+        ("[::]:8080", False),
+        ("[]:8080", False),
+        ("::1", False),
+        ("", False),
+    ],
+)
+def test_without_a_password_a_name_that_somebody_leads_here_is_refused(
+    finished: TinyStudy, host: str, is_here: bool
+) -> None:
+    app, path = dashboard_app(finished.storage), f"/api/studies/{finished.stored.study_id}"
+    sent = {"HTTP_HOST": host, "HTTP_SEC_FETCH_SITE": "same-origin"}  # what a browser says of a page of that name
+    asked = [("GET", path), ("GET", "/dashboard"), ("GET", picture_of(finished)), ("HEAD", path), ("DELETE", path)]
+    answers = [ask(app, method, at, **sent) for method, at in asked]
+
+    assert [answer.status for answer in answers] == ([200] * len(asked) if is_here else [403] * len(asked))
+    assert is_here or all("answers to localhost alone" in answer.reason for answer in answers)
+    assert rows_of(finished) == ([0, 0] if is_here else [1, 2])
+
+
+def test_with_a_password_it_answers_under_any_name(storage: StudyStorage) -> None:
+    app = dashboard_app(storage, password="secret")
+    knows = {"HTTP_AUTHORIZATION": basic(":secret")}
+
+    assert ask(app, "GET", "/api/studies", HTTP_HOST="dashboard.example.org", **knows).status == 200
+
+
+@pytest.mark.parametrize("password", [None, "secret"])
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("localhost:8080", "http://localhost:8080", 200),
+        ("LocalHost:8080", "http://localhost:8080", 200),
+        ("[::1]:8080", "http://[::1]:8080", 200),
+        ("localhost", "https://localhost", 200),  # TLS ends before it
+        ("localhost:8080", "http://localhost:8081", 403),
+        ("localhost:8080", "http://localhost", 403),
+        ("localhost:8080", "http://127.0.0.1:8080", 403),
+        ("localhost:8080", "http://evil.example", 403),
+        ("localhost:8080", "http://evil.example:8080", 403),
+        ("localhost:8080", "http://localhost:8080.evil.example", 403),
+        ("localhost:8080", "http://[", 403),
+        ("localhost:8080", "null", 403),
+        ("localhost:8080", "", 403),
+    ],
+)
+def test_only_its_own_page_may_write_where_a_browser_says_whose_it_is(
+    finished: TinyStudy, password: str | None, host: str, origin: str, status: int
+) -> None:
+    app = dashboard_app(finished.storage, password=password)
+    path = f"/api/studies/{finished.stored.study_id}"
+    sent = {"HTTP_HOST": host, "HTTP_ORIGIN": origin, "HTTP_AUTHORIZATION": basic(":secret")}
+
+    assert ask(app, "GET", path, **sent).status == 200
+    deleted = ask(app, "DELETE", path, **sent)
+    assert deleted.status == status
+    assert rows_of(finished) == ([0, 0] if deleted.status == 200 else [1, 2])
 
 
 # --- deleting
@@ -300,7 +382,7 @@ def test_a_study_that_is_deleted_there_is_gone_with_its_ledger_and_files_and_can
     assert len(ask(app, "GET", path).json["trials"]) == 2
     assert rows_of(finished) == [1, 2]
 
-    assert ask(app, "DELETE", path).status == 204
+    assert ask(app, "DELETE", path).status == 200
 
     assert rows_of(finished) == [0, 0]
     assert list((Path(os.environ["OFFKEY_CACHE"]) / "artifacts").iterdir()) == []
@@ -319,8 +401,105 @@ def test_a_study_whose_files_are_gone_can_be_deleted_all_the_same(finished: Tiny
     app = dashboard_app(finished.storage)
     shutil.rmtree(Path(os.environ["OFFKEY_CACHE"]) / "artifacts")
 
-    assert ask(app, "DELETE", f"/api/studies/{finished.stored.study_id}").status == 204
+    assert ask(app, "DELETE", f"/api/studies/{finished.stored.study_id}").status == 200
     assert rows_of(finished) == [0, 0]
+
+
+def files() -> list[Path]:
+    place = Path(os.environ["OFFKEY_CACHE"]) / "artifacts"
+    return sorted(place.iterdir()) if place.exists() else []
+
+
+class Begun:
+    """A training after its first epoch."""
+
+    epoch = 1
+
+    def save(self, file: BinaryIO) -> None:
+        file.write(b"weights")
+
+    def resume(self, file: BinaryIO) -> None:
+        raise NotImplementedError
+
+
+def left_in_the_middle(study: TinyStudy) -> ledger.Claim:
+    """A trial that a worker holds and has a checkpoint of."""
+    checkpoints = Checkpoints(study.stored.artifacts, study.stored.uid)
+    claim = study.storage.claim(study.stored.study_id, "host:1", first={})
+    assert claim is not None
+    entry = checkpoints.write(claim, Begun(), beside=None)
+    study.storage.transact(lambda session: ledger.fence(session, claim, checkpoint=entry))
+    return claim
+
+
+def test_a_study_that_workers_are_at_work_on_stays_and_the_answer_says_why(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    claim = left_in_the_middle(study)
+    app, path, before = dashboard_app(study.storage), f"/api/studies/{study.stored.study_id}", contents(study.storage)
+    (checkpoint,) = files()
+
+    answer = ask(app, "DELETE", path)
+
+    assert (answer.status, answer.headers["Content-Type"]) == (409, "application/json")
+    assert "1 workers are at work on tiny (host:1 for one). `offkey stop tiny` makes them leave" in answer.reason
+    assert contents(study.storage) == before
+    assert files() == [checkpoint]
+
+    study.storage.release(claim)
+
+    assert ask(app, "DELETE", path).status == 200
+    assert rows_of(study) == [0, 0]
+    assert files() == []
+
+
+def test_of_a_study_in_a_place_of_its_own_every_file_goes_those_that_were_uploaded_elsewhere_too(
+    tiny_study: MakeStudy, tmp_path: Path
+) -> None:
+    study, place = tiny_study(), tmp_path / "shared"
+    set_place(study, str(place))
+    study = replace(study, stored=load_stored(study.storage, "tiny"))
+    study.storage.release(left_in_the_middle(study))
+    app, path = dashboard_app(study.storage), f"/api/studies/{study.stored.study_id}"
+    put_elsewhere = {"file": "data:text/plain;base64,SGk=", "filename": "hi.txt"}
+    identifier = ask(app, "POST", f"/api/artifacts/{study.stored.study_id}", put_elsewhere).json["artifact_id"]
+    cache = Path(os.environ["OFFKEY_CACHE"]) / "artifacts"
+    cache.mkdir(parents=True)
+    (place / identifier).rename(cache / identifier)  # where it would be had another study come first
+    assert len(list(place.iterdir())) == 1  # the checkpoint
+
+    assert ask(app, "DELETE", path).status == 200
+
+    assert files() == list(place.iterdir()) == []
+
+
+def test_where_the_place_is_given_files_are_removed_from_there(finished: TinyStudy, tmp_path: Path) -> None:
+    study = finished
+    put(study, tmp_path / "given", PICTURE.content)
+    app = dashboard_app(study.storage, artifacts=str(tmp_path / "given"))
+
+    assert ask(app, "DELETE", f"/api/studies/{study.stored.study_id}").status == 200
+    assert list((tmp_path / "given").iterdir()) == []
+
+
+def test_what_is_done_is_answered_with_the_json_that_the_page_waits_for(finished: TinyStudy) -> None:
+    app, path = dashboard_app(finished.storage), f"/api/studies/{finished.stored.study_id}"
+    version = ask(app, "GET", path).json["note"]["version"]
+    done = [
+        ask(app, "PUT", f"{path}/note", {"version": version + 1, "body": "mine"}),
+        ask(app, "DELETE", path, {"remove_associated_artifacts": False}),  # as the page sends it unless told otherwise
+    ]
+
+    assert [(answer.status, answer.json) for answer in done] == [(200, {})] * 2
+    assert files() == []
+
+
+def test_a_study_of_optunas_own_is_deleted_as_ever(storage: StudyStorage) -> None:
+    plain = optuna.create_study(study_name="plain", storage=storage)
+    plain.add_trial(optuna.trial.create_trial(value=1.0))
+    app = dashboard_app(storage)
+
+    assert ask(app, "DELETE", f"/api/studies/{plain._study_id}").status == 200
+    assert storage.get_all_studies() == []
 
 
 @pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
@@ -328,7 +507,7 @@ def test_the_others_of_a_storage_stay(finished: TinyStudy, tiny_study: MakeStudy
     other = tiny_study(trials=1, study="other")
     other.worker(quick=True).run()
 
-    assert ask(dashboard_app(finished.storage), "DELETE", f"/api/studies/{finished.stored.study_id}").status == 204
+    assert ask(dashboard_app(finished.storage), "DELETE", f"/api/studies/{finished.stored.study_id}").status == 200
     assert rows_of(other) == [1, 1]
     assert len(trials_of(other)) == 1
 
@@ -365,6 +544,23 @@ def test_a_place_that_is_given_is_the_only_one(finished: TinyStudy, tmp_path: Pa
     assert ask(given, "GET", picture_of(finished)).body == b"given"
     assert ask(empty, "GET", picture_of(finished)).status == 404
     assert not (tmp_path / "empty").exists()  # looking makes none
+
+
+@pytest.mark.parametrize("level", ["study", "trial"])
+def test_a_file_that_somebody_uploads_never_runs_as_a_page_of_the_dashboards(tiny_study: MakeStudy, level: str) -> None:
+    study = tiny_study()
+    claim = study.storage.claim(study.stored.study_id, "worker", first={})
+    assert claim is not None
+    app, page = dashboard_app(study.storage), b"<script>fetch('/api/studies')</script>"
+    place = f"{study.stored.study_id}" + (f"/{claim.trial_id}" if level == "trial" else "")
+    uploaded = {"file": f"data:text/html;base64,{base64.b64encode(page).decode()}", "filename": "page.html"}
+    identifier = ask(app, "POST", f"/api/artifacts/{place}", uploaded).json["artifact_id"]
+
+    answer = ask(app, "GET", f"/artifacts/{place}/{identifier}")
+
+    assert (answer.status, answer.body, answer.headers["Content-Type"]) == (200, page, "text/html")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Security-Policy"] == "sandbox"
 
 
 @pytest.mark.parametrize("place", ["/proc/nowhere/artifacts", "taken", "s3://nobody-made-this"])
@@ -426,6 +622,8 @@ def test_it_serves_a_page_until_it_is_asked_to_end(finished: TinyStudy, end: sig
         assert [study["study_name"] for study in studies.json["study_summaries"]] == ["tiny"]
         assert studies.headers["Server"] == "offkey"
         assert site.get(picture_of(finished)).body == PICTURE.content
+        assert site.get("/api/studies", Host="evil.example:8080").status == 403
+        assert site.get("/api/studies/1", method="DELETE", Origin="http://evil.example:8080").status == 403
         assert site.get("/api/studies/1", method="DELETE", **{"Sec-Fetch-Site": "cross-site"}).status == 403
         site.process.send(end)
         assert site.process.ended(within=20) == 0
@@ -544,8 +742,32 @@ def test_an_address_that_is_not_this_machines_is_named(
     monkeypatch.setenv("OFFKEY_DASHBOARD_PASSWORD", "secret")
     ran = offkey("dashboard", "--host", host, "--port", 0)
 
-    assert ran.code == 1
-    assert f"{host}:0 cannot be listened on" in ran.stderr
+    assert ran.code == 2
+    assert f"--host {host} is no address of this machine: it cannot be listened on." in ran.stderr
+    assert "--port" not in ran.stderr
+
+
+def browser_that_reads(into: Path) -> dict[str, str]:
+    """The variables of a machine whose browser reads the page that it is told, notes its address down, and ends."""
+    read = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1]); open(sys.argv[2], 'w').write(sys.argv[1])"
+    return {"BROWSER": stand_in(into.with_suffix(".sh"), f'exec {sys.executable} -c "{read}" "$1" {into}')}
+
+
+def test_where_there_is_a_screen_a_browser_finds_the_page(finished: TinyStudy, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    with offkey_process("dashboard", "--port", 0, url=finished.url, variables=browser_that_reads(seen)) as process:
+        until(lambda: seen.exists() and seen.read_text() != "")
+        assert f"{seen.read_text()}  (" in process.stderr
+        process.send(signal.SIGTERM)
+        assert process.ended(within=20) == 0
+
+
+def test_no_browser_opens_where_none_is_wanted(finished: TinyStudy, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    with served(finished.url, **browser_that_reads(seen)) as site:  # --no-browser
+        assert site.get("/").status == 200
+        assert psutil.Process(site.process.pid).children() == []
+    assert not seen.exists()
 
 
 def test_a_storage_that_cannot_be_opened_is_named(offkey: Offkey) -> None:

@@ -7,23 +7,25 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from benchmarks.quick import QuickTraining
 from search import ledger
 from search.artifact_store import open_artifacts
 from search.errors import StudyError
-from search.exhibits import Exhibit
-from search.ledger import StudyRow, TrialRow
+from search.exhibits import Exhibit, upload
+from search.ledger import Claim, StudyRow, TrialRow
 from search.preparation import prepare
 from search.status import read_status
 from search.storage import StudyStorage
 from search.stored_study import create_or_join, load_stored
+from search.upkeep import delete_study, rename_study
 from tests.search.offkey_process import until
 
 if TYPE_CHECKING:
@@ -149,6 +151,61 @@ def test_a_study_that_workers_are_at_work_on_is_left_alone(
     assert "1 workers are at work on tiny (host:1 for one). `offkey stop tiny` makes them leave" in ran.stderr
     assert load_stored(study.storage, "tiny").uid == study.stored.uid
     assert json.loads(offkey("status", "tiny", "--storage", study.url, "--json").stdout)["trials"]["running"] == 1
+
+
+@on_both_databases
+@pytest.mark.parametrize("change", ["delete", "rename"])
+def test_a_worker_that_comes_at_that_very_moment_gets_a_trial_of_the_study_or_none(
+    tiny_study: MakeStudy, change: str
+) -> None:
+    study = tiny_study(trials=1)
+    elsewhere, claims = StudyStorage(study.url), list[Claim | None]()
+    worker = threading.Thread(
+        target=lambda: claims.append(elsewhere.claim(study.stored.study_id, "host:1", first={})), daemon=True
+    )
+
+    def claim_now(*given: Any) -> None:
+        if "lease_until >" in given[2] and worker.ident is None:  # it was looked whether anybody is at work
+            worker.start()
+            worker.join(timeout=1)
+            assert claims == [], "claimed between the look and the deletion"
+
+    event.listen(study.storage.engine, "after_cursor_execute", claim_now)
+    if change == "delete":
+        delete_study(study.storage, study.stored)
+    else:
+        rename_study(study.storage, study.stored, "small")
+    worker.join(timeout=30)
+
+    assert [claim is None for claim in claims] == [change == "delete"]
+
+
+def test_files_are_removed_when_nobody_can_ask_for_them_any_more(tiny_study: MakeStudy, tmp_path: Path) -> None:
+    study = tiny_study(trials=1)
+    claim = study.storage.claim(study.stored.study_id, "host:1", first={})
+    assert claim is not None
+    exhibits = upload([Exhibit("1.png", "image/png", b"a picture")], str(tmp_path), uid=study.stored.uid, number=0)
+    study.storage.finish(claim, "complete", value=0.5, exhibits=exhibits)
+    (file,) = [tmp_path / key.removeprefix("artifacts:") for key in exhibits]
+    there: list[bool] = []
+    event.listen(study.storage.engine, "commit", lambda connection: there.append(file.exists()))
+
+    delete_study(study.storage, replace(study.stored, artifacts=str(tmp_path)))
+
+    assert there == [True]
+    assert not file.exists()
+
+
+def test_another_study_that_has_the_id_by_now_stays(tiny_study: MakeStudy) -> None:
+    earlier = tiny_study(trials=1)
+    delete_study(earlier.storage, earlier.stored)
+    later = tiny_study(trials=1)
+    assert later.stored.study_id == earlier.stored.study_id
+
+    with pytest.raises(StudyError, match="The study 'tiny' was deleted"):
+        delete_study(earlier.storage, earlier.stored)
+
+    assert load_stored(later.storage, "tiny").uid == later.stored.uid
 
 
 @on_both_databases
