@@ -5,113 +5,98 @@ Whatever people write below the line is theirs and stays.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
-from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from features.clip import ANOMALY, NORMAL
-from search.evaluation import Scores, resampled_aucs
-from search.ledger import TrialRow
+from search import optuna_rows
+from search.status import Comparison, Status, compare, machines, read_status
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy
+from search.upkeep import lock_study
 
-if TYPE_CHECKING:
-    from search.space import OpenSetting
-
-# Where optuna-dashboard keeps a study's note: in parts of so many characters.
-_VERSION, _PART, _PART_LENGTH = "dashboard:note_ver", "dashboard:note_str:{}", 2045
+# Where optuna-dashboard keeps a study's note: in parts of so many characters. Its import takes a worker a second and
+# much memory.
+_NOTE, _VERSION, _PART, _PART_LENGTH = "dashboard:note_", "dashboard:note_ver", "dashboard:note_str:{}", 2045
 
 _LINE = "*Offkey writes what is above this line; below it is yours.*"
 
+#: What would be markup inside a line of Markdown, or end a table's cell.
+_MARKUP = re.compile(r"[\\`*_\[\]<>|~$&]")
+
 
 def write_note(storage: StudyStorage, stored: StoredStudy, study: optuna.Study) -> None:
-    """Brings the note up to date, if it is not."""
-    attributes = storage.get_study_system_attrs(stored.study_id)
-    body = "".join(str(attributes.get(_PART.format(n), "")) for n in range(len(attributes)))
+    """Brings the note up to date, if it is not. Raises StudyError if the study is there no more."""
+    status = read_status(storage, stored, study)
+    comparison = compare(storage, stored, status, with_ties=False)
+    ours = f"{_about(stored)}{_result(status, comparison)}\n\n---\n{_LINE}"
+    best = None if status.best is None else status.best.value
+
+    def write(session: Session) -> None:
+        lock_study(session, stored)
+        if optuna_rows.best_value(session, stored.study_id) == best:  # else another leads by now, and writes it
+            _write(session, stored, ours)
+
+    storage.transact(write)
+
+
+def _write(session: Session, stored: StoredStudy, ours: str) -> None:
+    before = optuna_rows.study_attributes(session, stored.study_id, _NOTE)
+    body = "".join(str(before.get(_PART.format(number), "")) for number in range(len(before)))
     _, line, own = body.partition(_LINE)
     if not line:
         own = f"\n\n{body}" if body else "\n"
-    written = f"{_about(stored)}{_results(storage, stored, study)}\n\n---\n{_LINE}{own}"
+    written = f"{ours}{own}"
     if written != body:
-        _save(storage, stored, written, attributes)
-
-
-def _save(storage: StudyStorage, stored: StoredStudy, body: str, before: Mapping[str, Any]) -> None:
-    """As optuna-dashboard does it, whose import takes a worker a second and much memory."""
-    parts = [body[start : start + _PART_LENGTH] for start in range(0, len(body), _PART_LENGTH)]
-    parts += [""] * (sum(key.startswith(_PART.format("")) for key in before) - len(parts))  # of a longer one before
-    for number, part in enumerate(parts):
-        storage.set_study_system_attr(stored.study_id, _PART.format(number), part)
-    storage.set_study_system_attr(stored.study_id, _VERSION, int(before.get(_VERSION, 0)) + 1)
+        parts = [written[start : start + _PART_LENGTH] for start in range(0, len(written), _PART_LENGTH)]
+        parts += [""] * (len(before) - 1 - len(parts))  # of a longer one before
+        entries = {_PART.format(number): part for number, part in enumerate(parts)}
+        version = int(before.get(_VERSION, 0)) + 1
+        optuna_rows.set_study_attributes(session, stored.study_id, {**entries, _VERSION: version})
 
 
 def _about(stored: StoredStudy) -> str:
     study = stored.study()
     recipe = study.first_recipe()
     labels = Counter(stored.truth.labels)
-    ids = sorted(set(stored.truth.ids))
-    machines = sorted({name.rpartition("/")[0] for name in ids})
+    by_machine = machines(stored.truth)
+    ids = sum(map(len, by_machine.values()))
     families = ", ".join(study.space.families)
-    settings = "\n".join(f"| `{setting.name}` | {_range(setting)} |" for setting in study.space.settings)
+    settings = "\n".join(f"| `{setting.name}` | {_escaped(setting.in_words)} |" for setting in study.space.settings)
     share = recipe.validation.share
     return (
-        f"# {stored.name}\n\n"
+        f"# {_escaped(stored.name)}\n\n"
         f"A search for the model ({families}) that best tells a faulty machine's sound from a healthy one's: "
         f"{stored.budget} trials, sampler {study.search.sampler}, pruner {study.search.pruner}.\n\n"
-        f"**Data**: {', '.join(machines)}, {len(ids)} machine IDs, {stored.identity['data']['clips']} clips.\n\n"
+        f"**Data**: {', '.join(map(_escaped, by_machine))}, {ids} machine IDs, "
+        f"{stored.identity['data']['clips']} clips.\n\n"
         f"**Split**: {labels[NORMAL]} normal and {labels[ANOMALY]} anomalous clips, {100 * share:.0f} % of each ID's "
         "labelled ones, steer the search. No trial sees the rest: they are for the final detector alone.\n\n"
         + (f"| open setting | range |\n|---|---|\n{settings}\n\n" if settings else "")
     )
 
 
-def _range(setting: OpenSetting) -> str:
-    distribution = setting.distribution
-    if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(map(str, distribution.choices))
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    low, high = (str(x) if isinstance(x, int) else f"{x:g}" for x in (distribution.low, distribution.high))
-    return f"{low} to {high}" + (", logarithmic" if distribution.log else "")
+def _result(status: Status, comparison: Comparison | None) -> str:
+    from search.screen import interval  # here, so that a worker that waits for a trial stays small
 
-
-def _results(storage: StudyStorage, stored: StoredStudy, study: optuna.Study) -> str:
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not complete:
+    if status.best is None or comparison is None:
         return "**Result**: no trial is complete yet."
-    best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
-    scores = _scores(storage, stored, (best.number, 0))
-    text = f"**Result**: trial {best.number} leads with a validation AUC of {best.value:.3f}"
-    if best.number not in scores:
-        return f"{text}."  # a trial of an Offkey that kept none
-    resampled = resampled_aucs(scores[best.number], stored.truth)
-    text = f"{text} ({_interval(resampled)})."
-    baseline = next((trial for trial in complete if trial.number == 0), None) if stored.tree.get("baseline") else None
-    if baseline is None or 0 not in scores:
-        return text
-    if best.number == 0:
-        return f"{text} It is the baseline: no gain over it."
-    difference = resampled - resampled_aucs(scores[0], stored.truth)
-    told = "no gain that these clips can tell" if np.quantile(difference, 0.025) <= 0 else "a gain"
-    assert best.value is not None and baseline.value is not None
-    gain = best.value - baseline.value
-    return f"{text} Over the baseline ({baseline.value:.3f}): {gain:+.3f} ({_interval(difference)}), {told}."
-
-
-def _interval(resampled: Scores) -> str:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return f"95 % interval {low:.3f} to {high:.3f}"
-
-
-def _scores(storage: StudyStorage, stored: StoredStudy, numbers: tuple[int, ...]) -> dict[int, Scores]:
-    """Validation scores of some trials."""
-    scored = select(TrialRow.number, TrialRow.scores).where(
-        TrialRow.study_id == stored.study_id, TrialRow.number.in_(numbers), TrialRow.scores.is_not(None)
+    text = (
+        f"**Result**: trial {status.best.number} leads with a validation AUC of {status.best.value:.3f} "
+        f"(95 % interval {interval(*comparison.interval)})."
     )
-    rows = storage.transact(lambda session: session.execute(scored).all())
-    return {number: np.frombuffer(blob) for number, blob in rows if blob is not None}
+    if comparison.gain is None:
+        return text
+    if status.best.number == 0:
+        return f"{text} It is the baseline: no gain over it."
+    gain, low, high = comparison.gain
+    told = f"{gain:+.3f} (95 % interval {interval(low, high)}), {comparison.gain_in_words}."
+    return f"{text} Over the baseline ({status.baseline:.3f}): {told}"
+
+
+def _escaped(text: str) -> str:
+    """Text that stands in Markdown as it is, in one line."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))

@@ -92,6 +92,17 @@ class OpenSetting:
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
         return [self.distribution.low, self.distribution.high]
 
+    @property
+    def in_words(self) -> str:
+        """The range as people read it: every choice, or both ends, the scale and the step."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return ", ".join(map(_shown, d.choices))
+        assert isinstance(d, IntDistribution | FloatDistribution)
+        log = ", logarithmic" if d.log else ""
+        step = f", in steps of {_shown(d.step)}" if d.step not in (None, 1) else ""
+        return f"{_shown(d.low)} to {_shown(d.high)}{log}{step}"
+
     def suggest(self, trial: BaseTrial) -> Any:
         """The trial's value for this setting."""
         d = self.distribution
@@ -161,6 +172,10 @@ def parameter_names(tree: Tree) -> dict[Path, str]:
             name = f"{families[path[1]]}.{name}"
         names[path] = name
     return names
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _families(tree: Tree) -> tuple[str, ...]:

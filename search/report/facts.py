@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
 from features.clip import ANOMALY, NORMAL
@@ -17,7 +16,7 @@ from search.evaluation import Figures
 from search.recipe import Recipe
 from search.screen import interval, number
 from search.space import OpenSetting
-from search.status import Status
+from search.status import Status, machines
 from search.stored_study import StoredStudy
 from search.study_file import Study
 
@@ -27,12 +26,8 @@ def searched(
 ) -> Iterator[tuple[str, str]]:
     """What was searched: names and values."""
     truth, search, validation = stored.truth, study.search, stored.validation
-    by_machine: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(set(truth.ids)):
-        machine, _, machine_id = name.rpartition("/")
-        by_machine[machine].append(machine_id)
     yield "recordings", f"{stored.identity['data']['clips']} clips in {stored.root}"
-    yield "machines", "; ".join(f"{machine} (ID {', '.join(ids)})" for machine, ids in by_machine.items())
+    yield "machines", "; ".join(f"{machine} (ID {', '.join(ids)})" for machine, ids in machines(truth).items())
     yield (
         "clips that steer the search",
         f"{truth.labels.count(NORMAL)} normal, {truth.labels.count(ANOMALY)} anomalous: {validation.share:.0%} of the "
@@ -66,7 +61,7 @@ def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
     if len(study.space.families) > 1:
         yield row("family", "kind of model", ", ".join(study.space.families))
     for setting in study.space.settings:
-        yield row(setting.name, _about(study, setting), _range(setting))
+        yield row(setting.name, _about(study, setting), setting.in_words)
 
 
 def best_trials(
@@ -140,16 +135,6 @@ def _about(study: Study, setting: OpenSetting) -> str:
         branch = setting.path[1] if isinstance(setting.path[1], int) else 0
         schema = settings_of(study.space.families[branch])
     return schema.model_fields[key].description or ""
-
-
-def _range(setting: OpenSetting) -> str:
-    distribution = setting.distribution
-    if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(map(number, distribution.choices))
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    log = ", logarithmic" if distribution.log else ""
-    step = f", in steps of {number(distribution.step)}" if distribution.step not in (None, 1) else ""
-    return f"{number(distribution.low)} to {number(distribution.high)}{log}{step}"
 
 
 def _duration(time: timedelta) -> str:

@@ -11,7 +11,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from features.clip import ANOMALY, NORMAL
 from search.report.facts import detector_commands
-from search.status import Comparison, Status
+from search.status import Comparison, Status, machines
 from search.stored_study import StoredStudy
 from search.study_file import Study
 
@@ -63,8 +63,8 @@ def verdict(
 def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
     """What was searched, in a sentence."""
     ids, families = set(stored.truth.ids), study.space.families
-    machines = sorted({name.rpartition("/")[0] for name in ids})
-    kinds = ", ".join(machines[:_NAMED]) + (", …" if len(machines) > _NAMED else "")
+    named = list(machines(stored.truth))
+    kinds = ", ".join(named[:_NAMED]) + (", …" if len(named) > _NAMED else "")
     normal, faulty = (stored.truth.labels.count(label) for label in (NORMAL, ANOMALY))
     models = f"the model family {families[0]}" if len(families) == 1 else f"the model families {', '.join(families)}"
     tried = "1 setting" if status.done == 1 else f"{status.done} settings"

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 import pytest
+from markdown_it import MarkdownIt
+from optuna.storages._rdb import models
 from optuna_dashboard import get_note, save_note
-from sqlalchemy import event
+from sqlalchemy import event, func, select, text
 
+from models.families import FAMILIES
+from search.errors import StudyError
 from search.evaluation import Scores, Truth, mean_auc
 from search.note import write_note
+from search.storage import StudyStorage
+from search.stored_study import load_stored
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
 
     MakeStudy = Callable[..., TinyStudy]
+
+on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
 
 THIRD, TWO_THIRDS = 1 / 3, 2 / 3
 
@@ -117,25 +130,18 @@ def test_a_gain_whose_interval_includes_zero_is_none_that_these_clips_can_tell(t
     assert "no gain that these clips can tell.\n" in note
 
 
-def test_of_trials_whose_scores_were_not_kept_it_says_what_it_can(tiny_study: MakeStudy) -> None:
-    study = tiny_study()
-    for value in (0.25, 0.5):
-        claim = study.storage.claim(study.stored.study_id, "worker", first={})
-        assert claim is not None
-        study.storage.finish(claim, "complete", value=value)
-
-    assert f"**Result**: trial 1 leads with a validation AUC of 0.500.{LINE}" in note_of(study)
-
-
 @pytest.mark.parametrize(
     ("setting", "row"),
     [
         ({"h_dim": {"low": 8, "high": 2_000_000}}, "| `h_dim` | 8 to 2000000 |"),
         ({"kld_weight": {"low": 1e-5, "high": 0.1, "log": True}}, "| `kld_weight` | 1e-05 to 0.1, logarithmic |"),
+        ({"h_dim": {"low": 8, "high": 64, "step": 8}}, "| `h_dim` | 8 to 64, in steps of 8 |"),
+        ({"kld_weight": {"low": 0.125, "high": 1.0, "step": 0.125}},
+         "| `kld_weight` | 0.125 to 1, in steps of 0.125 |"),
         ({"context": {"choices": [1, 5]}}, "| `context` | 1, 5 |"),
         ({}, None),
     ],
-)
+)  # fmt: skip
 def test_each_open_setting_has_its_range(tiny_study: MakeStudy, setting: dict[str, Any], row: str | None) -> None:
     model = {"family": "vae", "context": 3, "h_dim": 16, "z_dim": 4, **setting}
     note = note_of(tiny_study(model=model, baseline={}))
@@ -183,8 +189,8 @@ def test_a_note_that_is_up_to_date_is_not_written_again(tiny_study: MakeStudy) -
 
     note_of(study)
 
-    assert written
-    assert not [statement for statement in written if not statement.startswith("SELECT")]
+    assert [statement for statement in written if "study_system_attributes" in statement]
+    assert not [s for s in written if "study_system_attributes" in s and not s.startswith("SELECT")]
 
 
 def test_a_note_longer_than_one_of_optunas_attributes_is_whole_and_may_become_short_again(
@@ -202,6 +208,112 @@ def test_a_note_longer_than_one_of_optunas_attributes_is_whole_and_may_become_sh
     save_note(optuna_study(study), short)
     assert note_of(study).endswith(f"trial 0 leads with a validation AUC of 1.000 (95 % interval 1.000 to 1.000). "
                                    f"It is the baseline: no gain over it.{LINE}\n")  # fmt: skip
+
+
+def meanwhile(study: TinyStudy, statement: str, moment: str, action: Callable[[], None]) -> threading.Thread:
+    """Lets somebody else act before or after the study's first statement of this kind: at once, or as soon as the
+    transaction that it is part of lets them."""
+    other = threading.Thread(target=action, daemon=True)
+
+    def start(*given: Any) -> None:
+        if given[2].startswith(statement) and other.ident is None:
+            other.start()
+            other.join(timeout=1)
+
+    event.listen(study.storage.engine, f"{moment}_cursor_execute", start)
+    return other
+
+
+READING, LOCKING = "SELECT study_system_attributes", "UPDATE offkey_studies"
+
+
+@on_both_databases
+def test_what_somebody_saves_while_it_is_written_is_not_lost(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    end_trials(study, [0.0])
+    before = note_of(study)
+    end_trials(study, [1.0])
+    ours, visitors = optuna_study(study), optuna.load_study(study_name="tiny", storage=StudyStorage(study.url))
+    visitor = meanwhile(study, READING, "after", lambda: save_note(visitors, f"{before}Mine.\n"))
+
+    write_note(study.storage, study.stored, ours)
+    visitor.join(timeout=30)
+
+    assert "Mine." in get_note(visitors)
+    assert note_of(study).endswith(f"{LINE}\nMine.\n")
+    assert "trial 1 leads" in note_of(study)
+
+
+@on_both_databases
+@pytest.mark.parametrize(("statement", "moment"), [(READING, "after"), (LOCKING, "before")])
+def test_of_two_trials_that_lead_at_once_the_better_one_stands_there_in_the_end(
+    tiny_study: MakeStudy, statement: str, moment: str
+) -> None:
+    study = tiny_study()
+    end_trials(study, [0.0, THIRD])
+    ours, faster = optuna_study(study), StudyStorage(study.url)
+
+    def overtake() -> None:
+        end_trials(replace(study, storage=faster), [1.0])
+        write_note(faster, study.stored, optuna.load_study(study_name="tiny", storage=faster))
+
+    other = meanwhile(study, statement, moment, overtake)
+    write_note(study.storage, study.stored, ours)
+    other.join(timeout=30)
+
+    assert not other.is_alive()
+    assert "trial 2 leads" in get_note(ours)
+    assert get_note(ours) == note_of(study)
+
+
+@on_both_databases
+def test_of_a_study_that_is_deleted_meanwhile_no_note_is_left(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    end_trials(study, [1.0])
+    elsewhere = StudyStorage(study.url)
+    ours = optuna_study(study)
+    meanwhile(study, LOCKING, "before", lambda: elsewhere.delete_study(study.stored.study_id))
+
+    with pytest.raises(StudyError, match="The study 'tiny' was deleted while it was at work"):
+        write_note(study.storage, study.stored, ours)
+
+    left = select(func.count()).select_from(models.StudySystemAttributeModel)
+    assert study.storage.transact(lambda session: session.execute(left).scalar_one()) == 0
+
+
+@pytest.mark.parametrize("name", ["fan|pump", "<img src=x>", "*a* _b_ [c](d) `e`", "a\\|b", "a&lt;b", "$x$", "a\nb"])
+def test_names_are_shown_as_they_stand(tiny_study: MakeStudy, corpus_root: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(corpus_root / "compressor", tmp_path / "sounds" / name)
+    study = tiny_study(corpus={"root": str(tmp_path / "sounds")})
+    with study.storage.engine.begin() as connection:
+        connection.execute(text("UPDATE studies SET study_name = :name"), {"name": name})
+
+    study = replace(study, stored=load_stored(study.storage, name))
+    html = MarkdownIt("commonmark").enable("table").render(note_of(study))
+
+    shown = escape(" ".join(name.split()))
+    assert f"<h1>{shown}</h1>" in html
+    assert f"<strong>Data</strong>: {shown}, 3 machine IDs" in html
+
+
+def test_choices_are_shown_as_they_stand(
+    tiny_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wordy.py").write_text(
+        "from typing import Literal\n"
+        "from models.settings import FamilySettings\n"
+        "class Settings(FamilySettings):\n"
+        "    family: Literal['wordy'] = 'wordy'\n"
+        "    mode: str = ''\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(FAMILIES, "wordy", "wordy")
+    choices = ["fan|pump", "*a*", "1 < 2"]
+    note = note_of(tiny_study(model={"family": "wordy", "context": 1, "mode": {"choices": choices}}, baseline={}))
+
+    html = MarkdownIt("commonmark").enable("table").render(note)
+
+    assert f"<td>{escape(', '.join(choices))}</td>" in html
 
 
 def test_a_worker_brings_it_up_to_date_when_a_trial_leads_and_at_the_studys_end(tiny_study: MakeStudy) -> None:
