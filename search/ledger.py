@@ -301,9 +301,11 @@ def set_free(transaction: Transaction, study_id: int, owner: str | None) -> list
 def uncleared(transaction: Transaction, study_id: int, *, ended: bool = True) -> list[Claim]:
     """The last claims of trials (`ended` ones, or all) whose checkpoints may still be there."""
     columns = (TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts, TrialRow.checkpoint)
-    left = select(*columns).where(TrialRow.study_id == study_id, TrialRow.checkpoint.is_not(None))
-    if ended:
-        left = left.where(TrialRow.state.in_(get_args(FinalState)))
+    is_ended, is_entered = TrialRow.state.in_(get_args(FinalState)), TrialRow.checkpoint.is_not(None)
+    # Of a trial that has not ended there may be one that its worker was killed before it could enter.
+    left = select(*columns).where(
+        TrialRow.study_id == study_id, is_ended & is_entered if ended else ~is_ended | is_entered
+    )
     return [Claim(*row) for row in transaction.execute(left)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from sqlalchemy import event, func, select
 
 from benchmarks.quick import QuickTraining
 from search import ledger
-from search.artifact_store import open_artifacts
+from search.artifact_store import open_artifacts, place_of
 from search.errors import StudyError
 from search.exhibits import Exhibit, upload
 from search.ledger import Claim, StudyRow, TrialRow
@@ -26,6 +27,7 @@ from search.status import read_status
 from search.storage import StudyStorage
 from search.stored_study import create_or_join, load_stored
 from search.upkeep import delete_study, rename_study
+from tests.search.faulty_worker import faulty
 from tests.search.offkey_process import until
 
 if TYPE_CHECKING:
@@ -194,6 +196,19 @@ def test_files_are_removed_when_nobody_can_ask_for_them_any_more(tiny_study: Mak
 
     assert there == [True]
     assert not file.exists()
+
+
+def test_a_checkpoint_that_its_worker_could_not_enter_any_more_is_removed_too(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1)
+    with faulty(study, "between checkpoint and report", signal.SIGKILL, lease=0.3) as killed:
+        killed.join(timeout=60)
+    until(lambda: study.storage.transact(lambda s: ledger.at_work(s, study.stored.study_id)) == [])
+    folder = Path(place_of(study.stored.artifacts))
+    assert len([*folder.iterdir()]) == 1
+
+    delete_study(study.storage, study.stored)
+
+    assert [*folder.iterdir()] == []
 
 
 def test_another_study_that_has_the_id_by_now_stays(tiny_study: MakeStudy) -> None:
