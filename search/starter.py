@@ -13,7 +13,13 @@ from features.corpus import read_corpus
 def starter_study(root: Path, *, name: str) -> str:
     """A study file's text for the clips below `root`. Raises CorpusError if there are none."""
     corpus = read_corpus(root)
-    rate = Counter(clip.sample_rate for clip in corpus.clips).most_common(1)[0][0]
+    rates = Counter(clip.sample_rate for clip in corpus.clips)
+    rate = rates.most_common(1)[0][0]
+    resampled = (
+        "resample: true       # clips of other sample rates are brought to this one\n  " if len(rates) > 1 else ""
+    )
+    several = any(clip.channels > 1 for clip in corpus.clips)
+    channel = "channel: mean        # of several; or one by its number, from 0\n  " if several else ""
     additional = any(clip.source == "additional" for clip in corpus.clips)
     train_on = "{choices: [development, development+additional]}" if additional else "development"
     study = re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip("._+-") or "study"
@@ -28,7 +34,7 @@ corpus:
   train_on: {train_on}
 features:
   kind: logmel         # or mfcc, chroma, …; several: [logmel, chroma]; to try: {{choices: [logmel, logmel+chroma]}}
-  sample_rate: {rate}   # Hz; clips of another rate are refused
+  {channel}{resampled}sample_rate: {rate}   # Hz; clips of another rate are refused, unless resample is true
   n_mels: 128
   n_fft: 1024          # samples in one Fourier transform
   hop_length: 512      # samples from one frame to the next
@@ -42,7 +48,7 @@ training:
   batch_size: {{low: 128, high: 1024, log: true}}
   epochs: {{choices: [25, 50]}}
 scoring:
-  pooling: {{choices: [mean, max]}}   # how window scores become one clip score
+  pooling: {{choices: [mean, max]}}   # how window scores become one clip score; also top, gwrp
 # Of the labelled test clips, this share steers the search; the rest is for the final figure alone.
 validation: {{metric: auc, share: 0.5, seed: 0}}
 # Tried first; the study reports its gain over it.

@@ -22,6 +22,7 @@ from optuna.distributions import CategoricalDistribution
 from benchmarks.quick import QuickTraining
 from search.cli.app import app
 from search.cli.demo import _fresh_name
+from search.preparation import prepare
 from search.study_file import load_study, shipped_studies
 from tests.search.offkey_process import until
 
@@ -228,6 +229,21 @@ def test_init_takes_machines_and_folders_of_any_name(
     assert study.name == "my-study"
     assert study.first_recipe().corpus.machines == [machine]
     assert study.first_recipe().corpus.root == str(root)
+
+
+def test_init_fits_clips_of_several_channels_and_sample_rates(
+    offkey: Offkey, corpus_root: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(corpus_root, tmp_path / "odd"))
+    machine = root / "compressor"
+    noise = np.random.default_rng(0).normal(0, 0.1, (44100, 2))
+    soundfile.write(machine / "train/normal_id_00_00000000.wav", noise, 44100)
+    ran = offkey("init", root, "-o", "study.yaml")
+    assert ran.code == 0, ran.stderr
+    prepared = prepare(load_study("study.yaml"), default_root=None)
+    features = prepared.study.first_recipe().features
+    assert (features.sample_rate, features.resample, features.channel) == (16000, True, "mean")
+    assert features.frames_of(prepared.corpus.clips[-1]) == 32
 
 
 def test_init_overwrites_nothing(offkey: Offkey, corpus_root: Path) -> None:
