@@ -1,12 +1,17 @@
-"""Per-clip scores from per-window scores.
+"""Per-clip scores from per-window scores: a mean over each clip's windows, weighted by their rank.
 
 scores : (windows,) float32, higher is more anomalous.
 clips  : (windows,) int64, position of the clip that each window came from.
+rank   : of a window among its clip's, 0 for the most anomalous one.
+
+    mean   every window counts alike
+    max    the most anomalous one alone
+    top    the most anomalous `top_share` of them alike, at least one
+    gwrp   decay to the power of the rank: global weighted ranking pooling (Kolesnikov and Lampert, "Seed, Expand and
+           Constrain", 2016); decay 1 is the mean, decay 0 the maximum
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,11 +19,23 @@ from torch import Tensor
 from models.settings import Pooling
 
 
-def pool(scores: Tensor, clips: Tensor, *, clip_count: int, pooling: Pooling) -> Tensor:
-    """One score for each clip, (clip_count,) float64: the mean or the maximum over its windows.
+def pool(
+    scores: Tensor, clips: Tensor, *, clip_count: int, pooling: Pooling, decay: float = 1.0, top_share: float = 1.0
+) -> Tensor:
+    """One score for each clip, (clip_count,) float64.
 
-    Sums run in float64, so that how windows were divided into batches changes nothing.
+    Sums run in float64 over windows sorted by rank: how they were divided into batches, and their order, change
+    nothing.
     """
-    pooled = torch.zeros(clip_count, dtype=torch.float64, device=scores.device)
-    reduce: Literal["mean", "amax"] = "mean" if pooling == "mean" else "amax"
-    return pooled.scatter_reduce_(0, clips, scores.double(), reduce=reduce, include_self=False)
+    order = torch.argsort(scores, descending=True)
+    order = order[torch.argsort(clips[order], stable=True)]
+    scores, clips = scores[order].double(), clips[order]
+    counts = torch.bincount(clips, minlength=clip_count)
+    ranks = torch.arange(len(clips), device=clips.device) - (counts.cumsum(0) - counts)[clips]
+    if pooling == "gwrp":
+        weights = torch.pow(decay, ranks.double())
+    else:
+        last = {"mean": counts, "max": torch.ones_like(counts), "top": torch.ceil(top_share * counts)}[pooling]
+        weights = (ranks < last[clips]).double()
+    total, weight = (torch.zeros(clip_count, dtype=torch.float64, device=scores.device) for _ in range(2))
+    return total.scatter_add_(0, clips, weights * scores) / weight.scatter_add_(0, clips, weights)

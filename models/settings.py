@@ -7,7 +7,7 @@ from typing import Literal
 from features.settings import Settings
 
 #: How window scores become one clip score: models.pooling.
-Pooling = Literal["mean", "max"]
+Pooling = Literal["mean", "max", "top", "gwrp"]
 
 
 class FamilySettings(Settings):

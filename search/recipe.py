@@ -52,6 +52,8 @@ class ScoringSettings(Settings):
     """How window scores become a clip's score and decision."""
 
     pooling: Pooling = Field("mean", description="how window scores become one clip score")
+    decay: float = Field(0.9, ge=0, le=1, description="gwrp: weight of each window over that of the one ranked before")
+    top_share: float = Field(0.1, gt=0, le=1, description="top: share of a clip's windows that counts")
     false_alarm_rate: float = Field(0.1, gt=0, lt=1, description="share of normal clips above the threshold")
 
 

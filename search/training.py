@@ -244,7 +244,15 @@ def score_windows(model: torch.nn.Module, windows: ContextWindows, recipe: Recip
             scores[part] = model.score(batch)  # type: ignore[operator]
             clips[part] = batch.clips
     # Pooled on the CPU: a GPU adds in whatever order, and a trial's value would not be the same twice.
-    pooled = pool(scores.cpu(), clips.cpu(), clip_count=windows.clip_count, pooling=recipe.scoring.pooling)
+    scoring = recipe.scoring
+    pooled = pool(
+        scores.cpu(),
+        clips.cpu(),
+        clip_count=windows.clip_count,
+        pooling=scoring.pooling,
+        decay=scoring.decay,
+        top_share=scoring.top_share,
+    )
     return np.asarray(pooled.numpy(), dtype=np.float64)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,13 +16,15 @@ SCORES = st.floats(-1e4, 1e4, width=32)
 CLIPS = st.lists(st.lists(SCORES, min_size=1, max_size=8), min_size=1, max_size=6)
 
 
-def pooled(clips: list[list[float]], *, pooling: Pooling, order: list[int] | None = None) -> list[float]:
+def pooled(
+    clips: list[list[float]], *, pooling: Pooling, order: list[int] | None = None, **settings: float
+) -> list[float]:
     """Clip scores of these window scores, handed over in order or in another."""
     scores = torch.tensor([score for windows in clips for score in windows], dtype=torch.float32)
     owners = torch.tensor([clip for clip, windows in enumerate(clips) for _ in windows])
     if order is not None:
         scores, owners = scores[order], owners[order]
-    result = pool(scores, owners, clip_count=len(clips), pooling=pooling)
+    result = pool(scores, owners, clip_count=len(clips), pooling=pooling, **settings)
     assert result.dtype == torch.float64
     return result.tolist()
 
@@ -32,16 +36,37 @@ def test_a_clips_score_is_the_mean_or_maximum_over_its_windows(clips: list[list[
     assert pooled(clips, pooling="max") == [max(windows) for windows in clips]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max"])
+@settings(max_examples=30, deadline=None, database=None)
+@given(CLIPS, st.floats(0, 1))
+def test_gwrp_weights_each_window_by_its_rank(clips: list[list[float]], decay: float) -> None:
+    expected = []
+    for windows in clips:
+        weights = [decay**rank for rank in range(len(windows))]
+        expected.append(np.average(sorted(windows, reverse=True), weights=weights))
+    np.testing.assert_allclose(pooled(clips, pooling="gwrp", decay=decay), expected, rtol=1e-9, atol=1e-6)
+
+
+@given(CLIPS)
+@settings(max_examples=30, deadline=None, database=None)
+def test_gwrp_reaches_from_the_maximum_to_the_mean(clips: list[list[float]]) -> None:
+    assert pooled(clips, pooling="gwrp", decay=0) == pooled(clips, pooling="max")
+    assert pooled(clips, pooling="gwrp", decay=1) == pooled(clips, pooling="mean")
+
+
+@pytest.mark.parametrize(("top_share", "expected"), [(0.01, 9), (0.25, 9), (0.26, 8), (0.5, 8), (0.75, 7), (1, 5.25)])
+def test_top_is_the_mean_of_the_most_anomalous_share_rounded_up(top_share: float, expected: float) -> None:
+    assert pooled([[7, 0, 9, 5], [1]], pooling="top", top_share=top_share) == [expected, 1]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "top", "gwrp"])
 @settings(max_examples=30, deadline=None, database=None)
 @given(clips=CLIPS, data=st.data())
 def test_the_order_in_which_windows_come_changes_nothing(
     clips: list[list[float]], data: st.DataObject, pooling: Pooling
 ) -> None:
     order = data.draw(st.permutations(range(sum(map(len, clips)))))
-    np.testing.assert_allclose(
-        pooled(clips, pooling=pooling, order=order), pooled(clips, pooling=pooling), rtol=1e-12, atol=1e-9
-    )
+    some: dict[str, Any] = {"decay": 0.7, "top_share": 0.4}
+    assert pooled(clips, pooling=pooling, order=order, **some) == pooled(clips, pooling=pooling, **some)
 
 
 @pytest.mark.parametrize(
