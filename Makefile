@@ -15,7 +15,7 @@ test: .venv/.installed chromium
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy features models search studies benchmarks tests
-	.venv/bin/pytest -n 4
+	.venv/bin/pytest -n 4 --dist worksteal
 
 # The dashboard's tests look at it in a browser, and fail without one.
 chromium:

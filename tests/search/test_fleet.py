@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -348,25 +347,6 @@ def test_off_a_terminal_a_search_writes_a_line_whenever_trials_ended(tiny_study:
     assert re.fullmatch(r"tiny: 1/2 trials, best AUC 0\.\d{3} \(trial 0\)", lines[1])
     assert "batches/s" not in search.stderr
     assert "\x1b" not in search.stderr
-
-
-def test_real_workers_divide_the_cores_and_take_no_models_py_of_the_user_for_ours(corpus_root: Path) -> None:
-    Path("models.py").write_text("raise SystemExit('the wrong models')")
-    study = {
-        "study": "fleet",
-        "corpus": {"root": str(corpus_root)},
-        "features": {"n_mels": 32},
-        "model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": 4},
-        "training": {"learning_rate": 0.01, "batch_size": 16, "epochs": 1},
-        "search": {"trials": 2, "pruner": "none"},
-    }
-    Path("study.yaml").write_text(to_yaml(study))
-    command = [sys.executable, "-P", "-m", "search.cli", "search", "study.yaml", "--workers", "2"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert ended.returncode == 0, ended.stderr
-    trials = optuna.load_study(study_name="fleet", storage="sqlite:///offkey.db").get_trials()
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
-    assert {trial.user_attrs["threads"] for trial in trials} == {max(1, cores() // 2)}
 
 
 def test_a_search_is_refused_on_other_clips_and_on_a_read_only_storage_before_it_starts_a_worker(
