@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from search.stored_study import require_same
 from search.training import Training
 from search.worker import join
 from tests.search.faulty_worker import faulty, wait_until_stopped
+from tests.search.offkey_process import Quick, offkey_process
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
@@ -275,9 +277,12 @@ def test_a_diverged_trial_is_recorded_with_its_reason_and_teaches_the_sampler(ti
 @on_both_databases
 def test_several_workers_share_a_budget_exactly(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=5)
-    command = [sys.executable, "-m", "search.cli", "worker", "tiny", "--storage", study.url]
-    workers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
-    assert [(worker.communicate(timeout=180), worker.returncode)[1] for worker in workers] == [0, 0, 0]
+    with ExitStack() as processes:
+        workers = [
+            processes.enter_context(offkey_process("worker", "tiny", url=study.url, quick=Quick(pause=0.05)))
+            for _ in range(3)
+        ]
+        assert [worker.ended(within=60) for worker in workers] == [0, 0, 0]
     assert [(t.number, t.state) for t in trials_of(study)] == [(n, TrialState.COMPLETE) for n in range(5)]
     assert trials_of(study)[0].params == {"h_dim": 16}, "the baseline is tried first"
 
@@ -346,7 +351,7 @@ def test_a_worker_that_came_too_late_for_a_trial_loads_no_torch_until_it_leaves(
 
 @on_both_databases
 def test_a_stop_is_heeded_before_the_next_trial_however_short_trials_are(tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=40)
+    study = tiny_study(trials=12)
     worker = study.worker(quick=True)
 
     class StoppedInTheThird(QuickTraining):
@@ -359,7 +364,7 @@ def test_a_stop_is_heeded_before_the_next_trial_however_short_trials_are(tiny_st
     worker.run()
     assert [trial.state for trial in trials_of(study)] == [TrialState.COMPLETE] * 3
     study.worker(quick=True).run()
-    assert len(trials_of(study)) == 40, "later ones go on"
+    assert len(trials_of(study)) == 12, "later ones go on"
 
 
 def test_a_note_that_cannot_be_written_costs_no_trial(
