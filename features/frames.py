@@ -21,7 +21,9 @@ def frame_count(samples: int, *, n_fft: int, hop_length: int) -> int:
 
 def sliding(waveform: Waveform, *, n_fft: int, hop_length: int) -> Frames:
     """The samples that each frame is made of, (frames, n_fft): a view, with silence before and after the clip."""
-    padded = np.pad(waveform, n_fft // 2)
+    half = n_fft // 2
+    padded = np.zeros(len(waveform) + 2 * half, dtype=np.float32)
+    padded[half : half + len(waveform)] = waveform
     return np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
 
 

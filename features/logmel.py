@@ -32,9 +32,9 @@ LOWEST, HIGHEST = -90.0, 24.0
 #: librosa's floor of the power before the logarithm: -100 dB.
 _FLOOR = np.float32(1e-10)
 
-#: Below this share of a frame's energy, the rounding noise of a float32 Fourier transform shows in a band:
+#: Below this share of a frame's power, the rounding noise of a float32 Fourier transform shows in a band:
 #: it reaches 1e-3 dB in a bin whose power is about 1e-7 of the frame's.
-_FLOAT32_RANGE = 2e-7
+_FLOAT32_RANGE = np.float32(4e-7)
 
 
 def bins(settings: FeatureSettings) -> int:
@@ -61,41 +61,40 @@ def _mel_bands(waveform: Waveform, settings: FeatureSettings) -> Frames:
         settings.sample_rate, settings.n_fft, settings.n_mels, settings.fmin, settings.highest_frequency
     )
     windows = sliding(waveform, n_fft=settings.n_fft, hop_length=settings.hop_length)
-    spectrum, energy = _spectrum(windows, hann(settings.n_fft).astype(np.float32), settings.power)
-    mel = np.ascontiguousarray((filters @ spectrum).T)
-    quietest = (mel / widths).min(axis=1) ** np.float32(2 / settings.power)
-    wide = np.flatnonzero(quietest < _FLOAT32_RANGE * settings.n_fft * energy)
+    spectrum = _power_spectrum(windows, hann(settings.n_fft).astype(np.float32))
+    energy = spectrum.sum(axis=0)
+    bands = _filtered(spectrum, filters, settings.power)
+    quietest = (bands / widths).min(axis=0)
+    wide = np.flatnonzero(quietest < (_FLOAT32_RANGE * energy) ** np.float32(settings.power / 2))
     if len(wide):
-        spectrum, _ = _spectrum(windows[wide], hann(settings.n_fft), settings.power)
-        mel[wide] = (filters @ spectrum).T
-    return mel
+        bands[:, wide] = _filtered(_power_spectrum(windows[wide], hann(settings.n_fft)), filters, settings.power)
+    return np.ascontiguousarray(bands.T)
 
 
-def _spectrum(windows: Frames, window: npt.NDArray[np.floating], power: int) -> tuple[Frames, Frames]:
-    """Power (2) or magnitude (1) spectrum, (1 + n_fft/2, frames), and energy, (frames,), of windowed frames.
-
-    Transformed in the precision of the window.
-    """
+def _power_spectrum(windows: Frames, window: npt.NDArray[np.floating]) -> Frames:
+    """Power of windowed frames, (1 + n_fft/2, frames), transformed in the precision of the window."""
     count, n_fft = windows.shape
     made = np.empty((1 + n_fft // 2, count), dtype=np.float32)
-    energy = np.empty(count, dtype=np.float32)
     for start in range(0, count, BLOCK):
         block = slice(start, start + BLOCK)
-        windowed = windows[block] * window
-        np.einsum("fs,fs->f", windowed, windowed, out=energy[block], casting="same_kind")
-        parts = scipy.fft.rfft(windowed, axis=-1).view(windowed.dtype)
+        parts = scipy.fft.rfft(windows[block] * window, axis=-1).view(window.dtype)
         parts *= parts
         np.add(parts[:, ::2].T, parts[:, 1::2].T, out=made[:, block], casting="same_kind")
+    return made
+
+
+def _filtered(spectrum: Frames, filters: scipy.sparse.csr_array, power: int) -> Frames:
+    """Mel bands, (n_mels, frames), of the power (2) or the magnitude (1); `spectrum` is no longer what it was."""
     if power == 1:
-        np.sqrt(made, out=made)
-    return made, energy
+        np.sqrt(spectrum, out=spectrum)
+    return np.asarray(filters @ spectrum)
 
 
 @cache
 def _mel_filters(
     sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float
 ) -> tuple[scipy.sparse.csr_array, npt.NDArray[np.float32]]:
-    """librosa's mel filters, sparse (n_mels, 1 + n_fft/2), and the sum of each filter's weights (n_mels,)."""
+    """librosa's mel filters, sparse (n_mels, 1 + n_fft/2), and the sum of each filter's weights (n_mels, 1)."""
     filters = librosa("filters").mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax)
-    widths = np.maximum(filters.sum(axis=1), np.finfo(np.float32).tiny)
+    widths = np.maximum(filters.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return scipy.sparse.csr_array(filters), widths.astype(np.float32)
