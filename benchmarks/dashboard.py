@@ -86,7 +86,8 @@ def _poll(app: Any, study_id: int, trials: int) -> float:
     """Seconds until the answer to a page that has all trials but the last is complete."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": "GET", "PATH_INFO": f"/api/studies/{study_id}", "QUERY_STRING": f"after={trials - 1}",
-        "HTTP_HOST": "localhost", "SERVER_NAME": "here", "SERVER_PORT": "80", "wsgi.url_scheme": "http", "wsgi.errors": None,
+        "HTTP_HOST": "localhost", "SERVER_NAME": "here", "SERVER_PORT": "80",
+        "wsgi.url_scheme": "http", "wsgi.errors": None,
     }  # fmt: skip
     statuses: list[str] = []
     began = time.perf_counter()
