@@ -58,8 +58,8 @@ KINDS: dict[str, Kind] = {
 #: What every kind uses.
 _SHARED = ("sample_rate", "channel", "resample", "n_fft", "hop_length")
 
-#: A value of a clip that is normalised lies within so many standard deviations, if it is no outlier.
-_DEVIATIONS = 4.0
+#: A value that is normalised lies within so many standard deviations, if it is no outlier.
+DEVIATIONS = 4.0
 
 
 def _joined(kind: Any) -> Any:
@@ -182,7 +182,7 @@ class FeatureSettings(Settings):
     def limits(self) -> tuple[Frames, Frames]:
         """The range in which the values of each bin lie in ordinary recordings, (bins,) twice."""
         if self.normalize == "clip":
-            return ends(-_DEVIATIONS, _DEVIATIONS, self.bins)
+            return ends(-DEVIATIONS, DEVIATIONS, self.bins)
         lowest, highest = zip(*(KINDS[part.kind].limits(part) for part in self.parts), strict=True)
         return np.concatenate(lowest), np.concatenate(highest)
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from features.feature_settings import DEVIATIONS
 from features.frames import Frames
 from features.store_files import FrameStore
-
-#: A normalised value lies within so many standard deviations, if it is no outlier.
-DEVIATIONS = 4.0
 
 
 def bin_limits(store: FrameStore, positions: Sequence[int]) -> tuple[Frames, Frames]:
@@ -27,6 +25,8 @@ def bin_limits(store: FrameStore, positions: Sequence[int]) -> tuple[Frames, Fra
         squares += np.einsum("fb,fb->b", frames, frames)
         count += len(frames)
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    reach = np.where(deviation > 1e-12, DEVIATIONS * deviation, 0.5)
-    return (first + mean - reach).astype(np.float32), (first + mean + reach).astype(np.float32)
+    reach = DEVIATIONS * np.sqrt(np.maximum(squares / count - mean**2, 0))
+    mean += first
+    # What changes by no more than float32's rounding does not change.
+    reach = np.where(reach > 8 * np.spacing(np.abs(mean).astype(np.float32)), reach, 0.5)
+    return (mean - reach).astype(np.float32), (mean + reach).astype(np.float32)

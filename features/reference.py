@@ -11,6 +11,9 @@ from filelock import FileLock
 
 from features.cache import cache_folder
 
+#: No import takes longer.
+_LONGEST_SECONDS = 180.0
+
 
 @cache
 def librosa(module: str) -> Any:
@@ -20,7 +23,8 @@ def librosa(module: str) -> Any:
     cache together may spoil it, and who loads it then crashes (numba's issue 10128): workers start together.
     """
     with ExitStack() as held:
-        with suppress(OSError, NotImplementedError):  # no lock is to be had, in a folder of somebody else's for one
+        # No lock is to be had in a folder of somebody else's, for one; or it is never given back.
+        with suppress(OSError, NotImplementedError):
             cache_folder().mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(cache_folder() / "librosa.lock"))
+            held.enter_context(FileLock(cache_folder() / "librosa.lock", timeout=_LONGEST_SECONDS))
         return importlib.import_module(f"librosa.{module}")

@@ -213,7 +213,8 @@ def _finish(partial: Path, folder: Path) -> None:
 
 def _jobs() -> int:
     """All cores, or a worker's share of them: OMP_NUM_THREADS, as for the arithmetic."""
-    return int(os.environ.get("OMP_NUM_THREADS") or -1)
+    threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # one for each level of nested loops
+    return int(threads) if threads.isdigit() and int(threads) > 0 else -1
 
 
 def _write_clips(path: Path, position: int, frames_of: Callable[[int], Frames], counts: dict[int, int]) -> list[int]:

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from features.reference import librosa
+
 Waveform = npt.NDArray[np.float32]
 Signal = npt.NDArray[np.float32]
 
@@ -94,9 +96,8 @@ def waveform_of(contents: bytes, *, channel: Channel | None = None, sample_rate:
         from_rate = sound.samplerate
     if sample_rate is None or sample_rate == from_rate:
         return waveform
-    import librosa
-
-    resampled = librosa.resample(waveform, orig_sr=from_rate, target_sr=sample_rate, res_type="soxr_hq")
+    core = librosa("core.audio")
+    resampled = core.resample(waveform, orig_sr=from_rate, target_sr=sample_rate, res_type="soxr_hq")
     return np.asarray(resampled, dtype=np.float32)
 
 

@@ -35,7 +35,12 @@ def pool(
     if pooling == "gwrp":
         weights = torch.pow(decay, ranks.double())
     else:
-        last = {"mean": counts, "max": torch.ones_like(counts), "top": torch.ceil(top_share * counts)}[pooling]
+        last = {"mean": counts, "max": torch.ones_like(counts), "top": _rounded_up(top_share, counts)}[pooling]
         weights = (ranks < last[clips]).double()
     total, weight = (torch.zeros(clip_count, dtype=torch.float64, device=scores.device) for _ in range(2))
     return total.scatter_add_(0, clips, weights * scores) / weight.scatter_add_(0, clips, weights)
+
+
+def _rounded_up(share: float, counts: Tensor) -> Tensor:
+    """A share of each count, at least one: 0.07 · 100 is 7, though not in binary."""
+    return torch.ceil(share * counts.double() - 1e-9).clamp(min=1)

@@ -77,7 +77,12 @@ def identity_of(study: Study, corpus: Corpus) -> Identity:
 def surroundings(corpus: Corpus) -> Identity:
     """The part of an identity that is not in the study file: data and versions."""
     return {
-        "versions": {"offkey": version("offkey"), "code": code_digest(), "optuna": optuna.__version__},
+        "versions": {
+            "offkey": version("offkey"),
+            "code": code_digest(),
+            "optuna": optuna.__version__,
+            "librosa": version("librosa"),
+        },
         "data": {"clips": len(corpus.clips), "fingerprint": corpus.fingerprint[:16]},
     }
 

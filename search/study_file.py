@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
+from features.cleaning import Method
 from features.errors import OffkeyError
 from features.feature_settings import KINDS, FeatureSettings
 from features.feature_settings import settings_of as settings_of_kind
@@ -35,6 +36,13 @@ from search.recipe import Recipe, SearchSettings
 from search.space import Space, Tree
 
 _EXTRA_KEYS = ("search", "baseline")
+
+#: Settings that have an effect beside these values of another one of their block, and no other.
+_ONLY_BESIDE: Mapping[spaces.Path, tuple[str, Sequence[str]]] = {
+    ("scoring", "decay"): ("pooling", ["gwrp"]),
+    ("scoring", "top_share"): ("pooling", ["top"]),
+    ("cleaning", "drop"): ("method", [method for method in typing.get_args(Method) if method != "none"]),
+}
 
 #: Of a block's open settings, at most so many combinations of extremes are tried.
 _MOST_CORNERS = 1000
@@ -157,6 +165,7 @@ class _Check:
             raise self.document.error(error.path, str(error)) from error
         self._check_closings(space)
         self._check_features(tree.get("features") or {})
+        self._check_effects(space)
         if not space.distributions() and "trials" not in (self.document.tree.get("search") or {}):
             search = search.model_copy(update={"trials": 1})  # a recipe: nothing is left to try
         study = Study(space=space, search=search, baseline={})
@@ -207,6 +216,19 @@ class _Check:
                 raise self.document.error(
                     ("features", name), f"has no effect on {', '.join(kinds)}: it is a setting of {', '.join(of)}"
                 )
+
+    def _check_effects(self, space: Space) -> None:
+        """Refuses a range of what has an effect beside certain values of another setting, and can have none here."""
+        for setting in space.settings:
+            key, values = _ONLY_BESIDE.get(setting.path, ("", ()))
+            if key:
+                block = str(setting.path[0])
+                chosen = space.tree[block].get(key, Recipe.model_fields[block].default.model_dump()[key])
+                if not set(values).intersection(chosen["choices"] if spaces.is_range(chosen) else [chosen]):
+                    raise self.document.error(
+                        setting.path,
+                        f"would be searched for nothing: it counts with {block}.{key}: {' or '.join(values)}",
+                    )
 
     def _validate(self, space: Space, branch: int, values: Mapping[spaces.Path, Any]) -> None:
         # A key that is missing has perhaps been mistyped: what is there and unknown comes first.

@@ -225,6 +225,8 @@ def open_corpus_store(corpus: Corpus, recipe: Recipe, *, progress: Progress | No
 def _cleaned(clips: TrainingClips, corpus: Corpus, recipe: Recipe) -> tuple[TrainingClips, tuple[Outlier, ...]]:
     """Without the training clips that the recipe's cleaning leaves out, and these."""
     kept, dropped = clean(clips.train, corpus, recipe.cleaning, recipe.features)
+    if recipe.cleaning.method != "none" and not dropped:
+        _log.warning("cleaning left out no training clip: %g of them is less than one of any ID", recipe.cleaning.drop)
     for outlier in dropped:
         _log.info("left out of the training: %s (%s)", outlier.clip.name, outlier.reason)
     return replace(clips, train=kept), dropped

@@ -68,7 +68,7 @@ class Worker:
     def run(self) -> None:
         """Works until no trial is left, or `stop` is set. Raises StudyError if the study is deleted meanwhile."""
         first = self.stored.tree.get("baseline", {})
-        self.began = self.storage.transact(ledger.now)
+        self.began = self.began or self.storage.transact(ledger.now)
         had_trials = False
         while not self.stop.is_set():
             claim = self.storage.claim(self.stored.study_id, self.owner, first=first, there_since=self.began)
@@ -337,10 +337,17 @@ def join(
     Raises StudyError naming what differs if data or versions are not those of the study.
     """
     storage = StudyStorage(url, lease=lease, patience=patience)
+    began = storage.transact(ledger.now)  # reading the recordings may take minutes, in which a stop may come
     stored = load_stored(storage, name)
     whole = read_corpus(Path(root or stored.root)).for_study(stored.machines)
     require_same(stored, {**stored.identity, **surroundings(whole)})
     checkpoints = Checkpoints(artifacts or stored.artifacts, stored.uid)
     return Worker(
-        storage, stored, blind(whole, stored.validation), checkpoints, device=device, stop=stop or threading.Event()
+        storage,
+        stored,
+        blind(whole, stored.validation),
+        checkpoints,
+        device=device,
+        stop=stop or threading.Event(),
+        began=began,
     )

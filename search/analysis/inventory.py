@@ -6,7 +6,7 @@ level : RMS of a clip, dB of full scale (a square wave that fills it has 0). Of 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,17 +56,18 @@ class Inventory:
 
 
 def inventory(view: View, statistics: Statistics, *, progress: Progress) -> Inventory:
-    """Of the whole corpus; of clips that are held out, what a file is like, not how it sounds."""
+    """Of the whole corpus; of clips that are held out, how many there are and how long."""
     by_id: dict[tuple[str, str], list[Clip]] = defaultdict(list)
     for clip in view.corpus.clips:
         if clip.split != "supplemental":
             by_id[clip.machine, clip.machine_id].append(clip)
     hidden = {clip.name for clip in view.held_out}
-    suspicions = inspect(view.corpus, progress=lambda done, of: progress("inspecting files", done, of))
+    told = replace(view.corpus, clips=tuple(clip for clip in view.corpus.clips if clip.name not in hidden))
+    suspicions = inspect(told, progress=lambda done, of: progress("inspecting files", done, of))
     return Inventory(
         rows=tuple(_row(*key, clips, hidden, statistics) for key, clips in sorted(by_id.items())),
         suspicions=tuple(suspicions),
-        leaks=tuple((trained.name, tested.name) for trained, tested in leaks(view.corpus)),
+        leaks=tuple((trained.name, tested.name) for trained, tested in leaks(told)),
         supplemental=sum(clip.split == "supplemental" for clip in view.corpus.clips),
     )
 

@@ -61,7 +61,10 @@ def analysis_settings(overrides: Sequence[str], corpus: Corpus) -> AnalysisSetti
             raise document.error(("features", "normalize"), "has no effect: statistics are standardised in any case")
         tree["features"] = heard(corpus).model_dump(include={"sample_rate", "channel", "resample"}) | features
     try:
-        return AnalysisSettings.model_validate(tree)
+        settings = AnalysisSettings.model_validate(tree)
+        for kind in settings.kinds:
+            settings.features_of(kind)
+        return settings
     except ValidationError as error:
         raise _explained(error.errors()[0], document) from error
 

@@ -103,7 +103,7 @@ def of_inventory(analysis: Analysis) -> Told:
     if analysis.view.held_out:
         sentences.append(
             f"{_counted(len(analysis.view.held_out), 'labelled test clip')} {_are(len(analysis.view.held_out))} kept "
-            "for the final figure that “offkey train” measures: but for a check of the files, this page uses neither "
+            "for the final figure that “offkey train” measures: this page uses neither "
             "their sound nor their labels."
         )
     if found.supplemental:

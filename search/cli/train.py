@@ -76,6 +76,12 @@ def show_figures(detector: Detector) -> None:
     from search import screen
 
     out.print(screen.figures(detector.validation, detector.test))
+    cleaning = detector.recipe.cleaning
+    if cleaning.method != "none" and not detector.dropped:
+        err.print(
+            f"[yellow]warning:[/yellow] cleaning left out no clip: a share of {cleaning.drop:g} (cleaning.drop) of no "
+            "machine ID's training clips is a whole one"
+        )
     for outlier in detector.dropped[:_SHOWN_DROPPED]:
         err.print(escape(f"left out of the training: {outlier.clip.name} ({outlier.reason})"))
     if len(detector.dropped) > _SHOWN_DROPPED:

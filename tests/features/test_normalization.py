@@ -41,3 +41,10 @@ def test_a_small_change_on_a_high_level_is_not_lost_in_rounding() -> None:
     frames = np.float32(1e4) + np.random.default_rng(0).choice(np.array([-0.01, 0.01], np.float32), (1000, 1))
     lowest, highest = bin_limits(store_of(frames.astype(np.float32)), [0])
     np.testing.assert_allclose(highest - lowest, 8 * frames.std(dtype=np.float64), rtol=0.05)
+
+
+def test_a_bin_that_changes_by_no_more_than_rounding_does_not_change() -> None:
+    frames = np.full((1000, 1), -100, np.float32)
+    frames[0] = np.nextafter(np.float32(-100), np.float32(0))
+    lowest, highest = bin_limits(store_of(frames), [0])
+    np.testing.assert_allclose([lowest[0], highest[0]], [-100.5, -99.5], atol=1e-4)

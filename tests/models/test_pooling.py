@@ -53,6 +53,14 @@ def test_gwrp_reaches_from_the_maximum_to_the_mean(clips: list[list[float]]) -> 
     assert pooled(clips, pooling="gwrp", decay=1) == pooled(clips, pooling="mean")
 
 
+@pytest.mark.parametrize(
+    ("top_share", "windows", "counted"), [(0.07, 100, 7), (0.15, 200, 30), (0.3, 50, 15), (1e-9, 5, 1)]
+)
+def test_a_share_that_is_a_whole_number_of_windows_is_that_many(top_share: float, windows: int, counted: int) -> None:
+    scores = [float(score) for score in range(windows)]
+    assert pooled([scores], pooling="top", top_share=top_share) == [np.mean(scores[-counted:])]
+
+
 @pytest.mark.parametrize(("top_share", "expected"), [(0.01, 9), (0.25, 9), (0.26, 8), (0.5, 8), (0.75, 7), (1, 5.25)])
 def test_top_is_the_mean_of_the_most_anomalous_share_rounded_up(top_share: float, expected: float) -> None:
     assert pooled([[7, 0, 9, 5], [1]], pooling="top", top_share=top_share) == [expected, 1]

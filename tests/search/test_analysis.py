@@ -27,6 +27,7 @@ from search.analysis.separability import DETECTORS, Method, mahalanobis, nearest
 from search.analysis.settings import AnalysisSettings, analysis_settings
 from search.analysis.statistics import Statistics, standardised
 from search.analysis.tables import separability_csv
+from search.analysis.view import view_of
 from search.analysis.words import of_separability
 from search.recipe import ValidationSettings
 from search.split import held_out_clips
@@ -286,13 +287,28 @@ def test_a_page_names_the_ids_without_auc_and_the_clips_that_stand_in_train_and_
     fan = tmp_path / "sounds" / "fan"
     write_id(fan, "00", train=3, normal=1, anomaly=1)
     write_id(fan, "02", train=1, normal=0, anomaly=1)
-    shutil.copy(fan / "train" / "normal_id_00_00000002.wav", fan / "test" / "normal_id_00_00000077.wav")
+    shutil.copy(fan / "train" / "normal_id_00_00000002.wav", fan / "test" / "id_00_00000077.wav")
 
     shown = page_of(analysis_of(tmp_path / "sounds"))
 
     assert ["only anomalous test clips", "fan/02"] in shown.rows
     assert "1 clip looks wrong and 1 test clip stands in train too." in shown.text
-    assert any(row[:1] == ["fan/test/normal_id_00_00000077.wav"] for row in shown.rows)
+    assert any(row[:1] == ["fan/test/id_00_00000077.wav"] for row in shown.rows)
+
+
+def test_clips_that_are_held_out_are_not_named_whatever_they_sound_like(tmp_path: Path) -> None:
+    fan = tmp_path / "sounds" / "fan"
+    write_id(fan, "00", train=3, normal=4, anomaly=4)
+    corpus = read_corpus(tmp_path / "sounds")
+    held_out = view_of(corpus, ValidationSettings(), all_labels=False).held_out
+    for clip in held_out:
+        soundfile.write(clip.path, np.zeros(RATE // 2), RATE)
+
+    shown = page_of(analysis_of(tmp_path / "sounds"))
+
+    assert len(held_out) == 4
+    assert not any(clip.path.name in shown.text for clip in held_out)
+    assert "no file looks wrong" in shown.text
 
 
 def test_without_labels_there_is_a_page_of_what_can_be_told(tmp_path: Path) -> None:

@@ -117,6 +117,11 @@ class TestCleaning:
             names.append([outlier.clip.name for outlier in training.dropped])
         assert names[0] == names[1]
 
+    def test_says_so_where_a_share_is_not_one_clip(self, corpus: Corpus, caplog: pytest.LogCaptureFixture) -> None:
+        recipe = recipe_with(cleaning={"method": "zscore", "drop": 0.05})
+        assert Training(recipe, blind(corpus, ValidationSettings()), CPU).dropped == ()
+        assert "cleaning left out no training clip: 0.05 of them is less than one of any ID" in caplog.text
+
     def test_can_be_searched(self, corpus: Corpus) -> None:
         study = study_with(cleaning={"method": {"choices": ["none", "zscore"]}, "drop": {"low": 0.0, "high": 0.05}})
         recipe = trial_recipe(study, FixedTrial({"method": "zscore", "drop": 0.03}))
@@ -156,3 +161,27 @@ class TestAnOpenKind:
     def test_refuses_what_none_of_its_choices_uses(self, features: dict[str, Any], told: str) -> None:
         with pytest.raises(StudyFileError, match=told):
             study_with(features=features)
+
+
+DECAY = {"low": 0.1, "high": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "told"),
+    [
+        ({"scoring": {"pooling": "mean", "decay": DECAY}}, "scoring.decay.*counts with scoring.pooling: gwrp"),
+        ({"scoring": {"top_share": DECAY}}, "scoring.top_share.*counts with scoring.pooling: top"),
+        (
+            {"cleaning": {"drop": {"low": 0.0, "high": 0.1}}},
+            "cleaning.drop.*counts with cleaning.method: zero_crossings or",
+        ),
+    ],
+)
+def test_what_can_have_no_effect_is_not_searched(blocks: dict[str, Any], told: str) -> None:
+    with pytest.raises(StudyFileError, match=told):
+        study_with(**blocks)
+
+
+def test_what_has_an_effect_in_some_trials_is_searched() -> None:
+    study = study_with(scoring={"pooling": {"choices": ["mean", "gwrp"]}, "decay": DECAY})
+    assert {setting.name for setting in study.space.settings} == {"pooling", "decay"}
