@@ -19,7 +19,7 @@ from pydantic import Field
 
 from features.clip import Clip
 from features.corpus import Corpus
-from features.feature_settings import FeatureSettings
+from features.feature_settings import SHARED, FeatureSettings
 from features.settings import Settings
 from features.store import open_store
 
@@ -100,7 +100,7 @@ def deviations(clips: Sequence[Clip], corpus: Corpus, method: Method, features: 
 
 def features_of(kind: str, like: FeatureSettings) -> FeatureSettings:
     """Another kind of feature of the same clips, framed alike."""
-    shared = {name: getattr(like, name) for name in ("sample_rate", "channel", "resample", "n_fft", "hop_length")}
+    shared = {name: getattr(like, name) for name in SHARED}
     return FeatureSettings.model_validate({"kind": kind, "n_mels": min(like.n_mels, like.n_fft // 2), **shared})
 
 

@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
 }
 
 #: What every kind uses.
-_SHARED = ("sample_rate", "channel", "resample", "n_fft", "hop_length")
+SHARED = ("sample_rate", "channel", "resample", "n_fft", "hop_length")
 
 #: A value that is normalised lies within so many standard deviations, if it is no outlier.
 DEVIATIONS = 4.0
@@ -228,7 +228,7 @@ class FeatureSettings(Settings):
 
 def settings_of(kind: str) -> set[str]:
     """The settings that have an effect for a kind, or a stack of kinds that exist."""
-    return {*_SHARED, *(name for part in kind.split("+") for name in KINDS[part].SETTINGS)}
+    return {*SHARED, *(name for part in kind.split("+") for name in KINDS[part].SETTINGS)}
 
 
 def _standardised(frames: Frames) -> Frames:
