@@ -62,11 +62,15 @@ def analysis_settings(overrides: Sequence[str], corpus: Corpus) -> AnalysisSetti
         tree["features"] = heard(corpus).model_dump(include={"sample_rate", "channel", "resample"}) | features
     try:
         settings = AnalysisSettings.model_validate(tree)
-        for kind in settings.kinds:
-            settings.features_of(kind)
-        return settings
     except ValidationError as error:
         raise _explained(error.errors()[0], document) from error
+    for kind in settings.kinds:
+        try:
+            settings.features_of(kind)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise document.error(("features",), f"does not fit {kind}, which is compared too: {message}") from error
+    return settings
 
 
 def heard(corpus: Corpus) -> FeatureSettings:

@@ -29,6 +29,7 @@ from search.analysis.statistics import Statistics, standardised
 from search.analysis.tables import separability_csv
 from search.analysis.view import view_of
 from search.analysis.words import of_separability
+from search.errors import StudyFileError
 from search.recipe import ValidationSettings
 from search.split import held_out_clips
 from tests.search.test_report import Page
@@ -294,6 +295,12 @@ def test_a_page_names_the_ids_without_auc_and_the_clips_that_stand_in_train_and_
     assert ["only anomalous test clips", "fan/02"] in shown.rows
     assert "1 clip looks wrong and 1 test clip stands in train too." in shown.text
     assert any(row[:1] == ["fan/test/id_00_00000077.wav"] for row in shown.rows)
+
+
+def test_settings_that_do_not_fit_another_kind_that_is_compared_are_refused(corpus_root: Path) -> None:
+    told = r"features does not fit logmel, which is compared too: n_mels ≤ n_fft / 2 must hold"
+    with pytest.raises(StudyFileError, match=told):
+        analysis_settings(["features.kind=rms", "features.n_fft=128"], read_corpus(corpus_root))
 
 
 def test_clips_that_are_held_out_are_not_named_whatever_they_sound_like(tmp_path: Path) -> None:
