@@ -31,7 +31,7 @@ chromium:
 	.venv/bin/pip install -q "$$(grep '^uv==' requirements.lock)"
 	$(UV) pip sync -q --compile-bytecode --python .venv/bin/python requirements.lock
 	$(UV) pip install -q --python .venv/bin/python --no-deps --no-build-isolation -e .
-	EAGER_IMPORT=1 .venv/bin/python -c "import librosa"
+	.venv/bin/python -c "import librosa.core.audio, librosa.core.pitch, librosa.feature.spectral, librosa.filters"
 	touch $@
 
 # Pins the newest versions that pyproject.toml allows.
