@@ -53,11 +53,11 @@ def main() -> None:
         )
         training = Training(recipe, blind(corpus, recipe.validation), torch.device("cpu"))
         paths = [clip.path for clip in training.clips.train]
-        windows = len(training.windows_of(training.clips.train))
+        windows = len(training.excerpts_of(training.clips.train))
         dataset = WindowsOfClips(paths, windows // len(paths))
-        model = training.model
+        model = training.models[0]
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-        there = training.windows_of(training.clips.train).batch(torch.arange(BATCH))
+        there = training.excerpts_of(training.clips.train).batch(torch.arange(BATCH))
 
         def step(batch: Batch) -> None:
             loss = model.loss(batch)

@@ -63,7 +63,7 @@ def train(root: str) -> None:
         training = Training(recipe, blind(read_corpus(Path(root)), recipe.validation), torch.device("cpu"))
         training.run_epoch()
         training.validation_scores()
-    print(json.dumps({"peak": peak[0], "windows": len(training.windows_of(training.clips.train))}))
+    print(json.dumps({"peak": peak[0], "windows": len(training.excerpts_of(training.clips.train))}))
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from pydantic import Field
 from features.clip import Clip
 from features.corpus import Corpus
 from features.feature_settings import SHARED, FeatureSettings
-from features.settings import Settings
+from features.settings import Effects, Settings
 from features.store import open_store
 
 Values = npt.NDArray[np.float64]
@@ -37,6 +37,8 @@ Method = Literal["none", "zero_crossings", "rms", "centroid", "zscore", "neighbo
 
 class CleaningSettings(Settings):
     """Which training clips are left out, since they do not sound like the rest."""
+
+    ONLY_BESIDE: ClassVar[Effects] = {"drop": ("method", ["zero_crossings", "rms", "centroid", "zscore", "neighbours"])}
 
     method: Method = Field(
         "none",

@@ -40,8 +40,10 @@ class Crops(Excerpts):
         crops_per_clip: int,
         device: torch.device,
         setting: str = "model.frames",
+        ids: Sequence[int] | None = None,
+        attributes: Sequence[int] | None = None,
     ) -> None:
-        """`positions`: where the clips lie in the store; `paths`: their files.
+        """`positions`: where the clips lie in the store; `paths`: their files; `ids`, `attributes`: of each clip.
 
         `hop`: frames from one crop to the next in scoring; `crops_per_clip`: crops of each clip in an epoch;
         `setting`: what a study file calls the number of frames.
@@ -50,7 +52,9 @@ class Crops(Excerpts):
         for name, value in (("frames", frames), ("hop", hop), ("crops_per_clip", crops_per_clip)):
             if value < 1:
                 raise ValueError(f"{name} ≥ 1 must hold, but got {value}")
-        super().__init__(store, positions, paths, length=frames, setting=setting, device=device)
+        super().__init__(
+            store, positions, paths, length=frames, setting=setting, device=device, ids=ids, attributes=attributes
+        )
         self._frames = frames
         self._crops_per_clip = crops_per_clip
         lasts = self._counts - 1  # (clips,): where the last crop of each clip begins, in frames from the clip's begin

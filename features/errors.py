@@ -13,7 +13,11 @@ class CorpusError(OffkeyError):
     """The recordings are not there, cannot be read, or do not fit what is asked of them."""
 
 
-class ClipTooShortError(CorpusError):
+class UnservedError(CorpusError):
+    """The recordings cannot serve what one setting asks of them; others they might."""
+
+
+class ClipTooShortError(UnservedError):
     """A clip has fewer frames than a model looks at."""
 
 

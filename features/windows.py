@@ -44,6 +44,15 @@ class Batch:
 
     inputs: Tensor  # float32, as stored: (batch, context · bins) for windows, (batch, 1, bins, frames) for crops
     clips: Tensor  # (batch,) int64: position of each one's clip among the clips that they are of
+    ids: Tensor | None = None  # (batch,) int64: each one's machine ID, as an index; -1 is none that is known
+    attributes: Tensor | None = None  # (batch,) int64: its clip's ID and attributes together, likewise
+
+    @property
+    def known_ids(self) -> Tensor:
+        """For a model that is told machine IDs, and therefore given batches that have them."""
+        if self.ids is None:
+            raise ValueError("a model that is told machine IDs was given a batch without them")
+        return self.ids
 
 
 class Excerpts(ABC):
@@ -62,8 +71,11 @@ class Excerpts(ABC):
         length: int,
         setting: str,
         device: torch.device,
+        ids: Sequence[int] | None = None,
+        attributes: Sequence[int] | None = None,
     ) -> None:
-        """`positions`: where the clips lie in the store; `paths`: their files; `setting`: what `length` is called.
+        """`positions`: where the clips lie in the store; `paths`: their files; `setting`: what `length` is called;
+        `ids`, `attributes`: of each clip, for the batches.
 
         Raises ClipTooShortError for a clip shorter than a stretch.
         """
@@ -88,6 +100,10 @@ class Excerpts(ABC):
         self._lasts = (self._firsts + self._counts - 1).to(self._home)
         # (clips,): from a stretch's number to its first frame
         self._shifts = (torch.from_numpy(first_frames) - self._firsts).to(self._home)
+        self._ids, self._attributes = (
+            None if values is None else torch.tensor(values, dtype=torch.int64, device=device)
+            for values in (ids, attributes)
+        )
         self._stretches = frames.as_strided((len(frames) - length + 1, length * self._bins), (self._bins, 1))
 
     @abstractmethod
@@ -116,7 +132,15 @@ class Excerpts(ABC):
 
     def _batches(self, numbers: Tensor, batch_size: int) -> Iterator[Batch]:
         # Copied whole: a copy for each batch would wait for the GPU.
-        parts = torch.split(numbers.to(self._home), batch_size)
+        numbers = numbers.to(self._home)
+        # One window alone has no variance, by which batches are normalised: it joins the batch before.
+        sizes = [batch_size] * (len(numbers) // batch_size)
+        rest = len(numbers) - sum(sizes)
+        if rest == 1 and sizes:
+            sizes[-1] += 1
+        elif rest:
+            sizes.append(rest)
+        parts = torch.split(numbers, sizes)
         if self._home == self.device:
             return (self._made(*self._gathered(part)) for part in parts)
         return self._streamed(parts)
@@ -145,20 +169,42 @@ class Excerpts(ABC):
         return self._made(stretches.to(self.device, non_blocking=True), clips.to(self.device, non_blocking=True))
 
     def _made(self, stretches: Tensor, clips: Tensor) -> Batch:
-        return Batch(inputs=self._shaped(stretches), clips=clips)
+        return Batch(
+            inputs=self._shaped(stretches),
+            clips=clips,
+            ids=None if self._ids is None else self._ids[clips],
+            attributes=None if self._attributes is None else self._attributes[clips],
+        )
 
 
 class ContextWindows(Excerpts):
     """All windows of `context` frames of some clips of a store: (batch, context · bins)."""
 
     def __init__(
-        self, store: FrameStore, positions: Sequence[int], paths: Sequence[Path], *, context: int, device: torch.device
+        self,
+        store: FrameStore,
+        positions: Sequence[int],
+        paths: Sequence[Path],
+        *,
+        context: int,
+        device: torch.device,
+        ids: Sequence[int] | None = None,
+        attributes: Sequence[int] | None = None,
     ) -> None:
-        """`positions`: where the clips lie in the store; `paths`: their files.
+        """`positions`: where the clips lie in the store; `paths`: their files; `ids`, `attributes`: of each clip.
 
         Raises ClipTooShortError for a clip shorter than a window.
         """
-        super().__init__(store, positions, paths, length=context, setting="model.context", device=device)
+        super().__init__(
+            store,
+            positions,
+            paths,
+            length=context,
+            setting="model.context",
+            device=device,
+            ids=ids,
+            attributes=attributes,
+        )
         self._count = int(self._counts.sum())
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """What every family of models gives.
 
-inputs : (batch, context · bins) float32, in the feature's units, as they lie in the store; `models.scale` brings them
-         to the unit interval.
+inputs : as they lie in the store, in the feature's units (`models.scale` brings them to the unit interval):
+         (batch, context · bins) float32 for families on windows, (batch, 1, bins, frames) for those on crops.
 scores : (batch,) float32, higher is more anomalous.
 """
 
@@ -23,8 +23,12 @@ class AnomalyModel(nn.Module, ABC):
 
     @abstractmethod
     def score(self, batch: Batch) -> Tensor:
-        """How unlike a healthy machine each window sounds, (batch,)."""
+        """How unlike a healthy machine each window or crop sounds, (batch,)."""
+
+    def embed(self, batch: Batch) -> Tensor:
+        """What a density judges instead of `score`, (batch, dim); of families with densities among their scores."""
+        raise NotImplementedError
 
     def reconstruct(self, batch: Batch) -> Tensor | None:
-        """What the model takes the windows for, in the inputs' shape and unit; None for a family that does not."""
+        """What the model takes the inputs for, in their shape and unit; None for a family that does not."""
         return None

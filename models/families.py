@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from difflib import get_close_matches
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.errors import OffkeyError
 from features.frames import Frames
+from models.labels import Labels
 from models.settings import FamilySettings
 
 if TYPE_CHECKING:
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 #: Family name → module with `Settings` and `Model`. Imported when named: torch takes seconds to load.
 FAMILIES = {
     "vae": "models.vae",
+    "ae": "models.ae",
+    "cae": "models.cae",
+    "made": "models.made",
+    "group_made": "models.group_made",
+    "classifier": "models.classifier",
+    "stat": "models.stat",
+    "fusion": "models.fusion",
 }
 
 
@@ -26,11 +34,23 @@ def settings_of(name: str) -> type[FamilySettings]:
     return settings
 
 
-def build(settings: FamilySettings, limits: tuple[Frames, Frames]) -> AnomalyModel:
+def settings_from(block: Any) -> Any:
+    """The settings of a `model:` block by its family's schema. Raises ValueError if there is no such family."""
+    if not isinstance(block, dict):
+        return block
+    if "family" not in block:
+        raise ValueError("`family` is missing: it names the kind of model, `family: vae` for one")
+    try:
+        return settings_of(str(block["family"])).model_validate(block)
+    except OffkeyError as error:
+        raise ValueError(str(error)) from error
+
+
+def build(settings: FamilySettings, limits: tuple[Frames, Frames], labels: Labels) -> AnomalyModel:
     """A fresh model for frames whose bins lie within limits, (bins,) twice; weights from torch's random state."""
     from models.scale import Scale  # torch takes seconds to load
 
-    model: AnomalyModel = _module(settings.family).Model(settings, Scale(limits))
+    model: AnomalyModel = _module(settings.family).Model(settings, Scale(limits), labels)
     return model
 
 

@@ -2,16 +2,170 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from features.settings import Settings
+from pydantic import Field
+
+from features.errors import UnservedError
+from features.settings import Effects, Settings
+from models.labels import Labels
+
+if TYPE_CHECKING:
+    from models.member import Member
 
 #: How window scores become one clip score: models.pooling.
 Pooling = Literal["mean", "max", "top", "gwrp"]
 
+#: Densities of what a model embeds: models.backends.
+Backend = Literal["mahalanobis", "gmm", "knn", "lof"]
+BACKENDS: tuple[Backend, ...] = ("mahalanobis", "gmm", "knn", "lof")
+
+
+class TrainingSettings(Settings):
+    """How a model is trained (Adam)."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=1e30, description="Adam's step size")
+    batch_size: int = Field(1000, ge=1, description="windows or crops in one step")
+    epochs: int = Field(100, ge=1, description="passes over the training clips")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the arithmetic; bfloat16 (autocast) is faster on a GPU, and coarser"
+    )
+    calibration_share: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="share of each machine ID's normal clips withheld for calibration and threshold",
+    )
+    seed: int | None = Field(None, ge=0, description="of weights, order and noise; a search derives one for each trial")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of the arithmetic: sums depend on them in the last bits"
+    )
+
+
+class ScoringSettings(Settings):
+    """How window scores become a clip's score and decision."""
+
+    ONLY_BESIDE: ClassVar[Effects] = {"decay": ("pooling", ["gwrp"]), "top_share": ("pooling", ["top"])}
+
+    pooling: Pooling = Field("mean", description="how window scores become one clip score")
+    decay: float = Field(0.9, ge=0, le=1, description="gwrp: weight of each window over that of the one ranked before")
+    top_share: float = Field(0.1, gt=0, le=1, description="top: share of a clip's windows that counts")
+    calibration: Literal["none", "z", "empirical"] = Field(
+        "none", description="of clip scores, for each machine ID, by its withheld normal clips"
+    )
+    threshold: Literal["quantile", "gamma"] = Field(
+        "quantile", description="of the withheld normal clips' scores, or of a gamma distribution fitted to them"
+    )
+    false_alarm_rate: float = Field(0.1, gt=0, lt=1, description="share of normal clips above the threshold")
+
 
 class FamilySettings(Settings):
-    """The `model:` block of a study file: each family adds its own."""
+    """The `model:` block of a study file: each family adds its own, and derives from one of those below."""
 
     family: str
-    context: int  # frames in one input vector
+    per_id: bool = Field(False, description="one model for each machine ID, clips routed to their own")
+    unknown_id: Literal["error", "shared"] = Field(
+        "error", description="clips of an ID never trained on, where IDs matter: an error, or what all IDs share"
+    )
+
+    @property
+    def ensemble(self) -> Mapping[str, Member]:
+        """Members by name, each with features, a model and a training of its own; empty for one that is a model."""
+        return {}
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether epochs, batches and a learning rate mean anything to it."""
+        return True
+
+    def excerpt_frames(self, bins: int) -> int:
+        """Frames of a window or crop of frames with so many bins."""
+        raise NotImplementedError
+
+    @property
+    def excerpt_setting(self) -> str:
+        """What a study file calls them."""
+        raise NotImplementedError
+
+    @property
+    def knows_ids(self) -> bool:
+        """Whether its network is told machine IDs, or tells them apart: it has nothing to say of others."""
+        return False
+
+    @property
+    def backend(self) -> Backend | None:
+        """The density that gives the score; None where the network itself does."""
+        return None
+
+    @property
+    def embedding_decay(self) -> float:
+        """How a clip's embeddings become one: weights that fall so from rank to rank in each dimension; 1: the mean."""
+        return 1.0
+
+    def require(self, labels: Labels, judged: Collection[str]) -> None:
+        """Raises UnservedError unless it can learn from these labels and score clips of these machine IDs."""
+        unknown = sorted(set(judged) - set(labels.ids))
+        if unknown and (self.knows_ids or (self.unknown_id == "error" and (self.per_id or self.backend is not None))):
+            remedy = "" if self.knows_ids else ", or set model.unknown_id: shared"
+            raise UnservedError(
+                f"model.family {self.family} cannot score {', '.join(unknown)}: no training clip of it. "
+                f"Train on it (corpus.train_on, corpus.machines){remedy}"
+            )
+
+
+class WindowSettings(FamilySettings):
+    """Families that see a few frames at a time, as one vector: every such window of a clip."""
+
+    context: int = Field(5, ge=1, le=512, description="frames in one input vector")
+
+    def excerpt_frames(self, bins: int) -> int:
+        return self.context
+
+    @property
+    def excerpt_setting(self) -> str:
+        return "model.context"
+
+
+class CropSettings(FamilySettings):
+    """Families that see long stretches of frames as pictures: some crops of a clip."""
+
+    frames: int | Literal["square"] = Field(
+        "square", description="frames in one crop; square: as many as a frame has bins"
+    )
+    crop_hop: int | None = Field(
+        None, ge=1, description="frames from one crop to the next in scoring; half a crop if left out"
+    )
+    crops_per_clip: int = Field(10, ge=1, description="crops of each clip in an epoch of training, anywhere in it")
+
+    def excerpt_frames(self, bins: int) -> int:
+        return bins if self.frames == "square" else self.frames
+
+    @property
+    def excerpt_setting(self) -> str:
+        return "model.frames"
+
+    def hop(self, bins: int) -> int:
+        """Frames from one crop to the next in scoring."""
+        return self.crop_hop or max(self.excerpt_frames(bins) // 2, 1)
+
+
+class DensitySettings(FamilySettings):
+    """Families whose embeddings a density can judge: `score` names it."""
+
+    neighbours: int = Field(2, ge=1, description="knn, lof: neighbours that a clip is compared with")
+    local_neighbours: int = Field(
+        4, ge=0, description="knn: a neighbour's own ones, by whose distance it counts; 0: distances as they are"
+    )
+    components: int = Field(2, ge=1, description="gmm: Gaussians")
+
+    ONLY_BESIDE: ClassVar[Effects] = {
+        "neighbours": ("score", ["knn", "lof"]),
+        "local_neighbours": ("score", ["knn"]),
+        "components": ("score", ["gmm"]),
+    }
+
+    @property
+    def backend(self) -> Backend | None:
+        score = getattr(self, "score", None)  # each family has the field, with names of its own beside the densities'
+        return next((backend for backend in BACKENDS if backend == score), None)

@@ -8,6 +8,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from models.settings import ScoringSettings
+
+
+def threshold_of(scores: npt.NDArray[np.float64], scoring: ScoringSettings) -> float:
+    """The threshold of one machine ID by its withheld normal clips' scores, as the recipe asks for it."""
+    return normal_quantile(scores, false_alarm_rate=scoring.false_alarm_rate)
+
 
 def normal_quantile(scores: npt.NDArray[np.float64], *, false_alarm_rate: float) -> float:
     """The score that this share of normal clips exceeds: an empirical quantile, one of the scores themselves.

@@ -20,15 +20,15 @@ from torch.nn import functional
 
 from features.windows import Batch
 from models.anomaly_model import AnomalyModel
+from models.labels import Labels
 from models.scale import Scale
-from models.settings import FamilySettings
+from models.settings import WindowSettings
 
 
-class Settings(FamilySettings):
+class Settings(WindowSettings):
     """A dense variational autoencoder on context windows; the score is the reconstruction error."""
 
     family: Literal["vae"] = "vae"
-    context: int = Field(5, ge=1, le=512, description="frames in one input vector")
     h_dim: int = Field(400, ge=1, description="units in each hidden layer")
     z_dim: int = Field(20, ge=1, description="latent dimensions")
     kld_weight: float = Field(0.01, ge=0, description="weight of the Kullback-Leibler divergence in the loss")
@@ -37,7 +37,7 @@ class Settings(FamilySettings):
 class Model(AnomalyModel):
     """Reconstructs windows of healthy sound; what it reconstructs badly is anomalous."""
 
-    def __init__(self, settings: Settings, scale: Scale) -> None:
+    def __init__(self, settings: Settings, scale: Scale, labels: Labels) -> None:
         super().__init__()
         inputs, hidden, latent = settings.context * scale.bins, settings.h_dim, settings.z_dim
         self.scale = scale

@@ -2,7 +2,7 @@
 
 recipe.yaml           what it is: `offkey train recipe.yaml` makes it again
 weights.safetensors   the model's arrays
-detector.json         bins, thresholds by machine/ID, versions, the corpus's fingerprint
+detector.json         machine IDs, thresholds by machine/ID, versions, the corpus's fingerprint
 metrics.json          what was measured
 README.md             the model card
 """
@@ -23,14 +23,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from features.errors import OffkeyError
-from models.families import build
+from models.labels import Labels
+from models.member import Member
+from models.scorer import Scorer, Single, scorer_of
 from search.errors import BundleError
 from search.evaluation import Figures
 from search.final import Detector
 from search.recipe import Recipe
 from search.study_file import load_study, to_yaml
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Bundle:
     """A loaded detector."""
 
     recipe: Recipe
-    model: torch.nn.Module
+    scorer: Scorer
+    labels: Labels
     thresholds: dict[str, float]  # by machine/ID
 
 
@@ -72,12 +75,13 @@ def save_bundle(detector: Detector, folder: Path) -> None:
     try:
         partial.chmod(0o755)
         save_file(
-            {name: array.contiguous() for name, array in detector.model.state_dict().items()},
+            {name: array.contiguous() for name, array in detector.scorer.state_dict().items()},
             partial / "weights.safetensors",
         )
         (partial / "recipe.yaml").write_text(to_yaml(detector.recipe.tree()))
         details = {
             "format": _FORMAT,
+            "labels": asdict(detector.labels),
             "thresholds": dict(detector.thresholds),
             "threshold_clips": dict(detector.threshold_clips),
             "corpus_fingerprint": detector.fingerprint,
@@ -100,13 +104,20 @@ def load_bundle(folder: Path) -> Bundle:
         if details["format"] != _FORMAT:
             raise BundleError(f"{folder}: a bundle of format {details['format']}; this Offkey reads {_FORMAT}")
         recipe = load_study(folder / "recipe.yaml").first_recipe()
-        model = build(recipe.model, recipe.features.limits)
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
-        return Bundle(recipe=recipe, model=model.eval(), thresholds=details["thresholds"])
+        known = details["labels"]
+        labels = Labels(ids=tuple(known["ids"]), attributes=tuple((name, text) for name, text in known["attributes"]))
+        scorer = scorer_of(recipe.member, labels, _unlearnt)
+        scorer.load_state_dict(load_file(folder / "weights.safetensors"))
+        return Bundle(recipe=recipe, scorer=scorer.eval(), labels=labels, thresholds=details["thresholds"])
     except BundleError:
         raise
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, OffkeyError) as error:
         raise BundleError(f"{folder} is not a bundle, or not a whole one: {error}") from error
+
+
+def _unlearnt(member: Member, labels: Labels) -> Single:
+    """A model whose weights are to be loaded, limits of its bins included."""
+    return Single(member, labels, member.features.limits)
 
 
 def _per_id(figures: Figures) -> dict[str, Any]:

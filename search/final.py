@@ -9,7 +9,9 @@ import torch
 
 from features.cleaning import Outlier
 from features.corpus import Corpus
-from models.threshold import normal_quantile
+from models.labels import Labels
+from models.scorer import Scorer
+from models.threshold import threshold_of
 from search.evaluation import Figures, Truth, evaluate
 from search.recipe import Recipe
 from search.split import blind, held_out_clips, undefined_ids
@@ -21,7 +23,8 @@ class Detector:
     """A trained model, its thresholds, and what was measured of it."""
 
     recipe: Recipe
-    model: torch.nn.Module
+    scorer: Scorer
+    labels: Labels  # of the clips that it was trained on
     thresholds: Mapping[str, float]  # by machine/ID; a clip that scores higher is called an anomaly
     threshold_clips: Mapping[str, int]  # withheld normal clips behind each
     validation: Figures
@@ -39,7 +42,7 @@ def train_detector(
 ) -> Detector:
     """Trains as the recipe's trial was trained, and measures on the test clips that no search has seen."""
     training = Training(_closed(recipe), blind(corpus, recipe.validation), device)
-    while training.epoch < recipe.training.epochs:
+    while training.epoch < recipe.epochs:
         training.run_epoch()
         on_epoch(training.epoch)
     withheld = training.clips.withheld
@@ -48,13 +51,14 @@ def train_detector(
     for name in sorted({clip.id_name for clip in withheld}):
         members = [index for index, clip in enumerate(withheld) if clip.id_name == name]
         assert scores is not None
-        thresholds[name] = normal_quantile(scores[members], false_alarm_rate=recipe.scoring.false_alarm_rate)
+        thresholds[name] = threshold_of(scores[members], recipe.scoring)
         counts[name] = len(members)
     held_out = held_out_clips(corpus, recipe.validation)
     has_both_labels = len(undefined_ids(held_out)) < len({clip.id_name for clip in held_out})
     return Detector(
         recipe=training.recipe,
-        model=training.model,
+        scorer=training.scorer,
+        labels=training.labels,
         thresholds=thresholds,
         threshold_clips=counts,
         validation=evaluate(training.validation_scores(), Truth.of(training.validation_clips)),

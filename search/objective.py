@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from features.clip import Clip
 from features.corpus import Corpus
-from features.errors import ClipTooShortError
+from features.errors import UnservedError
 from search.checkpoints import Resumable
 from search.errors import TrialFailure
 from search.evaluation import Scores, Truth, mean_auc
@@ -74,7 +74,7 @@ def objective(
     recipe = trial_recipe(study, trial, threads=attributes.get("threads"), repeat=attributes.get("repeat", 0))
     try:
         training = train(recipe, corpus, device)
-    except ClipTooShortError as error:
+    except UnservedError as error:
         raise TrialFailure(f"impossible setting: {error}") from error
     if "threads" not in attributes:
         trial.set_user_attr("threads", recipe.training.threads)
@@ -84,7 +84,7 @@ def objective(
     if checkpoint is not None:
         training.resume(checkpoint)
         value = _validate(training, truth, on_scores)
-    while training.epoch < recipe.training.epochs:
+    while training.epoch < recipe.epochs:
         # Asked before an epoch, not after one: a trial that goes on at a checkpoint is asked too.
         if training.epoch > 0 and not is_baseline and trial.should_prune():
             raise optuna.TrialPruned

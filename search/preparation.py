@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.distributions import CategoricalDistribution
 
 from features.corpus import Corpus, read_corpus
+from features.errors import UnservedError
 from features.inspection import leaks
 from features.windows import require_length
+from models.calibration import require_normals
+from models.labels import Labels
 from search.errors import StudyError
-from search.recipe import ValidationSettings
+from search.recipe import Recipe, ValidationSettings
 from search.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
 from search.study_file import Study, study_of_tree
 
@@ -39,13 +43,16 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
         )
     machines = study.first_recipe().corpus.machines
     corpus = read_corpus(Path(root)).for_study(machines)
-    study.first_recipe().features.require(corpus)
     tree = study.tree
     tree["corpus"] = {**corpus_settings, "root": str(Path(root).resolve())}
     warnings = [*corpus.warnings, *_leaks(corpus)]
     warnings += _drop_unserved_choices(study, tree, corpus)
     warnings += check_labels(corpus, study.first_recipe().validation)
-    _check_lengths(study, corpus)
+    study = study_of_tree(tree, origin=f"study {study.name}")
+    dropped = _drop_unserved_families(study, tree, corpus)
+    if dropped:
+        _forget_dropped(tree, study)
+    warnings += dropped
     return Prepared(study_of_tree(tree, origin=f"study {study.name}"), corpus, tuple(warnings))
 
 
@@ -60,13 +67,62 @@ def _leaks(corpus: Corpus) -> list[str]:
     ]
 
 
-def _check_lengths(study: Study, corpus: Corpus) -> None:
-    """Raises ClipTooShortError for a clip that no trial could use; where lengths are searched, a trial fails alone."""
-    if {"context", "hop_length", "n_fft"} & {setting.path[-1] for setting in study.space.settings}:
+def _drop_unserved_families(study: Study, tree: dict[str, object], corpus: Corpus) -> list[str]:
+    """Leaves out the families that the recordings cannot serve. Raises UnservedError if there is no other."""
+    kept, warnings = [], []
+    families = tree["model"] if isinstance(tree["model"], list) else [tree["model"]]
+    for block, recipe in zip(families, study.recipes(), strict=True):
+        try:
+            require_served(recipe, corpus, is_open={str(setting.path[-1]) for setting in study.space.settings})
+        except UnservedError as error:
+            if len(families) == 1:
+                raise
+            warnings.append(f"model: dropped {recipe.model.family}: {error}")
+            continue
+        kept.append(block)
+    if not kept:
+        raise UnservedError("; ".join(warnings))
+    if warnings:
+        tree["model"] = kept
+    return warnings
+
+
+def _forget_dropped(tree: dict[str, object], study: Study) -> None:
+    """Takes from the baseline what named a family that is dropped."""
+    baseline = tree["baseline"]
+    assert isinstance(baseline, dict) and isinstance(tree["model"], list)
+    kept = {str(block["family"]) for block in tree["model"]}
+    if len(kept) == 1:
+        tree["model"] = tree["model"][0]
+    if baseline.get("family", next(iter(kept))) not in kept:
+        tree["baseline"] = {}
         return
-    recipe = study.first_recipe()
-    shortest = min(corpus.clips, key=recipe.features.frames_of)
-    require_length(recipe.features.frames_of(shortest), recipe.model.context, shortest.path)
+    if len(kept) == 1:
+        baseline.pop("family", None)
+
+
+def require_served(recipe: Recipe, corpus: Corpus, *, is_open: Collection[str] = ()) -> None:
+    """Raises UnservedError for what a recipe asks of the corpus in vain.
+
+    Not for what depends on settings that are open: where one of those is impossible, its trial fails alone.
+    """
+    clips = training_clips(corpus, recipe)
+    labels = Labels.of((clip.id_name, clip.attributes) for clip in clips.train)
+    if not {"train_on", "score", "classes", "unknown_id", "per_id"}.intersection(is_open):
+        judged = {clip.id_name for clip in labelled_test_clips(blind(corpus, recipe.validation))}
+        recipe.model.require(labels, judged)
+    if recipe.scoring.calibration != "none" and "calibration" not in is_open:
+        require_normals([clip.id_name for clip in clips.withheld], labels)
+    for member in recipe.members:
+        member.features.require(corpus)
+        if not {"context", "frames", "n_mels", "kind", "hop_length", "n_fft"}.intersection(is_open):
+            shortest = min(corpus.clips, key=member.features.frames_of)
+            require_length(
+                member.features.frames_of(shortest),
+                member.model.excerpt_frames(member.features.bins),
+                shortest.path,
+                setting=member.model.excerpt_setting,
+            )
 
 
 def _drop_unserved_choices(study: Study, tree: dict[str, object], corpus: Corpus) -> list[str]:

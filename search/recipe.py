@@ -5,16 +5,15 @@ A study file has the same keys; `search.space` says which of them may hold a ran
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import ConfigDict, Field, model_validator
 
 from features.cleaning import CleaningSettings
-from features.errors import OffkeyError
 from features.feature_settings import FeatureSettings
 from features.settings import Settings
-from models.families import settings_of
-from models.settings import FamilySettings, Pooling
+from models.member import AnyFamily, Member
+from models.settings import ScoringSettings, TrainingSettings
 
 #: What a study may be called.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
@@ -28,33 +27,6 @@ class CorpusSettings(Settings):
     root: str | None = Field(None, description="folder of the clips, relative to the working directory")
     machines: list[str] | None = Field(None, min_length=1, description="machines to use; all of them if left out")
     train_on: TrainOn = Field("development", description="which training clips")
-
-
-class TrainingSettings(Settings):
-    """How a model is trained (Adam)."""
-
-    learning_rate: float = Field(1e-3, gt=0, le=1e30, description="Adam's step size")
-    batch_size: int = Field(1000, ge=1, description="windows in one step")
-    epochs: int = Field(100, ge=1, description="passes over the training windows")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the arithmetic; bfloat16 (autocast) is faster on a GPU, and coarser"
-    )
-    calibration_share: float = Field(
-        0.1, ge=0, le=0.5, description="share of each machine ID's training clips withheld to set its threshold"
-    )
-    seed: int | None = Field(None, ge=0, description="of weights, order and noise; a search derives one for each trial")
-    threads: int | None = Field(
-        None, ge=1, description="CPU threads of the arithmetic: sums depend on them in the last bits"
-    )
-
-
-class ScoringSettings(Settings):
-    """How window scores become a clip's score and decision."""
-
-    pooling: Pooling = Field("mean", description="how window scores become one clip score")
-    decay: float = Field(0.9, ge=0, le=1, description="gwrp: weight of each window over that of the one ranked before")
-    top_share: float = Field(0.1, gt=0, le=1, description="top: share of a clip's windows that counts")
-    false_alarm_rate: float = Field(0.1, gt=0, lt=1, description="share of normal clips above the threshold")
 
 
 class ValidationSettings(Settings):
@@ -86,15 +58,8 @@ class Origin(Settings):
     trial: int
 
 
-def _of_its_family(block: Any) -> Any:
-    if not isinstance(block, dict):
-        return block
-    if "family" not in block:
-        raise ValueError("`family` is missing: it names the kind of model, `family: vae` for one")
-    try:
-        return settings_of(str(block["family"])).model_validate(block)
-    except OffkeyError as error:
-        raise ValueError(str(error)) from error
+#: Blocks that the members of an ensemble have, too.
+_SHARED_BLOCKS = ("features", "training", "scoring")
 
 
 class Recipe(Settings):
@@ -106,12 +71,54 @@ class Recipe(Settings):
     corpus: CorpusSettings = CorpusSettings()
     features: FeatureSettings = FeatureSettings()
     cleaning: CleaningSettings = CleaningSettings()
-    model: Annotated[SerializeAsAny[FamilySettings], BeforeValidator(_of_its_family)]
+    model: AnyFamily
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()
     validation: ValidationSettings = ValidationSettings()
     from_: Origin | None = Field(None, alias="from", description="the trial that this recipe was exported from")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _members_leave_out_what_the_recipe_says(cls, tree: Any) -> Any:
+        members = _members_of(tree)
+        if not members:
+            return tree
+        completed = {}
+        for name, member in members.items():
+            shared = {block: tree[block] for block in _SHARED_BLOCKS if isinstance(tree.get(block), dict)}
+            completed[name] = member | {
+                block: {**settings, **(member.get(block) or {})} for block, settings in shared.items()
+            }
+        return tree | {"model": tree["model"] | {"members": completed}}
+
+    @property
+    def member(self) -> Member:
+        """All of it but the recordings."""
+        return Member.model_construct(
+            features=self.features, model=self.model, training=self.training, scoring=self.scoring
+        )
+
+    @property
+    def members(self) -> list[Member]:
+        """Those of an ensemble; of any other recipe the one that it is."""
+        return list(self.model.ensemble.values()) or [self.member]
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training clips; one where there is no network to train."""
+        return max((member.training.epochs for member in self.members if member.model.is_trained), default=1)
+
     def tree(self) -> dict[str, Any]:
         """As plain values, in the order of the schema, without what was left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _members_of(tree: Any) -> dict[str, dict[str, Any]]:
+    """The members of the ensemble that a tree describes, unless it is not even one in its outline."""
+    model = tree.get("model") if isinstance(tree, dict) else None
+    members = model.get("members") if isinstance(model, dict) else None
+    if not isinstance(members, dict) or not all(isinstance(member, dict) for member in members.values()):
+        return {}
+    if any(not isinstance(member.get(block) or {}, dict) for member in members.values() for block in _SHARED_BLOCKS):
+        return {}
+    return members

@@ -13,11 +13,11 @@ import torch
 from features.clip import parse_stem
 from features.corpus import SPLIT_FOLDERS
 from features.errors import CorpusError
+from features.feature_settings import FeatureSettings
 from features.store_files import FrameStore
 from features.wav import UnreadableWav, read_header
-from features.windows import ContextWindows
+from models.recordings import Recordings
 from search.bundle import Bundle
-from search.training import score_windows
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ def clip_paths(paths: Sequence[Path]) -> list[Path]:
 
 def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> Iterator[ScoredClip]:
     """One row for each clip, in order; a clip that cannot be scored gets a row with the reason."""
-    bundle.model.to(device)
-    machines = sorted({name.rpartition("/")[0] for name in bundle.thresholds})
+    bundle.scorer.to(device)
+    machines = sorted({name.rpartition("/")[0] for name in bundle.labels.ids})
     for path in paths:
         folders = [part for part in Path(os.path.abspath(path)).parts[:-1] if part not in SPLIT_FOLDERS]
         machine = folders[-1] if folders[-1] in machines or len(machines) != 1 else machines[0]
         machine_id = parse_stem(path.stem).machine_id
         try:
-            score = _score(bundle, path, device)
+            score = _score(bundle, path, f"{machine}/{machine_id}", device)
         except (UnreadableWav, CorpusError, OSError) as error:
             yield ScoredClip(str(path), machine, machine_id, None, None, str(error))
             continue
@@ -73,12 +73,23 @@ def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> 
         )
 
 
-def _score(bundle: Bundle, path: Path, device: torch.device) -> float:
+def _score(bundle: Bundle, path: Path, name: str, device: torch.device) -> float:
     header = read_header(path)
-    features = bundle.recipe.features
-    if header.sample_rate != features.sample_rate and not features.resample:
-        raise CorpusError(f"{header.sample_rate} Hz, but the detector hears {features.sample_rate} Hz")
-    frames = features.frames(features.waveform(path.read_bytes()))
-    store = FrameStore(frames=frames, offsets=np.array([0, len(frames)]))
-    windows = ContextWindows(store, [0], [path], context=bundle.recipe.model.context, device=device)
-    return float(score_windows(bundle.model, windows, bundle.recipe)[0])
+    for member in bundle.recipe.members:
+        if header.sample_rate != member.features.sample_rate and not member.features.resample:
+            raise CorpusError(f"{header.sample_rate} Hz, but the detector hears {member.features.sample_rate} Hz")
+    contents = path.read_bytes()
+
+    def store(features: FeatureSettings) -> FrameStore:
+        frames = features.frames(features.waveform(contents))
+        return FrameStore(frames=frames, offsets=np.array([0, len(frames)]))
+
+    recording = Recordings(
+        store=store,
+        positions=(0,),
+        paths=(path,),
+        ids=(name,),
+        attributes=(parse_stem(path.stem).attributes,),
+        device=device,
+    )
+    return float(bundle.scorer.scores_of(recording)[0])

@@ -24,11 +24,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
-from features.cleaning import Method
 from features.errors import OffkeyError
 from features.feature_settings import KINDS, FeatureSettings
 from features.feature_settings import settings_of as settings_of_kind
-from models.families import settings_of
+from models.families import FAMILIES, settings_of
 from search import space as spaces
 from search.document import Document
 from search.errors import StudyFileError
@@ -36,13 +35,6 @@ from search.recipe import Recipe, SearchSettings
 from search.space import Space, Tree
 
 _EXTRA_KEYS = ("search", "baseline")
-
-#: Settings that have an effect beside these values of another one of their block, and no other.
-_ONLY_BESIDE: Mapping[spaces.Path, tuple[str, Sequence[str]]] = {
-    ("scoring", "decay"): ("pooling", ["gwrp"]),
-    ("scoring", "top_share"): ("pooling", ["top"]),
-    ("cleaning", "drop"): ("method", [method for method in typing.get_args(Method) if method != "none"]),
-}
 
 #: Of a block's open settings, at most so many combinations of extremes are tried.
 _MOST_CORNERS = 1000
@@ -68,10 +60,8 @@ class Study:
     @property
     def max_epochs(self) -> int:
         """The most epochs that a trial can have: the pruner's largest resource."""
-        for setting in self.space.settings:
-            if setting.path == ("training", "epochs"):
-                return int(max(setting.extremes))
-        return self.first_recipe().training.epochs
+        opened = [s.extremes for s in self.space.settings if s.path[-2:] == ("training", "epochs")]
+        return max(int(max(itertools.chain([], *opened), default=0)), *(recipe.epochs for recipe in self.recipes()))
 
     def grid(self) -> list[dict[str, Any]]:
         """Every combination of the open choices, by parameter name; the baseline's first."""
@@ -86,10 +76,17 @@ class Study:
 
     def first_recipe(self) -> Recipe:
         """The first family's recipe, each range at its low end or first choice, or the next that its block allows."""
-        values: dict[spaces.Path, Any] = {}
-        for block in dict.fromkeys(str(setting.path[0]) for setting in self.space.settings):
-            values |= _legal_corner(self.space, 0, block) or {}
-        return Recipe.model_validate(_probe(self.space, 0, values))
+        return self.recipes()[0]
+
+    def recipes(self) -> list[Recipe]:
+        """Each family's recipe, as `first_recipe` for the first one."""
+        recipes = []
+        for branch in range(len(self.space.families)):
+            values: dict[spaces.Path, Any] = {}
+            for block in dict.fromkeys(str(setting.path[0]) for setting in self.space.settings):
+                values |= _legal_corner(self.space, branch, block) or {}
+            recipes.append(Recipe.model_validate(_probe(self.space, branch, values)))
+        return recipes
 
 
 def load_study(source: str | Path, *, overrides: Sequence[str] = (), name: str | None = None) -> Study:
@@ -220,14 +217,17 @@ class _Check:
     def _check_effects(self, space: Space) -> None:
         """Refuses a range of what has an effect beside certain values of another setting, and can have none here."""
         for setting in space.settings:
-            key, values = _ONLY_BESIDE.get(setting.path, ("", ()))
+            schema = _schema_at(space.tree, setting.path[:-1])
+            if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+                continue
+            key, values = getattr(schema, "ONLY_BESIDE", {}).get(setting.path[-1], ("", ()))
             if key:
-                block = str(setting.path[0])
-                chosen = space.tree[block].get(key, Recipe.model_fields[block].default.model_dump()[key])
+                chosen = _at(space.tree, setting.path[:-1]).get(key, schema.model_fields[key].default)
                 if not set(values).intersection(chosen["choices"] if spaces.is_range(chosen) else [chosen]):
+                    place = ".".join(str(part) for part in setting.path[:-1] if not isinstance(part, int))
                     raise self.document.error(
                         setting.path,
-                        f"would be searched for nothing: it counts with {block}.{key}: {' or '.join(values)}",
+                        f"would be searched for nothing: it counts with {place}.{key}: {' or '.join(map(str, values))}",
                     )
 
     def _validate(self, space: Space, branch: int, values: Mapping[spaces.Path, Any]) -> None:
@@ -254,8 +254,8 @@ class _Check:
             return self.document.error(path, "is missing")
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
         if problem["type"] == "value_error":
-            named = problem["loc"] == ("model",) and "family" in problem["input"]
-            return self.document.error((*path, "family") if named else path, message)
+            names_none = problem["loc"][-1] == "model" and _family_of(problem["input"]) not in (None, *FAMILIES)
+            return self.document.error((*path, "family") if names_none else path, message)
         hint = f"; {spaces.range_hint(problem['input'])}" if isinstance(problem["input"], dict) else ""
         return self.document.error(path, f"{message}, but got {problem['input']!r}{hint}")
 
@@ -287,6 +287,13 @@ class _Check:
         return checked
 
 
+def _at(tree: Tree, path: spaces.Path) -> Any:
+    node: Any = tree
+    for key in path:
+        node = node[key]
+    return node
+
+
 def _probe(space: Space, branch: int, values: Mapping[spaces.Path, Any]) -> Tree:
     """A closed tree of one branch: these values, and the first extreme of every other open setting."""
     tree = copy.deepcopy(space.tree)
@@ -307,41 +314,60 @@ def _problems(closed: Tree) -> list[ErrorDetails]:
 
 def _is_between_settings(problem: ErrorDetails) -> bool:
     """Whether the broken rule is one between the settings of a block."""
-    return problem["type"] == "value_error" and len(problem["loc"]) == 1 and problem["loc"] != ("model",)
+    is_of_block = isinstance(problem["input"], dict) and not isinstance(problem["loc"][-1], int)
+    has_family = problem["loc"][-1] != "model" or _family_of(problem["input"]) in FAMILIES
+    return problem["type"] == "value_error" and is_of_block and has_family
+
+
+def _family_of(block: Any) -> str | None:
+    return str(block["family"]) if isinstance(block, dict) and "family" in block else None
 
 
 def _legal_corner(space: Space, branch: int, block: str) -> dict[spaces.Path, Any] | None:
     """Extremes of a block's open settings between which the block's rules hold; None if there are none."""
-    settings = [setting for setting in space.settings if setting.path[0] == block]
+    settings = [s for s in space.settings if s.path[0] == block and not _is_of_another_branch(s.path, branch)]
     corners = itertools.product(*(setting.extremes for setting in settings))
     for corner in itertools.islice(corners, _MOST_CORNERS):
         values = {setting.path: value for setting, value in zip(settings, corner, strict=True)}
-        if not any(problem["loc"] == (block,) for problem in _problems(_probe(space, branch, values))):
+        problems = _problems(_probe(space, branch, values))
+        if not any(problem["loc"][0] == block and _is_between_settings(problem) for problem in problems):
             return values
     return None
 
 
+def _is_of_another_branch(path: spaces.Path, branch: int) -> bool:
+    return path[0] == "model" and isinstance(path[1], int) and path[1] != branch
+
+
 def _takes_reals(tree: Tree, path: spaces.Path) -> bool:
     """Whether the schema wants a real number at this path."""
+    annotation = _schema_at(tree, path)
+    return annotation is float or float in typing.get_args(annotation)
+
+
+def _schema_at(tree: Tree, path: spaces.Path) -> Any:
+    """What the schema wants at a path: a class of settings, a type, or None where it knows nothing."""
     schema: Any = Recipe
+    node: Any = tree
     for key in path:
-        if isinstance(key, int):
-            continue
-        if schema is None or key not in schema.model_fields:
-            return False
-        annotation = schema.model_fields[key].annotation
-        schema = _schema_of_model(tree, path) if key == "model" else annotation
-        if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
-            return annotation is float or float in typing.get_args(annotation)
-    return False
+        node = node.get(key) if isinstance(node, dict) else node[key] if isinstance(node, list) else None  # type: ignore[index]
+        if isinstance(key, int):  # a family of several
+            schema = _schema_of_family(node)
+        elif isinstance(schema, type) and issubclass(schema, BaseModel):
+            field = schema.model_fields.get(str(key))
+            schema = None if field is None else field.annotation
+            if key == "model":
+                schema = _schema_of_family(node)
+        elif typing.get_origin(schema) is Mapping:
+            schema = typing.get_args(schema)[1]
+        else:
+            return None
+    return schema
 
 
-def _schema_of_model(tree: Tree, path: spaces.Path) -> Any:
-    block: Any = tree["model"]
-    if len(path) > 1 and isinstance(path[1], int):
-        block = block[path[1]]
-    elif isinstance(block, list):
-        block = block[0]
+def _schema_of_family(block: Any) -> Any:
+    if isinstance(block, list):
+        block = block[0] if block else None
     try:
         return settings_of(str(block.get("family"))) if isinstance(block, Mapping) else None
     except OffkeyError:
@@ -350,11 +376,8 @@ def _schema_of_model(tree: Tree, path: spaces.Path) -> Any:
 
 def _keys_at(tree: Tree, schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """The keys that the schema knows in the block at a location."""
-    for key in location:
-        if isinstance(key, int):
-            continue
-        inner = _schema_of_model(tree, tuple(location)) if key == "model" else schema.model_fields[key].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            schema = inner
-    names = [info.alias or name for name, info in schema.model_fields.items()]
-    return [*names, *_EXTRA_KEYS] if schema is Recipe else names
+    inner = schema if schema is not Recipe else _schema_at(tree, tuple(location))
+    if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        inner = schema
+    names = [info.alias or name for name, info in inner.model_fields.items()]
+    return [*names, *_EXTRA_KEYS] if inner is Recipe else names

@@ -10,9 +10,9 @@ import gc
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
@@ -20,13 +20,18 @@ import torch
 from features.cleaning import Outlier, clean
 from features.clip import Clip
 from features.corpus import Corpus, Progress
+from features.feature_settings import FeatureSettings
 from features.frames import Frames
 from features.normalization import bin_limits
 from features.store import open_store
 from features.store_files import FrameStore
-from features.windows import ContextWindows
-from models.families import build
-from models.pooling import pool
+from features.windows import Excerpts
+from models.anomaly_model import AnomalyModel
+from models.labels import Labels
+from models.member import Member
+from models.reconstruction import reconstruction_of
+from models.recordings import Recordings
+from models.scorer import Single, scorer_of
 from search.errors import TrialFailure
 from search.evaluation import Scores
 from search.recipe import Recipe
@@ -37,16 +42,45 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("offkey.training")
 
-#: Windows scored at a time.
-_SCORING_BATCH = 1024
-
 
 def no_interruption() -> None:
     """Called before each batch where nobody can ask a training to stop."""
 
 
+class _Run:
+    """One network on its way through its epochs."""
+
+    def __init__(self, single: Single, recordings: Recordings, seed: int) -> None:
+        settings = single.member.training
+        self.single = single
+        self.seed = seed if settings.seed is None else settings.seed
+        self.epochs = settings.epochs if single.member.model.is_trained else 0
+        self._batch_size = settings.batch_size
+        self._device = recordings.device
+        self._excerpts = recordings.excerpts(single.member.features, single.member.model, single.labels)
+        parameters = list(single.model.parameters())
+        self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate) if parameters else None
+
+    def run_epoch(self, epoch: int, before_batch: Callable[[], None]) -> bool:
+        """Whether the loss stayed finite."""
+        assert self.optimizer is not None
+        torch.manual_seed(_seed_of(self.seed, f"noise {epoch}"))
+        order = torch.Generator().manual_seed(_seed_of(self.seed, f"order {epoch}"))
+        self.single.model.train()
+        total = torch.zeros((), device=self._device)  # read once, after the last batch: reading waits for the device
+        for batch in self._excerpts.shuffled(self._batch_size, order):
+            before_batch()
+            with self.single.arithmetic(self._device):
+                loss = self.single.model.loss(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total += loss.detach()
+        return bool(torch.isfinite(total))
+
+
 class Training:
-    """One recipe's model on one corpus: trained epoch by epoch, scored on whatever clips it is asked for."""
+    """One recipe on one corpus: trained epoch by epoch, scored on whatever clips it is asked for."""
 
     def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device) -> None:
         """Raises CorpusError, StoreError or StudyError where the recordings do not serve the recipe."""
@@ -59,106 +93,110 @@ class Training:
         self.seed = recipe.training.seed
         self.epoch = 0
         self._corpus = corpus
-        self._store = open_corpus_store(corpus, recipe)
+        self._positions = {clip.name: position for position, clip in enumerate(corpus.clips)}
+        self._stores: dict[str, FrameStore] = {}
         self.clips, self.dropped = _cleaned(training_clips(corpus, recipe), corpus, recipe)
         self.validation_clips = labelled_test_clips(corpus)
-        torch.manual_seed(_seed_of(self.seed, "weights"))
+        self.labels = labels_of(self.clips.train)
+        recipe.model.require(self.labels, {clip.id_name for clip in self.validation_clips})
+        self._train = self.recordings_of(self.clips.train)
+        self._withheld = self.recordings_of(self.clips.withheld)
+        self._validation = self.recordings_of(self.validation_clips)
         with _memory_failures():
-            self._windows = self.windows_of(self.clips.train)
-            self._validation_windows = self.windows_of(self.validation_clips) if self.validation_clips else None
-            self.model = build(recipe.model, self._limits()).to(device)
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.training.learning_rate)
+            self.scorer = scorer_of(recipe.member, self.labels, self._fresh).to(device)
+            self._runs = [
+                _Run(single, self._train.of_ids(single.labels.ids), self.seed) for single in self.scorer.singles()
+            ]
+        self._fitted_epoch = -1
+
+    @property
+    def models(self) -> list[AnomalyModel]:
+        """Every network: of each member, for each machine ID."""
+        return [single.model for single in self.scorer.singles()]
 
     def run_epoch(self, before_batch: Callable[[], None] = no_interruption) -> None:
-        """One pass over the training windows. Raises TrialFailure if the loss diverges or memory runs out."""
-        torch.manual_seed(_seed_of(self.seed, f"noise {self.epoch}"))
-        order = torch.Generator().manual_seed(_seed_of(self.seed, f"order {self.epoch}"))
-        self.model.train()
-        total = torch.zeros((), device=self.device)  # read once, after the last batch: reading waits for the device
-        with _memory_failures():
-            for batch in self._windows.shuffled(self.recipe.training.batch_size, order):
-                before_batch()
-                with _arithmetic(self.recipe, self.device):
-                    loss = self.model.loss(batch)
-                self._optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self._optimizer.step()
-                total += loss.detach()
-        if not torch.isfinite(total):
-            raise TrialFailure(f"the loss diverged in epoch {self.epoch + 1}")
+        """One pass over the training clips. Raises TrialFailure if the loss diverges or memory runs out."""
+        for run in self._runs:
+            if self.epoch < run.epochs:
+                with _memory_failures():
+                    is_finite = run.run_epoch(self.epoch, before_batch)
+                if not is_finite:
+                    raise TrialFailure(f"the loss diverged in epoch {self.epoch + 1}")
         self.epoch += 1
 
     def validation_scores(self) -> Scores:
         """Scores of the clips that steer the search, (clips,). Raises TrialFailure if one is not a number."""
-        assert self._validation_windows is not None
-        with _memory_failures():
-            scores = score_windows(self.model, self._validation_windows, self.recipe)
+        scores = self._scores_of(self._validation)
         if not np.isfinite(scores).all():
             raise TrialFailure(f"scores are not finite after epoch {self.epoch}")
         return scores
 
-    def _limits(self) -> tuple[Frames, Frames]:
-        """What the model maps to the unit interval of each bin, (bins,) twice."""
-        features = self.recipe.features
-        return (
-            bin_limits(self._store, self._positions(self.clips.train))
-            if features.normalize == "bin"
-            else features.limits
-        )
+    def scores_of(self, clips: Sequence[Clip]) -> Scores:
+        """Scores of some clips of the corpus, (clips,)."""
+        return self._scores_of(self.recordings_of(clips))
 
-    def _positions(self, clips: Sequence[Clip]) -> list[int]:
-        """Where clips lie in the corpus, and in its store."""
-        positions = {clip.name: position for position, clip in enumerate(self._corpus.clips)}
-        return [positions[clip.name] for clip in clips]
+    def _scores_of(self, recordings: Recordings) -> Scores:
+        try:
+            with _memory_failures():
+                if self._fitted_epoch != self.epoch:
+                    self.scorer.fit(self._train, self._withheld)
+                    self._fitted_epoch = self.epoch
+                return self.scorer.scores_of(recordings)
+        except FloatingPointError as error:
+            raise TrialFailure(f"{error} after epoch {self.epoch}") from error
 
-    def windows_of(self, clips: Sequence[Clip]) -> ContextWindows:
-        """Windows of some clips of the corpus."""
-        return ContextWindows(
-            self._store,
-            self._positions(clips),
-            [clip.path for clip in clips],
-            context=self.recipe.model.context,
+    def recordings_of(self, clips: Sequence[Clip]) -> Recordings:
+        """Some clips of the corpus, as models see them."""
+        return Recordings(
+            store=self._store,
+            positions=tuple(self._positions[clip.name] for clip in clips),
+            paths=tuple(clip.path for clip in clips),
+            ids=tuple(clip.id_name for clip in clips),
+            attributes=tuple(clip.attributes for clip in clips),
             device=self.device,
         )
 
-    def scores_of(self, clips: Sequence[Clip]) -> Scores:
-        """Scores of some clips of the corpus, (clips,)."""
-        return score_windows(self.model, self.windows_of(clips), self.recipe)
+    def excerpts_of(self, clips: Sequence[Clip]) -> Excerpts:
+        """What the first model sees of some clips."""
+        single = next(self.scorer.singles())
+        return self.recordings_of(clips).excerpts(single.member.features, single.member.model, single.labels)
+
+    def _store(self, features: FeatureSettings) -> FrameStore:
+        if features.key not in self._stores:
+            features.require(self._corpus)
+            self._stores[features.key] = open_store(self._corpus.clips, features)
+        return self._stores[features.key]
+
+    def _fresh(self, member: Member, labels: Labels) -> Single:
+        """A model of its own random state: what else is made changes nothing."""
+        seed = self.seed if member.training.seed is None else member.training.seed
+        torch.manual_seed(_seed_of(seed, "weights"))
+        features = member.features
+        train = self._train.of_ids(labels.ids)
+        for recordings in (train, self._validation.of_ids(labels.ids)):  # what does not fit is refused before all work
+            if len(recordings):
+                recordings.excerpts(features, member.model, labels)
+        limits = bin_limits(self._store(features), train.positions) if features.normalize == "bin" else features.limits
+        return Single(member, labels, limits)
 
     @property
     def frame_seconds(self) -> float:
-        """From one frame to the next."""
-        return self.recipe.features.hop_length / self.recipe.features.sample_rate
+        """From one frame to the next, as the first model hears them."""
+        features = self.recipe.members[0].features
+        return features.hop_length / features.sample_rate
 
     @property
     def unit(self) -> str:
         """Of a frame's values."""
-        return self.recipe.features.unit
+        return self.recipe.members[0].features.unit
 
     def frames_of(self, clip: Clip) -> Frames:
         """A clip's frames, (frames, bins)."""
-        return self._store.of_clip(self._corpus.clips.index(clip))
+        return self._store(self.recipe.members[0].features).of_clip(self._positions[clip.name])
 
-    @torch.inference_mode()
     def reconstruction_of(self, clip: Clip) -> Frames | None:
-        """What the model takes a clip for, (frames, bins): each frame from the window that it is the middle of.
-
-        None for a family that reconstructs nothing.
-        """
-        self.model.eval()
-        context, bins = self.recipe.model.context, self.recipe.features.bins
-        middle = context // 2
-        parts: list[torch.Tensor] = []
-        for batch in self.windows_of([clip]).in_order(_SCORING_BATCH):
-            with _arithmetic(self.recipe, self.device):
-                reconstruction = self.model.reconstruct(batch)
-            if reconstruction is None:
-                return None
-            windows = reconstruction.cpu().view(-1, context, bins)
-            # The first and last frames are the middle of none.
-            parts += [windows[:, middle]] if parts else [windows[0, :middle], windows[:, middle]]
-            end = windows[-1, middle + 1 :]
-        return np.asarray(torch.cat([*parts, end]).numpy())
+        """What the first model takes a clip for, (frames, bins); None for a family that reconstructs nothing."""
+        return reconstruction_of(self.scorer.single_of(clip.id_name), self.recordings_of([clip]))
 
     def exhibits(self, scores: Scores) -> Iterable[Exhibit]:
         """What the dashboard shows of this training with these scores of its validation clips."""
@@ -168,8 +206,8 @@ class Training:
 
     def save(self, file: BinaryIO) -> None:
         """Writes what it takes to go on from here."""
-        state = {"epoch": self.epoch, "model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
-        torch.save(state, file)
+        optimizers = [None if run.optimizer is None else run.optimizer.state_dict() for run in self._runs]
+        torch.save({"epoch": self.epoch, "scorer": self.scorer.state_dict(), "optimizers": optimizers}, file)
 
     def resume(self, file: BinaryIO) -> None:
         """Goes on where `save` left off, on whatever device that was."""
@@ -177,8 +215,10 @@ class Training:
         # waited for. All else is copied to where the model is.
         state = torch.load(file, map_location="cpu", weights_only=True)
         with _memory_failures():
-            self.model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
+            self.scorer.load_state_dict(state["scorer"])
+            for run, optimizer in zip(self._runs, state["optimizers"], strict=True):
+                if run.optimizer is not None:
+                    run.optimizer.load_state_dict(optimizer)
         self.epoch = state["epoch"]
 
 
@@ -190,13 +230,6 @@ def free_gpu(device: torch.device) -> None:
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def _arithmetic(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """For forward passes and losses; gradients follow their types, and weights stay float32."""
-    if recipe.training.precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 #: What is said by those who have no exception of their own: torch's CPU allocator, cuBLAS, the CUDA driver.
@@ -216,10 +249,16 @@ def _memory_failures() -> Iterator[None]:
         raise TrialFailure("out of memory") from error
 
 
-def open_corpus_store(corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None) -> FrameStore:
-    """The corpus's frames under a recipe's features."""
-    recipe.features.require(corpus)
-    return open_store(corpus.clips, recipe.features, progress=progress)
+def open_corpus_stores(corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None) -> None:
+    """Sees to the corpus's frames under all features of a recipe."""
+    for member in recipe.members:
+        member.features.require(corpus)
+        open_store(corpus.clips, member.features, progress=progress)
+
+
+def labels_of(clips: Sequence[Clip]) -> Labels:
+    """What is known of training clips."""
+    return Labels.of((clip.id_name, clip.attributes) for clip in clips)
 
 
 def _cleaned(clips: TrainingClips, corpus: Corpus, recipe: Recipe) -> tuple[TrainingClips, tuple[Outlier, ...]]:
@@ -230,32 +269,6 @@ def _cleaned(clips: TrainingClips, corpus: Corpus, recipe: Recipe) -> tuple[Trai
     for outlier in dropped:
         _log.info("left out of the training: %s (%s)", outlier.clip.name, outlier.reason)
     return replace(clips, train=kept), dropped
-
-
-@torch.inference_mode()
-def score_windows(model: torch.nn.Module, windows: ContextWindows, recipe: Recipe) -> Scores:
-    """One score for each of the windows' clips, (clips,) float64."""
-    model.eval()
-    # Filled in place: results kept between large passing arrays would leave holes that grow with the corpus.
-    scores = torch.empty(len(windows), device=windows.device)
-    clips = torch.empty(len(windows), dtype=torch.int64, device=windows.device)
-    done = 0
-    with _arithmetic(recipe, windows.device):
-        for batch in windows.in_order(_SCORING_BATCH):
-            part = slice(done, done := done + len(batch.clips))
-            scores[part] = model.score(batch)  # type: ignore[operator]
-            clips[part] = batch.clips
-    # Pooled on the CPU: a GPU adds in whatever order, and a trial's value would not be the same twice.
-    scoring = recipe.scoring
-    pooled = pool(
-        scores.cpu(),
-        clips.cpu(),
-        clip_count=windows.clip_count,
-        pooling=scoring.pooling,
-        decay=scoring.decay,
-        top_share=scoring.top_share,
-    )
-    return np.asarray(pooled.numpy(), dtype=np.float64)
 
 
 def _seed_of(seed: int, purpose: str) -> int:

@@ -66,10 +66,10 @@ def train_bundle(recipe: Recipe, bundle: Path, device: str) -> Detector:
 
 def build_store(corpus: Corpus, recipe: Recipe) -> None:
     """Computes the frames, if nobody has, where progress can be shown."""
-    from search.training import open_corpus_store
+    from search.training import open_corpus_stores
 
     with progress_bar("features") as advance:
-        open_corpus_store(corpus, recipe, progress=advance)
+        open_corpus_stores(corpus, recipe, progress=advance)
 
 
 def show_figures(detector: Detector) -> None:

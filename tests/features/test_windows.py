@@ -120,11 +120,20 @@ class TestRandomOrder:
         assert joined(self.windows.shuffled(5, ongoing)) != joined(self.windows.shuffled(5, ongoing))
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 36, 1000])
-def test_the_batch_size_divides_windows_and_changes_none(batch_size: int) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "expected"),
+    [
+        (1, [1] * 36),
+        (7, [7, 7, 7, 7, 8]),  # one alone has no variance: it joins the batch before
+        (8, [8, 8, 8, 8, 4]),
+        (36, [36]),
+        (1000, [36]),
+    ],
+)
+def test_the_batch_size_divides_windows_and_changes_none(batch_size: int, expected: list[int]) -> None:
     windows = windows_of(numbered_store([20, 20]), context=3)  # 36 windows
     sizes = [len(batch.clips) for batch in windows.in_order(batch_size)]
-    assert sizes == [batch_size] * (36 // batch_size) + [36 % batch_size] * (36 % batch_size > 0)
+    assert sizes == expected
     assert joined(windows.in_order(batch_size)) == joined(windows.in_order(36))
     assert joined(windows.shuffled(batch_size, generator(0))) == joined(windows.shuffled(36, generator(0)))
 

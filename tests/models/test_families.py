@@ -9,9 +9,11 @@ from features.windows import Batch
 from models import vae
 from models.anomaly_model import AnomalyModel
 from models.families import FAMILIES, build, settings_of
+from models.labels import Labels
 from models.settings import FamilySettings
 
 LIMITS = FeatureSettings(n_mels=8).limits
+LABELS = Labels.of([("fan/00", ""), ("fan/02", "")])
 
 
 @pytest.mark.parametrize(
@@ -38,11 +40,11 @@ class TestEveryFamily:
         assert issubclass(settings_class, FamilySettings)
         settings = settings_class.model_validate({"family": name})
         assert settings.family == name
-        assert isinstance(build(settings, LIMITS), AnomalyModel)
+        assert isinstance(build(settings, LIMITS, LABELS), AnomalyModel)
 
     def test_gives_a_loss_and_one_score_a_window(self, name: str) -> None:
         settings = settings_of(name).model_validate({"family": name, "context": 3})
-        model = build(settings, LIMITS)
+        model = build(settings, LIMITS, LABELS)
         batch = Batch(inputs=torch.randn(7, 24) * 10 - 40, clips=torch.zeros(7, dtype=torch.int64))
         assert model.loss(batch).shape == ()
         scores = model.score(batch)
@@ -53,7 +55,7 @@ class TestEveryFamily:
         drawn = []
         for seed in (0, 0, 1):
             torch.manual_seed(seed)
-            drawn.append(torch.cat([weights.flatten() for weights in build(settings, LIMITS).parameters()]))
+            drawn.append(torch.cat([weights.flatten() for weights in build(settings, LIMITS, LABELS).parameters()]))
         assert torch.equal(drawn[0], drawn[1])
         assert not torch.equal(drawn[0], drawn[2])
 

@@ -14,6 +14,7 @@ from features.feature_settings import FeatureSettings
 from features.store_files import FrameStore
 from features.synthesis import synthesize
 from features.windows import Batch, ContextWindows
+from models.labels import Labels
 from models.pooling import pool
 from models.scale import Scale
 from models.vae import Model, Settings
@@ -24,6 +25,9 @@ SMALL = Settings(context=2, h_dim=12, z_dim=4)
 BINS = 8
 
 
+LABELS = Labels.of([("fan/00", ""), ("fan/02", "")])
+
+
 def scale_of(bins: int) -> Scale:
     """That of log-mel levels."""
     return Scale(FeatureSettings(n_mels=bins, n_fft=1024).limits)
@@ -31,7 +35,7 @@ def scale_of(bins: int) -> Scale:
 
 def model_of(settings: Settings = SMALL, *, seed: int = 0, bins: int = BINS) -> Model:
     torch.manual_seed(seed)
-    return Model(settings, scale_of(bins))
+    return Model(settings, scale_of(bins), LABELS)
 
 
 def levels(windows: int, *, seed: int = 0, width: int = SMALL.context * BINS) -> Batch:
@@ -85,7 +89,7 @@ def loss_of(model: Model, batch: Batch, *, seed: int = 0) -> Tensor:
 
 def test_the_entrys_vae_has_858280_parameters() -> None:
     # 5 × 128 inputs, h 400, z 20: the count published with the DCASE 2020 student entry
-    model = Model(Settings(context=5, h_dim=400, z_dim=20), scale_of(128))
+    model = Model(Settings(context=5, h_dim=400, z_dim=20), scale_of(128), LABELS)
     assert sum(weights.numel() for weights in model.parameters()) == 858_280
 
 

@@ -251,12 +251,12 @@ def test_a_reconstruction_has_the_shape_of_the_clips_frames(corpus: Corpus, cont
 def test_each_frame_is_taken_from_the_window_that_it_is_the_middle_of(
     corpus: Corpus, context: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.training._SCORING_BATCH", batch)
+    monkeypatch.setattr("models.reconstruction._BATCH", batch)
     training = trained(corpus, recipe_with(context=context))
     clip = training.validation_clips[0]
-    whole = next(iter(training.windows_of([clip]).in_order(1024)))
+    whole = next(iter(training.excerpts_of([clip]).in_order(1024)))
     with torch.inference_mode():
-        reconstructed = training.model.reconstruct(whole)
+        reconstructed = training.models[0].reconstruct(whole)
     assert reconstructed is not None
     windows = reconstructed.view(-1, context, 32).numpy()
     middle = context // 2

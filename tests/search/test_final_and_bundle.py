@@ -177,7 +177,7 @@ def test_a_loaded_bundle_scores_bit_for_bit_as_the_detector_that_was_saved(
 
     loaded = load_bundle(bundle)
     after = [clip.score for clip in score_clips(loaded, paths, CPU)]
-    loaded.model.load_state_dict(detector.model.state_dict())
+    loaded.scorer.load_state_dict(detector.scorer.state_dict())
     before = [clip.score for clip in score_clips(loaded, paths, CPU)]
 
     assert loaded.recipe == detector.recipe
@@ -294,9 +294,9 @@ def test_a_bundle_that_is_not_whole_is_refused(bundle: Path, name: str, damage: 
 
 
 def test_a_bundle_of_a_later_format_says_so(bundle: Path) -> None:
-    change("format", 3)(bundle / "detector.json")
+    change("format", 4)(bundle / "detector.json")
 
-    with pytest.raises(BundleError, match="a bundle of format 3; this Offkey reads 2"):
+    with pytest.raises(BundleError, match="a bundle of format 4; this Offkey reads 3"):
         load_bundle(bundle)
 
 

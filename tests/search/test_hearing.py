@@ -84,7 +84,7 @@ def test_bins_are_normalised_by_the_training_clips_alone(corpus_root: Path, tmp_
     scales = []
     for folder in (corpus_root, root):
         training = Training(recipe, blind(read_corpus(folder), ValidationSettings()), CPU)
-        scales.append(training.model.state_dict()["scale.lowest"])
+        scales.append(training.models[0].state_dict()["scale.lowest"])
         heard = np.concatenate([training.frames_of(clip) for clip in training.clips.train]).astype(np.float64)
         np.testing.assert_allclose(scales[-1], heard.mean(axis=0) - 4 * heard.std(axis=0), rtol=1e-4)
     assert torch.equal(*scales)

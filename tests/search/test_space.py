@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from features.windows import Batch
 from models import families
 from models.anomaly_model import AnomalyModel
+from models.labels import Labels
 from models.scale import Scale
-from models.settings import FamilySettings
+from models.settings import WindowSettings
 from search.errors import StudyFileError
 from search.study_file import Study, load_study, study_of_tree, to_yaml
 
 
-class MeanSettings(FamilySettings):
+class MeanSettings(WindowSettings):
     """A second family, with one setting of VAE's and one of its own."""
 
     family: Literal["mean"] = "mean"
@@ -34,7 +35,7 @@ class MeanSettings(FamilySettings):
 class MeanModel(AnomalyModel):
     """Scores the distance from one learned vector."""
 
-    def __init__(self, settings: MeanSettings, scale: Scale) -> None:
+    def __init__(self, settings: MeanSettings, scale: Scale, labels: Labels) -> None:
         super().__init__()
         self.mean = nn.Linear(1, settings.context * scale.bins)
 

@@ -20,8 +20,9 @@ from features.errors import CorpusError
 from features.windows import Batch
 from models import families
 from models.anomaly_model import AnomalyModel
+from models.labels import Labels
 from models.scale import Scale
-from models.settings import FamilySettings
+from models.settings import WindowSettings
 from search.errors import TrialFailure
 from search.recipe import Recipe, ValidationSettings
 from search.split import blind
@@ -51,7 +52,7 @@ def corpus(corpus_root: Path) -> Corpus:
     return blind(read_corpus(corpus_root), ValidationSettings())
 
 
-class ProbingSettings(FamilySettings):
+class ProbingSettings(WindowSettings):
     """A family that shows what a training does to its model."""
 
     family: Literal["probe"] = "probe"
@@ -67,7 +68,7 @@ class ProbingModel(AnomalyModel):
 
     error: Exception
 
-    def __init__(self, settings: ProbingSettings, scale: Scale) -> None:
+    def __init__(self, settings: ProbingSettings, scale: Scale, labels: Labels) -> None:
         super().__init__()
         self.what = settings.what
         self.weight = nn.Parameter(torch.ones(()))
@@ -104,7 +105,7 @@ def recipe_of_probe(what: str, batch_size: int = 64) -> Recipe:
 
 
 def weights(training: Training) -> dict[str, torch.Tensor]:
-    return {name: array.clone() for name, array in training.model.state_dict().items()}
+    return {name: array.clone() for name, array in training.models[0].state_dict().items()}
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -165,14 +166,14 @@ def test_each_epoch_draws_numbers_of_its_own(corpus: Corpus, what: str, batch_si
 @pytest.mark.usefixtures("probing_family")
 def test_dropout_is_for_training_and_never_for_scoring(corpus: Corpus) -> None:
     training = Training(recipe_of_probe("dropout", 64), corpus, CPU)
-    assert isinstance(training.model, ProbingModel)
+    assert isinstance(training.models[0], ProbingModel)
 
     training.run_epoch()
     first, second = training.validation_scores(), training.validation_scores()
     training.run_epoch()
 
     np.testing.assert_array_equal(first, second)
-    assert training.model.modes == {"loss": {True}, "score": {False}}
+    assert training.models[0].modes == {"loss": {True}, "score": {False}}
 
 
 @pytest.mark.parametrize("batch_size", [1000, 64, 7])
@@ -244,7 +245,7 @@ def fail_at_the_first_value(training: Training) -> int:
 
 
 def batches_of(training: Training) -> int:
-    windows = len(training.clips.train) * (FRAMES - training.recipe.model.context + 1)
+    windows = len(training.clips.train) * (FRAMES - training.recipe.model.excerpt_frames(32) + 1)
     return math.ceil(windows / training.recipe.training.batch_size)
 
 
@@ -294,7 +295,7 @@ def test_a_checkpoint_of_the_cpu_goes_on_at_another_device(corpus: Corpus) -> No
     there.resume(checkpoint_of(here))
 
     assert there.epoch == 1
-    assert {array.device for array in there.model.state_dict().values()} == {VALUELESS}
+    assert {array.device for array in there.models[0].state_dict().values()} == {VALUELESS}
     # Adam's moments are beside the weights, its counters where it reads them.
     assert fail_at_the_first_value(there) == batches_of(there)
 
@@ -309,14 +310,14 @@ def test_an_epoch_waits_for_the_device_after_its_last_batch_alone(corpus: Corpus
 def test_scoring_waits_for_the_device_after_its_last_batch_alone(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.training._SCORING_BATCH", 100)
+    monkeypatch.setattr("models.scorer._MOST_EXCERPTS", 100)
     training = Training(recipe_of_probe("dropout"), corpus, VALUELESS)
-    assert isinstance(training.model, ProbingModel)
+    assert isinstance(training.models[0], ProbingModel)
 
     with pytest.raises(NotImplementedError, match="no data"):
         training.validation_scores()
 
-    assert training.model.scored == math.ceil(len(training.validation_clips) * FRAMES / 100)
+    assert training.models[0].scored == math.ceil(len(training.validation_clips) * FRAMES / 100)
 
 
 def test_the_order_of_windows_is_the_same_on_every_device(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +342,7 @@ class TestBfloat16:
     ) -> None:
         training = Training(recipe_with(precision="bfloat16"), corpus, CPU)
         used: list[tuple[torch.dtype, torch.dtype | None]] = []
-        training.model.encoder.register_forward_hook(  # type: ignore[union-attr]
+        training.models[0].encoder.register_forward_hook(  # type: ignore[union-attr]
             lambda module, inputs, output: used.append((inputs[0].dtype, output.dtype))
         )
 
@@ -349,8 +350,10 @@ class TestBfloat16:
         training.validation_scores()
 
         assert set(used) == {(torch.float32, torch.bfloat16)}
-        assert {array.dtype for array in training.model.state_dict().values()} == {torch.float32}
-        assert {array.grad.dtype for array in training.model.parameters() if array.grad is not None} == {torch.float32}
+        assert {array.dtype for array in training.models[0].state_dict().values()} == {torch.float32}
+        assert {array.grad.dtype for array in training.models[0].parameters() if array.grad is not None} == {
+            torch.float32
+        }
 
     def test_gives_scores_of_full_precision_near_those_of_float32(self, corpus: Corpus) -> None:
         exact, coarse = (Training(recipe_with(precision=p), corpus, CPU) for p in ("float32", "bfloat16"))
@@ -435,7 +438,7 @@ def test_what_a_failed_training_held_on_a_gpu_is_freed_before_the_next_one(
     monkeypatch.setattr(ProbingModel, "error", torch.OutOfMemoryError("CUDA out of memory."), raising=False)
 
     training = Training(recipe_of_probe("error"), corpus, CPU)
-    vars(training.model)["itself"] = training.model  # so that only the garbage collector frees it
+    vars(training.models[0])["itself"] = training.models[0]  # so that only the garbage collector frees it
     with pytest.raises(TrialFailure):
         training.run_epoch()
     del training
@@ -458,7 +461,7 @@ def test_a_diverged_epoch_does_not_count(corpus: Corpus) -> None:
 
 def test_scores_that_are_not_numbers_are_a_failure(corpus: Corpus) -> None:
     training = Training(recipe_with(), corpus, CPU)
-    for array in training.model.parameters():
+    for array in training.models[0].parameters():
         array.data.fill_(torch.nan)
 
     with pytest.raises(TrialFailure, match="scores are not finite after epoch 0"):
@@ -473,7 +476,7 @@ def test_clips_of_another_sample_rate_are_refused(corpus: Corpus) -> None:
 def test_a_context_as_long_as_the_clips_is_one_window_each(corpus: Corpus) -> None:
     training = Training(recipe_with(context=FRAMES), corpus, CPU)
 
-    assert len(training.windows_of(training.clips.train)) == len(training.clips.train)
+    assert len(training.excerpts_of(training.clips.train)) == len(training.clips.train)
 
 
 def test_a_context_longer_than_a_clip_is_refused_with_the_clip(corpus: Corpus) -> None:

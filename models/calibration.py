@@ -1,0 +1,80 @@
+"""Bringing the scores of different machine IDs, or of different models, to one scale: that of normal clips.
+
+scores : (clips,) float64, higher is more anomalous.
+ids    : (clips,) int64, index of each clip's machine ID; UNKNOWN takes the normal clips of all IDs together.
+
+    z          distance from the mean of the ID's normal clips, in their standard deviations
+    empirical  normal scores (van der Waerden 1952): the i-th of n normal clips by height comes to Φ⁻¹(i / (n + 1)),
+               straight lines between them, and beyond them lines of the slope that z has
+
+Both are strictly increasing: the AUC of one machine ID does not change, that over several does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import ndtri
+from torch import Tensor
+
+from features.errors import UnservedError
+from models.labels import UNKNOWN, Labels
+from models.learnt import Learnt
+
+Array = npt.NDArray[np.float64]
+
+#: With fewer clips of an ID its scores have no spread.
+FEWEST_CLIPS = 2
+
+
+def require_normals(ids: Sequence[str], labels: Labels) -> None:
+    """Raises UnservedError unless there are enough normal clips of each machine ID to calibrate its scores."""
+    for name in labels.ids:
+        if ids.count(name) < FEWEST_CLIPS:
+            raise UnservedError(
+                f"scoring.calibration takes at least {FEWEST_CLIPS} withheld normal clips of each machine ID, but "
+                f"{name} has {ids.count(name)}: raise training.calibration_share, or set scoring.calibration: none"
+            )
+
+
+class Calibration(Learnt):
+    """The normal clips' scores, by which others are judged."""
+
+    normals: Tensor  # (clips,) float64
+    ids: Tensor  # (clips,) int64
+
+    def __init__(self, kind: Literal["z", "empirical"]) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("normals", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("ids", torch.zeros(0, dtype=torch.int64))
+
+    def fit(self, scores: Array, ids: npt.NDArray[np.int64]) -> None:
+        """Takes these for how normal clips score."""
+        self.keep(normals=torch.from_numpy(scores), ids=torch.from_numpy(ids))
+
+    def calibrated(self, scores: Array, ids: npt.NDArray[np.int64]) -> Array:
+        """The scores on the common scale, (clips,)."""
+        result = np.empty_like(scores)
+        normals, owners = self.normals.numpy(), self.ids.numpy()
+        for index in np.unique(ids):
+            own = normals if index == UNKNOWN else normals[owners == index]
+            members = ids == index
+            result[members] = _on_the_scale_of(own, scores[members], self.kind)
+        return result
+
+
+def _on_the_scale_of(normals: Array, scores: Array, kind: str) -> Array:
+    deviation = normals.std(ddof=1) or 1.0
+    if kind == "z":
+        return np.asarray((scores - normals.mean()) / deviation)
+    # Clips that score alike share their mean rank: the line through them stays one.
+    heights, counts = np.unique(normals, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    levels = ndtri(ranks / (len(normals) + 1))
+    below, above = np.minimum(scores - heights[0], 0), np.maximum(scores - heights[-1], 0)
+    return np.asarray(np.interp(scores, heights, levels) + (below + above) / deviation)

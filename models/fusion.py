@@ -1,0 +1,112 @@
+"""An ensemble: several models, each with features and a training of its own, whose calibrated scores are combined.
+
+scores : (clips,) float64, higher is more anomalous.
+
+Each member's scores are brought to the scale of the training set's normal clips of the same machine ID
+(models.calibration) before they meet:
+
+    mean      of the members
+    min, max  the least and the most alarmed one: all must agree, or one suffices
+    rank      mean of the ranks that normal clips would have, within (0, 1): a member that shouts is not heard more
+    weights   mean, each member by its `weight`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+from scipy.special import ndtr
+from torch import nn
+
+from features.settings import Effects
+from models.calibration import Calibration
+from models.labels import Labels
+from models.member import Member
+from models.recordings import Recordings
+from models.scorer import Calibrated, Make, Scorer, Scores, Single, scorer_of
+from models.settings import FamilySettings
+
+
+class FusionMember(Member):
+    """A member of an ensemble."""
+
+    weight: float = Field(1.0, ge=0, description="combine: weights: how much it counts")
+
+
+class Settings(FamilySettings):
+    """Members by name; what a member leaves out of its features, training and scoring is as the study says."""
+
+    family: Literal["fusion"] = "fusion"
+    combine: Literal["mean", "min", "max", "rank", "weights"] = Field("mean", description="how scores become one")
+    calibrate: Literal["z", "empirical"] = Field(
+        "z", description="how members come to one scale, on the normal clips of the training set; rank: empirical"
+    )
+    members: Mapping[str, FusionMember] = Field(min_length=1, description="models by name")
+
+    ONLY_BESIDE: ClassVar[Effects] = {"calibrate": ("combine", ["mean", "min", "max", "weights"])}
+
+    @property
+    def ensemble(self) -> Mapping[str, Member]:
+        return self.members
+
+    @property
+    def is_trained(self) -> bool:
+        return any(member.model.is_trained for member in self.members.values())
+
+    @model_validator(mode="after")
+    def _members_are_no_ensembles(self) -> Settings:
+        for name, member in self.members.items():
+            if member.model.ensemble:
+                raise ValueError(f"members.{name} is an ensemble itself: name its members here instead")
+        if self.per_id:
+            raise ValueError("per_id is for members, each by its own: set it in their `model:`")
+        if self.combine == "weights" and not any(member.weight for member in self.members.values()):
+            raise ValueError("at least one member's weight must be above 0")
+        return self
+
+    def require(self, labels: Labels, judged: Collection[str]) -> None:
+        for member in self.members.values():
+            member.model.require(labels, judged)
+
+
+class Fusion(Scorer):
+    """Combines its members' scores."""
+
+    def __init__(self, settings: Settings, labels: Labels, make: Make) -> None:
+        super().__init__()
+        self.combine = settings.combine
+        self.weights = np.array([member.weight for member in settings.members.values()])
+        kind = "empirical" if settings.combine == "rank" else settings.calibrate
+        self.members = nn.ModuleList(
+            Calibrated(scorer_of(member, labels, make), labels, Calibration(kind), on_train=True)
+            for member in settings.members.values()
+        )
+
+    def singles(self) -> Iterator[Single]:
+        for member in self._members():
+            yield from member.singles()
+
+    def single_of(self, name: str) -> Single:
+        return next(self._members()).single_of(name)
+
+    def fit(self, train: Recordings, withheld: Recordings) -> None:
+        for member in self._members():
+            member.fit(train, withheld)
+
+    def scores_of(self, recordings: Recordings) -> Scores:
+        scores = np.stack([member.scores_of(recordings) for member in self._members()])  # (members, clips)
+        if self.combine == "min":
+            return np.asarray(scores.min(axis=0))
+        if self.combine == "max":
+            return np.asarray(scores.max(axis=0))
+        if self.combine == "weights":
+            return np.asarray(np.average(scores, axis=0, weights=self.weights))
+        return np.asarray((ndtr(scores) if self.combine == "rank" else scores).mean(axis=0))
+
+    def _members(self) -> Iterator[Calibrated]:
+        for member in self.members:
+            assert isinstance(member, Calibrated)
+            yield member

@@ -1,0 +1,24 @@
+"""All that one model is made and judged by: a recipe without its recordings, or a member of an ensemble."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from features.feature_settings import FeatureSettings
+from features.settings import Settings
+from models.families import settings_from
+from models.settings import FamilySettings, ScoringSettings, TrainingSettings
+
+#: A `model:` block of any family.
+AnyFamily = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(settings_from)]
+
+
+class Member(Settings):
+    """What a model hears, what it is, how it is trained, and how it scores."""
+
+    features: FeatureSettings = FeatureSettings()
+    model: AnyFamily
+    training: TrainingSettings = TrainingSettings()
+    scoring: ScoringSettings = ScoringSettings()

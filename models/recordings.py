@@ -1,0 +1,101 @@
+"""Some clips as every kind of model sees them: whatever the feature, as windows or as crops, gathered once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from features.crops import Crops
+from features.feature_settings import FeatureSettings
+from features.store_files import FrameStore
+from features.windows import ContextWindows, Excerpts
+from models.labels import Labels
+from models.settings import CropSettings, FamilySettings
+
+
+@dataclass(frozen=True, eq=False)
+class Recordings:
+    """Clips of a store that can be had under any feature settings."""
+
+    store: Callable[[FeatureSettings], FrameStore]
+    positions: tuple[int, ...]  # of the clips in the store
+    paths: tuple[Path, ...]
+    ids: tuple[str, ...]  # machine/ID of each
+    attributes: tuple[str, ...]
+    device: torch.device
+    _excerpts: dict[object, Excerpts] = field(default_factory=dict)
+    _parts: dict[tuple[int, ...], Recordings] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def part(self, members: Sequence[int]) -> Recordings:
+        """Some of the clips; the same part is kept."""
+        key = tuple(members)
+        if key not in self._parts:
+            self._parts[key] = Recordings(
+                self.store,
+                tuple(self.positions[index] for index in members),
+                tuple(self.paths[index] for index in members),
+                tuple(self.ids[index] for index in members),
+                tuple(self.attributes[index] for index in members),
+                self.device,
+            )
+        return self._parts[key]
+
+    def of_ids(self, names: Sequence[str]) -> Recordings:
+        """The clips of some machine IDs."""
+        return self.part([index for index, name in enumerate(self.ids) if name in names])
+
+    def joined(self, other: Recordings) -> Recordings:
+        """These, then the other ones of the same store."""
+        return Recordings(
+            self.store,
+            self.positions + other.positions,
+            self.paths + other.paths,
+            self.ids + other.ids,
+            self.attributes + other.attributes,
+            self.device,
+        )
+
+    def id_indices(self, labels: Labels) -> npt.NDArray[np.int64]:
+        """Which of a model's machine IDs each clip has, (clips,); UNKNOWN for another."""
+        return np.array([labels.id_index(name) for name in self.ids], dtype=np.int64)
+
+    def excerpts(self, features: FeatureSettings, model: FamilySettings, labels: Labels) -> Excerpts:
+        """What a model looks at; the same excerpts are kept. Raises ClipTooShortError for a clip that has none."""
+        length = model.excerpt_frames(features.bins)
+        crops = (model.hop(features.bins), model.crops_per_clip) if isinstance(model, CropSettings) else None
+        key = (features.key, length, crops, labels)
+        if key not in self._excerpts:
+            store = self.store(features)
+            ids = self.id_indices(labels).tolist()
+            attributes = [labels.attribute_index(*pair) for pair in zip(self.ids, self.attributes, strict=True)]
+            if crops is None:
+                self._excerpts[key] = ContextWindows(
+                    store,
+                    self.positions,
+                    self.paths,
+                    context=length,
+                    device=self.device,
+                    ids=ids,
+                    attributes=attributes,
+                )
+            else:
+                self._excerpts[key] = Crops(
+                    store,
+                    self.positions,
+                    self.paths,
+                    frames=length,
+                    hop=crops[0],
+                    crops_per_clip=crops[1],
+                    device=self.device,
+                    ids=ids,
+                    attributes=attributes,
+                )
+        return self._excerpts[key]
