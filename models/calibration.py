@@ -1,13 +1,15 @@
 """Bringing the scores of different machine IDs, or of different models, to one scale: that of normal clips.
 
 scores : (clips,) float64, higher is more anomalous.
-ids    : (clips,) int64, index of each clip's machine ID; UNKNOWN takes the normal clips of all IDs together.
+ids    : (clips,) int64, index of each clip's machine ID, or UNKNOWN: on the scale of normal clips that were scored as
+         unknown too, or else of all of them together.
 
     z          distance from the mean of the ID's normal clips, in their standard deviations
     empirical  normal scores (van der Waerden 1952): the i-th of n normal clips by height comes to Φ⁻¹(i / (n + 1)),
                straight lines between them, and beyond them lines of the slope that z has
 
-Both are strictly increasing: the AUC of one machine ID does not change, that over several does.
+Both are strictly increasing: the AUC of one machine ID does not change, that over several does. Normal clips that all
+score alike have a standard deviation of 1.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from features.errors import UnservedError
-from models.labels import UNKNOWN, Labels
+from models.labels import Labels
 from models.learnt import Learnt
 
 Array = npt.NDArray[np.float64]
@@ -59,17 +61,18 @@ class Calibration(Learnt):
 
     def calibrated(self, scores: Array, ids: npt.NDArray[np.int64]) -> Array:
         """The scores on the common scale, (clips,)."""
-        result = np.empty_like(scores)
+        result = np.empty(len(scores))
         normals, owners = self.normals.numpy(), self.ids.numpy()
         for index in np.unique(ids):
-            own = normals if index == UNKNOWN else normals[owners == index]
+            own = normals[owners == index] if index in owners else normals
             members = ids == index
             result[members] = _on_the_scale_of(own, scores[members], self.kind)
         return result
 
 
 def _on_the_scale_of(normals: Array, scores: Array, kind: str) -> Array:
-    deviation = normals.std(ddof=1) or 1.0
+    # From one of them: where all are alike, rounding gives their mean a distance, and their scale would be its.
+    deviation = (normals - normals[0]).std(ddof=1) or 1.0
     if kind == "z":
         return np.asarray((scores - normals.mean()) / deviation)
     # Clips that score alike share their mean rank: the line through them stays one.

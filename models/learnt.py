@@ -17,7 +17,8 @@ class Learnt(nn.Module):
     def keep(self, **arrays: Tensor) -> None:
         """Puts arrays in the places of those that were there."""
         for name, array in arrays.items():
-            setattr(self, name, array.detach().cpu().clone())
+            # Contiguous, as they will be when loaded: sums over other strides may differ in the last bits.
+            setattr(self, name, array.detach().cpu().clone(memory_format=torch.contiguous_format))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Learnt:
         # Neither moved to a device nor rounded to a type: clips are few, and a GPU adds in whatever order.

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import gamma, norm
 
-from models.threshold import normal_quantile
+from models.settings import ScoringSettings
+from models.threshold import gamma_quantile, normal_quantile, threshold_of
 
 RATES = st.floats(0, 1, exclude_max=True)
 SCORES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
@@ -50,3 +54,72 @@ def test_of_the_scores_1_to_21(rate: float, threshold: float) -> None:
 
 def test_of_one_clip_it_is_that_clips_score() -> None:
     assert normal_quantile(np.array([0.25]), false_alarm_rate=0.5) == 0.25
+
+
+@pytest.mark.parametrize("normal", [gamma(1.0), gamma(4.0, loc=-30.0), norm()], ids=["exponential", "gamma", "normal"])
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5])
+def test_a_gamma_keeps_the_rate_of_false_alarms(normal: Any, rate: float) -> None:
+    scores = normal.rvs(size=400, random_state=0)
+    threshold = gamma_quantile(scores, false_alarm_rate=rate)
+    assert normal.sf(threshold) == pytest.approx(rate, abs=0.01 + 0.1 * rate)
+
+
+def test_the_gamma_is_scipys_begun_where_it_is_likeliest_below_the_lowest_score() -> None:
+    scores = np.random.default_rng(0).normal(-5, 3, 30)
+    fits = [gamma.fit(scores, floc=scores.min() - origin * scores.std()) for origin in (0.1, 0.3, 1, 3, 10)]
+    likeliest = max(fits, key=lambda fit: float(gamma.logpdf(scores, *fit).sum()))
+    assert gamma_quantile(scores, false_alarm_rate=0.1) == pytest.approx(gamma.isf(0.1, *likeliest))
+
+
+def test_one_normal_clip_that_stands_out_does_not_put_the_gammas_threshold_among_the_others() -> None:
+    scores = np.append(np.random.default_rng(0).normal(size=99), 100.0)
+    assert 1 < gamma_quantile(scores, false_alarm_rate=0.1) < 30
+
+
+def test_a_gamma_tells_rates_below_what_the_clips_can() -> None:
+    scores = np.random.default_rng(0).gamma(4, size=10)
+    rare, rarer = (gamma_quantile(scores, false_alarm_rate=rate) for rate in (0.01, 0.001))
+    assert scores.max() < rare < rarer
+    assert normal_quantile(scores, false_alarm_rate=0.001) == scores.max()
+
+
+@settings(max_examples=30, deadline=None, database=None)
+@given(scores=SCORES, factor=st.floats(1e-3, 1e3), offset=st.floats(-1e3, 1e3), rate=st.floats(0.001, 0.5))
+def test_a_gammas_threshold_follows_the_unit_and_origin_of_scores(
+    scores: list[float], factor: float, offset: float, rate: float
+) -> None:
+    usual = gamma_quantile(np.array(scores), false_alarm_rate=rate)
+    moved = gamma_quantile(np.array(scores) * factor + offset, false_alarm_rate=rate)
+    size = factor * max(map(abs, scores)) + abs(offset)
+    assert moved == pytest.approx(factor * usual + offset, abs=1e-6 * size + 1e-9)
+
+
+@settings(max_examples=30, deadline=None, database=None)
+@given(scores=SCORES, rates=st.tuples(RATES, RATES).filter(min))
+def test_a_gammas_threshold_rises_with_the_false_alarms_that_are_not_wanted(
+    scores: list[float], rates: tuple[float, float]
+) -> None:
+    low, high = (gamma_quantile(np.array(scores), false_alarm_rate=rate) for rate in sorted(rates, reverse=True))
+    assert np.isfinite([low, high]).all()
+    assert low <= high
+
+
+@settings(max_examples=30, deadline=None, database=None)
+@given(scores=SCORES, rate=st.floats(0.001, 0.25))
+def test_a_gammas_threshold_lies_above_the_mean_of_normal_clips(scores: list[float], rate: float) -> None:
+    threshold = gamma_quantile(np.array(scores), false_alarm_rate=rate)
+    assert threshold >= np.mean(scores) - 1e-9 * max(map(abs, scores))
+
+
+@pytest.mark.parametrize("scores", [[0.25], [1.0, 2.0], [0.1] * 9, [5.0, 5.0, 5.0, 5.0, 5.0]])
+@pytest.mark.parametrize("rate", [0.1, 0.6])
+def test_where_no_gamma_can_be_fitted_it_is_the_empirical_quantile(scores: list[float], rate: float) -> None:
+    expected = normal_quantile(np.array(scores), false_alarm_rate=rate)
+    assert gamma_quantile(np.array(scores), false_alarm_rate=rate) == expected
+
+
+@pytest.mark.parametrize(("threshold", "rate"), [("quantile", 0.1), ("gamma", 0.1), ("gamma", 0.02)])
+def test_a_recipe_says_which_threshold_and_which_rate(threshold: Literal["quantile", "gamma"], rate: float) -> None:
+    scores = np.random.default_rng(0).normal(size=50)
+    expected = {"quantile": normal_quantile, "gamma": gamma_quantile}[threshold](scores, false_alarm_rate=rate)
+    assert threshold_of(scores, ScoringSettings(threshold=threshold, false_alarm_rate=rate)) == expected
