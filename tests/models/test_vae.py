@@ -96,6 +96,30 @@ def test_the_entrys_vae_has_858280_parameters() -> None:
 def test_its_defaults_are_the_entrys() -> None:
     settings = Settings()
     assert (settings.context, settings.h_dim, settings.z_dim, settings.kld_weight) == (5, 400, 20, 0.01)
+    assert (settings.layers, settings.score, settings.conditional) == (2, "reconstruction", False)
+
+
+def test_its_weights_are_drawn_layer_after_layer() -> None:
+    # The entry's network, written out: a seed gives the weights that it has always given.
+    model = model_of(Settings(context=5, h_dim=400, z_dim=20), seed=3, bins=128)
+    torch.manual_seed(3)
+    sizes = [(640, 400), (400, 400), (400, 20), (400, 20), (20, 400), (400, 400), (400, 640)]
+    drawn = [weights for inputs, outputs in sizes for weights in nn.Linear(inputs, outputs).parameters()]
+    for weights, expected in zip(model.parameters(), drawn, strict=True):
+        assert torch.equal(weights, expected)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_layers_are_hidden_ones_on_each_side(layers: int) -> None:
+    model = model_of(Settings(context=2, layers=layers, h_dim=12, z_dim=4))
+    sizes = [(part.in_features, part.out_features) for part in model.modules() if isinstance(part, nn.Linear)]
+    inner = [(12, 12)] * (layers - 1)
+    assert sizes == [(16, 12), *inner, (12, 4), (12, 4), (4, 12), *inner, (12, 16)]
+
+
+def test_it_embeds_a_window_as_its_mean() -> None:
+    model, batch = model_of(), levels(9)
+    np.testing.assert_allclose(model.embed(batch).detach().numpy(), InNumpy(model).latents(batch)[0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("kld_weight", [0.0, 0.01, 3.0])
@@ -203,6 +227,9 @@ def test_the_same_seed_gives_the_same_weights_and_the_same_loss() -> None:
         ({"hdim": 400}, "Extra inputs are not permitted"),
         ({"h_dim": "400"}, "should be a valid integer"),
         ({"z_dim": 0}, "greater than or equal to 1"),
+        ({"layers": 0}, "greater than or equal to 1"),
+        ({"score": "likelihood"}, "should be 'reconstruction', 'mahalanobis', 'gmm', 'knn' or 'lof'"),
+        ({"conditional": 1}, "should be a valid boolean"),
         ({"context": 0}, "greater than or equal to 1"),
         ({"kld_weight": -0.1}, "greater than or equal to 0"),
         ({"kld_weight": float("nan")}, "should be a finite number"),
