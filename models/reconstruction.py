@@ -17,7 +17,8 @@ _BATCH = 64
 def reconstruction_of(single: Single, clip: Recordings) -> Frames | None:
     """What the model takes the one clip for, (frames, bins); None for a family that reconstructs nothing.
 
-    Of windows, each frame from the one that it is the middle of; of crops, the mean of those that it is in.
+    In the feature's units. Of windows, each frame from the one that it is the middle of; of crops, the mean of those
+    that it is in, and not a number where hops longer than a crop leave it in none.
     """
     single.model.eval()
     features, model = single.member.features, single.member.model
@@ -46,5 +47,5 @@ def _mean_over_crops(crops: Frames, clip: Recordings, single: Single, *, hop: in
         start = min(index * hop, frames - length)  # the last one ends with the clip
         total[start : start + length] += crop
         count[start : start + length] += 1
-    # Frames between crops that lie apart are in none.
-    return np.asarray(total / np.maximum(count, 1), dtype=np.float32)
+    mean = np.full_like(total, np.nan)
+    return np.divide(total, count, out=mean, where=count > 0).astype(np.float32)

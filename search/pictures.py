@@ -86,7 +86,7 @@ def clip_picture(
         _spectrogram(figure, axes, shown, extent, (low, high), "magma", f"{name}{of_unit}")
     if reconstruction is not None:
         difference = np.abs(frames - reconstruction)
-        limits = (0.0, float(np.percentile(difference, 99.5)) or 1.0)
+        limits = (0.0, float(np.nanpercentile(difference, 99.5)) or 1.0)
         _spectrogram(figure, all_axes[-1], difference, extent, limits, "viridis", f"difference{of_unit}")
     all_axes[-1].set_xlabel("seconds")
     figure.suptitle(_plain(title), fontsize=10)
