@@ -13,11 +13,12 @@ Each member's scores are brought to the scale of the training set's normal clips
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from scipy.special import ndtr
 from torch import nn
 
@@ -28,6 +29,9 @@ from models.member import Member
 from models.recordings import Recordings
 from models.scorer import Calibrated, Make, Scorer, Scores, Single, scorer_of
 from models.settings import FamilySettings
+
+#: What a member may be called: parameters and `--set` name it between dots.
+NAME = r"[A-Za-z0-9][A-Za-z0-9_+-]*"
 
 
 class FusionMember(Member):
@@ -46,7 +50,10 @@ class Settings(FamilySettings):
     )
     members: Mapping[str, FusionMember] = Field(min_length=1, description="models by name")
 
-    ONLY_BESIDE: ClassVar[Effects] = {"calibrate": ("combine", ["mean", "min", "max", "weights"])}
+    ONLY_BESIDE: ClassVar[Effects] = {
+        "calibrate": ("combine", ["mean", "min", "max", "weights"]),
+        "weight": ("combine", ["weights"]),  # of each member
+    }
 
     @property
     def ensemble(self) -> Mapping[str, Member]:
@@ -56,13 +63,32 @@ class Settings(FamilySettings):
     def is_trained(self) -> bool:
         return any(member.model.is_trained for member in self.members.values())
 
-    @model_validator(mode="after")
-    def _members_are_no_ensembles(self) -> Settings:
-        for name, member in self.members.items():
+    @field_validator("per_id")
+    @classmethod
+    def _members_are_per_id(cls, per_id: bool) -> bool:
+        if per_id:
+            raise ValueError("is for members, each by its own: set it in their `model:`")
+        return per_id
+
+    @field_validator("unknown_id")
+    @classmethod
+    def _members_know_ids(cls, unknown_id: str) -> str:
+        if unknown_id != "error":
+            raise ValueError("is for members, each by its own: set it in their `model:`")
+        return unknown_id
+
+    @field_validator("members")
+    @classmethod
+    def _members_are_models_with_names(cls, members: Mapping[str, FusionMember]) -> Mapping[str, FusionMember]:
+        for name, member in members.items():
+            if not re.fullmatch(NAME, name):
+                raise ValueError(f"a member's name is of letters, digits, _, + and -, but got {name!r}")
             if member.model.ensemble:
-                raise ValueError(f"members.{name} is an ensemble itself: name its members here instead")
-        if self.per_id:
-            raise ValueError("per_id is for members, each by its own: set it in their `model:`")
+                raise ValueError(f"{name} is an ensemble itself: name its members here instead")
+        return members
+
+    @model_validator(mode="after")
+    def _one_member_counts(self) -> Settings:
         if self.combine == "weights" and not any(member.weight for member in self.members.values()):
             raise ValueError("at least one member's weight must be above 0")
         return self

@@ -105,6 +105,12 @@ class Single(Scorer):
             scores[ids == index] = density.scores_of(embeddings[ids == index])
         return scores
 
+    @property
+    def shares_unknown_ids(self) -> bool:
+        """Whether clips of machine IDs never trained on go to a model or density of all IDs."""
+        model = self.member.model
+        return model.unknown_id == "shared" and (model.per_id or model.backend is not None)
+
     def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
         """For forward passes and losses; gradients follow their types, and weights stay float32."""
         if self.member.training.precision == "float32":
@@ -218,7 +224,12 @@ class Calibrated(Scorer):
         self.scorer.fit(train, withheld)
         normals = train.joined(withheld) if self.on_train else withheld
         require_normals(normals.ids, self.labels)
-        self.calibration.fit(self.scorer.scores_of(normals), normals.id_indices(self.labels))
+        scores, ids = self.scorer.scores_of(normals), normals.id_indices(self.labels)
+        if any(single.shares_unknown_ids for single in self.singles()):  # and scores them in another way
+            unknown = normals.anonymous()
+            scores = np.concatenate([scores, self.scorer.scores_of(unknown)])
+            ids = np.concatenate([ids, unknown.id_indices(self.labels)])
+        self.calibration.fit(scores, ids)
 
     def scores_of(self, recordings: Recordings) -> Scores:
         return self.calibration.calibrated(self.scorer.scores_of(recordings), recordings.id_indices(self.labels))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -94,6 +94,16 @@ class FamilySettings(Settings):
         return False
 
     @property
+    def to_be_loaded(self) -> FamilySettings:
+        """Settings of the same model, for weights that are there already."""
+        return self
+
+    @property
+    def fewest_in_batch(self) -> int:
+        """Windows or crops that a step of training needs: two where they are normalised over the batch."""
+        return 1
+
+    @property
     def backend(self) -> Backend | None:
         """The density that gives the score; None where the network itself does."""
         return None
@@ -130,7 +140,7 @@ class WindowSettings(FamilySettings):
 class CropSettings(FamilySettings):
     """Families that see long stretches of frames as pictures: some crops of a clip."""
 
-    frames: int | Literal["square"] = Field(
+    frames: Annotated[int, Field(ge=1)] | Literal["square"] = Field(
         "square", description="frames in one crop; square: as many as a frame has bins"
     )
     crop_hop: int | None = Field(

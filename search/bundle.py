@@ -29,6 +29,7 @@ from models.scorer import Scorer, Single, scorer_of
 from search.errors import BundleError
 from search.evaluation import Figures
 from search.final import Detector
+from search.model_card import model_card
 from search.recipe import Recipe
 from search.study_file import load_study, to_yaml
 
@@ -47,12 +48,9 @@ class Bundle:
 
 def metrics_of(detector: Detector) -> dict[str, Any]:
     """The figures of a detector, as `offkey train --json` prints them below `bundle`."""
-    validation, test = detector.validation, detector.test
     return {
-        "validation": {"auc": validation.auc, "interval": list(validation.interval), "per_id": _per_id(validation)},
-        "test": None
-        if test is None
-        else {"auc": test.auc, "pauc": test.pauc, "interval": list(test.interval), "per_id": _per_id(test)},
+        "validation": _metrics(detector.validation),
+        "test": None if detector.test is None else _metrics(detector.test),
     }
 
 
@@ -78,6 +76,7 @@ def save_bundle(detector: Detector, folder: Path) -> None:
             {name: array.contiguous() for name, array in detector.scorer.state_dict().items()},
             partial / "weights.safetensors",
         )
+        (partial / "weights.safetensors").chmod(0o644)  # as its neighbours: safetensors keeps it to its owner
         (partial / "recipe.yaml").write_text(to_yaml(detector.recipe.tree()))
         details = {
             "format": _FORMAT,
@@ -89,7 +88,7 @@ def save_bundle(detector: Detector, folder: Path) -> None:
         }
         (partial / "detector.json").write_text(json.dumps(details, indent=1))
         (partial / "metrics.json").write_text(json.dumps(metrics_of(detector), indent=1))
-        (partial / "README.md").write_text(_model_card(detector))
+        (partial / "README.md").write_text(model_card(detector))
         os.rename(partial, folder)
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{folder} cannot be written: {error}") from error
@@ -117,40 +116,15 @@ def load_bundle(folder: Path) -> Bundle:
 
 def _unlearnt(member: Member, labels: Labels) -> Single:
     """A model whose weights are to be loaded, limits of its bins included."""
-    return Single(member, labels, member.features.limits)
+    unlearnt = member.model_copy(update={"model": member.model.to_be_loaded})
+    return Single(unlearnt, labels, member.features.limits)
 
 
-def _per_id(figures: Figures) -> dict[str, Any]:
-    return {name: asdict(of_id) for name, of_id in figures.per_id.items()}
-
-
-def _model_card(detector: Detector) -> str:
-    recipe, test = detector.recipe, detector.test
-    origin = f"trial {recipe.from_.trial} of study `{recipe.from_.study}`" if recipe.from_ else "a recipe of its own"
-    test_line = (
-        "No held-out figure: the labelled clips did not suffice."
-        if test is None
-        else f"Held-out test AUC {test.auc:.3f} (95 % interval {test.interval[0]:.3f} to {test.interval[1]:.3f}), "
-        "on clips that no search has seen."
-    )
-    rate = recipe.scoring.false_alarm_rate
-    rows = "\n".join(
-        f"| {name} | {t:.6g} | {detector.threshold_clips[name]} |" for name, t in detector.thresholds.items()
-    )
-    left_out = "".join(f"\n- {outlier.clip.name}: {outlier.reason}" for outlier in detector.dropped)
-    left_out = f"\nTraining clips that cleaning left out:\n{left_out}\n" if left_out else ""
-    return f"""# {recipe.study}
-
-A detector of anomalous machine sound ({recipe.model.family}), from {origin}.
-
-{test_line}
-Validation AUC {detector.validation.auc:.3f}: it steered the search, so it flatters.
-
-Score clips with `offkey score BUNDLE PATH…`, this folder as BUNDLE. A higher score is more anomalous; a clip above
-its machine ID's threshold is called an anomaly. Thresholds aim at a false-alarm rate of {rate:g}, and were
-set on normal clips withheld from training:
-
-| machine ID | threshold | clips |
-|---|---|---|
-{rows}
-{left_out}"""
+def _metrics(figures: Figures) -> dict[str, Any]:
+    return {
+        "auc": figures.auc,
+        "interval": list(figures.interval),
+        "pauc": figures.pauc,
+        "pooled_auc": figures.pooled,
+        "per_id": {name: asdict(of_id) for name, of_id in figures.per_id.items()},
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -69,6 +70,7 @@ class Document:
         value = Document({}, "")._plain(value, ())
         if len(path) > 1 and path[0] == "model" and isinstance(self.tree.get("model"), list):
             path = self._of_family(path, text)
+        self._require_member(path, text)
         before = spaces.parameter_names(self.tree)
         node: Any = self.tree
         for depth, key in enumerate(path[:-1]):
@@ -93,9 +95,21 @@ class Document:
         families = [block.get("family") for block in self.tree["model"] if isinstance(block, dict)]
         if len(families) < len(self.tree["model"]) or not families:
             raise self.error(("model",), "must be a list of blocks, one for each family")
-        if len(path) != 3 or path[1] not in families:
+        if len(path) < 3 or path[1] not in families:
             raise StudyFileError(f"--set {text}: `model` is a list; name the family: model.{families[0]}.…")
-        return ("model", families.index(path[1]), path[2])
+        return ("model", families.index(path[1]), *path[2:])
+
+    def _require_member(self, path: spaces.Path, text: str) -> None:
+        """A member is named as it stands, or given whole."""
+        if path[:1] != ("model",) or "members" not in path[:-2]:
+            return
+        depth = path.index("members")
+        model = self.tree["model"][path[1]] if isinstance(path[1], int) else self.tree.get("model")
+        members = model.get("members") if isinstance(model, dict) else None
+        if isinstance(members, dict) and path[depth + 1] not in members:
+            near = get_close_matches(str(path[depth + 1]), members, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"members: {', '.join(members)}"
+            raise StudyFileError(f"--set {text}: there is no member {path[depth + 1]}; {hint}")
 
     def error(self, path: spaces.Path, message: str) -> StudyFileError:
         """A message with its place: the longest known part of the path gives the line."""

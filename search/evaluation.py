@@ -2,6 +2,7 @@
 
 scores : (clips,) float64, higher is more anomalous, in the order of the truth's clips.
 AUC    : for each machine ID, then the mean over IDs. An ID with one label only has none and is left out.
+pooled : AUC over the clips of these IDs together: how far one threshold would do for all. Calibration changes it.
 pAUC   : area below a false-positive rate of 0.1, standardised (McClish 1989): DCASE Task 2's p.
 """
 
@@ -58,6 +59,7 @@ class Figures:
     auc: float  # mean over machine IDs
     pauc: float | None  # mean over machine IDs; None where one has too few normal clips
     interval: tuple[float, float]  # 95 %, of auc
+    pooled: float  # AUC over the same clips, whatever their machine ID
     per_id: Mapping[str, IdFigures]
 
 
@@ -77,8 +79,9 @@ def evaluate(scores: Scores, truth: Truth) -> Figures:
     """All figures of one set of scored clips. Raises StudyError if no ID has both labels."""
     from sklearn.metrics import roc_auc_score
 
+    by_id = scores_by_id(scores, truth)
     per_id = {}
-    for name, (id_scores, labels) in scores_by_id(scores, truth).items():
+    for name, (id_scores, labels) in by_id.items():
         normals = int((labels == NORMAL).sum())
         pauc = None
         if normals >= FEWEST_NORMALS_FOR_PAUC:
@@ -86,11 +89,13 @@ def evaluate(scores: Scores, truth: Truth) -> Figures:
         auc = float(roc_auc_score(labels, id_scores))
         per_id[name] = IdFigures(auc=auc, pauc=pauc, normal=normals, anomaly=len(labels) - normals)
     paucs = [figures.pauc for figures in per_id.values() if figures.pauc is not None]
+    judged = np.isin(truth.ids, list(by_id))
     low, high = np.quantile(resampled_aucs(scores, truth), [0.025, 0.975])
     return Figures(
         auc=float(np.mean([figures.auc for figures in per_id.values()])),
         pauc=float(np.mean(paucs)) if len(paucs) == len(per_id) else None,
         interval=(float(low), float(high)),
+        pooled=float(roc_auc_score(np.array(truth.labels)[judged], scores[judged])),
         per_id=per_id,
     )
 

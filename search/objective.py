@@ -96,7 +96,10 @@ def objective(
 
 
 def _validate(training: Trained, truth: Truth, on_scores: Callable[[Scores], None]) -> float:
-    scores = training.validation_scores()
+    try:
+        scores = training.validation_scores()
+    except UnservedError as error:
+        raise TrialFailure(f"impossible setting: {error}") from error
     on_scores(scores)
     return mean_auc(scores, truth)
 

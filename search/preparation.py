@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from features.inspection import leaks
 from features.windows import require_length
 from models.calibration import require_normals
 from models.labels import Labels
+from search.corners import recipes_around
 from search.errors import StudyError
-from search.recipe import Recipe, ValidationSettings
+from search.recipe import TRAINED_ONLY, Recipe, ValidationSettings
+from search.space import Tree, only_families
 from search.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
 from search.study_file import Study, study_of_tree
 
@@ -49,11 +51,11 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
     warnings += _drop_unserved_choices(study, tree, corpus)
     warnings += check_labels(corpus, study.first_recipe().validation)
     study = study_of_tree(tree, origin=f"study {study.name}")
-    dropped = _drop_unserved_families(study, tree, corpus)
-    if dropped:
-        _forget_dropped(tree, study)
-    warnings += dropped
-    return Prepared(study_of_tree(tree, origin=f"study {study.name}"), corpus, tuple(warnings))
+    warnings += _drop_unserved_families(study, tree, corpus)
+    study = study_of_tree(tree, origin=f"study {study.name}")
+    for recipe in study.recipes():
+        warnings += ignored_training(recipe)
+    return Prepared(study, corpus, tuple(warnings))
 
 
 def _leaks(corpus: Corpus) -> list[str]:
@@ -67,65 +69,70 @@ def _leaks(corpus: Corpus) -> list[str]:
     ]
 
 
-def _drop_unserved_families(study: Study, tree: dict[str, object], corpus: Corpus) -> list[str]:
+def _drop_unserved_families(study: Study, tree: Tree, corpus: Corpus) -> list[str]:
     """Leaves out the families that the recordings cannot serve. Raises UnservedError if there is no other."""
     kept, warnings = [], []
-    families = tree["model"] if isinstance(tree["model"], list) else [tree["model"]]
-    for block, recipe in zip(families, study.recipes(), strict=True):
+    for branch, family in enumerate(study.space.families):
         try:
-            require_served(recipe, corpus, is_open={str(setting.path[-1]) for setting in study.space.settings})
+            _require_served_somewhere(recipes_around(study.space, branch), corpus)
+            kept.append(branch)
         except UnservedError as error:
-            if len(families) == 1:
+            if len(study.space.families) == 1:
                 raise
-            warnings.append(f"model: dropped {recipe.model.family}: {error}")
-            continue
-        kept.append(block)
+            warnings.append(f"model: dropped {family}: {error}")
     if not kept:
         raise UnservedError("; ".join(warnings))
     if warnings:
-        tree["model"] = kept
+        tree.update(only_families(tree, kept))
     return warnings
 
 
-def _forget_dropped(tree: dict[str, object], study: Study) -> None:
-    """Takes from the baseline what named a family that is dropped."""
-    baseline = tree["baseline"]
-    assert isinstance(baseline, dict) and isinstance(tree["model"], list)
-    kept = {str(block["family"]) for block in tree["model"]}
-    if len(kept) == 1:
-        tree["model"] = tree["model"][0]
-    if baseline.get("family", next(iter(kept))) not in kept:
-        tree["baseline"] = {}
-        return
-    if len(kept) == 1:
-        baseline.pop("family", None)
+def _require_served_somewhere(recipes: Iterator[Recipe], corpus: Corpus) -> None:
+    """Raises the first recipe's UnservedError if the corpus serves none: if one is, others' trials may fail alone."""
+    errors = []
+    for recipe in recipes:
+        try:
+            require_served(recipe, corpus)
+            return
+        except UnservedError as error:
+            errors.append(error)
+    raise errors[0]
 
 
-def require_served(recipe: Recipe, corpus: Corpus, *, is_open: Collection[str] = ()) -> None:
-    """Raises UnservedError for what a recipe asks of the corpus in vain.
-
-    Not for what depends on settings that are open: where one of those is impossible, its trial fails alone.
-    """
+def require_served(recipe: Recipe, corpus: Corpus) -> None:
+    """Raises UnservedError for what a recipe asks of the corpus in vain."""
     clips = training_clips(corpus, recipe)
     labels = Labels.of((clip.id_name, clip.attributes) for clip in clips.train)
-    if not {"train_on", "score", "classes", "unknown_id", "per_id"}.intersection(is_open):
-        judged = {clip.id_name for clip in labelled_test_clips(blind(corpus, recipe.validation))}
-        recipe.model.require(labels, judged)
-    if recipe.scoring.calibration != "none" and "calibration" not in is_open:
+    recipe.model.require(labels, {clip.id_name for clip in labelled_test_clips(blind(corpus, recipe.validation))})
+    if recipe.scoring.calibration != "none":
         require_normals([clip.id_name for clip in clips.withheld], labels)
     for member in recipe.members:
         member.features.require(corpus)
-        if not {"context", "frames", "n_mels", "kind", "hop_length", "n_fft"}.intersection(is_open):
-            shortest = min(corpus.clips, key=member.features.frames_of)
-            require_length(
-                member.features.frames_of(shortest),
-                member.model.excerpt_frames(member.features.bins),
-                shortest.path,
-                setting=member.model.excerpt_setting,
-            )
+        shortest = min(corpus.clips, key=member.features.frames_of)
+        require_length(
+            member.features.frames_of(shortest),
+            member.model.excerpt_frames(member.features.bins),
+            shortest.path,
+            setting=member.model.excerpt_setting,
+        )
 
 
-def _drop_unserved_choices(study: Study, tree: dict[str, object], corpus: Corpus) -> list[str]:
+def ignored_training(recipe: Recipe) -> list[str]:
+    """Warnings of what a recipe says of training to a model that is not trained."""
+    of_all = recipe.training.model_fields_set
+    ignored = [("", recipe.model, of_all)] if not recipe.model.is_trained else []
+    for name, member in recipe.model.ensemble.items():
+        if not member.model.is_trained:
+            ignored.append((f"model.members.{name}.", member.model, member.training.model_fields_set - of_all))
+    warnings = []
+    for place, model, given in ignored:
+        settings = [f"{place}training.{key}" for key in TRAINED_ONLY if key in given]
+        if settings:
+            warnings.append(f"model.family {model.family} is not trained and ignores {', '.join(settings)}")
+    return warnings
+
+
+def _drop_unserved_choices(study: Study, tree: Tree, corpus: Corpus) -> list[str]:
     opened = next((s for s in study.space.settings if s.path == ("corpus", "train_on")), None)
     if opened is None:
         training_clips(corpus, study.first_recipe())  # refuses what the corpus does not have
@@ -137,12 +144,9 @@ def _drop_unserved_choices(study: Study, tree: dict[str, object], corpus: Corpus
         raise StudyError(f"corpus.train_on: {corpus.root} has training clips for none of {', '.join(choices)}")
     if kept == choices:
         return []
-    corpus_block = tree["corpus"]
-    baseline = tree["baseline"]
-    assert isinstance(corpus_block, dict) and isinstance(baseline, dict)
-    corpus_block["train_on"] = {"choices": kept}
-    if baseline.get(opened.name) not in (None, *kept):
-        del baseline[opened.name]
+    tree["corpus"]["train_on"] = {"choices": kept}
+    if tree["baseline"].get(opened.name) not in (None, *kept):
+        del tree["baseline"][opened.name]
     dropped = ", ".join(choice for choice in choices if choice not in kept)
     return [f"corpus.train_on: dropped {dropped}, since {corpus.root} has no such training clips"]
 

@@ -5,6 +5,7 @@ A study file has the same keys; `search.space` says which of them may hold a ran
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -59,7 +60,17 @@ class Origin(Settings):
 
 
 #: Blocks that the members of an ensemble have, too.
-_SHARED_BLOCKS = ("features", "training", "scoring")
+SHARED_BLOCKS = ("features", "training", "scoring")
+
+#: What is said once for all members: they are trained on the same clips, and come to one decision.
+OF_THE_WHOLE: Mapping[str, tuple[str, ...]] = {
+    "features": (),
+    "training": ("calibration_share", "threads"),
+    "scoring": ("calibration", "threshold", "false_alarm_rate"),
+}
+
+#: What means nothing to a family without a network to train.
+TRAINED_ONLY = ("learning_rate", "batch_size", "epochs")
 
 
 class Recipe(Settings):
@@ -80,16 +91,8 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _members_leave_out_what_the_recipe_says(cls, tree: Any) -> Any:
-        members = _members_of(tree)
-        if not members:
-            return tree
-        completed = {}
-        for name, member in members.items():
-            shared = {block: tree[block] for block in _SHARED_BLOCKS if isinstance(tree.get(block), dict)}
-            completed[name] = member | {
-                block: {**settings, **(member.get(block) or {})} for block, settings in shared.items()
-            }
-        return tree | {"model": tree["model"] | {"members": completed}}
+        members = members_of(tree)
+        return tree | {"model": tree["model"] | {"members": _completed(members, tree)}} if members else tree
 
     @property
     def member(self) -> Member:
@@ -109,16 +112,41 @@ class Recipe(Settings):
         return max((member.training.epochs for member in self.members if member.model.is_trained), default=1)
 
     def tree(self) -> dict[str, Any]:
-        """As plain values, in the order of the schema, without what was left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """As plain values, in the order of the schema, without what was left out or has no effect."""
+        tree = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        written = tree["model"].get("members", {})
+        for name, member in self.model.ensemble.items():
+            for block, keys in OF_THE_WHOLE.items():
+                _drop(written[name][block], keys)
+            if not member.model.is_trained:
+                _drop(written[name]["training"], TRAINED_ONLY)
+        if not self.model.is_trained:
+            _drop(tree["training"], TRAINED_ONLY)
+        return tree
 
 
-def _members_of(tree: Any) -> dict[str, dict[str, Any]]:
+def members_of(tree: Any) -> dict[str, dict[str, Any]]:
     """The members of the ensemble that a tree describes, unless it is not even one in its outline."""
     model = tree.get("model") if isinstance(tree, dict) else None
     members = model.get("members") if isinstance(model, dict) else None
     if not isinstance(members, dict) or not all(isinstance(member, dict) for member in members.values()):
         return {}
-    if any(not isinstance(member.get(block) or {}, dict) for member in members.values() for block in _SHARED_BLOCKS):
+    if any(not isinstance(member.get(block) or {}, dict) for member in members.values() for block in SHARED_BLOCKS):
         return {}
     return members
+
+
+def _completed(members: dict[str, dict[str, Any]], tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The members with what they leave out. A seed is not handed down: it would hide that of a trial's repeat."""
+    shared = {block: dict(tree[block]) for block in SHARED_BLOCKS if isinstance(tree.get(block), dict)}
+    for block, settings in shared.items():
+        _drop(settings, (*OF_THE_WHOLE[block], "seed"))
+    return {
+        name: member | {block: {**settings, **(member.get(block) or {})} for block, settings in shared.items()}
+        for name, member in members.items()
+    }
+
+
+def _drop(settings: dict[str, Any], keys: Iterable[str]) -> None:
+    for key in keys:
+        settings.pop(key, None)

@@ -196,14 +196,15 @@ def _spread(seconds: Sequence[float]) -> str:
 
 def figures(validation: Figures, test: Figures | None) -> RenderableType:
     """Validation and held-out figures side by side, and the test figures of each machine ID."""
-    table = Table("", "AUC", "95 % interval", "pAUC", "clips", box=None, padding=(0, 2), header_style="bold")
+    table = Table(
+        "", "AUC", "95 % interval", "pAUC", "pooled AUC", "clips", box=None, padding=(0, 2), header_style="bold"
+    )
     for name, measured in (("validation", validation), ("test, held out", test)):
         if measured is None:
-            table.add_row(name, "n/a", "n/a", "n/a", "too few labelled clips")
+            table.add_row(name, "n/a", "n/a", "n/a", "n/a", "too few labelled clips")
         else:
-            table.add_row(
-                name, f"{measured.auc:.3f}", interval(*measured.interval), _pauc(measured.pauc), _clips(measured)
-            )
+            auc, pooled = f"{measured.auc:.3f}", f"{measured.pooled:.3f}"
+            table.add_row(name, auc, interval(*measured.interval), _pauc(measured.pauc), pooled, _clips(measured))
     if test is None:
         return table
     per_id = Table("machine ID", "test AUC", "pAUC", "normal", "anomaly", box=None, padding=(0, 2), header_style="bold")

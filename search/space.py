@@ -1,7 +1,8 @@
 """The search space of a study: which settings are open, over what range, under which parameter name.
 
 A setting is a value, `{low, high, log, step}` or `{choices: […]}`. `model:` is one family's block or a list of
-them; the families of a list are the branches of a conditional space, chosen by the parameter `family`.
+them; the families of a list are the branches of a conditional space, chosen by the parameter `family`. Members of an
+ensemble have blocks of their own, whose settings may be open too: model.members.chroma.features.n_chroma.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -44,8 +45,21 @@ class RangeError(Exception):
 
 
 def is_range(value: object) -> bool:
-    """Whether a value of the tree is a range and not a block of settings."""
-    return isinstance(value, Mapping) and bool({"low", "high", "choices"} & value.keys())
+    """Whether a value of the tree is a range and not a block of settings, or of members that are called so."""
+    if not isinstance(value, Mapping):
+        return False
+    return any(key in value and not isinstance(value[key], Mapping) for key in ("low", "high", "choices"))
+
+
+def values_of(content: Any) -> list[Any]:
+    """The values that a setting with choices may take, or the one that it has."""
+    return list(content["choices"]) if is_range(content) and "choices" in content else [content]
+
+
+def without_member(path: Path) -> Path:
+    """The path that a setting of a member has in a recipe of its own."""
+    depth = path.index("members") if "members" in path else -2
+    return path[depth + 2 :]
 
 
 def ranges_in(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -83,6 +97,11 @@ class OpenSetting:
     path: Path
     name: str
     distribution: BaseDistribution
+
+    @property
+    def branch(self) -> int | None:
+        """The family of a list that it is of; None for what all families have, or the only one."""
+        return self.path[1] if self.path[0] == "model" and isinstance(self.path[1], int) else None
 
     @property
     def extremes(self) -> list[Any]:
@@ -136,7 +155,7 @@ class Space:
         if len(self.families) > 1:
             branch = self.families.index(trial.suggest_categorical("family", self.families))
         for setting in self.settings:
-            if setting.path[0] != "model" or not isinstance(setting.path[1], int) or setting.path[1] == branch:
+            if setting.branch in (None, branch):
                 put(tree, setting.path, setting.suggest(trial))
         if isinstance(tree["model"], list):
             tree["model"] = tree["model"][branch]
@@ -151,7 +170,7 @@ def read_space(tree: Tree, *, is_real: Callable[[Path], bool]) -> Space:
     families = _families(tree)
     found = list(ranges_in(tree))
     for path, _ in found:
-        if any(path[: len(closed)] == closed for closed in CLOSED_FOR_GOOD) or path[-1] == "family":
+        if any(without_member(path)[: len(closed)] == closed for closed in CLOSED_FOR_GOOD) or path[-1] == "family":
             raise RangeError(path, "holds a range, but what steers a search is not searched: give one value")
     names = parameter_names(tree)
     _check_names(names, families)
@@ -160,18 +179,38 @@ def read_space(tree: Tree, *, is_real: Callable[[Path], bool]) -> Space:
 
 
 def parameter_names(tree: Tree) -> dict[Path, str]:
-    """The parameter of every range, and of the list of families: the setting's own name, with the family in front
-    where two branches share it."""
+    """The parameter of every range, and of the list of families: the setting's own name, with the family or member in
+    front where several share it."""
     families = _families(tree)
     paths = [path for path, _ in ranges_in(tree)]
     shared = Counter(str(path[-1]) for path in paths)
     names: dict[Path, str] = {("model",): "family"} if len(families) > 1 else {}
     for path in paths:
         name = str(path[-1])
-        if shared[name] > 1 and len(path) == 3 and isinstance(path[1], int):
+        if shared[name] > 1 and "members" in path:
+            name = f"{path[path.index('members') + 1]}.{name}"
+        elif shared[name] > 1 and len(path) == 3 and isinstance(path[1], int):
             name = f"{families[path[1]]}.{name}"
         names[path] = name
     return names
+
+
+def only_families(tree: Tree, kept: Sequence[int]) -> Tree:
+    """The tree of a study with these of its families alone; the baseline follows, or goes with its family."""
+    names = parameter_names(tree)
+    rest = copy.deepcopy(tree)
+    rest["model"] = [rest["model"][branch] for branch in kept]
+    new_names = parameter_names(rest)
+    baseline = rest.get("baseline") or {}
+    if "family" in baseline and baseline["family"] not in _families(rest):
+        return rest | {"baseline": {}}
+    moved = {}
+    for path, name in names.items():
+        if path[0] == "model" and len(path) > 1 and isinstance(path[1], int):
+            path = ("model", kept.index(path[1]), *path[2:]) if path[1] in kept else ()
+        if name in baseline and path in new_names:
+            moved[new_names[path]] = baseline[name]
+    return rest | {"baseline": moved}
 
 
 def _shown(value: Any) -> str:

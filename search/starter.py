@@ -39,7 +39,7 @@ features:
   n_fft: 1024          # samples in one Fourier transform
   hop_length: 512      # samples from one frame to the next
 model:
-  family: vae
+  family: vae          # or ae, cae, made, group_made, classifier, stat, fusion; a list of blocks to try several
   context: 5           # frames in one input vector
   h_dim: {{low: 64, high: 512, log: true}}
   z_dim: {{low: 4, high: 40}}

@@ -20,6 +20,7 @@ import torch
 from features.cleaning import Outlier, clean
 from features.clip import Clip
 from features.corpus import Corpus, Progress
+from features.errors import UnservedError
 from features.feature_settings import FeatureSettings
 from features.frames import Frames
 from features.normalization import bin_limits
@@ -58,6 +59,14 @@ class _Run:
         self._batch_size = settings.batch_size
         self._device = recordings.device
         self._excerpts = recordings.excerpts(single.member.features, single.member.model, single.labels)
+        fewest = single.member.model.fewest_in_batch
+        if self.epochs and min(settings.batch_size, len(self._excerpts)) < fewest:
+            raise UnservedError(
+                f"model.family {single.member.model.family} normalises over each batch: it learns from at least "
+                f"{fewest} windows at a time, but training.batch_size is {settings.batch_size}, and there are "
+                f"{len(self._excerpts)} windows of {', '.join(single.labels.ids)}. Raise training.batch_size, lower "
+                f"{single.member.model.excerpt_setting}, or train on more clips"
+            )
         parameters = list(single.model.parameters())
         self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate) if parameters else None
 

@@ -113,7 +113,7 @@ def run_search(
     prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"))
     for warning in prepared.warnings:
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
-    if not any(setting.path[0] == "features" for setting in prepared.study.space.settings):
+    if not any("features" in setting.path for setting in prepared.study.space.settings):
         build_store(prepared.corpus, prepared.study.first_recipe())
     storage = StudyStorage(url, create=True)
     if artifacts is not None and "://" not in artifacts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -22,19 +22,35 @@ _SHOWN_DROPPED = 5
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="an exported recipe, or a study file without ranges")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE", help="an exported recipe, or a study file without ranges; several make an ensemble"
+        ),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="folder of the detector")],
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="an ensemble of each recipe with N seeds, from its own on")
+    ] = 1,
+    combine: Annotated[
+        Literal["mean", "min", "max", "rank"] | None,
+        typer.Option(help="how an ensemble's scores become one; default: mean"),
+    ] = None,
     device: DeviceOption = "cpu",
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Trains the final detector and measures it on the held-out test clips."""
-    from search.study_file import load_study
+    closed = [(source, _recipe_of(source, settings or [])) for source in recipes]
+    if len(closed) * seeds > 1:
+        from search.ensembles import ensemble_of
 
-    study = load_study(recipe, overrides=settings or [])
-    if opened := study.space.distributions():
-        raise MisuseError(f"{recipe} leaves {', '.join(opened)} open: search it, or close them with --set")
-    detector = train_bundle(study.first_recipe(), output, device)
+        recipe = ensemble_of(closed, combine=combine or "mean", seeds=seeds)
+    elif combine is not None:
+        raise MisuseError(f"--combine {combine} is for several recipes, or for --seeds: a single model has one score")
+    else:
+        ((_, recipe),) = closed
+    detector = train_bundle(recipe, output, device)
     if as_json:
         from search.bundle import metrics_of
 
@@ -44,11 +60,20 @@ def train(
         say_written(output, f"offkey score {output} PATH…")
 
 
+def _recipe_of(source: str, overrides: list[str]) -> Recipe:
+    from search.study_file import load_study
+
+    study = load_study(source, overrides=overrides)
+    if opened := study.space.distributions():
+        raise MisuseError(f"{source} leaves {', '.join(opened)} open: search it, or close them with --set")
+    return study.first_recipe()
+
+
 def train_bundle(recipe: Recipe, bundle: Path, device: str) -> Detector:
     from features.corpus import read_corpus
     from search.bundle import require_free, save_bundle
     from search.final import train_detector
-    from search.preparation import check_labels
+    from search.preparation import check_labels, ignored_training, require_served
 
     on = device_of(device)
     require_free(bundle)
@@ -57,9 +82,12 @@ def train_bundle(recipe: Recipe, bundle: Path, device: str) -> Detector:
         raise StudyError("corpus.root is missing: give it with --set corpus.root=DIR or in $OFFKEY_DATA")
     corpus = read_corpus(Path(root)).for_study(recipe.corpus.machines)
     check_labels(corpus, recipe.validation)
+    require_served(recipe, corpus)
+    for warning in ignored_training(recipe):
+        err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     build_store(corpus, recipe)
     with progress_bar("training") as advance:
-        detector = train_detector(recipe, corpus, on, on_epoch=lambda epoch: advance(epoch, recipe.training.epochs))
+        detector = train_detector(recipe, corpus, on, on_epoch=lambda epoch: advance(epoch, recipe.epochs))
     save_bundle(detector, bundle)
     return detector
 

@@ -6,16 +6,13 @@ import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from features.clip import ANOMALY, NORMAL
-from models.families import settings_of
 from search.evaluation import Figures
-from search.recipe import Recipe
+from search.schema import description_of
 from search.screen import interval, number
-from search.space import OpenSetting
 from search.status import Status, machines
 from search.stored_study import StoredStudy
 from search.study_file import Study
@@ -61,7 +58,7 @@ def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
     if len(study.space.families) > 1:
         yield row("family", "kind of model", ", ".join(study.space.families))
     for setting in study.space.settings:
-        yield row(setting.name, _about(study, setting), setting.in_words)
+        yield row(setting.name, description_of(study.space.tree, setting.path), setting.in_words)
 
 
 def best_trials(
@@ -125,16 +122,6 @@ def detector_commands(stored: StoredStudy, url: str) -> list[str]:
         f"offkey export {name} --storage {shlex.quote(url)} -o {recipe}",
         f"offkey train {recipe} -o {shlex.quote(f'{stored.name}-detector')}",
     ]
-
-
-def _about(study: Study, setting: OpenSetting) -> str:
-    """What the schema says of a setting."""
-    block, key = str(setting.path[0]), str(setting.path[-1])
-    schema: Any = Recipe.model_fields[block].annotation
-    if block == "model":
-        branch = setting.path[1] if isinstance(setting.path[1], int) else 0
-        schema = settings_of(study.space.families[branch])
-    return schema.model_fields[key].description or ""
 
 
 def _duration(time: timedelta) -> str:

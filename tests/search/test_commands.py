@@ -416,6 +416,17 @@ def test_train_shows_both_figures_and_where_the_bundle_lies(offkey: Offkey, reci
     assert "rest on fewer than ten clips each" in ran.stderr
 
 
+def test_train_warns_once_of_what_a_family_without_training_ignores(offkey: Offkey, corpus_root: Path) -> None:
+    Path("levels.yaml").write_text("study: levels\nmodel: {family: stat}\ntraining: {epochs: 5, seed: 1}\n")
+
+    first = offkey("train", "levels.yaml", "-o", "one", "--set", f"corpus.root={corpus_root}")
+    again = offkey("train", "one/recipe.yaml", "-o", "other")
+
+    assert (first.code, again.code) == (0, 0)
+    assert first.stderr.count("model.family stat is not trained and ignores training.epochs") == 1
+    assert "is not trained" not in again.stderr
+
+
 def test_the_clips_may_lie_where_offkey_data_says(
     offkey: Offkey, corpus_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,14 @@ def test_auc_is_averaged_over_machine_ids_and_never_pooled() -> None:
     assert roc_auc_score(truth.labels, scores) == 0.75
 
 
+def test_pooled_auc_takes_all_clips_together_of_the_ids_that_have_an_auc() -> None:
+    truth = truth_of([0, 1, 0, 1, 0], ["fan/00", "fan/00", "fan/02", "fan/02", "fan/04"])
+
+    figures = evaluate(array([1, 2, 11, 12, 99]), truth)
+
+    assert (figures.auc, figures.pooled) == (1.0, 0.75)  # 3 of 4 pairs, see above
+
+
 def test_ids_count_alike_however_many_clips_they_have() -> None:
     truth = truth_of([0, 1] + [0] * 10 + [1] * 10, ["fan/00"] * 2 + ["fan/02"] * 20)
 

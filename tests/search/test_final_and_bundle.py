@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from search.bundle import load_bundle, metrics_of, require_free, save_bundle
 from search.errors import BundleError
 from search.export import export_recipe
 from search.final import Detector, train_detector
+from search.model_card import model_card
 from search.objective import objective, trial_recipe
 from search.recipe import Recipe, ValidationSettings
 from search.scoring import score_clips
@@ -203,9 +205,40 @@ def test_metrics_and_model_card_state_what_was_measured(bundle: Path, detector: 
     assert metrics["test"]["auc"] == detector.test.auc
     assert metrics["test"]["interval"] == list(detector.test.interval)
     assert metrics["test"]["pauc"] is None  # three normal clips an ID
+    assert metrics["test"]["pooled_auc"] == detector.test.pooled
     assert f"Held-out test AUC {detector.test.auc:.3f}" in card
+    assert f"all machine IDs together it is {detector.test.pooled:.3f}" in card
+    assert "| vae | vae | logmel | 2 |" in card
     for name, threshold in detector.thresholds.items():
         assert f"| {name} | {threshold:.6g} | 1 |" in card
+
+
+@pytest.mark.parametrize(
+    ("scoring", "said"),
+    [
+        (
+            {},
+            "0.1: this share of the scores of normal clips withheld from training is above\n(scoring.threshold: quant",
+        ),
+        ({"false_alarm_rate": 0.05, "threshold": "gamma"}, "0.05: this share of a gamma distribution fitted to"),
+        ({"calibration": "z"}, "(scoring.calibration: z). Thresholds are on this scale."),
+        ({"calibration": "empirical"}, "(scoring.calibration: empirical). Thresholds are on this scale."),
+    ],
+)
+def test_the_model_card_says_what_a_threshold_means(detector: Detector, scoring: dict[str, Any], said: str) -> None:
+    recipe = Recipe.model_validate({**detector.recipe.tree(), "scoring": scoring})
+
+    card = model_card(replace(detector, recipe=recipe))
+
+    assert said in card
+    assert ("scoring.calibration" in card) == ("calibration" in scoring)
+
+
+def test_the_model_card_of_a_family_without_epochs_says_so(detector: Detector) -> None:
+    recipe = Recipe.model_validate({"study": "levels", "model": {"family": "stat"}})
+
+    assert "| stat | stat | logmel | not trained |" in model_card(replace(detector, recipe=recipe))
+    assert "epochs" not in recipe.tree()["training"]
 
 
 def test_nothing_is_ever_overwritten(detector: Detector, bundle: Path) -> None:

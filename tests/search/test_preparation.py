@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import soundfile
 from optuna.distributions import CategoricalDistribution
 
-from features.errors import CorpusError
+from features.errors import CorpusError, UnservedError
+from models import families
+from models.labels import Labels
+from models.settings import WindowSettings
 from search.errors import StudyError
 from search.preparation import Prepared, prepare
 from search.study_file import study_of_tree
@@ -249,3 +254,114 @@ def test_what_the_corpus_warns_of_is_passed_on(corpus_copy: Path) -> None:
     (corpus_copy / "ground_truth_compressor_section_00_test.csv").write_text("section_00_0000.wav,1\n")
     (warning,) = prepared(corpus_copy).warnings
     assert warning.startswith("ground_truth_compressor_section_00_test.csv: not used")
+
+
+class PickySettings(WindowSettings):
+    """A family that has to tell machine IDs apart."""
+
+    family: Literal["picky"] = "picky"
+    h_dim: int = 8
+    fewest: int = 2
+
+    def require(self, labels: Labels, judged: Collection[str]) -> None:
+        if len(labels.ids) < self.fewest:
+            raise UnservedError(f"picky takes {self.fewest} machine IDs, but there is {len(labels.ids)}")
+
+
+@pytest.fixture
+def picky_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("family_picky")
+    vars(module).update(Settings=PickySettings)
+    monkeypatch.setitem(sys.modules, "family_picky", module)
+    monkeypatch.setitem(families.FAMILIES, "picky", "family_picky")
+
+
+@pytest.fixture
+def one_id(corpus_copy: Path) -> Path:
+    """The corpus with a single machine ID."""
+    remove(corpus_copy, "*_id_0[24]_*")
+    return corpus_copy
+
+
+OF_EACH = {"low": 4, "high": 16}
+
+
+@pytest.mark.usefixtures("picky_family")
+@pytest.mark.parametrize(
+    ("baseline", "kept"),
+    [
+        ({"family": "vae", "vae.h_dim": 8, "epochs": 9}, {"h_dim": 8, "epochs": 9}),
+        ({"family": "picky", "picky.h_dim": 8, "epochs": 9}, {}),
+        ({"epochs": 9}, {"epochs": 9}),
+    ],
+)
+def test_a_family_that_the_corpus_cannot_serve_is_dropped_with_a_warning_and_the_baseline_follows(
+    one_id: Path, baseline: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    model = [{"family": "picky", "h_dim": OF_EACH}, {"family": "vae", "h_dim": OF_EACH}]
+
+    ready = prepared(one_id, model=model, training={"epochs": {"choices": [9, 18]}}, baseline=baseline)
+
+    assert ready.warnings == ("model: dropped picky: picky takes 2 machine IDs, but there is 1",)
+    assert ready.study.space.families == ("vae",)
+    assert ready.study.space.distributions().keys() == {"h_dim", "epochs"}
+    assert ready.study.baseline == kept
+
+
+@pytest.mark.usefixtures("picky_family")
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"family": "picky"},
+        [{"family": "picky"}],
+        {"family": "picky", "fewest": {"low": 2, "high": 4}},
+        {"family": "fusion", "members": {"a": {"model": {"family": "vae"}}, "b": {"model": {"family": "picky"}}}},
+    ],
+)
+def test_a_family_that_the_corpus_cannot_serve_is_refused_where_it_is_the_only_one(one_id: Path, model: Any) -> None:
+    with pytest.raises(UnservedError, match="picky takes 2 machine IDs, but there is 1"):
+        prepared(one_id, model=model)
+
+
+@pytest.mark.usefixtures("picky_family")
+def test_a_family_that_some_of_its_settings_serve_is_kept(one_id: Path) -> None:
+    ready = prepared(one_id, model={"family": "picky", "fewest": {"choices": [2, 1]}})
+
+    assert ready.warnings == ()
+
+
+@pytest.mark.parametrize("context", [{"choices": [200, 5]}, {"low": 5, "high": 200}])
+def test_an_open_window_may_be_longer_than_a_clip_at_one_end_and_not_at_both(corpus_root: Path, context: Any) -> None:
+    prepared(corpus_root, model={"family": "vae", "context": context})
+
+    with pytest.raises(UnservedError, match="model.context is 150 frames"):
+        prepared(corpus_root, model={"family": "vae", "context": {"low": 150, "high": 200}})
+
+
+@pytest.mark.parametrize(
+    ("model", "ignored"),
+    [
+        ({"family": "stat"}, ("model.family stat is not trained and ignores training.batch_size, training.epochs",)),
+        (
+            [{"family": "vae"}, {"family": "stat"}],
+            ("model.family stat is not trained and ignores training.batch_size, training.epochs",),
+        ),
+        ({"family": "vae"}, ()),
+        (
+            {
+                "family": "fusion",
+                "members": {
+                    "a": {"model": {"family": "vae"}},
+                    "b": {"model": {"family": "stat"}, "training": {"learning_rate": 0.1}},
+                },
+            },
+            ("model.family stat is not trained and ignores model.members.b.training.learning_rate",),
+        ),
+    ],
+)
+def test_what_is_said_of_training_to_a_family_that_is_not_trained_is_warned_of(
+    corpus_root: Path, model: Any, ignored: tuple[str, ...]
+) -> None:
+    ready = prepared(corpus_root, model=model, training={"epochs": 3, "batch_size": 8})
+
+    assert ready.warnings == ignored

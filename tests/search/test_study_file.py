@@ -406,3 +406,28 @@ def test_a_study_can_be_given_another_name() -> None:
     assert load_study("study.yaml", name="valve").name == "valve"
     with pytest.raises(StudyFileError, match=r"^--study a b: study String should match pattern"):
         load_study("study.yaml", name="a b")
+
+
+@pytest.mark.parametrize(
+    ("setting", "refused"),
+    [
+        ("learning_rate: {low: 0.01, high: 0.1}", True),
+        ("batch_size: {low: 8, high: 16}", True),
+        ("epochs: {choices: [1, 2]}", True),
+        ("epochs: 2", False),
+        ("seed: {low: 0, high: 9}", False),
+    ],
+)
+def test_an_open_setting_of_training_without_a_family_that_is_trained_is_searched_for_nothing(
+    setting: str, refused: bool
+) -> None:
+    text = f"study: a\nmodel: {{family: stat}}\ntraining: {{{setting}}}\n"
+
+    if refused:
+        name = setting.partition(":")[0]
+        assert refusal(text) == (
+            f"study.yaml, line 3: training.{name} would be searched for nothing: stat is not trained"
+        )
+        assert name in load(text.replace("{family: stat}", "[{family: stat}, {family: vae}]")).space.distributions()
+    else:
+        assert load(text).max_epochs == 1

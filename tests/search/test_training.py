@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import weakref
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from features.corpus import Corpus, read_corpus
-from features.errors import CorpusError
+from features.errors import CorpusError, UnservedError
 from features.windows import Batch
 from models import families
 from models.anomaly_model import AnomalyModel
@@ -482,3 +483,16 @@ def test_a_context_as_long_as_the_clips_is_one_window_each(corpus: Corpus) -> No
 def test_a_context_longer_than_a_clip_is_refused_with_the_clip(corpus: Corpus) -> None:
     with pytest.raises(CorpusError, match=r"model.context is 33 frames, but .*\.wav has only 32"):
         Training(recipe_with(context=FRAMES + 1), corpus, CPU)
+
+
+@pytest.mark.parametrize(("batch_size", "context"), [(1, 3), (64, FRAMES)])
+def test_a_single_window_cannot_be_normalised_over_its_batch_and_is_refused_before_any_training(
+    corpus: Corpus, batch_size: int, context: int
+) -> None:
+    tree = recipe_with(context=context, batch_size=batch_size, calibration_share=0.0).tree()
+    tree["model"] = {"family": "ae", "context": context, "layers": 1, "h_dim": 8, "z_dim": 4}
+    (one,) = [clip for clip in corpus.clips if clip.split == "train" and clip.name.endswith("00_00000000.wav")]
+    of_one = replace(corpus, clips=(one, *(c for c in corpus.clips if c.split == "test" and c.id_name == one.id_name)))
+
+    with pytest.raises(UnservedError, match="at least 2 windows at a time, but training.batch_size is"):
+        Training(Recipe.model_validate(tree), of_one, CPU)

@@ -1,0 +1,71 @@
+"""The model card of a detector: what it is made of, what was measured, and what its thresholds mean."""
+
+from __future__ import annotations
+
+from search.final import Detector
+from search.recipe import Recipe
+
+#: scoring.calibration → what a score is, in lines of the card.
+_SCALES = {
+    "none": "",
+    "z": """
+A score is the distance from the mean of the machine ID's withheld normal clips, in their standard deviations
+(scoring.calibration: z). Thresholds are on this scale.""",
+    "empirical": """
+A score is the rank among the machine ID's withheld normal clips, as a standard normal deviate
+(scoring.calibration: empirical). Thresholds are on this scale.""",
+}
+
+#: scoring.threshold → of what the false-alarm rate is a share.
+_RULES = {
+    "quantile": "the scores of normal clips withheld from training",
+    "gamma": "a gamma distribution fitted to the scores of normal clips withheld from training",
+}
+
+
+def model_card(detector: Detector) -> str:
+    """In Markdown."""
+    recipe, test, scoring = detector.recipe, detector.test, detector.recipe.scoring
+    origin = f"trial {recipe.from_.trial} of study `{recipe.from_.study}`" if recipe.from_ else "a recipe of its own"
+    test_line = (
+        "No held-out figure: the labelled clips did not suffice."
+        if test is None
+        else f"Held-out test AUC {test.auc:.3f} (95 % interval {test.interval[0]:.3f} to {test.interval[1]:.3f}), "
+        f"on clips that no search has seen.\nOver the clips of all machine IDs together it is {test.pooled:.3f}."
+    )
+    rows = "\n".join(
+        f"| {name} | {t:.6g} | {detector.threshold_clips[name]} |" for name, t in detector.thresholds.items()
+    )
+    scale = _SCALES[scoring.calibration]
+    left_out = "".join(f"\n- {outlier.clip.name}: {outlier.reason}" for outlier in detector.dropped)
+    left_out = f"\nTraining clips that cleaning left out:\n{left_out}\n" if left_out else ""
+    return f"""# {recipe.study}
+
+A detector of anomalous machine sound, from {origin}.
+
+{_models(recipe)}
+{test_line}
+Validation AUC {detector.validation.auc:.3f}: it steered the search, so it flatters.
+
+Score clips with `offkey score BUNDLE PATH…`, this folder as BUNDLE. A higher score is more anomalous.{scale}
+A clip above its machine ID's threshold is called an anomaly. Thresholds aim at a false-alarm rate of
+{scoring.false_alarm_rate:g}: this share of {_RULES[scoring.threshold]} is above
+(scoring.threshold: {scoring.threshold}).
+
+| machine ID | threshold | clips |
+|---|---|---|
+{rows}
+{left_out}"""
+
+
+def _models(recipe: Recipe) -> str:
+    """Each model, what it hears and how long it was trained."""
+    names = list(recipe.model.ensemble) or [recipe.model.family]
+    rows = []
+    for name, member in zip(names, recipe.members, strict=True):
+        family = f"{member.model.family}, one for each machine ID" if member.model.per_id else member.model.family
+        epochs = str(member.training.epochs) if member.model.is_trained else "not trained"
+        rows.append(f"| {name} | {family} | {member.features.kind} | {epochs} |\n")
+    combine = getattr(recipe.model, "combine", None)
+    together = "" if combine is None else f"Scores of {len(rows)} models are combined (model.combine: {combine}).\n\n"
+    return f"{together}| model | family | hears | epochs |\n|---|---|---|---|\n{''.join(rows)}"

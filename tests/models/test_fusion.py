@@ -1,0 +1,144 @@
+"""An ensemble: members on one scale, combined; what it refuses to be made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from features.store_files import FrameStore
+from models.fusion import Fusion, Settings
+from models.labels import Labels
+from models.member import Member
+from models.recordings import Recordings
+from models.scorer import Scores, Single
+
+LABELS = Labels.of([("fan/00", ""), ("fan/02", "")])
+NORMALS = ("fan/00", "fan/00", "fan/00", "fan/02", "fan/02", "fan/02")
+
+
+class Told(Single):
+    """A member that scores clips as it is told: by the number in their path."""
+
+    def __init__(self, scores: Sequence[float]) -> None:
+        nn.Module.__init__(self)
+        self.told = np.array(scores, dtype=np.float64)
+        self.densities = nn.ModuleList()
+
+    def scores_of(self, recordings: Recordings) -> Scores:
+        return np.array([self.told[int(path.stem)] for path in recordings.paths])
+
+
+def recordings(numbers: Sequence[int], ids: Sequence[str]) -> Recordings:
+    def no_frames(features: object) -> FrameStore:
+        raise NotImplementedError
+
+    return Recordings(
+        store=no_frames,
+        positions=tuple(numbers),
+        paths=tuple(Path(f"{number}.wav") for number in numbers),
+        ids=tuple(ids),
+        attributes=("",) * len(ids),
+        device=torch.device("cpu"),
+    )
+
+
+def fused(clips: Sequence[tuple[float, float]], *, ids: Sequence[str] = ("fan/00",), **settings: Any) -> list[float]:
+    """Scores of clips that two members, a and b, score so. Both score three normal clips of each ID 1, 2, 3; b, in
+    tens, and 100 higher for ID 02."""
+    of_a = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, *(a for a, _ in clips)]
+    of_b = [10.0, 20.0, 30.0, 110.0, 120.0, 130.0, *(b for _, b in clips)]
+    told = iter([Told(of_a), Told(of_b)])
+    weights = settings.pop("weights", (1.0, 1.0))
+    members = {name: {"model": {"family": "vae"}, "weight": weight} for name, weight in zip("ab", weights, strict=True)}
+    fusion = Fusion(
+        Settings.model_validate({"members": members, **settings}), LABELS, lambda member, labels: next(told)
+    )
+    # Members come to their scale by the clips that they were trained on and by the withheld ones.
+    fusion.fit(recordings((0, 1, 3, 4), ("fan/00",) * 2 + ("fan/02",) * 2), recordings((2, 5), ("fan/00", "fan/02")))
+    numbers = range(len(NORMALS), len(NORMALS) + len(clips))
+    return list(fusion.scores_of(recordings(numbers, list(ids) * (len(clips) // len(ids)))))
+
+
+# On scale z, by hand: of a the mean is 2 and the deviation 1, of b (of ID 00) 20 and 10.
+@pytest.mark.parametrize(
+    ("settings", "score"),
+    [
+        ({"combine": "mean"}, (3.0 + 1.0) / 2),
+        ({"combine": "min"}, 1.0),
+        ({"combine": "max"}, 3.0),
+        ({"combine": "weights", "weights": (3.0, 1.0)}, (3 * 3.0 + 1.0) / 4),
+        ({"combine": "weights", "weights": (0.0, 2.0)}, 1.0),
+    ],
+)
+def test_members_meet_in_standard_deviations_of_the_id_s_normal_clips(settings: dict[str, Any], score: float) -> None:
+    assert fused([(5.0, 30.0)], **settings) == [pytest.approx(score, abs=1e-12)]
+
+
+def test_ranks_are_those_that_normal_clips_would_have() -> None:
+    # Of three normal clips the middle one has rank 2 of 4, the highest 3 of 4.
+    assert fused([(2.0, 20.0), (2.0, 30.0)], combine="rank") == pytest.approx([0.5, (0.5 + 0.75) / 2], abs=1e-12)
+
+
+def test_a_member_that_shouts_is_heard_no_more_by_its_rank() -> None:
+    loud, louder = fused([(2.0, 1e3), (2.0, 1e9)], combine="rank")
+    assert louder == pytest.approx(loud, abs=1e-6)
+    assert fused([(2.0, 1e9)], combine="mean")[0] > 1e6
+
+
+def test_each_id_has_a_scale_of_its_own() -> None:
+    of_00, of_02 = fused([(2.0, 20.0), (2.0, 120.0)], ids=("fan/00", "fan/02"))
+
+    assert of_00 == of_02 == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("combine", ["mean", "min", "max", "rank"])
+@pytest.mark.parametrize("calibrate", ["z", "empirical"])
+def test_members_that_agree_on_the_order_are_not_overruled(combine: str, calibrate: str) -> None:
+    rising = [(step / 2, 5.0 * step) for step in range(12)]
+
+    scores = fused(rising, combine=combine, calibrate=calibrate)
+
+    assert np.all(np.diff(scores) > 0)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"per_id": True}, "is for members, each by its own"),
+        ({"unknown_id": "shared"}, "is for members, each by its own"),
+        ({"members": {"a": {"model": {"family": "fusion", "members": {"b": {"model": {"family": "vae"}}}}}}}, "itself"),
+        ({"members": {"a.b": {"model": {"family": "vae"}}}}, r"letters, digits, _, \+ and -, but got 'a.b'"),
+        ({"members": {}}, "at least 1 item"),
+        (
+            {"combine": "weights", "members": {"a": {"model": {"family": "vae"}, "weight": 0.0}}},
+            "at least one member's weight must be above 0",
+        ),
+        ({"members": {"a": {"model": {"family": "vae"}, "weight": -1.0}}}, "greater than or equal to 0"),
+    ],
+)
+def test_what_is_no_ensemble_is_refused(block: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Settings.model_validate({"members": {"a": {"model": {"family": "vae"}}}, **block})
+
+
+def test_a_member_is_asked_what_it_requires_of_the_labels() -> None:
+    per_id: dict[str, Any] = {"family": "vae", "per_id": True}
+    settings = Settings.model_validate({"members": {"a": {"model": {"family": "vae"}}, "b": {"model": per_id}}})
+
+    settings.require(LABELS, {"fan/00"})
+    with pytest.raises(Exception, match="cannot score fan/04: no training clip of it"):
+        settings.require(LABELS, {"fan/04"})
+
+
+def test_its_members_are_members_with_all_that_one_model_has() -> None:
+    settings = Settings.model_validate({"members": {"a": {"model": {"family": "vae"}}}})
+
+    assert isinstance(settings.ensemble["a"], Member)
+    assert settings.is_trained
