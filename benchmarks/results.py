@@ -1,0 +1,259 @@
+"""The table of docs/results.md: each study that ships, run on a corpus, beside the published figure.
+
+    python -m benchmarks.results ROOT -o DIR                 # the studies as they are, machine by machine
+    python -m benchmarks.results ROOT -o DIR --trials 8 --set training.epochs=10     # smaller
+    python -m benchmarks.results --demo -o DIR               # on sounds made here
+
+Each study is run for each machine by itself. Of a grid every setting is trained; any other study is searched
+(`offkey search`), and its baseline and its best trial by validation are trained once more. All are measured on the
+held-out test clips. Figures are means over machine IDs, with 95 % bootstrap intervals over clips; the difference from
+the baseline is a paired one, on the same clips. The pooled AUC (over all clips of a machine, whatever their ID)
+depends on calibration, the others do not. What is there in DIR is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import optuna
+from optuna.trial import FixedTrial, TrialState
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.sides import machine_line
+from features.clip import NORMAL
+from features.corpus import read_corpus
+from features.errors import UnservedError
+from features.synthesis import MACHINE, make_corpus
+from search.evaluation import FEWEST_NORMALS_FOR_PAUC, MAX_FALSE_POSITIVE_RATE, Bootstrap, Scores, Truth, mean_auc
+from search.export import recipe_of
+from search.objective import trial_recipe
+from search.preparation import prepare
+from search.recipe import Recipe
+from search.storage import StudyStorage
+from search.stored_study import load_stored
+from search.study_file import Study, load_study
+
+#: What is measured of a study: a name for the setting, whether it is the baseline, and its recipe.
+Chosen = list[tuple[str, bool, Recipe]]
+
+#: On slider of DCASE 2020 Task 2, on the full data: AUC, or what was said (DESIGN of the entry's experiments).
+PUBLISHED = {
+    "vae": "0.757, 0.812, 0.833, 0.839",
+    "vae_tuning": "no gain over the baseline",
+    "cae": "0.52, 0.665, 0.677 (crops of 64, 128, 256)",
+    "vae_per_id": "no gain over one model",
+    "classifier": "0.805–0.819 (ResNet-50), 0.696 (MobileNetV2)",
+    "features": "log-mel and chroma best",
+    "chroma_logmel": "future work",
+    "cleaned": "future work",
+    "group_made": "future work",
+    "best": "none has it",
+}
+PAUC_RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One setting on one machine's held-out test clips."""
+
+    setting: str
+    is_baseline: bool
+    ids: list[str]  # machine/ID of each clip
+    labels: list[int]
+    scores: list[float]
+    validation: float  # AUC
+    parameters: int
+    seconds: float  # of the final training
+
+
+def of_a_grid(study: Study) -> Chosen:
+    """Each setting, whether it is the baseline, and its recipe: all with one seed."""
+    settings = []
+    for parameters in study.grid():
+        recipe = trial_recipe(study, FixedTrial(parameters, number=0), threads=1)
+        described = ", ".join(f"{name} {value}" for name, value in parameters.items())
+        settings.append((described, study.baseline.items() <= parameters.items(), recipe))
+    return settings
+
+
+def of_a_search(study: str, machine: str, folder: Path, asked: argparse.Namespace, options: list[str]) -> Chosen:
+    """The baseline and the best trial of a study that is searched on one machine."""
+    url = f"sqlite:///{folder.resolve()}/results.db"
+    name = f"{study}-{machine}"
+    command = [sys.executable, "-P", "-m", "search.cli", "search", study, "--study", name, "--storage", url]
+    command += ["--workers", str(asked.workers), *(part for text in options for part in ("--set", text))]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    storage = StudyStorage(url)
+    stored = load_stored(storage, name)
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials(states=(TrialState.COMPLETE,))
+    baseline = [trial for trial in trials if trial.number == 0 and stored.study().baseline]
+    best = max(trials, key=lambda trial: (trial.value or 0.0, -trial.number))
+    return [
+        *(("baseline", True, recipe_of(stored, trial)) for trial in baseline),
+        ("best by validation", False, recipe_of(stored, best)),
+    ]
+
+
+def measure(setting: str, is_baseline: bool, recipe: Recipe, file: Path) -> Measured | None:
+    """Trains a recipe and scores the held-out test clips; kept in a file. None where the clips cannot serve it."""
+    import torch
+
+    from search.bundle import Bundle
+    from search.final import train_detector
+    from search.scoring import score_clips
+    from search.split import held_out_clips
+
+    if not file.exists():
+        corpus = read_corpus(Path(str(recipe.corpus.root))).for_study(recipe.corpus.machines)
+        start = time.perf_counter()
+        try:
+            detector = train_detector(recipe, corpus, torch.device("cpu"))
+        except UnservedError as error:
+            print(f"{setting}: {error}")
+            return None
+        seconds = time.perf_counter() - start
+        clips = held_out_clips(corpus, recipe.validation)
+        bundle = Bundle(detector.recipe, detector.scorer, detector.labels, dict(detector.thresholds))
+        scored = [row.score for row in score_clips(bundle, [clip.path for clip in clips], torch.device("cpu"))]
+        truth = Truth.of(clips)
+        measured = Measured(
+            setting=setting,
+            is_baseline=is_baseline,
+            ids=list(truth.ids),
+            labels=list(truth.labels),
+            scores=[float("nan") if score is None else score for score in scored],
+            validation=detector.validation.auc,
+            parameters=sum(array.numel() for array in detector.scorer.parameters()),
+            seconds=seconds,
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asdict(measured)))
+    return Measured(**json.loads(file.read_text()))
+
+
+def row(study: str, setting: str, by_machine: dict[str, Measured], baseline: dict[str, Measured]) -> list[str]:
+    """A line of the table: one setting over all machines that have it."""
+    scores, truth = _joined(list(by_machine.values()))
+    low, high = np.quantile(Bootstrap(truth).aucs(scores), [0.025, 0.975])
+    cells = [study, setting, f"{mean_auc(scores, truth):.3f} ({low:.3f}–{high:.3f})", _pauc(scores, truth)]
+    cells.append(f"{np.mean([roc_auc_score(one.labels, one.scores) for one in by_machine.values()]):.3f}")
+    if by_machine.keys() == baseline.keys() and by_machine != baseline:
+        cells.append(_difference(scores, _joined(list(baseline.values()))[0], truth))
+    else:
+        cells.append("")
+    cells.append(", ".join(f"{machine} {_auc(one):.3f}" for machine, one in by_machine.items()))
+    cells.append(f"{max(one.parameters for one in by_machine.values()):,}")
+    cells.append(f"{np.mean([one.seconds for one in by_machine.values()]):.0f}")
+    return [*cells, PUBLISHED.get(study, "")]
+
+
+def _joined(measured: list[Measured]) -> tuple[Scores, Truth]:
+    return np.array([score for one in measured for score in one.scores]), Truth(
+        ids=tuple(name for one in measured for name in one.ids),
+        labels=tuple(label for one in measured for label in one.labels),
+    )
+
+
+def _auc(measured: Measured) -> float:
+    scores, truth = _joined([measured])
+    return mean_auc(scores, truth)
+
+
+def _difference(scores: Scores, others: Scores, truth: Truth) -> str:
+    bootstrap = Bootstrap(truth)
+    low, high = np.quantile(bootstrap.aucs(scores) - bootstrap.aucs(others), [0.025, 0.975])
+    verdict = "better" if low > 0 else "worse" if high < 0 else "cannot be told"
+    return f"{mean_auc(scores, truth) - mean_auc(others, truth):+.3f} ({low:+.3f} to {high:+.3f}): {verdict}"
+
+
+def _pauc(scores: Scores, truth: Truth) -> str:
+    """Mean over machine IDs with its interval; n/a where an ID has too few normal clips."""
+    ids, labels = np.array(truth.ids), np.array(truth.labels)
+    groups = [np.flatnonzero(ids == name) for name in sorted(set(truth.ids))]
+    if min(int((labels[group] == NORMAL).sum()) for group in groups) < FEWEST_NORMALS_FOR_PAUC:
+        return "n/a"
+
+    def mean_of(drawn: list[np.ndarray[Any, np.dtype[np.intp]]]) -> float:
+        return float(np.mean([roc_auc_score(labels[g], scores[g], max_fpr=MAX_FALSE_POSITIVE_RATE) for g in drawn]))
+
+    rng = np.random.default_rng(0)
+    resampled = []
+    for _ in range(PAUC_RESAMPLES):
+        strata = ([group[labels[group] == label] for label in (0, 1)] for group in groups)
+        resampled.append(mean_of([np.concatenate([rng.choice(part, len(part)) for part in pair]) for pair in strata]))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return f"{mean_of(groups):.3f} ({low:.3f}–{high:.3f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", nargs="?", type=Path, help="corpus; not with --demo")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for databases and figures")
+    parser.add_argument("--demo", action="store_true", help="clips of 10 s made here")
+    parser.add_argument("--studies", nargs="+", default=list(PUBLISHED), help="those of the table if left out")
+    parser.add_argument("--machines", nargs="+", help="all of the corpus if left out")
+    parser.add_argument("--trials", type=int, help="of each study, instead of its own number")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="of every study")
+    parser.add_argument("--set-of", action="append", default=[], metavar="STUDY:PATH=VALUE", help="of one study")
+    asked = parser.parse_args()
+    if asked.demo == (asked.root is not None):
+        parser.error("give a corpus, or --demo")
+    folder: Path = asked.output
+    folder.mkdir(parents=True, exist_ok=True)
+    root = (folder / "demo" if asked.demo else asked.root).resolve()
+    if asked.demo and not root.exists():
+        make_corpus(root, train_clips=16, test_clips=20, seconds=10.0)
+    machines = asked.machines or ([MACHINE] if asked.demo else read_corpus(root).machines)
+    lines = []
+    for study in asked.studies:
+        of_study = [text.partition(":")[2] for text in asked.set_of if text.startswith(f"{study}:")]
+        options = [*asked.set, *of_study, f"corpus.root={root}"]
+        options += [] if asked.trials is None else [f"search.trials={asked.trials}"]
+        found: dict[str, dict[str, Measured]] = defaultdict(dict)
+        for machine in machines:
+            of_machine = [*options, f"corpus.machines=[{machine}]"]
+            opened = prepare(load_study(study, overrides=of_machine), default_root=None).study
+            is_grid = opened.search.sampler == "grid"
+            wanted = of_a_grid(opened) if is_grid else of_a_search(study, machine, folder, asked, of_machine)
+            files = [folder / "figures" / f"{study}-{machine}" / f"{number}.json" for number in range(len(wanted))]
+            for one in joblib.Parallel(n_jobs=asked.workers)(
+                joblib.delayed(measure)(*what, file) for what, file in zip(wanted, files, strict=True)
+            ):
+                if one is not None:
+                    found[one.setting][machine] = one
+        baseline = next((of for of in found.values() if next(iter(of.values())).is_baseline), {})
+        lines += [row(study, label, of, baseline) for label, of in found.items()]
+    heads = [
+        "study",
+        "setting",
+        "AUC",
+        "pAUC",
+        "pooled AUC",
+        "difference from the baseline",
+        "by machine",
+        "parameters",
+        "s",
+        "published",
+    ]
+    console = Console(width=400, soft_wrap=True)
+    console.print(
+        f"Held-out test clips of {root.name} ({machine_line()}); s: of one training, {asked.workers} at a time\n"
+    )
+    for line in (heads, ["---"] * len(heads), *lines):
+        console.print("| " + " | ".join(line) + " |", markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    main()
