@@ -64,8 +64,12 @@ class Crops(Excerpts):
         self._in_order = self._firsts[clips] + torch.minimum(starts, lasts[clips])
 
     def __len__(self) -> int:
-        """How many there are in order; an epoch of training has `crops_per_clip · clip_count`."""
+        """How many there are in order."""
         return len(self._in_order)
+
+    @property
+    def epoch_length(self) -> int:
+        return self._crops_per_clip * self.clip_count
 
     def batch(self, rows: Tensor) -> Batch:
         """The crops at these positions of the order (n,) int64, gathered at once."""

@@ -110,6 +110,11 @@ class Excerpts(ABC):
     def __len__(self) -> int:
         """How many there are in order."""
 
+    @property
+    def epoch_length(self) -> int:
+        """How many there are in an epoch of training."""
+        return len(self)
+
     @abstractmethod
     def batch(self, rows: Tensor) -> Batch:
         """Those at these positions in the order, (n,) int64, gathered at once."""

@@ -33,13 +33,23 @@ Array = npt.NDArray[np.float64]
 FEWEST_CLIPS = 2
 
 
-def require_normals(ids: Sequence[str], labels: Labels) -> None:
-    """Raises UnservedError unless there are enough normal clips of each machine ID to calibrate its scores."""
+def require_normals(ids: Sequence[str], labels: Labels, *, is_member: bool = False) -> None:
+    """Raises UnservedError unless each machine ID has enough normal clips to calibrate its scores.
+
+    `ids`: of the withheld clips; of all training clips for the members of an ensemble.
+    """
     for name in labels.ids:
         if ids.count(name) < FEWEST_CLIPS:
+            of_members = ("an ensemble", "normal", "train on more clips of it")
+            of_recipe = (
+                "scoring.calibration",
+                "withheld normal",
+                "raise training.calibration_share, or set it to none",
+            )
+            what, kind, remedy = of_members if is_member else of_recipe
             raise UnservedError(
-                f"scoring.calibration takes at least {FEWEST_CLIPS} withheld normal clips of each machine ID, but "
-                f"{name} has {ids.count(name)}: raise training.calibration_share, or set scoring.calibration: none"
+                f"{what} takes at least {FEWEST_CLIPS} {kind} clips of each machine ID, but {name} has "
+                f"{ids.count(name)}: {remedy}"
             )
 
 

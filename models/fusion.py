@@ -2,8 +2,8 @@
 
 scores : (clips,) float64, higher is more anomalous.
 
-Each member's scores are brought to the scale of the training set's normal clips of the same machine ID
-(models.calibration) before they meet:
+Each member's scores are brought to the scale of normal clips of the same machine ID (models.calibration) before they
+meet. These are withheld ones; where an ID has fewer than ten, all of the training set's:
 
     mean      of the members
     min, max  the least and the most alarmed one: all must agree, or one suffices
@@ -14,7 +14,7 @@ Each member's scores are brought to the scale of the training set's normal clips
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from models.calibration import Calibration
 from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
-from models.scorer import Calibrated, Make, Scorer, Scores, Single, scorer_of
+from models.scorer import Calibrated, Scorer, Scores, Single
 from models.settings import FamilySettings
 
 #: What a member may be called: parameters and `--set` name it between dots.
@@ -58,6 +58,18 @@ class Settings(FamilySettings):
     @property
     def ensemble(self) -> Mapping[str, Member]:
         return self.members
+
+    def repeated(self, times: int) -> Settings:
+        """Members with seeds of their own count them up."""
+        members = {
+            name: member.model_copy(
+                update={"training": member.training.model_copy(update={"seed": member.training.seed + times})}
+            )
+            if member.training.seed is not None
+            else member
+            for name, member in self.members.items()
+        }
+        return self.model_copy(update={"members": members})
 
     @property
     def is_trained(self) -> bool:
@@ -101,14 +113,14 @@ class Settings(FamilySettings):
 class Fusion(Scorer):
     """Combines its members' scores."""
 
-    def __init__(self, settings: Settings, labels: Labels, make: Make) -> None:
+    def __init__(self, settings: Settings, labels: Labels, scorers: Iterable[Scorer]) -> None:
+        """`scorers`: of the members, in their order."""
         super().__init__()
         self.combine = settings.combine
         self.weights = np.array([member.weight for member in settings.members.values()])
         kind = "empirical" if settings.combine == "rank" else settings.calibrate
         self.members = nn.ModuleList(
-            Calibrated(scorer_of(member, labels, make), labels, Calibration(kind), on_train=True)
-            for member in settings.members.values()
+            Calibrated(scorer, labels, Calibration(kind), is_member=True) for scorer in scorers
         )
 
     def singles(self) -> Iterator[Single]:
@@ -117,6 +129,14 @@ class Fusion(Scorer):
 
     def single_of(self, name: str) -> Single:
         return next(self._members()).single_of(name)
+
+    @property
+    def shares_unknown_ids(self) -> bool:
+        return any(member.shares_unknown_ids for member in self._members())
+
+    @property
+    def hears_unknown_ids(self) -> bool:
+        return all(member.hears_unknown_ids for member in self._members())
 
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         for member in self._members():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ class Recordings:
     def part(self, members: Sequence[int]) -> Recordings:
         """Some of the clips; the same part is kept."""
         key = tuple(members)
+        if key == tuple(range(len(self))):
+            return self
         if key not in self._parts:
             self._parts[key] = Recordings(
                 self.store,
@@ -52,20 +55,10 @@ class Recordings:
         """The clips of some machine IDs."""
         return self.part([index for index, name in enumerate(self.ids) if name in names])
 
+    @cached_property
     def anonymous(self) -> Recordings:
         """The same clips as if of machine IDs that nobody knows."""
         return Recordings(self.store, self.positions, self.paths, ("",) * len(self), self.attributes, self.device)
-
-    def joined(self, other: Recordings) -> Recordings:
-        """These, then the other ones of the same store."""
-        return Recordings(
-            self.store,
-            self.positions + other.positions,
-            self.paths + other.paths,
-            self.ids + other.ids,
-            self.attributes + other.attributes,
-            self.device,
-        )
 
     def id_indices(self, labels: Labels) -> npt.NDArray[np.int64]:
         """Which of a model's machine IDs each clip has, (clips,); UNKNOWN for another."""

@@ -50,6 +50,16 @@ class Scorer(nn.Module, ABC):
     def single_of(self, name: str) -> Single:
         """The model that a clip of a machine ID (machine/ID) comes to first."""
 
+    @property
+    @abstractmethod
+    def shares_unknown_ids(self) -> bool:
+        """Whether clips of machine IDs never trained on go to a model or density of all IDs."""
+
+    @property
+    @abstractmethod
+    def hears_unknown_ids(self) -> bool:
+        """Whether it has something to say of clips of machine IDs never trained on."""
+
     @abstractmethod
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         """Learns from normal clips what is learnt after the networks: densities, calibrations."""
@@ -91,8 +101,7 @@ class Single(Scorer):
     def scores_of(self, recordings: Recordings) -> Scores:
         ids = recordings.id_indices(self.labels)
         model = self.member.model
-        needs_ids = model.knows_ids or (bool(self.densities) and model.unknown_id == "error")
-        if needs_ids and UNKNOWN in ids:
+        if not self.hears_unknown_ids and UNKNOWN in ids:
             unknown = recordings.ids[int(np.flatnonzero(ids == UNKNOWN)[0])]
             raise UnservedError(f"{unknown} was not trained on, and {model.family} has nothing to say of it")
         if not self.densities:
@@ -107,9 +116,12 @@ class Single(Scorer):
 
     @property
     def shares_unknown_ids(self) -> bool:
-        """Whether clips of machine IDs never trained on go to a model or density of all IDs."""
+        return bool(self.densities) and self.member.model.unknown_id == "shared"
+
+    @property
+    def hears_unknown_ids(self) -> bool:
         model = self.member.model
-        return model.unknown_id == "shared" and (model.per_id or model.backend is not None)
+        return not model.knows_ids and (not self.densities or model.unknown_id == "shared")
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
         """For forward passes and losses; gradients follow their types, and weights stay float32."""
@@ -187,6 +199,14 @@ class PerId(Scorer):
     def single_of(self, name: str) -> Single:
         return list(self.singles())[self.labels.id_index(name)]
 
+    @property
+    def shares_unknown_ids(self) -> bool:
+        return len(self.models) > len(self.labels.ids)
+
+    @property
+    def hears_unknown_ids(self) -> bool:
+        return self.shares_unknown_ids and all(single.hears_unknown_ids for single in self.singles())
+
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         for single in self.singles():
             single.fit(train.of_ids(single.labels.ids), withheld.of_ids(single.labels.ids))
@@ -204,15 +224,23 @@ class PerId(Scorer):
         return scores
 
 
-class Calibrated(Scorer):
-    """A scorer on the scale of normal clips: the withheld ones, or those that it was trained on too."""
+#: From so many withheld clips of each machine ID on, an ensemble needs no others to bring its members to one scale.
+_ENOUGH_WITHHELD = 10
 
-    def __init__(self, scorer: Scorer, labels: Labels, calibration: Calibration, *, on_train: bool = False) -> None:
+
+class Calibrated(Scorer):
+    """A scorer on the scale of withheld normal clips; where few are withheld, of those that it was trained on, too.
+
+    Of its own clips a model says less than of others, and a density nothing at all: they are a makeshift, for members
+    of ensembles alone.
+    """
+
+    def __init__(self, scorer: Scorer, labels: Labels, calibration: Calibration, *, is_member: bool = False) -> None:
         super().__init__()
         self.scorer = scorer
         self.labels = labels
         self.calibration = calibration
-        self.on_train = on_train
+        self.is_member = is_member
 
     def singles(self) -> Iterator[Single]:
         return self.scorer.singles()
@@ -220,31 +248,27 @@ class Calibrated(Scorer):
     def single_of(self, name: str) -> Single:
         return self.scorer.single_of(name)
 
+    @property
+    def shares_unknown_ids(self) -> bool:
+        return self.scorer.shares_unknown_ids
+
+    @property
+    def hears_unknown_ids(self) -> bool:
+        return self.scorer.hears_unknown_ids
+
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         self.scorer.fit(train, withheld)
-        normals = train.joined(withheld) if self.on_train else withheld
-        require_normals(normals.ids, self.labels)
-        scores, ids = self.scorer.scores_of(normals), normals.id_indices(self.labels)
-        if any(single.shares_unknown_ids for single in self.singles()):  # and scores them in another way
-            unknown = normals.anonymous()
-            scores = np.concatenate([scores, self.scorer.scores_of(unknown)])
-            ids = np.concatenate([ids, unknown.id_indices(self.labels)])
-        self.calibration.fit(scores, ids)
+        parts = [withheld]
+        if self.is_member:
+            fewest = min(withheld.ids.count(name) for name in self.labels.ids)
+            parts = [part for part in (train, withheld) if len(part)] if fewest < _ENOUGH_WITHHELD else parts
+        require_normals([name for part in parts for name in part.ids], self.labels, is_member=self.is_member)
+        if self.shares_unknown_ids and self.hears_unknown_ids:  # and scores them in another way
+            parts += [part.anonymous for part in parts]
+        self.calibration.fit(
+            np.concatenate([self.scorer.scores_of(part) for part in parts]),
+            np.concatenate([part.id_indices(self.labels) for part in parts]),
+        )
 
     def scores_of(self, recordings: Recordings) -> Scores:
         return self.calibration.calibrated(self.scorer.scores_of(recordings), recordings.id_indices(self.labels))
-
-
-def scorer_of(member: Member, labels: Labels, make: Make) -> Scorer:
-    """The tree of scorers that a recipe asks for."""
-    from models.fusion import Fusion, Settings  # here: an ensemble is made of scorers
-
-    scorer: Scorer
-    if isinstance(member.model, Settings):
-        scorer = Fusion(member.model, labels, make)
-    elif member.model.per_id:
-        scorer = PerId(member, labels, make)
-    else:
-        scorer = make(member, labels)
-    kind = member.scoring.calibration
-    return scorer if kind == "none" else Calibrated(scorer, labels, Calibration(kind))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: How window scores become one clip score: models.pooling.
 Pooling = Literal["mean", "max", "top", "gwrp"]
 
-#: Densities of what a model embeds: models.backends.
+#: Densities of what a model embeds: models.densities.
 Backend = Literal["mahalanobis", "gmm", "knn", "lof"]
 BACKENDS: tuple[Backend, ...] = ("mahalanobis", "gmm", "knn", "lof")
 
@@ -92,6 +92,10 @@ class FamilySettings(Settings):
     def knows_ids(self) -> bool:
         """Whether its network is told machine IDs, or tells them apart: it has nothing to say of others."""
         return False
+
+    def repeated(self, times: int) -> FamilySettings:
+        """Settings of the same model with other random numbers, where they have a say in it."""
+        return self
 
     @property
     def to_be_loaded(self) -> FamilySettings:

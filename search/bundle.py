@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from features.errors import OffkeyError
 from models.labels import Labels
 from models.member import Member
-from models.scorer import Scorer, Single, scorer_of
+from models.scorer import Scorer, Single
+from models.scorer_tree import scorer_of
 from search.errors import BundleError
 from search.evaluation import Figures
 from search.final import Detector

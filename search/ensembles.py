@@ -21,7 +21,7 @@ from models.settings import TrainingSettings
 from search import space as spaces
 from search.document import Document
 from search.errors import StudyFileError
-from search.recipe import OF_THE_WHOLE, SHARED_BLOCKS, CorpusSettings, Recipe
+from search.recipe import OF_THE_WHOLE, SHARED_BLOCKS, CorpusSettings, Recipe, ValidationSettings
 from search.space import Path, Tree
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _members(tree: Tree) -> Iterator[tuple[Path, Tree]]:
 def _member_of(recipe: Recipe) -> Tree:
     """A recipe as the block of a member."""
     tree = recipe.tree()
-    member = {"features": tree["features"], "model": tree["model"]}
+    member = {"features": recipe.features.model_dump(mode="json"), "model": tree["model"]}
     for block in ("training", "scoring"):
         member[block] = {key: value for key, value in tree[block].items() if key not in OF_THE_WHOLE[block]}
     return member
@@ -143,7 +143,15 @@ def _differences(recipe: Recipe, tree: Tree) -> Iterator[tuple[str, object, obje
     of_recipe = _of_the_whole(recipe)
     defaults = {"train_on": CorpusSettings().train_on, **CleaningSettings().model_dump()}
     defaults["calibration_share"] = TrainingSettings().calibration_share
-    for path in ("corpus.train_on", "cleaning.method", "cleaning.drop", "training.calibration_share"):
+    defaults |= ValidationSettings().model_dump()
+    for path in (
+        "corpus.train_on",
+        "cleaning.method",
+        "cleaning.drop",
+        "training.calibration_share",
+        "validation.share",
+        "validation.seed",
+    ):
         block, _, key = path.partition(".")
         settings = tree.get(block)
         here = settings.get(key, defaults[key]) if isinstance(settings, dict) else defaults[key]

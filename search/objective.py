@@ -119,7 +119,7 @@ def trial_recipe(study: Study, trial: BaseTrial, *, threads: int | None = None, 
     closed = recipe.training
     seed = closed.seed + repeat if closed.seed is not None else study.search.seed * 1_000_003 + trial.number
     settings = closed.model_copy(update={"seed": seed, "threads": closed.threads or threads or _threads()})
-    return recipe.model_copy(update={"training": settings})
+    return recipe.model_copy(update={"training": settings, "model": recipe.model.repeated(repeat)})
 
 
 def _threads() -> int:

@@ -106,6 +106,8 @@ def require_served(recipe: Recipe, corpus: Corpus) -> None:
     recipe.model.require(labels, {clip.id_name for clip in labelled_test_clips(blind(corpus, recipe.validation))})
     if recipe.scoring.calibration != "none":
         require_normals([clip.id_name for clip in clips.withheld], labels)
+    if recipe.model.ensemble:
+        require_normals([clip.id_name for clip in (*clips.train, *clips.withheld)], labels, is_member=True)
     for member in recipe.members:
         member.features.require(corpus)
         shortest = min(corpus.clips, key=member.features.frames_of)

@@ -116,6 +116,8 @@ class Recipe(Settings):
         tree = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         written = tree["model"].get("members", {})
         for name, member in self.model.ensemble.items():
+            # With what is null: left out, it would be as the study has it.
+            written[name]["features"] = member.features.model_dump(mode="json")
             for block, keys in OF_THE_WHOLE.items():
                 _drop(written[name][block], keys)
             if not member.model.is_trained:

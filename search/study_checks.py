@@ -1,7 +1,7 @@
 """What a study file is checked for beyond the schema: before any work, with the place of the first rule broken.
 
 A setting takes effect where it is read: a setting of `training:` in each family or member of an ensemble that does not
-have its own. What is open, and takes effect nowhere, would be searched for nothing.
+have its own. A range of what these rules find no effect of would be searched for nothing, and is refused.
 """
 
 from __future__ import annotations

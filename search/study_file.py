@@ -74,19 +74,23 @@ class Study:
         return [corners.first_recipe(self.space, branch) for branch in range(len(self.space.families))]
 
 
-def load_study(source: str | Path, *, overrides: Sequence[str] = (), name: str | None = None) -> Study:
+def load_study(
+    source: str | Path, *, overrides: Sequence[str] = (), name: str | None = None, inside: tuple[str, ...] = ()
+) -> Study:
     """The study of a file or of a shipped study's name, with `--set` overrides, under another name if one is given.
 
-    Raises StudyFileError for anything that is not as the schema wants it.
+    `inside`: the files whose members name this one. Raises StudyFileError for anything that is not as the schema wants.
     """
     text, origin = _text_of(source)
+    if origin in inside:
+        raise StudyFileError(f"{origin} names itself as a member, directly or by another file")
     document = Document.parse(text, origin)
     for override in overrides:
         document.override(override)
     if name is not None:
         document.tree["study"] = name
         document.overridden["study",] = f"--study {name}"
-    fill_in_recipes(document, load_study)
+    fill_in_recipes(document, lambda recipe: load_study(recipe, inside=(*inside, origin)))
     return _study(document)
 
 

@@ -32,7 +32,8 @@ from models.labels import Labels
 from models.member import Member
 from models.reconstruction import reconstruction_of
 from models.recordings import Recordings
-from models.scorer import Single, scorer_of
+from models.scorer import Single
+from models.scorer_tree import scorer_of
 from search.errors import TrialFailure
 from search.evaluation import Scores
 from search.recipe import Recipe
@@ -60,12 +61,12 @@ class _Run:
         self._device = recordings.device
         self._excerpts = recordings.excerpts(single.member.features, single.member.model, single.labels)
         fewest = single.member.model.fewest_in_batch
-        if self.epochs and min(settings.batch_size, len(self._excerpts)) < fewest:
+        if self.epochs and min(settings.batch_size, self._excerpts.epoch_length) < fewest:
             raise UnservedError(
                 f"model.family {single.member.model.family} normalises over each batch: it learns from at least "
-                f"{fewest} windows at a time, but training.batch_size is {settings.batch_size}, and there are "
-                f"{len(self._excerpts)} windows of {', '.join(single.labels.ids)}. Raise training.batch_size, lower "
-                f"{single.member.model.excerpt_setting}, or train on more clips"
+                f"{fewest} windows or crops at a time, but training.batch_size is {settings.batch_size}, and an epoch "
+                f"has {self._excerpts.epoch_length} of {', '.join(single.labels.ids)}. Raise training.batch_size, "
+                f"lower {single.member.model.excerpt_setting}, or train on more clips"
             )
         parameters = list(single.model.parameters())
         self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate) if parameters else None
@@ -101,9 +102,8 @@ class Training:
         self.device = device
         self.seed = recipe.training.seed
         self.epoch = 0
-        self._corpus = corpus
         self._positions = {clip.name: position for position, clip in enumerate(corpus.clips)}
-        self._stores: dict[str, FrameStore] = {}
+        self._store = _stores_of(corpus)
         self.clips, self.dropped = _cleaned(training_clips(corpus, recipe), corpus, recipe)
         self.validation_clips = labelled_test_clips(corpus)
         self.labels = labels_of(self.clips.train)
@@ -170,12 +170,6 @@ class Training:
         single = next(self.scorer.singles())
         return self.recordings_of(clips).excerpts(single.member.features, single.member.model, single.labels)
 
-    def _store(self, features: FeatureSettings) -> FrameStore:
-        if features.key not in self._stores:
-            features.require(self._corpus)
-            self._stores[features.key] = open_store(self._corpus.clips, features)
-        return self._stores[features.key]
-
     def _fresh(self, member: Member, labels: Labels) -> Single:
         """A model of its own random state: what else is made changes nothing."""
         seed = self.seed if member.training.seed is None else member.training.seed
@@ -229,6 +223,22 @@ class Training:
                 if run.optimizer is not None:
                     run.optimizer.load_state_dict(optimizer)
         self.epoch = state["epoch"]
+
+
+def _stores_of(corpus: Corpus) -> Callable[[FeatureSettings], FrameStore]:
+    """The corpus's frames under any features, each store opened once.
+
+    No method: recordings keep it, and in a circle with their training they would outlive it, models and all.
+    """
+    stores: dict[str, FrameStore] = {}
+
+    def store(features: FeatureSettings) -> FrameStore:
+        if features.key not in stores:
+            features.require(corpus)
+            stores[features.key] = open_store(corpus.clips, features)
+        return stores[features.key]
+
+    return store
 
 
 def free_gpu(device: torch.device) -> None:

@@ -54,12 +54,9 @@ def fused(clips: Sequence[tuple[float, float]], *, ids: Sequence[str] = ("fan/00
     tens, and 100 higher for ID 02."""
     of_a = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, *(a for a, _ in clips)]
     of_b = [10.0, 20.0, 30.0, 110.0, 120.0, 130.0, *(b for _, b in clips)]
-    told = iter([Told(of_a), Told(of_b)])
     weights = settings.pop("weights", (1.0, 1.0))
     members = {name: {"model": {"family": "vae"}, "weight": weight} for name, weight in zip("ab", weights, strict=True)}
-    fusion = Fusion(
-        Settings.model_validate({"members": members, **settings}), LABELS, lambda member, labels: next(told)
-    )
+    fusion = Fusion(Settings.model_validate({"members": members, **settings}), LABELS, [Told(of_a), Told(of_b)])
     # Members come to their scale by the clips that they were trained on and by the withheld ones.
     fusion.fit(recordings((0, 1, 3, 4), ("fan/00",) * 2 + ("fan/02",) * 2), recordings((2, 5), ("fan/00", "fan/02")))
     numbers = range(len(NORMALS), len(NORMALS) + len(clips))

@@ -110,14 +110,14 @@ def test_what_a_member_leaves_out_is_as_the_study_says() -> None:
     assert [member["training"]["learning_rate"] for member in members.values()] == [0.01, 0.01]
 
 
-def test_a_trial_s_seed_reaches_members_without_their_own() -> None:
+def test_a_trial_s_seed_reaches_members_without_their_own_and_a_repeat_changes_all() -> None:
     # Handed down, the study's seed would be a repeat's seed too.
     study = load(STUDY.replace("{epochs: 5}", "{epochs: 5, seed: 9}").replace("{epochs: 3,", "{epochs: 3, seed: 4,"))
 
     recipe = trial_recipe(study, FixedTrial(CLOSED), threads=1, repeat=2)
 
     assert recipe.training.seed == 6
-    assert [member["training"]["seed"] for member in members_of(recipe).values()] == [None, 9]
+    assert [member["training"]["seed"] for member in members_of(recipe).values()] == [None, 9 + 2]
 
 
 def test_an_exported_ensemble_is_complete_and_read_again_it_is_the_same() -> None:
@@ -606,3 +606,23 @@ def test_combine_without_an_ensemble_is_misuse(offkey: Offkey) -> None:
 
     assert ran.code == 2
     assert "--combine max is for several recipes, or for --seeds" in ran.stderr
+
+
+def test_a_member_that_names_its_own_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "self.yaml"
+    file.write_text(f"study: self\nmodel:\n  family: fusion\n  members:\n    x: {{recipe: {file}}}\n")
+
+    with pytest.raises(StudyFileError, match=r"self\.yaml names itself as a member"):
+        load_study(str(file))
+
+
+def test_what_a_member_s_recipe_has_not_is_not_taken_from_the_study(tmp_path: Path) -> None:
+    whole = Recipe.model_validate({"study": "whole", "model": {"family": "vae"}})
+    half = Recipe.model_validate({"study": "half", "features": {"fmax": 4000.0}, "model": {"family": "vae"}})
+
+    ensemble = ensemble_of([("half.yaml", half), ("whole.yaml", whole)], combine="mean", seeds=1)
+    (tmp_path / "ensemble.yaml").write_text(to_yaml(ensemble.tree()))
+    again = load_study(tmp_path / "ensemble.yaml").first_recipe()
+
+    assert [member.features.fmax for member in ensemble.members] == [4000.0, None]
+    assert [member.features.fmax for member in again.members] == [4000.0, None]

@@ -150,6 +150,17 @@ def test_an_id_without_training_clips_may_go_to_a_model_of_all_the_others(copied
     assert (shared.scores_of(known) != of_all.scores_of(known)).all()
 
 
+def test_clips_of_unknown_ids_are_calibrated_by_how_the_model_of_all_scores_normal_clips(corpus: Corpus) -> None:
+    training = trained(recipe_of(per_id=True, unknown_id="shared", calibration="z"), corpus)
+    withheld = training.recordings_of(training.clips.withheld)
+    training.validation_scores()
+
+    # As of an unknown ID, the clips that the scale was made of lie around 0, one deviation wide.
+    scores = training.scorer.scores_of(withheld.anonymous)
+
+    assert (scores.mean(), scores.std(ddof=1)) == pytest.approx((0, 1), abs=1e-9)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_models_of_each_id_go_on_from_a_checkpoint_as_if_undisturbed(corpus: Corpus, family: str) -> None:
     recipe = recipe_of(family, per_id=True, calibration="z")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 import weakref
@@ -494,5 +495,18 @@ def test_a_single_window_cannot_be_normalised_over_its_batch_and_is_refused_befo
     (one,) = [clip for clip in corpus.clips if clip.split == "train" and clip.name.endswith("00_00000000.wav")]
     of_one = replace(corpus, clips=(one, *(c for c in corpus.clips if c.split == "test" and c.id_name == one.id_name)))
 
-    with pytest.raises(UnservedError, match="at least 2 windows at a time, but training.batch_size is"):
+    with pytest.raises(UnservedError, match="at least 2 windows or crops at a time, but training.batch_size is"):
         Training(Recipe.model_validate(tree), of_one, CPU)
+
+
+def test_a_training_that_is_over_is_freed_at_once(corpus: Corpus) -> None:
+    # Without the garbage collector's help: on the CPU nobody calls it, and models would pile up.
+    training = Training(recipe_with(), corpus, CPU)
+    training.validation_scores()
+    model = weakref.ref(training.models[0])
+    gc.disable()
+    try:
+        del training
+        assert model() is None
+    finally:
+        gc.enable()
