@@ -21,7 +21,7 @@ import numpy as np
 from features.clip import Clip
 from features.corpus import Corpus
 from models.families import FAMILIES
-from models.settings import FamilySettings
+from models.settings import WindowSettings
 from search import exhibits, ledger, objective
 from search.draining import drain_on_signals, leave_in_time
 from search.evaluation import Scores, Truth
@@ -31,7 +31,7 @@ from search.split import labelled_test_clips
 from search.worker import join
 
 
-class Settings(FamilySettings):
+class Settings(WindowSettings):
     """A family without a model: whoever names it needs no torch."""
 
     family: Literal["quick"] = "quick"

@@ -64,6 +64,7 @@ class NameParts:
     """What a file's stem says."""
 
     machine_id: str
+    has_id: bool  # whether it says so
     label: int | None
     domain: Domain | None
     attributes: str
@@ -77,6 +78,7 @@ def parse_stem(stem: str) -> NameParts:
     domain = parts.get("domain")
     return NameParts(
         machine_id=parts.get("id") or WITHOUT_ID,
+        has_id="id" in parts,
         label=None if label is None else (ANOMALY if label == "anomaly" else NORMAL),
         domain=None if domain is None else ("target" if domain == "target" else "source"),
         attributes=parts.get("attributes") or "",

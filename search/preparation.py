@@ -53,8 +53,8 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
     study = study_of_tree(tree, origin=f"study {study.name}")
     warnings += _drop_unserved_families(study, tree, corpus)
     study = study_of_tree(tree, origin=f"study {study.name}")
-    for recipe in study.recipes():
-        warnings += ignored_training(recipe)
+    if len(study.space.families) == 1:  # of several, it is for those that are trained
+        warnings += ignored_training(study.first_recipe())
     return Prepared(study, corpus, tuple(warnings))
 
 

@@ -16,6 +16,7 @@ from features.errors import CorpusError
 from features.feature_settings import FeatureSettings
 from features.store_files import FrameStore
 from features.wav import UnreadableWav, read_header
+from models.labels import Labels
 from models.recordings import Recordings
 from search.bundle import Bundle
 
@@ -50,11 +51,11 @@ def clip_paths(paths: Sequence[Path]) -> list[Path]:
 def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> Iterator[ScoredClip]:
     """One row for each clip, in order; a clip that cannot be scored gets a row with the reason."""
     bundle.scorer.to(device)
-    machines = sorted({name.rpartition("/")[0] for name in bundle.labels.ids})
     for path in paths:
-        folders = [part for part in Path(os.path.abspath(path)).parts[:-1] if part not in SPLIT_FOLDERS]
-        machine = folders[-1] if folders[-1] in machines or len(machines) != 1 else machines[0]
-        machine_id = parse_stem(path.stem).machine_id
+        machine, machine_id, unnamed = _named(path, bundle.labels)
+        if unnamed:
+            yield ScoredClip(str(path), machine, machine_id, None, None, unnamed)
+            continue
         try:
             score = _score(bundle, path, f"{machine}/{machine_id}", device)
         except (UnreadableWav, CorpusError, OSError) as error:
@@ -71,6 +72,30 @@ def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> 
             if threshold is not None
             else f"no threshold: {machine}/{machine_id} was not trained on, or none of its clips withheld to set one",
         )
+
+
+def _named(path: Path, labels: Labels) -> tuple[str, str, str]:
+    """The machine and the machine ID of a clip by its folder and its name, and why the ID cannot be told if it cannot.
+
+    What they do not say is what the detector knows, where that is one machine, or one ID of it.
+    """
+    machines = sorted({name.rpartition("/")[0] for name in labels.ids})
+    folder = Path(os.path.abspath(path)).parent
+    is_split = folder.name in SPLIT_FOLDERS
+    machine = folder.parent.name if is_split else folder.name
+    if machine not in machines and not is_split and len(machines) == 1:
+        machine = machines[0]
+    ids = [machine_id for of, _, machine_id in (name.rpartition("/") for name in labels.ids) if of == machine]
+    parts = parse_stem(path.stem)
+    if parts.has_id or not ids:
+        return machine, parts.machine_id, ""
+    if len(ids) == 1:
+        return machine, ids[0], ""
+    return (
+        machine,
+        "",
+        f"its name gives no machine ID, as normal_id_{ids[0]}_00000000.wav does: one of {', '.join(ids)}",
+    )
 
 
 def _score(bundle: Bundle, path: Path, name: str, device: torch.device) -> float:

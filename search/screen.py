@@ -17,6 +17,7 @@ from rich.text import Text
 from features.clip import ANOMALY, NORMAL, Clip
 from features.corpus import Corpus
 from features.inspection import Suspicion
+from search.described import Described
 from search.evaluation import Figures
 from search.status import Comparison, Status
 
@@ -211,6 +212,14 @@ def figures(validation: Figures, test: Figures | None) -> RenderableType:
     for name, of_id in test.per_id.items():
         per_id.add_row(name, f"{of_id.auc:.3f}", _pauc(of_id.pauc), str(of_id.normal), str(of_id.anomaly))
     return Group(table, Text(), per_id)
+
+
+def settings(name: str, described: Sequence[Described]) -> Table:
+    """The settings of a block or family."""
+    table = Table("setting", "may be", "if left out", "what it is", title=name, title_justify="left")
+    for setting in described:
+        table.add_row(*(escape(text) for text in (setting.name, setting.values, setting.default, setting.about)))
+    return table
 
 
 def studies(shipped: Mapping[str, str]) -> Table:

@@ -16,13 +16,18 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from features.feature_settings import KINDS, FeatureSettings
 from features.feature_settings import settings_of as settings_of_kind
+from models.families import settings_of
 from models.member import Member
+from models.settings import BACKENDS
 from search import space as spaces
 from search.corners import first_recipe, is_between_settings, legal_corner, probe, problems
 from search.document import Document
 from search.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
 from search.schema import block_schema, explained
 from search.space import OpenSetting, Path, Space, Tree
+
+#: Settings of `scoring:` that make one score of those of windows.
+_POOLING = ("pooling", "decay", "top_share")
 
 
 def check(document: Document, space: Space) -> None:
@@ -129,7 +134,10 @@ def _check_effects(document: Document, space: Space) -> None:
         why = (
             "each member has its own"
             if not readers
-            else _untrained(setting, readers, recipes) or _unheard(setting, readers) or _beside(setting, readers, space)
+            else _untrained(setting, readers, recipes)
+            or _unheard(setting, readers)
+            or _unpooled(setting, readers, space.tree)
+            or _beside(setting, readers, space)
         )
         if why:
             raise document.error(setting.path, f"would be searched for nothing: {why}")
@@ -205,6 +213,18 @@ def _untrained(setting: OpenSetting, readers: list[_Reader], recipes: list[Recip
     ]
     families = dict.fromkeys(model.family for model in models)
     return "" if any(model.is_trained for model in models) else f"{', '.join(families)} is not trained"
+
+
+def _unpooled(setting: OpenSetting, readers: list[_Reader], tree: Tree) -> str:
+    if spaces.without_member(setting.path)[:-1] != ("scoring",) or setting.path[-1] not in _POOLING:
+        return ""
+    for reader in readers:
+        branch = _branches(tree)[reader.branch]
+        model = branch.block if reader.member is None else branch.members[reader.member]["model"]
+        score = settings_of(model["family"]).model_fields.get("score")
+        if score is None or not set(BACKENDS).issuperset(spaces.values_of(model.get("score", score.default))):
+            return ""
+    return "a density gives a clip's score, and windows have none to pool"
 
 
 def _unheard(setting: OpenSetting, readers: list[_Reader]) -> str:

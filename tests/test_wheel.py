@@ -40,7 +40,7 @@ def test_a_wheel_in_a_clean_environment_completes_the_demo_in_a_folder_with_a_st
     for stray in ("models.py", "search.py"):
         (folder / stray).write_text("raise SystemExit('not what was asked for')\n")
 
-    stdout = run(clean / "bin" / "offkey", "demo", "--trials", "6", cwd=folder, OFFKEY_CACHE=str(tmp_path / "cache"))
+    stdout = run(clean / "bin" / "offkey", "demo", "--trials", "3", cwd=folder, OFFKEY_CACHE=str(tmp_path / "cache"))
 
     made = folder / "offkey-demo"
     metrics = json.loads((made / "demo-bundle" / "metrics.json").read_text())

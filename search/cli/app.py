@@ -20,6 +20,7 @@ from search.cli.init import init
 from search.cli.report import report
 from search.cli.score import score
 from search.cli.search import search
+from search.cli.settings import settings
 from search.cli.status import status
 from search.cli.studies import studies
 from search.cli.terminal import err
@@ -51,6 +52,7 @@ for _command, _example in (
     (train, "offkey train recipe.yaml -o detector"),
     (score, "offkey score detector recordings/ -o scores.csv"),
     (studies, "offkey studies"),
+    (settings, "offkey settings classifier"),
     (stop, "offkey stop vae_tuning"),
     (rename, "offkey rename vae_tuning vae_first"),
     (delete, "offkey delete vae_tuning"),

@@ -68,7 +68,7 @@ def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
     normal, faulty = (stored.truth.labels.count(label) for label in (NORMAL, ANOMALY))
     models = f"the model family {families[0]}" if len(families) == 1 else f"the model families {', '.join(families)}"
     tried = "1 setting" if status.done == 1 else f"{status.done} settings"
-    heard = "1 machine" if len(ids) == 1 else f"{len(ids)} machines"
+    heard = "1 machine ID" if len(ids) == 1 else f"{len(ids)} machine IDs"
     return (
         f"The search has tried {tried} of {models} on recordings of {heard} ({kinds}), judged by {normal} normal and "
         f"{faulty} faulty clips."

@@ -71,6 +71,7 @@ def test_what_a_section_name_is_made_of_is_read_back_whichever_parts_are_missing
     stem = "_".join(part for part in ("section", "03", domain, split, label, "0815", tail) if part is not None)
     assert parse_stem(stem) == NameParts(
         machine_id="03",
+        has_id=True,
         label={"normal": NORMAL, "anomaly": ANOMALY, None: None}[label],
         domain="source" if domain == "source" else "target" if domain == "target" else None,
         attributes=tail or "",

@@ -301,8 +301,8 @@ def test_choices_are_shown_as_they_stand(
 ) -> None:
     (tmp_path / "wordy.py").write_text(
         "from typing import Literal\n"
-        "from models.settings import FamilySettings\n"
-        "class Settings(FamilySettings):\n"
+        "from models.settings import WindowSettings\n"
+        "class Settings(WindowSettings):\n"
         "    family: Literal['wordy'] = 'wordy'\n"
         "    mode: str = ''\n"
     )

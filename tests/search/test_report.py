@@ -167,7 +167,7 @@ def test_the_first_screen_says_what_was_searched_how_well_it_went_and_what_to_do
 
     for words in (
         "In 100 of 100 comparisons, the best detector finds a faulty machine's sound stranger than a normal one's.",
-        "tried 6 settings of the model family vae on recordings of 3 machines (compressor)",
+        "tried 6 settings of the model family vae on recordings of 3 machine IDs (compressor)",
         "judged by 9 normal and 9 faulty clips",
         f"AUC of 1.000, with a 95 % interval from {low:.3f} to {high:.3f}",
         "Over the baseline, the known setting that it is compared with, this is a gain: +0.667",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
 import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.pruners import BasePruner, HyperbandPruner
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.quick import QuickTraining
 from features.corpus import Corpus
@@ -18,7 +23,7 @@ from search.evaluation import Scores
 from search.ledger import Claim, FinalState
 from search.preparation import prepare
 from search.recipe import Recipe
-from search.sampling import sampler_for
+from search.sampling import families_by_claim, sampler_for
 from search.storage import StudyStorage
 from search.stored_study import create_or_join
 from search.study_file import Study, load_study, study_of_tree
@@ -189,11 +194,11 @@ def test_a_sampler_avoids_what_fails_since_a_failure_is_a_violated_constraint_an
     if failures_end_as == TrialState.FAIL:
         monkeypatch.setattr(StudyStorage, "finish", end_failures_as_optuna_does)
     study = tiny_study(
-        trials=60,
+        trials=40,
         model={"family": "vae", "context": 3, "h_dim": {"low": 1, "high": 2 * MIDDLE}, "z_dim": 4},
         training={"learning_rate": 0.01, "batch_size": 16, "epochs": 1, "threads": 1},
         baseline={},
-        search={"trials": 60, "pruner": "none", "duplicates": "repeat"},
+        search={"trials": 40, "pruner": "none", "duplicates": "repeat"},
     )
     worker = study.worker()
     worker.train = NarrowOnly
@@ -205,3 +210,223 @@ def test_a_sampler_avoids_what_fails_since_a_failure_is_a_violated_constraint_an
     start_up = 20  # random until ten trials have taught it something
     share = sum(trial.params["h_dim"] > MIDDLE for trial in trials[start_up:]) / len(trials[start_up:])
     assert least <= share <= most
+
+
+FAMILIES = ("vae", "cae", "stat")
+
+#: The own setting of each family, all of them between 0 and 1, and where it is best.
+OWN = {"vae": ("kld_weight", 0.7), "cae": ("dropout", 0.4), "stat": ("decay", 0.2)}
+
+
+def conditional(*, seed: int = 0, **search: Any) -> Study:
+    unit = {"low": 0.0, "high": 0.9}
+    tree = {
+        "study": "conditional",
+        "model": [{"family": family, OWN[family][0]: unit} for family in FAMILIES],
+        "training": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
+        "search": {"seed": seed, **search},
+    }
+    return study_of_tree(tree, origin="conditional")
+
+
+def ended(
+    study: Study, family: str, own: float, *, value: float | None, state: TrialState = TrialState.COMPLETE
+) -> FrozenTrial:
+    """A trial of a family with its own setting at a value; one that was pruned without a value has failed."""
+    name, _ = OWN[family]
+    params = {"family": family, name: own, "learning_rate": 1e-3}
+    ranges = study.space.distributions()
+    has_failed = state == TrialState.PRUNED and value is None
+    return create_trial(
+        params=params,
+        distributions={name: ranges[name] for name in params},
+        state=state,
+        value=value,
+        intermediate_values={} if value is None else {3: value},
+        system_attrs={"constraints:failed": 1.0} if has_failed else {},
+    )
+
+
+def trials_around(study: Study, family: str, count: int, *, best: float, state: TrialState) -> list[FrozenTrial]:
+    """Of evenly spread settings, the worse the further they are from where the family's is best."""
+    at = OWN[family][1]
+    return [
+        ended(study, family, own, value=best - (own - at) ** 2, state=state) for own in np.linspace(0.01, 0.89, count)
+    ]
+
+
+def suggested(
+    study: Study,
+    earlier: Iterable[FrozenTrial],
+    number: int,
+    *,
+    draw: int = 0,
+    pruner: BasePruner | None = None,
+) -> dict[str, Any]:
+    """What the trial with this number would be given after these, by a process that has seen no other."""
+    sampler = sampler_for(study, number, draw=draw)
+    in_memory = optuna.create_study(study_name="any", direction="maximize", sampler=sampler, pruner=pruner)
+    in_memory.add_trials(earlier)
+    trial = in_memory.ask()
+    trial.should_prune()  # makes Hyperband's brackets, as the worker's earlier trials do
+    study.space.close(trial)
+    return trial.params
+
+
+@pytest.mark.parametrize("state", [TrialState.COMPLETE, TrialState.PRUNED])
+@pytest.mark.parametrize(
+    ("family", "given"),
+    [
+        ("vae", {"vae": 20, "cae": 15, "stat": 12}),
+        # Though the best family's worst trial is better than all of these.
+        ("cae", {"vae": 40, "cae": 12, "stat": 20}),
+        ("stat", {"vae": 40, "cae": 30, "stat": 12}),
+    ],
+)
+def test_each_family_is_tuned_by_what_its_own_trials_have_shown(
+    family: str, given: dict[str, int], state: TrialState
+) -> None:
+    study = conditional()
+    best = {"vae": 0.95, "cae": 0.4, "stat": 0.3}
+    earlier = [
+        trial
+        for name, count in given.items()
+        for trial in trials_around(study, name, count, best=best[name], state=state)
+    ]
+    name, at = OWN[family]
+
+    params = [suggested(study, earlier, number) for number in range(100, 112)]
+
+    assert {tried["family"] for tried in params} == {family}
+    # Random ones would be 0.2 to 0.3 away.
+    assert np.median([abs(tried[name] - at) for tried in params]) < 0.1
+
+
+def test_a_family_s_failed_settings_are_avoided() -> None:
+    study = conditional()
+    others = [ended(study, family, 0.5, value=0.5) for family in ("cae", "stat") for _ in range(40)]
+    tried = [
+        ended(study, "vae", own, value=None if own > 0.45 else 0.8, state=TrialState.PRUNED)
+        for own in np.linspace(0.01, 0.89, 24)
+    ]
+
+    params = [suggested(study, [*others, *tried], number) for number in range(100, 116)]
+
+    assert {trial["family"] for trial in params} == {"vae"}
+    assert sum(trial["kld_weight"] > 0.45 for trial in params) <= 4
+
+
+def of_families(names: Sequence[str], *, value: float | None = None, state: TrialState) -> list[FrozenTrial]:
+    choice: dict[str, BaseDistribution] = {"family": CategoricalDistribution(FAMILIES)}
+    return [create_trial(state=state, value=value, params={"family": n}, distributions=choice) for n in names]
+
+
+def test_the_kth_best_family_gets_one_kth_as_many_trials_as_the_best() -> None:
+    aucs = {"vae": 0.7, "cae": 0.9, "stat": 0.8}
+    trials: list[FrozenTrial] = []
+    for _ in range(110):
+        trials += of_families(
+            [family := families_by_claim(FAMILIES, trials)[0]], value=aucs[family], state=TrialState.COMPLETE
+        )
+
+    given = Counter(trial.params["family"] for trial in trials)
+    assert given == {"cae": 60, "stat": 30, "vae": 20}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "by_claim"),
+    [
+        ([], ["vae", "cae", "stat"]),
+        ([("vae", TrialState.COMPLETE, 0.9)], ["cae", "stat", "vae"]),
+        # Each running trial counts: workers that begin together begin with different families.
+        ([("vae", TrialState.RUNNING, None), ("cae", TrialState.RUNNING, None)], ["stat", "vae", "cae"]),
+        # A pruned one is as good as what it came to.
+        (
+            [("vae", TrialState.COMPLETE, 0.6), ("cae", TrialState.PRUNED, 0.5), ("stat", TrialState.PRUNED, 0.7)],
+            ["stat", "vae", "cae"],
+        ),
+        # One that only fails comes last, and its turn comes all the same.
+        (
+            [("vae", TrialState.PRUNED, None), ("cae", TrialState.COMPLETE, 0.6), ("stat", TrialState.COMPLETE, 0.7)],
+            ["stat", "cae", "vae"],
+        ),
+        (
+            [("vae", TrialState.FAIL, None)]
+            + 4 * [("cae", TrialState.COMPLETE, 0.6)]
+            + 4 * [("stat", TrialState.COMPLETE, 0.7)],
+            ["vae", "stat", "cae"],
+        ),
+    ],
+)
+def test_the_family_furthest_behind_its_share_comes_next(
+    earlier: list[tuple[str, TrialState, float | None]], by_claim: list[str]
+) -> None:
+    trials = [trial for family, state, value in earlier for trial in of_families([family], value=value, state=state)]
+
+    assert families_by_claim(FAMILIES, trials) == by_claim
+
+
+def test_settings_that_were_tried_already_give_way_to_another_family() -> None:
+    study = conditional()
+
+    assert [suggested(study, [], 0, draw=draw)["family"] for draw in range(4)] == ["vae", "cae", "stat", "vae"]
+
+
+def test_what_a_conditional_study_draws_depends_on_its_seed_the_number_and_the_trials_before() -> None:
+    study = conditional()
+    earlier = trials_around(study, "vae", 9, best=0.9, state=TrialState.COMPLETE)
+    earlier += trials_around(study, "stat", 9, best=0.5, state=TrialState.COMPLETE)
+    earlier += trials_around(study, "cae", 9, best=0.4, state=TrialState.COMPLETE)
+
+    assert suggested(study, earlier, 40) == suggested(study, earlier, 40)
+    assert suggested(study, earlier, 40) != suggested(study, earlier, 41)
+    assert suggested(study, earlier, 40) != suggested(conditional(seed=1), earlier, 40)
+    assert suggested(study, earlier, 40) != suggested(study, earlier[:-9], 40)
+
+
+def test_trials_of_all_of_hyperband_s_brackets_are_learnt_from() -> None:
+    study = conditional()
+    earlier = [
+        trial
+        for family, best in (("vae", 0.9), ("cae", 0.6), ("stat", 0.5))
+        for trial in trials_around(study, family, 12, best=best, state=TrialState.COMPLETE)
+    ]
+    hyperband = HyperbandPruner(min_resource=1, max_resource=27, reduction_factor=3)
+
+    for number in range(36, 40):
+        assert suggested(study, earlier, number, pruner=hyperband) == suggested(study, earlier, number)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_no_sampler_warns(sampler: str) -> None:
+    study = conditional(sampler=sampler)
+    earlier = trials_around(study, "vae", 20, best=0.9, state=TrialState.COMPLETE)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        suggested(study, earlier, 20)
+        drawn(load_study("vae"), 3)  # a grid's
+
+
+def test_a_family_without_epochs_reports_once_and_is_neither_pruned_nor_in_the_others_way(
+    tiny_study: MakeStudy,
+) -> None:
+    study = tiny_study(
+        model=[
+            {"family": "vae", "context": 3, "h_dim": {"low": 1, "high": 4096}},
+            {"family": "stat", "decay": {"low": 0.0, "high": 1.0}},
+        ],
+        training={"learning_rate": 0.01, "batch_size": 16, "epochs": 9, "threads": 1},
+        baseline={},
+        search={"trials": 14, "pruner": "hyperband"},
+    )
+    study.worker(quick=True).run()
+
+    by_family: dict[str, list[FrozenTrial]] = {"vae": [], "stat": []}
+    for trial in trials_of(study):
+        by_family[trial.params["family"]].append(trial)
+    assert {(trial.state, *trial.intermediate_values) for trial in by_family["stat"]} == {(TrialState.COMPLETE, 1)}
+    assert {trial.state for trial in by_family["vae"]} == {TrialState.COMPLETE, TrialState.PRUNED}
+    # The whole of a trained one is still trained, and rungs are the trained ones' own.
+    assert {max(trial.intermediate_values) for trial in by_family["vae"] if trial.state == TrialState.COMPLETE} == {9}
+    assert not any("rung" in key for trial in by_family["stat"] for key in trial.system_attrs)

@@ -293,3 +293,40 @@ def test_scoring_leaves_no_file_behind(bundle: Path, clips: Path, offkey: Offkey
     offkey("score", bundle, clips)
 
     assert sorted(os.listdir()) == before
+
+
+def test_a_clip_in_another_machine_s_folder_is_not_taken_for_the_machine_that_was_trained_on(
+    bundle: Path, clips: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(clips, tmp_path / "pump" / "test")
+
+    rows = rows_of(bundle, *clip_paths([other]))
+
+    assert [(row.machine, row.decision) for row in rows] == [("pump", None)] * 3
+    assert all("pump/0" in (row.error or "") and "was not trained on" in (row.error or "") for row in rows)
+
+
+def test_a_name_without_a_machine_id_is_an_error_where_several_were_trained_on(
+    bundle: Path, clips: Path, tmp_path: Path
+) -> None:
+    shutil.copy(clips / "normal_id_00_00000000.wav", tmp_path / "whatever.wav")
+
+    (row,) = rows_of(bundle, tmp_path / "whatever.wav")
+
+    assert (row.machine, row.machine_id, row.score, row.decision) == ("compressor", "", None, None)
+    assert row.error == "its name gives no machine ID, as normal_id_00_00000000.wav does: one of 00, 02, 04"
+
+
+def test_a_name_without_a_machine_id_is_the_one_that_was_trained_on(
+    corpus_root: Path, clips: Path, tmp_path: Path
+) -> None:
+    for path in sorted((corpus_root / "compressor").rglob("*_id_02_*.wav")):
+        target = tmp_path / "one" / path.relative_to(corpus_root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    bundle = train(tmp_path / "one", tmp_path / "bundle-of-one")
+    shutil.copy(clips / "normal_id_02_00000001.wav", tmp_path / "whatever.wav")
+
+    (row,) = rows_of(bundle, tmp_path / "whatever.wav")
+
+    assert (row.machine, row.machine_id, row.error) == ("compressor", "02", None)

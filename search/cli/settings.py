@@ -1,0 +1,30 @@
+"""`offkey settings`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from search.cli.options import JsonOption
+from search.cli.terminal import out, print_json
+
+
+def settings(
+    block: Annotated[
+        str | None, typer.Argument(metavar="[BLOCK|FAMILY]", help="a block of a study file, or a family of models")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every setting of a study file: what it is, what it may be, and what it is if left out."""
+    from search import screen
+    from search.described import blocks, described
+
+    names = list(blocks()) if block is None else [block]
+    found = {name: described(name) for name in names}
+    if as_json:
+        print_json({"blocks": {name: [asdict(setting) for setting in of] for name, of in found.items()}})
+        return
+    for name, of in found.items():
+        out.print(screen.settings(name, of))
