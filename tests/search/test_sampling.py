@@ -103,7 +103,7 @@ LONG = {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "batch_size":
 def test_one_worker_runs_the_same_study_again_though_it_is_stopped_and_goes_on_in_between(
     tiny_study: MakeStudy, tmp_path: Path
 ) -> None:
-    study = tiny_study(trials=18, training=LONG, search={"trials": 18, **LEARNING})
+    study = tiny_study(trials=14, training=LONG, search={"trials": 14, **LEARNING})
     study.worker(quick=True).run()
     again = made_again(study, tmp_path)
     begun = 0

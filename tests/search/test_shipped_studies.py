@@ -9,6 +9,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
+from models.families import FAMILIES
 from search.study_file import load_study, shipped_studies
 
 NAMES = sorted(file.name.removesuffix(".yaml") for file in resources.files("studies").iterdir() if "yaml" in file.name)
@@ -87,3 +88,28 @@ def test_the_vae_studies_are_around_the_published_network(name: str) -> None:
     assert (recipe.features.n_mels, recipe.features.n_fft, recipe.features.hop_length) == (128, 1024, 512)
     assert (closed["context"], closed["h_dim"], closed["z_dim"]) == (5, 400, 20)
     assert (closed["learning_rate"], closed["batch_size"], closed["epochs"]) == (1e-3, 1000, 100)
+
+
+def test_best_has_every_family_as_a_branch_but_ensembles_which_are_made_of_its_recipes() -> None:
+    families = [name for name, module in FAMILIES.items() if module.startswith("models.")]
+
+    assert sorted(load_study("best").space.families) == sorted(set(families) - {"fusion"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vae",
+        "vae_tuning",
+        "cae",
+        "vae_per_id",
+        "classifier",
+        "features",
+        "chroma_logmel",
+        "cleaned",
+        "group_made",
+        "best",
+    ],
+)
+def test_the_experiments_of_the_design_s_table_ship(name: str) -> None:
+    assert name in NAMES
