@@ -46,9 +46,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe_of(model: dict[str, Any]) -> Recipe:
+def recipe_of(model: dict[str, Any], *, epochs: int) -> Recipe:
     batch_size = 64 if FAMILIES[model["family"]] in ("models.cae", "models.classifier") else 1000
-    training = {"batch_size": batch_size, "epochs": 1, "seed": 0, "threads": 1}
+    training = {"batch_size": batch_size, "epochs": epochs, "seed": 0, "threads": 1}
     return Recipe.model_validate({"study": "speed", "model": model, "training": training})
 
 
@@ -94,8 +94,8 @@ def main() -> None:
         paths = write_noise(folder / "corpus", CLIPS, seconds=SECONDS)
         corpus = read_corpus(folder / "corpus")
         for label, model in MODELS.items():
-            recipe = recipe_of(model)
-            training = Training(recipe, blind(corpus, recipe.validation), CPU)
+            recipe = recipe_of(model, epochs=1)
+            training = Training(recipe_of(model, epochs=2 * ROUNDS), blind(corpus, recipe.validation), CPU)
             speed, ratio = "", ""
             if recipe.model.is_trained and not recipe.model.ensemble:
                 sides = {

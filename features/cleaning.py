@@ -38,7 +38,7 @@ Method = Literal["none", "zero_crossings", "rms", "centroid", "zscore", "neighbo
 class CleaningSettings(Settings):
     """Which training clips are left out, since they do not sound like the rest."""
 
-    ONLY_BESIDE: ClassVar[Effects] = {"drop": ("method", ["zero_crossings", "rms", "centroid", "zscore", "neighbours"])}
+    ONLY_BESIDE: ClassVar[Effects] = {"drop": {"method": ["zero_crossings", "rms", "centroid", "zscore", "neighbours"]}}
 
     method: Method = Field(
         "none",

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-#: Setting → another one of its block, and those values of it beside which it has an effect.
-Effects = Mapping[str, tuple[str, Sequence[object]]]
+#: Setting → others of its block, and those values of them beside which it has an effect: one such value is enough.
+Effects = Mapping[str, Mapping[str, Sequence[object]]]
 
 
 class Settings(BaseModel):
@@ -17,3 +17,9 @@ class Settings(BaseModel):
     ONLY_BESIDE: ClassVar[Effects] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def counts_beside(cls, setting: str) -> Mapping[str, Sequence[object]]:
+        """What `ONLY_BESIDE` says of a setting, here or where it is inherited from; empty if it always counts."""
+        found = (vars(base)["ONLY_BESIDE"].get(setting) for base in cls.__mro__ if "ONLY_BESIDE" in vars(base))
+        return next(filter(None, found), {})

@@ -14,6 +14,7 @@ score alike have a standard deviation of 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -33,23 +34,32 @@ Array = npt.NDArray[np.float64]
 FEWEST_CLIPS = 2
 
 
-def require_normals(ids: Sequence[str], labels: Labels, *, is_member: bool = False) -> None:
-    """Raises UnservedError unless each machine ID has enough normal clips to calibrate its scores.
+def require_normals(ids: Sequence[str], labels: Labels) -> None:
+    """Raises UnservedError unless each machine ID has enough normal clips to bring its scores to a scale.
 
-    `ids`: of the withheld clips; of all training clips for the members of an ensemble.
+    `ids`: of the normal clips that there are.
     """
     for name in labels.ids:
         if ids.count(name) < FEWEST_CLIPS:
-            of_members = ("an ensemble", "normal", "train on more clips of it")
-            of_recipe = (
-                "scoring.calibration",
-                "withheld normal",
-                "raise training.calibration_share, or set it to none",
-            )
-            what, kind, remedy = of_members if is_member else of_recipe
             raise UnservedError(
-                f"{what} takes at least {FEWEST_CLIPS} {kind} clips of each machine ID, but {name} has "
-                f"{ids.count(name)}: {remedy}"
+                f"an ensemble takes at least {FEWEST_CLIPS} normal clips of each machine ID, but {name} has "
+                f"{ids.count(name)}: train on more clips of it"
+            )
+
+
+def require_withheld(withheld: Sequence[str], train: Sequence[str], labels: Labels) -> None:
+    """Raises UnservedError unless enough clips of each machine ID are withheld from training to calibrate its scores.
+
+    `withheld`, `train`: machine IDs of these clips.
+    """
+    for name in labels.ids:
+        count, total = withheld.count(name), withheld.count(name) + train.count(name)
+        if count < FEWEST_CLIPS:
+            share = math.ceil(100 * FEWEST_CLIPS / total) / 100
+            enough = f"set training.calibration_share to {share:g}" if share <= 0.5 else "train on more clips of it"
+            raise UnservedError(
+                f"scoring.calibration takes at least {FEWEST_CLIPS} withheld normal clips of each machine ID, but "
+                f"{name} has {count} of {total}: {enough}, or scoring.calibration to none"
             )
 
 

@@ -85,11 +85,10 @@ class Settings(CropSettings, DensitySettings):
     )
 
     ONLY_BESIDE: ClassVar[Effects] = {
-        **DensitySettings.ONLY_BESIDE,
-        "margin": ("loss", ["arcface"]),
-        "logit_scale": ("loss", ["arcface"]),
-        "adacos_scale": ("loss", _ADACOS),
-        "subclusters": ("loss", ["subcluster_adacos"]),
+        "margin": {"loss": ["arcface"]},
+        "logit_scale": {"loss": ["arcface"]},
+        "adacos_scale": {"loss": _ADACOS},
+        "subclusters": {"loss": ["subcluster_adacos"]},
     }
 
     @field_validator("backbone")
@@ -129,6 +128,11 @@ class Settings(CropSettings, DensitySettings):
 
     def require(self, labels: Labels, judged: Collection[str]) -> None:
         super().require(labels, judged)
+        if self.classes == "attributes" and len(labels.attributes) == len(labels.ids) > 1:
+            raise UnservedError(
+                "model.classes: attributes takes a machine ID with several, but the training clips have none that "
+                "differ (DCASE's names have them from 2021 on). Set model.classes: ids or model.classes: augmentations"
+            )
         for part in [labels.of_id(name) for name in labels.ids] if self.per_id else [labels]:
             if len(self.class_ids(part)) < 2:
                 raise UnservedError(

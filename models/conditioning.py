@@ -25,7 +25,7 @@ class ConditionalSettings(FamilySettings):
     conditional: bool = Field(False, description="whether the network is told each clip's machine ID")
 
     # One that hears a single ID learns nothing from being told so.
-    ONLY_BESIDE: ClassVar[Effects] = {"conditional": ("per_id", [False])}
+    ONLY_BESIDE: ClassVar[Effects] = {"conditional": {"per_id": [False]}}
 
     @property
     def knows_ids(self) -> bool:

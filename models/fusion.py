@@ -48,11 +48,11 @@ class Settings(FamilySettings):
     calibrate: Literal["z", "empirical"] = Field(
         "z", description="how members come to one scale, on the normal clips of the training set; rank: empirical"
     )
-    members: Mapping[str, FusionMember] = Field(min_length=1, description="models by name")
+    members: Mapping[str, FusionMember] = Field(description="models by name, two at least")
 
     ONLY_BESIDE: ClassVar[Effects] = {
-        "calibrate": ("combine", ["mean", "min", "max", "weights"]),
-        "weight": ("combine", ["weights"]),  # of each member
+        "calibrate": {"combine": ["mean", "min", "max", "weights"]},
+        "weight": {"combine": ["weights"]},  # of each member
     }
 
     @property
@@ -92,6 +92,8 @@ class Settings(FamilySettings):
     @field_validator("members")
     @classmethod
     def _members_are_models_with_names(cls, members: Mapping[str, FusionMember]) -> Mapping[str, FusionMember]:
+        if len(members) < 2:
+            raise ValueError(f"an ensemble has two members at least, but got {len(members)}")
         for name, member in members.items():
             if not re.fullmatch(NAME, name):
                 raise ValueError(f"a member's name is of letters, digits, _, + and -, but got {name!r}")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from features.errors import UnservedError
 from features.frames import Frames
 from features.windows import Batch
-from models.calibration import Calibration, require_normals
+from models.calibration import Calibration, require_normals, require_withheld
 from models.densities import Density, density_of
 from models.families import build
 from models.labels import UNKNOWN, Labels
@@ -262,7 +262,10 @@ class Calibrated(Scorer):
         if self.is_member:
             fewest = min(withheld.ids.count(name) for name in self.labels.ids)
             parts = [part for part in (train, withheld) if len(part)] if fewest < _ENOUGH_WITHHELD else parts
-        require_normals([name for part in parts for name in part.ids], self.labels, is_member=self.is_member)
+        if self.is_member:
+            require_normals([name for part in parts for name in part.ids], self.labels)
+        else:
+            require_withheld(withheld.ids, train.ids, self.labels)
         if self.shares_unknown_ids and self.hears_unknown_ids:  # and scores them in another way
             parts += [part.anonymous for part in parts]
         self.calibration.fit(

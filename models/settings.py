@@ -46,7 +46,7 @@ class TrainingSettings(Settings):
 class ScoringSettings(Settings):
     """How window scores become a clip's score and decision."""
 
-    ONLY_BESIDE: ClassVar[Effects] = {"decay": ("pooling", ["gwrp"]), "top_share": ("pooling", ["top"])}
+    ONLY_BESIDE: ClassVar[Effects] = {"decay": {"pooling": ["gwrp"]}, "top_share": {"pooling": ["top"]}}
 
     pooling: Pooling = Field("mean", description="how window scores become one clip score")
     decay: float = Field(0.9, ge=0, le=1, description="gwrp: weight of each window over that of the one ranked before")
@@ -68,6 +68,8 @@ class FamilySettings(Settings):
     unknown_id: Literal["error", "shared"] = Field(
         "error", description="clips of an ID never trained on, where IDs matter: an error, or what all IDs share"
     )
+
+    ONLY_BESIDE: ClassVar[Effects] = {"unknown_id": {"per_id": [True], "score": BACKENDS}}
 
     @property
     def ensemble(self) -> Mapping[str, Member]:
@@ -174,9 +176,9 @@ class DensitySettings(FamilySettings):
     components: int = Field(2, ge=1, description="gmm: Gaussians")
 
     ONLY_BESIDE: ClassVar[Effects] = {
-        "neighbours": ("score", ["knn", "lof"]),
-        "local_neighbours": ("score", ["knn"]),
-        "components": ("score", ["gmm"]),
+        "neighbours": {"score": ["knn", "lof"]},
+        "local_neighbours": {"score": ["knn"]},
+        "components": {"score": ["gmm"]},
     }
 
     @property

@@ -12,14 +12,13 @@ one is given the machine ID, too, on both sides: behind the inputs and behind z.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.settings import Effects
 from features.windows import Batch
 from models.anomaly_model import AnomalyModel
 from models.conditioning import ConditionalSettings, told, with_ids
@@ -44,8 +43,6 @@ class Settings(WindowSettings, ConditionalSettings, DensitySettings):
     score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof"] = Field(
         "reconstruction", description="a window's reconstruction error, or a density of its clip's µ"
     )
-
-    ONLY_BESIDE: ClassVar[Effects] = {**ConditionalSettings.ONLY_BESIDE, **DensitySettings.ONLY_BESIDE}
 
 
 class Model(AnomalyModel):

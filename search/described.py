@@ -62,7 +62,7 @@ def described(name: str) -> list[Described]:
     return [
         Described(
             key,
-            _values(field),
+            values_in_words(field),
             "" if field.is_required() or field.default is None else _plain(field.default),
             field.description or "",
         )
@@ -71,22 +71,26 @@ def described(name: str) -> list[Described]:
     ]
 
 
-def _values(field: FieldInfo) -> str:
+def values_in_words(field: FieldInfo) -> str:
     """What a setting may be: choices, or a kind of value and its limits."""
-    limits = [
+    return f"{_kind(field.annotation)} {_limits(field)}".strip()
+
+
+def _limits(field: FieldInfo) -> str:
+    return ", ".join(
         f"{sign} {_plain(getattr(rule, key))}"
         for rule in field.metadata
         for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if getattr(rule, key, None) is not None
-    ]
-    return " ".join([_kind(field.annotation), ", ".join(limits)]).strip()
+    )
 
 
 def _kind(annotation: Any) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return " | ".join(map(_plain, typing.get_args(annotation)))
     if typing.get_origin(annotation) is typing.Annotated:
-        return _kind(typing.get_args(annotation)[0])
+        kind, *rules = typing.get_args(annotation)
+        return " ".join([_kind(kind), *(_limits(rule) for rule in rules if isinstance(rule, FieldInfo))])
     parts = [part for part in typing.get_args(annotation) if part is not type(None)]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " | ".join(map(_kind, parts))

@@ -12,13 +12,14 @@ from features.corpus import Corpus, read_corpus
 from features.errors import UnservedError
 from features.inspection import leaks
 from features.windows import require_length
-from models.calibration import require_normals
+from models.calibration import require_normals, require_withheld
 from models.labels import Labels
 from search.corners import recipes_around
 from search.errors import StudyError
-from search.recipe import TRAINED_ONLY, Recipe, ValidationSettings
+from search.recipe import Recipe, ValidationSettings
 from search.space import Tree, only_families
 from search.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
+from search.study_checks import idle_settings
 from search.study_file import Study, study_of_tree
 
 
@@ -53,8 +54,7 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
     study = study_of_tree(tree, origin=f"study {study.name}")
     warnings += _drop_unserved_families(study, tree, corpus)
     study = study_of_tree(tree, origin=f"study {study.name}")
-    if len(study.space.families) == 1:  # of several, it is for those that are trained
-        warnings += ignored_training(study.first_recipe())
+    warnings += idle_settings(study.space)
     return Prepared(study, corpus, tuple(warnings))
 
 
@@ -105,9 +105,9 @@ def require_served(recipe: Recipe, corpus: Corpus) -> None:
     labels = Labels.of((clip.id_name, clip.attributes) for clip in clips.train)
     recipe.model.require(labels, {clip.id_name for clip in labelled_test_clips(blind(corpus, recipe.validation))})
     if recipe.scoring.calibration != "none":
-        require_normals([clip.id_name for clip in clips.withheld], labels)
+        require_withheld([clip.id_name for clip in clips.withheld], [clip.id_name for clip in clips.train], labels)
     if recipe.model.ensemble:
-        require_normals([clip.id_name for clip in (*clips.train, *clips.withheld)], labels, is_member=True)
+        require_normals([clip.id_name for clip in (*clips.train, *clips.withheld)], labels)
     for member in recipe.members:
         member.features.require(corpus)
         shortest = min(corpus.clips, key=member.features.frames_of)
@@ -117,21 +117,6 @@ def require_served(recipe: Recipe, corpus: Corpus) -> None:
             shortest.path,
             setting=member.model.excerpt_setting,
         )
-
-
-def ignored_training(recipe: Recipe) -> list[str]:
-    """Warnings of what a recipe says of training to a model that is not trained."""
-    of_all = recipe.training.model_fields_set
-    ignored = [("", recipe.model, of_all)] if not recipe.model.is_trained else []
-    for name, member in recipe.model.ensemble.items():
-        if not member.model.is_trained:
-            ignored.append((f"model.members.{name}.", member.model, member.training.model_fields_set - of_all))
-    warnings = []
-    for place, model, given in ignored:
-        settings = [f"{place}training.{key}" for key in TRAINED_ONLY if key in given]
-        if settings:
-            warnings.append(f"model.family {model.family} is not trained and ignores {', '.join(settings)}")
-    return warnings
 
 
 def _drop_unserved_choices(study: Study, tree: Tree, corpus: Corpus) -> list[str]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import ErrorDetails
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
 
 from features.errors import OffkeyError
 from models.families import FAMILIES, settings_of
 from models.member import Member
+from models.settings import FamilySettings
 from search import space as spaces
 from search.corners import family_of
+from search.described import values_in_words
 from search.document import Document
 from search.errors import StudyFileError
 from search.recipe import Recipe
@@ -63,6 +68,13 @@ def description_of(tree: Tree, path: Path) -> str:
     return "" if field is None else field.description or ""
 
 
+def default_of(tree: Tree, path: Path) -> Any:
+    """What the setting at a path is if it is left out, or PydanticUndefined."""
+    schema = block_schema(tree, path[:-1])
+    field = None if schema is None else schema.model_fields.get(str(path[-1]))
+    return PydanticUndefined if field is None else field.default
+
+
 def explained(
     problem: ErrorDetails, document: Document, *, branch: int = 0, prefix: Path = (), schema: type[BaseModel] = Recipe
 ) -> StudyFileError:
@@ -78,15 +90,42 @@ def explained(
         known = _keys_at(document.tree, schema, location[:-1])
         near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return document.error(path, f"is not a setting; {hint}")
+        return document.error(path, f"is not a setting{_of_others(document.tree, path)}; {hint}")
     if problem["type"] == "missing":
         return document.error(path, "is missing")
+    union = _union_at(document.tree, path)
+    if union is not None:
+        return document.error(path[:-1], f"must be {values_in_words(union)}, but got {problem['input']!r}")
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if problem["type"] == "value_error":
         names_none = problem["loc"][-1] == "model" and family_of(problem["input"]) not in (None, *FAMILIES)
         return document.error((*path, "family") if names_none else path, message)
-    hint = f"; {spaces.range_hint(problem['input'])}" if isinstance(problem["input"], dict) else ""
-    return document.error(path, f"{message}, but got {problem['input']!r}{hint}")
+    return document.error(path, f"{message}, but got {problem['input']!r}{_hint(problem)}")
+
+
+def _hint(problem: ErrorDetails) -> str:
+    if problem["type"] == "literal_error":
+        near = get_close_matches(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]), n=1)
+        return f"; did you mean {near[0]}?" if near else ""
+    is_range_amiss = isinstance(problem["input"], dict) and problem["type"] != "too_short"
+    return f"; {spaces.range_hint(problem['input'])}" if is_range_amiss else ""
+
+
+def _union_at(tree: Tree, path: Path) -> FieldInfo | None:
+    """The setting that may be of several types, where a path ends with one of these and not with a setting."""
+    block = block_schema(tree, path[:-2]) if len(path) > 1 else None
+    field = None if block is None else block.model_fields.get(str(path[-2]))
+    is_union = field is not None and typing.get_origin(field.annotation) in (typing.Union, types.UnionType)
+    return field if is_union else None
+
+
+def _of_others(tree: Tree, path: Path) -> str:
+    """Which families have a setting that this one has not."""
+    block = block_schema(tree, path[:-1])
+    if block is None or not issubclass(block, FamilySettings):
+        return ""
+    others = [family for family in FAMILIES if str(path[-1]) in settings_of(family).model_fields]
+    return f" of {block.model_fields['family'].default}, but of {', '.join(others)}" if others else ""
 
 
 def _schema_of_family(block: Any) -> Any:

@@ -1,7 +1,8 @@
 """What a study file is checked for beyond the schema: before any work, with the place of the first rule broken.
 
 A setting takes effect where it is read: a setting of `training:` in each family or member of an ensemble that does not
-have its own. A range of what these rules find no effect of would be searched for nothing, and is refused.
+have its own. A range of what these rules find no effect of would be searched for nothing, and is refused; of a value
+that has none the user is told.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from features.feature_settings import KINDS, FeatureSettings
 from features.feature_settings import settings_of as settings_of_kind
+from features.settings import Settings
 from models.families import settings_of
 from models.member import Member
 from models.settings import BACKENDS
@@ -23,8 +25,8 @@ from search import space as spaces
 from search.corners import first_recipe, is_between_settings, legal_corner, probe, problems
 from search.document import Document
 from search.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
-from search.schema import block_schema, explained
-from search.space import OpenSetting, Path, Space, Tree
+from search.schema import block_schema, default_of, explained
+from search.space import Path, Space, Tree
 
 #: Settings of `scoring:` that make one score of those of windows.
 _POOLING = ("pooling", "decay", "top_share")
@@ -126,21 +128,58 @@ def _require_used(document: Document, path: Path, block: Mapping[str, Any], hear
             )
 
 
+def idle_settings(space: Space) -> list[str]:
+    """What a study says in vain: each value, other than the default, that has no effect in any trial."""
+    if "from" in space.tree:  # what was searched for a trial's family or pooling may mean nothing to another's
+        return []
+    recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
+    open_paths = {setting.path for setting in space.settings}
+    idle = []
+    for path, value in _values(space.tree):
+        is_said = path not in open_paths and value != default_of(space.tree, path)
+        if is_said and (why := _why_idle(path, space, recipes)):
+            idle.append(f"{'.'.join(map(str, path))} has no effect: {why}")
+    return idle
+
+
 def _check_effects(document: Document, space: Space) -> None:
     """Refuses a range of what can have no effect in any trial."""
     recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
     for setting in space.settings:
-        readers = list(_readers(space.tree, setting.path))
-        why = (
-            "each member has its own"
-            if not readers
-            else _untrained(setting, readers, recipes)
-            or _unheard(setting, readers)
-            or _unpooled(setting, readers, space.tree)
-            or _beside(setting, readers, space)
-        )
-        if why:
+        if why := _why_idle(setting.path, space, recipes):
             raise document.error(setting.path, f"would be searched for nothing: {why}")
+
+
+def _why_idle(path: Path, space: Space, recipes: list[Recipe]) -> str:
+    """Why a setting has no effect in any trial; empty if it has one."""
+    readers = list(_readers(space.tree, path))
+    if not readers:
+        return "each member has its own"
+    return (
+        _untrained(path, readers, recipes)
+        or _unheard(path, readers)
+        or _unpooled(path, readers, space.tree)
+        or _beside(path, readers, space)
+    )
+
+
+def _values(tree: Tree) -> Iterator[tuple[Path, Any]]:
+    """What the blocks that a model is made and judged by say, ranges too: each setting's path and value."""
+    for block in (*SHARED_BLOCKS, "model"):
+        if block in tree:
+            yield from _leaves(tree[block], (block,))
+
+
+def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if isinstance(node, Mapping) and not spaces.is_range(node):
+        inner: Iterator[tuple[str | int, Any]] = iter(node.items())
+    elif isinstance(node, list) and path == ("model",):
+        inner = enumerate(node)
+    else:
+        yield path, node
+        return
+    for key, value in inner:
+        yield from _leaves(value, (*path, key))
 
 
 @dataclass(frozen=True)
@@ -202,8 +241,8 @@ def _own_reader(tree: Tree, path: Path) -> _Reader:
     return _Reader(index, name, block)
 
 
-def _untrained(setting: OpenSetting, readers: list[_Reader], recipes: list[Recipe]) -> str:
-    if spaces.without_member(setting.path)[0] != "training" or setting.path[-1] not in TRAINED_ONLY:
+def _untrained(path: Path, readers: list[_Reader], recipes: list[Recipe]) -> str:
+    if spaces.without_member(path)[0] != "training" or path[-1] not in TRAINED_ONLY:
         return ""
     models = [
         recipes[reader.branch].model
@@ -215,8 +254,8 @@ def _untrained(setting: OpenSetting, readers: list[_Reader], recipes: list[Recip
     return "" if any(model.is_trained for model in models) else f"{', '.join(families)} is not trained"
 
 
-def _unpooled(setting: OpenSetting, readers: list[_Reader], tree: Tree) -> str:
-    if spaces.without_member(setting.path)[:-1] != ("scoring",) or setting.path[-1] not in _POOLING:
+def _unpooled(path: Path, readers: list[_Reader], tree: Tree) -> str:
+    if spaces.without_member(path)[:-1] != ("scoring",) or path[-1] not in _POOLING:
         return ""
     for reader in readers:
         branch = _branches(tree)[reader.branch]
@@ -227,30 +266,32 @@ def _unpooled(setting: OpenSetting, readers: list[_Reader], tree: Tree) -> str:
     return "a density gives a clip's score, and windows have none to pool"
 
 
-def _unheard(setting: OpenSetting, readers: list[_Reader]) -> str:
-    if spaces.without_member(setting.path)[0] != "features":
+def _unheard(path: Path, readers: list[_Reader]) -> str:
+    if spaces.without_member(path)[0] != "features":
         return ""
     kinds = dict.fromkeys(kind for reader in readers for kind in _kinds(reader.block))
-    name = str(setting.path[-1])
+    name = str(path[-1])
     return "" if any(_uses(kind, name) for kind in kinds) else f"it has no effect on {', '.join(kinds)}"
 
 
-def _beside(setting: OpenSetting, readers: list[_Reader], space: Space) -> str:
+def _beside(path: Path, readers: list[_Reader], space: Space) -> str:
     """What another setting of the block would have to be, for this one to have an effect."""
-    place, blocks = setting.path[:-1], [reader.block for reader in readers]
+    place, blocks = path[:-1], [reader.block for reader in readers]
     schema = block_schema(space.tree, place)
     if schema is not None and issubclass(schema, Member):  # a member's weight depends on what the ensemble does with it
         place = place[:-2]
         schema = block_schema(space.tree, place)
         blocks = [_own_reader(space.tree, (*place, "")).block]
-    key, values = getattr(schema, "ONLY_BESIDE", {}).get(setting.path[-1], ("", ()))
-    if not key or schema is None:
+    if schema is None or not issubclass(schema, Settings):
         return ""
-    for block in blocks:
-        if set(values).intersection(spaces.values_of(block.get(key, schema.model_fields[key].default))):
-            return ""
+    beside = {key: values for key, values in schema.counts_beside(str(path[-1])).items() if key in schema.model_fields}
+    for key, values in beside.items():
+        for block in blocks:
+            if set(values).intersection(spaces.values_of(block.get(key, schema.model_fields[key].default))):
+                return ""
     shown = ".".join(str(part) for part in place if not isinstance(part, int))
-    return f"it counts with {shown}.{key}: {' or '.join(map(str, values))}"
+    wanted = [f"{shown}.{key}: {' or '.join(map(str, values))}" for key, values in beside.items()]
+    return f"it counts with {', or with '.join(wanted)}" if wanted else ""
 
 
 def _kinds(block: Mapping[str, Any]) -> list[str]:

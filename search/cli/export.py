@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def export(
     study: StudyArgument,
     trial: Annotated[int | None, typer.Option(help="this trial instead of the best complete one")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="file; standard output if left out")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="file; standard output if left out, or -")
+    ] = None,
     storage: StorageOption = None,
 ) -> None:
     """Writes the best trial's recipe: a study file with every range closed."""
@@ -37,9 +39,10 @@ def write_recipe(storage: StudyStorage, stored: StoredStudy, trial: int | None, 
 
     recipe = export_recipe(storage, stored, number=trial)
     text = to_yaml(recipe.tree())
-    if output is None:
+    if output in (None, Path("-")):
         sys.stdout.write(text)
     else:
+        assert output is not None
         write_text(output, text)
         assert recipe.from_ is not None
         err.print(escape(f"Wrote {output}: trial {recipe.from_.trial} of {stored.name}"))

@@ -61,11 +61,14 @@ def train(
 
 
 def _recipe_of(source: str, overrides: list[str]) -> Recipe:
+    from search.study_checks import idle_settings
     from search.study_file import load_study
 
     study = load_study(source, overrides=overrides)
     if opened := study.space.distributions():
         raise MisuseError(f"{source} leaves {', '.join(opened)} open: search it, or close them with --set")
+    for idle in idle_settings(study.space):
+        err.print(f"[yellow]warning:[/yellow] {escape(idle)}")
     return study.first_recipe()
 
 
@@ -73,7 +76,7 @@ def train_bundle(recipe: Recipe, bundle: Path, device: str) -> Detector:
     from features.corpus import read_corpus
     from search.bundle import require_free, save_bundle
     from search.final import train_detector
-    from search.preparation import check_labels, ignored_training, require_served
+    from search.preparation import check_labels, require_served
 
     on = device_of(device)
     require_free(bundle)
@@ -83,8 +86,6 @@ def train_bundle(recipe: Recipe, bundle: Path, device: str) -> Detector:
     corpus = read_corpus(Path(root)).for_study(recipe.corpus.machines)
     check_labels(corpus, recipe.validation)
     require_served(recipe, corpus)
-    for warning in ignored_training(recipe):
-        err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     build_store(corpus, recipe)
     with progress_bar("training") as advance:
         detector = train_detector(recipe, corpus, on, on_epoch=lambda epoch: advance(epoch, recipe.epochs))

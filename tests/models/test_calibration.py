@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import norm
 
 from features.errors import UnservedError
-from models.calibration import Calibration, require_normals
+from models.calibration import Calibration, require_normals, require_withheld
 from models.labels import UNKNOWN, Labels
 
 Array = npt.NDArray[np.float64]
@@ -171,9 +171,27 @@ def test_what_it_learnt_is_in_its_state(kind: Kind, tmp_path: Path) -> None:
 def test_each_machine_id_needs_two_normal_clips(ids: list[str], missing: str | None) -> None:
     if missing is None:
         require_normals(ids, LABELS)
+        require_withheld(ids, [], LABELS)
         return
-    with pytest.raises(UnservedError, match=rf"at least 2 withheld normal clips.*{missing}: raise training.calib"):
+    with pytest.raises(UnservedError, match=rf"an ensemble takes at least 2 normal clips.*{missing}: train on more"):
         require_normals(ids, LABELS)
+    with pytest.raises(UnservedError, match=rf"takes at least 2 withheld normal clips.*{missing} of "):
+        require_withheld(ids, ["fan/00", "fan/02"], LABELS)
+
+
+@pytest.mark.parametrize(
+    ("clips", "remedy"),
+    [
+        (20, "set training.calibration_share to 0.1,"),
+        (7, "set training.calibration_share to 0.29,"),
+        (3, "train on more clips of it,"),
+    ],
+)
+def test_where_too_few_clips_are_withheld_the_share_that_is_enough_is_named(clips: int, remedy: str) -> None:
+    ids = ["fan/00", "fan/02"]
+
+    with pytest.raises(UnservedError, match=rf"fan/00 has 1 of {clips}: {remedy} or scoring.calibration to none"):
+        require_withheld(ids, ids * (clips - 1), LABELS)
 
 
 def test_unknown_ids_are_on_the_scale_of_clips_that_were_scored_as_unknown_where_there_are_some() -> None:

@@ -23,6 +23,7 @@ from search.study_file import study_of_tree
 BINS, FRAMES = 16, 16
 LABELS = Labels.of([("fan/00", "slow"), ("fan/00", "fast"), ("fan/02", "slow"), ("fan/04", "")])
 ONE_ID = Labels.of([("fan/00", "")])
+WITHOUT_ATTRIBUTES = Labels.of([("fan/00", ""), ("fan/02", "")])
 LOSSES = ["cross_entropy", "arcface", "adacos", "subcluster_adacos"]
 CLASSES = ["ids", "attributes", "augmentations"]
 SCORES = ["log_odds", "softmax", "cosine"]
@@ -270,6 +271,7 @@ def test_the_head_keeps_its_precision_in_bfloat16() -> None:
         ({"classes": "attributes"}, ONE_ID, r"classes: attributes takes two .*Set model.classes: augmentations, or"),
         ({}, LABELS.of_id("fan/00"), r"Set model.classes: attributes or model.classes: augmentations, or train"),
         ({"per_id": True}, LABELS, r"fan/00 is the only one of its model\. Set .* or model.per_id: false, or train"),
+        ({"classes": "attributes"}, WITHOUT_ATTRIBUTES, r"none that differ .* Set model.classes: ids or"),
         ({"per_id": True, "classes": "attributes"}, LABELS, r"fan/02 is the only one of its model"),
     ],
 )

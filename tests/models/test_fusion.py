@@ -19,6 +19,7 @@ from models.member import Member
 from models.recordings import Recordings
 from models.scorer import Scores, Single
 
+VAE: dict[str, Any] = {"model": {"family": "vae"}}
 LABELS = Labels.of([("fan/00", ""), ("fan/02", "")])
 NORMALS = ("fan/00", "fan/00", "fan/00", "fan/02", "fan/02", "fan/02")
 
@@ -95,6 +96,19 @@ def test_each_id_has_a_scale_of_its_own() -> None:
     assert of_00 == of_02 == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize(("withheld", "zero"), [(9, 10.0), (10, 100.0)])
+def test_ten_withheld_clips_of_each_id_are_scale_enough(withheld: int, zero: float) -> None:
+    # Both members score trained clips 0 and withheld ones 100, of one ID; the scale's zero is their mean.
+    told = [0.0] * 81 + [100.0] * withheld + [zero]
+    labels = Labels.of([("fan/00", "")])
+    fusion = Fusion(Settings.model_validate({"members": {"a": VAE, "b": VAE}}), labels, [Told(told), Told(told)])
+    ids = ("fan/00",) * len(told)
+
+    fusion.fit(recordings(range(81), ids[:81]), recordings(range(81, 81 + withheld), ids[:withheld]))
+
+    assert fusion.scores_of(recordings([len(told) - 1], ids[:1])) == pytest.approx(0.0, abs=1e-12)
+
+
 @pytest.mark.parametrize("combine", ["mean", "min", "max", "rank"])
 @pytest.mark.parametrize("calibrate", ["z", "empirical"])
 def test_members_that_agree_on_the_order_are_not_overruled(combine: str, calibrate: str) -> None:
@@ -110,19 +124,20 @@ def test_members_that_agree_on_the_order_are_not_overruled(combine: str, calibra
     [
         ({"per_id": True}, "is for members, each by its own"),
         ({"unknown_id": "shared"}, "is for members, each by its own"),
-        ({"members": {"a": {"model": {"family": "fusion", "members": {"b": {"model": {"family": "vae"}}}}}}}, "itself"),
-        ({"members": {"a.b": {"model": {"family": "vae"}}}}, r"letters, digits, _, \+ and -, but got 'a.b'"),
-        ({"members": {}}, "at least 1 item"),
+        ({"members": {"a": VAE, "b": {"model": {"family": "fusion", "members": {"c": VAE, "d": VAE}}}}}, "b is an ens"),
+        ({"members": {"a.b": VAE, "c": VAE}}, r"letters, digits, _, \+ and -, but got 'a.b'"),
+        ({"members": {}}, "two members at least, but got 0"),
+        ({"members": {"a": VAE}}, "two members at least, but got 1"),
         (
-            {"combine": "weights", "members": {"a": {"model": {"family": "vae"}, "weight": 0.0}}},
+            {"combine": "weights", "members": {"a": {**VAE, "weight": 0.0}, "b": {**VAE, "weight": 0.0}}},
             "at least one member's weight must be above 0",
         ),
-        ({"members": {"a": {"model": {"family": "vae"}, "weight": -1.0}}}, "greater than or equal to 0"),
+        ({"members": {"a": VAE, "b": {**VAE, "weight": -1.0}}}, "greater than or equal to 0"),
     ],
 )
 def test_what_is_no_ensemble_is_refused(block: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Settings.model_validate({"members": {"a": {"model": {"family": "vae"}}}, **block})
+        Settings.model_validate({"members": {"a": VAE, "b": VAE}, **block})
 
 
 def test_a_member_is_asked_what_it_requires_of_the_labels() -> None:
@@ -135,7 +150,7 @@ def test_a_member_is_asked_what_it_requires_of_the_labels() -> None:
 
 
 def test_its_members_are_members_with_all_that_one_model_has() -> None:
-    settings = Settings.model_validate({"members": {"a": {"model": {"family": "vae"}}}})
+    settings = Settings.model_validate({"members": {"a": VAE, "b": VAE}})
 
     assert isinstance(settings.ensemble["a"], Member)
     assert settings.is_trained

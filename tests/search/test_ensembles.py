@@ -252,6 +252,12 @@ def test_an_exported_ensemble_is_complete_and_read_again_it_is_the_same() -> Non
             "is not an open setting; did you mean chroma.h_dim?",
         ),
         ("chroma.h_dim: 8", "chroma.h_dim: 99", "line 15: baseline.chroma.h_dim", "must lie in its range, 4 to 16"),
+        (
+            STUDY[STUDY.index("    logmel:") : STUDY.index("    chroma:")],
+            "",
+            "line 6: model.members",
+            "an ensemble has two members at least, but got 1",
+        ),
         ("n_mels: 32", "n_mels: 300", "line 8: model.members.logmel.features", "n_mels ≤ n_fft / 2 must hold"),
         ("    chroma:\n", "    chro.ma:\n", "line 6: model.members", "a member's name is of letters, digits"),
     ],
@@ -519,9 +525,16 @@ def test_what_stands_beside_a_recipe_goes_before_it() -> None:
         ),
         ({"training": {"calibration_share": 0.3}}, "", "training.calibration_share is 0.3 in wide.yaml, but 0.1 here"),
         (
-            {"model": {"family": "fusion", "members": {"a": {"model": {"family": "vae"}}}}},
+            {"model": {"family": "fusion", "members": {key: {"model": {"family": "vae"}} for key in "ab"}}},
             "",
             "wide.yaml is an ensemble itself",
+        ),
+        ({"validation": {"share": 0.3}}, "", "validation.share is 0.3 in wide.yaml, but 0.5 here"),
+        ({}, "validation: {seed: 4}", "validation.seed is 0 in wide.yaml, but 4 here"),
+        (
+            {"validation": {"seed": 4}},
+            "validation: {share: 0.5}",
+            "validation.seed is 4 in wide.yaml, but 0 here",
         ),
     ],
 )

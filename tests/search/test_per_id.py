@@ -161,6 +161,24 @@ def test_clips_of_unknown_ids_are_calibrated_by_how_the_model_of_all_scores_norm
     assert (scores.mean(), scores.std(ddof=1)) == pytest.approx((0, 1), abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"conditional": True, "score": "knn", "unknown_id": "shared"},
+        {"conditional": True, "per_id": True, "unknown_id": "shared"},
+    ],
+)
+def test_a_network_that_refuses_unknown_ids_is_calibrated_by_the_known_ones(
+    corpus: Corpus, model: dict[str, Any]
+) -> None:
+    training = trained(recipe_of(calibration="z", **model), corpus)
+
+    withheld = training.scores_of(training.clips.withheld)
+
+    training.validation_scores()
+    assert (withheld.mean(), withheld.std()) == pytest.approx((0, 1), abs=0.4)  # of each ID, two clips: 0.7 apart
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_models_of_each_id_go_on_from_a_checkpoint_as_if_undisturbed(corpus: Corpus, family: str) -> None:
     recipe = recipe_of(family, per_id=True, calibration="z")

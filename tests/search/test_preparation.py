@@ -339,9 +339,15 @@ def test_an_open_window_may_be_longer_than_a_clip_at_one_end_and_not_at_both(cor
 
 
 @pytest.mark.parametrize(
-    ("model", "ignored"),
+    ("model", "idle"),
     [
-        ({"family": "stat"}, ("model.family stat is not trained and ignores training.batch_size, training.epochs",)),
+        (
+            {"family": "stat"},
+            (
+                "training.epochs has no effect: stat is not trained",
+                "training.batch_size has no effect: stat is not trained",
+            ),
+        ),
         ([{"family": "vae"}, {"family": "stat"}], ()),  # they are for the other
         ({"family": "vae"}, ()),
         (
@@ -352,13 +358,58 @@ def test_an_open_window_may_be_longer_than_a_clip_at_one_end_and_not_at_both(cor
                     "b": {"model": {"family": "stat"}, "training": {"learning_rate": 0.1}},
                 },
             },
-            ("model.family stat is not trained and ignores model.members.b.training.learning_rate",),
+            ("model.members.b.training.learning_rate has no effect: stat is not trained",),
         ),
     ],
 )
 def test_what_is_said_of_training_to_a_family_that_is_not_trained_is_warned_of(
-    corpus_root: Path, model: Any, ignored: tuple[str, ...]
+    corpus_root: Path, model: Any, idle: tuple[str, ...]
 ) -> None:
     ready = prepared(corpus_root, model=model, training={"epochs": 3, "batch_size": 8})
 
-    assert ready.warnings == ignored
+    assert ready.warnings == idle
+
+
+@pytest.mark.parametrize(
+    ("blocks", "idle"),
+    [
+        (
+            {"model": {"family": "vae", "unknown_id": "shared"}},
+            "model.unknown_id has no effect: it counts with model.per_id: True, or with model.score: mahalanobis or "
+            "gmm or knn or lof",
+        ),
+        ({"model": {"family": "vae", "unknown_id": "shared", "per_id": {"choices": [True, False]}}}, None),
+        ({"model": {"family": "stat", "unknown_id": "shared"}}, None),
+        (
+            {"model": {"family": "made", "unknown_id": "shared"}},
+            "model.unknown_id has no effect: it counts with model.per_id: True",
+        ),
+        (
+            {"model": {"family": "vae", "per_id": True, "conditional": True}},
+            "model.conditional has no effect: it counts with model.per_id: False",
+        ),
+        (
+            {"model": {"family": "vae", "score": "knn"}, "scoring": {"pooling": "max"}},
+            "scoring.pooling has no effect: a density gives a clip's score, and windows have none to pool",
+        ),
+        (
+            {
+                "model": {"family": "vae", "score": {"choices": ["knn", "reconstruction"]}},
+                "scoring": {"pooling": "max"},
+            },
+            None,
+        ),
+        ({"model": {"family": "vae"}, "scoring": {"pooling": "mean", "decay": 0.9}}, None),  # the default
+        (
+            {"model": {"family": "vae"}, "scoring": {"decay": 0.5}},
+            "scoring.decay has no effect: it counts with scoring.pooling: gwrp",
+        ),
+        ({"model": {"family": "vae"}, "scoring": {"decay": 0.5}, "from": {"study": "other", "trial": 3}}, None),
+        (
+            {"model": [{"family": "vae"}, {"family": "ae", "neighbours": 3}]},
+            "model.1.neighbours has no effect: it counts with model.score: knn or lof",
+        ),
+    ],
+)
+def test_a_value_without_effect_is_warned_of(corpus_root: Path, blocks: dict[str, Any], idle: str | None) -> None:
+    assert prepared(corpus_root, **blocks).warnings == (() if idle is None else (idle,))

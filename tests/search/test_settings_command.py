@@ -30,7 +30,7 @@ def test_every_setting_of_a_family_is_described_in_words(family: str) -> None:
     [
         ("vae", "context", "whole number ≥ 1, ≤ 512", "5"),
         ("vae", "per_id", "true | false", "false"),
-        ("cae", "frames", "whole number | square", "square"),
+        ("cae", "frames", "whole number ≥ 1 | square", "square"),
         ("classifier", "margin", "number ≥ 0, ≤ 1.5", "0.5"),
         ("fusion", "members", "blocks by name", ""),
         ("scoring", "calibration", "none | z | empirical", "none"),

@@ -193,6 +193,17 @@ def test_a_number_needs_no_dot_before_its_exponent(text: str) -> None:
         ("study: slider", "study: 2020", "line 1: study should be a valid string, but got 2020"),
         ("study: slider\n", "", "study.yaml: study is missing"),
         ("  family: vae\n", "", "line 5: model `family` is missing"),
+        (
+            "study: slider",
+            "study: slider\nscoring: {pooling: maxx}",
+            "line 2: scoring.pooling should be 'mean', 'max', 'top' or 'gwrp', but got 'maxx'; did you mean max?",
+        ),
+        (
+            "family: vae\n  h_dim: {low: 16, high: 64}",
+            "family: cae\n  frames: squar",
+            "line 7: model.frames must be whole number ≥ 1 | square, but got 'squar'",
+        ),
+        ("family: vae", "family: vae\n  mixup: 0.2", "line 7: model.mixup is not a setting of vae, but of classifier"),
     ],
 )
 def test_a_value_of_another_kind_or_out_of_bounds_is_refused(right: str, wrong: str, message: str) -> None:
