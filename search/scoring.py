@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,26 +33,29 @@ class ScoredClip:
     error: str | None
 
 
-def clip_paths(paths: Sequence[Path]) -> list[Path]:
-    """The wav files of files and folders, each folder's in order. Raises CorpusError for a path that is not there."""
-    found: list[Path] = []
+def clip_paths(paths: Iterable[Path]) -> Iterator[Path]:
+    """The wav files of files and folders, each folder's in order, found as they are asked for.
+
+    A path that is not there is handed on: it gets a row with the reason.
+    """
     for path in paths:
-        if path.is_dir():
-            found.extend(sorted(p for p in path.rglob("*") if p.suffix.lower() == ".wav"))
-        elif path.exists():
-            found.append(path)
-        else:
-            raise CorpusError(f"{path} does not exist: give wav files or folders of them")
-    if not found:
-        raise CorpusError(f"No wav file in {', '.join(map(str, paths))}")
-    return found
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, folders, files in os.walk(path):
+            wavs = sorted(name for name in (*files, *folders) if name.lower().endswith(".wav"))
+            folders[:] = sorted(set(folders).difference(wavs))  # a folder that is called so gets a row, too
+            yield from (Path(folder, name) for name in wavs)
 
 
-def score_clips(bundle: Bundle, paths: Sequence[Path], device: torch.device) -> Iterator[ScoredClip]:
+def score_clips(bundle: Bundle, paths: Iterable[Path], device: torch.device) -> Iterator[ScoredClip]:
     """One row for each clip, in order; a clip that cannot be scored gets a row with the reason."""
     bundle.scorer.to(device)
     for path in paths:
         machine, machine_id, unnamed = _named(path, bundle.labels)
+        if not path.exists():
+            yield ScoredClip(str(path), machine, machine_id, None, None, "does not exist")
+            continue
         if unnamed:
             yield ScoredClip(str(path), machine, machine_id, None, None, unnamed)
             continue

@@ -4,51 +4,113 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, fields
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from search.cli.options import DeviceOption, device_of
 from search.cli.terminal import err, open_output, progress_bar
+from search.errors import MisuseError, StudyError
+
+if TYPE_CHECKING:
+    from search.scoring import ScoredClip
+
+_STANDARD_INPUT = Path("-")
 
 
 def score(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder that `offkey train` wrote")],
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="wav files, or folders of them")],
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="wav files, or folders of them")] = None,
+    listed: Annotated[
+        Path | None, typer.Option("--list", metavar="FILE", help="a path in each line; - for standard input")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="file; standard output if left out")] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="JSON lines instead of CSV")] = False,
+    dcase: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="the challenge's files, anomaly_score_… and decision_result_…, in this folder"
+        ),
+    ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Scores clips: path, machine, machine_id, score, decision, error. Exit code 1 if one could not be."""
-    if write_scores(bundle, paths, output, jsonl=jsonl, device=device):
+    if not paths and listed is None:
+        raise MisuseError("Which clips? Give wav files or folders, or --list FILE.")
+    if write_scores(bundle, paths or [], output, listed=listed, jsonl=jsonl, dcase=dcase, device=device):
         raise typer.Exit(1)
 
 
-def write_scores(folder: Path, paths: list[Path], output: Path | None, *, jsonl: bool, device: str) -> int:
+def write_scores(
+    folder: Path,
+    paths: list[Path],
+    output: Path | None,
+    *,
+    listed: Path | None = None,
+    jsonl: bool = False,
+    dcase: Path | None = None,
+    device: str,
+) -> int:
     """Writes the scores of all clips; returns how many could not be scored or decided."""
     from search.bundle import load_bundle
-    from search.scoring import ScoredClip, clip_paths, score_clips
+    from search.scoring import clip_paths, score_clips
+    from search.submission import SubmissionFiles
 
     on = device_of(device)
     bundle = load_bundle(folder)
-    files = clip_paths(paths)
-    errors = anomalies = 0
-    with open_output(output) as file, progress_bar("scoring", quiet=output is None) as advance:
-        rows = csv.DictWriter(file, [field.name for field in fields(ScoredClip)], lineterminator="\n")
-        if not jsonl:
-            rows.writeheader()
-        for done, scored in enumerate(score_clips(bundle, files, on), 1):
-            if jsonl:
-                file.write(json.dumps(asdict(scored)) + "\n")
-            else:
-                rows.writerow(asdict(scored))
+    files = clip_paths(_given(paths, listed))
+    first = next(files, None)
+    if first is None:
+        raise StudyError(f"No wav file in {', '.join(map(str, [*paths, *([listed] if listed else [])]))}")
+    clips = errors = anomalies = 0
+    with ExitStack() as stack:
+        has_rows = output is not None or dcase is None
+        write = _writer(stack.enter_context(open_output(output)), jsonl=jsonl) if has_rows else None
+        challenge = None if dcase is None else stack.enter_context(SubmissionFiles(dcase))
+        advance = stack.enter_context(progress_bar("scoring", quiet=output is None and dcase is None))
+        for scored in score_clips(bundle, chain([first], files), on):
+            if write is not None:
+                write(scored)
+            if challenge is not None:
+                challenge.add(scored)
+            clips += 1
             errors += scored.error is not None
             anomalies += scored.decision == 1
-            advance(done, len(files))
+            advance(clips, None)
+    written = ", ".join(str(path) for path in (output, dcase) if path is not None)
     err.print(
-        f"{len(files)} clips: {anomalies} called anomalous, {errors} with an error"
-        + (f"; wrote {output}" if output else "")
+        f"{clips} clips: {anomalies} called anomalous, {errors} with an error"
+        + (f"; wrote {written}" if written else "")
     )
     return errors
+
+
+def _writer(file: TextIO, *, jsonl: bool) -> Callable[[ScoredClip], object]:
+    """What writes a row of scores."""
+    from search.scoring import ScoredClip
+
+    if jsonl:
+        return lambda scored: file.write(json.dumps(asdict(scored)) + "\n")
+    rows = csv.DictWriter(file, [field.name for field in fields(ScoredClip)], lineterminator="\n")
+    rows.writeheader()
+    return lambda scored: rows.writerow(asdict(scored))
+
+
+def _given(paths: list[Path], listed: Path | None) -> Iterator[Path]:
+    """The paths of the command and those of the list, a line at a time."""
+    if paths and listed is None and not any(path.exists() for path in paths):
+        raise StudyError(f"{paths[0]} does not exist: give wav files or folders of them")
+    yield from paths
+    if listed is None:
+        return
+    try:
+        with nullcontext(sys.stdin) if listed == _STANDARD_INPUT else listed.open(encoding="utf-8") as lines:
+            yield from (Path(line.rstrip("\n")) for line in lines if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{listed} cannot be read: {error}") from error

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,6 @@ import soundfile
 import torch
 
 from features.corpus import read_corpus
-from features.errors import CorpusError
 from search.bundle import load_bundle, save_bundle
 from search.final import train_detector
 from search.recipe import Recipe
@@ -70,7 +69,9 @@ def test_a_folder_s_wav_files_are_found_in_order_below_it(clips: Path, tmp_path:
     (clips / "readme.txt").write_text("not a clip")
     shutil.copy(clips / "normal_id_02_00000001.wav", clips.parent / "LOUD.WAV")
 
-    assert [path.relative_to(tmp_path / "recordings" / "compressor").as_posix() for path in clip_paths([tmp_path])] == [
+    found = list(clip_paths([tmp_path]))
+
+    assert [path.relative_to(tmp_path / "recordings" / "compressor").as_posix() for path in found] == [
         "LOUD.WAV",
         "test/anomaly_id_00_00000000.wav",
         "test/normal_id_00_00000000.wav",
@@ -81,20 +82,27 @@ def test_a_folder_s_wav_files_are_found_in_order_below_it(clips: Path, tmp_path:
 def test_paths_keep_the_order_in_which_they_were_given(clips: Path) -> None:
     last, first = clips / "normal_id_02_00000001.wav", clips / "anomaly_id_00_00000000.wav"
 
-    assert clip_paths([last, first]) == [last, first]
+    assert list(clip_paths([last, first])) == [last, first]
 
 
-@pytest.mark.parametrize(("name", "message"), [("none", "none does not exist"), ("empty", "No wav file in ")])
-def test_a_path_without_clips_is_an_error(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "empty").mkdir()
+def test_paths_are_asked_for_one_at_a_time(bundle: Path, clips: Path) -> None:
+    asked = []
 
-    with pytest.raises(CorpusError, match=message):
-        clip_paths([tmp_path / name])
+    def endless() -> Iterator[Path]:
+        while True:
+            asked.append(clips / "normal_id_02_00000001.wav")
+            yield asked[-1]
+
+    rows = score_clips(load_bundle(bundle), clip_paths(endless()), CPU)
+    scores = [next(rows).score for _ in range(3)]
+
+    assert len(asked) == 3
+    assert len(set(scores)) == 1
 
 
 def test_each_clip_has_a_score_and_its_id_s_decision(bundle: Path, corpus_root: Path) -> None:
     thresholds = load_bundle(bundle).thresholds
-    paths = clip_paths([corpus_root / "compressor" / "test"])
+    paths = list(clip_paths([corpus_root / "compressor" / "test"]))
 
     rows = rows_of(bundle, *paths)
 
@@ -272,6 +280,9 @@ def test_one_broken_clip_is_exit_code_1_with_the_rows_of_all_others(
     [
         (("nowhere", "recordings"), "nowhere is not a bundle"),
         (("bundle", "nowhere"), "nowhere does not exist"),
+        (("bundle", "empty"), "No wav file in empty"),
+        (("bundle", "--list", "nowhere.txt"), "nowhere.txt cannot be read"),
+        (("bundle", "recordings", "--dcase", "bundle/recipe.yaml"), "bundle/recipe.yaml exists already"),
         (("bundle", "recordings", "-o", "nowhere/scores.csv"), "nowhere/scores.csv cannot be written"),
     ],
 )
@@ -279,12 +290,85 @@ def test_one_broken_clip_is_exit_code_1_with_the_rows_of_all_others(
 def test_what_the_user_can_mend_is_one_line_and_exit_code_1(
     offkey: Offkey, arguments: tuple[str, ...], message: str
 ) -> None:
+    Path("empty").mkdir()
+
     ran = offkey("score", *arguments)
 
     assert ran.code == 1
     assert ran.stdout == ""
     assert ran.stderr.startswith("error: ")
     assert message in ran.stderr
+
+
+def test_without_any_path_the_command_asks_which_clips(bundle: Path, offkey: Offkey) -> None:
+    ran = offkey("score", bundle)
+
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "Which clips? Give wav files or folders, or --list FILE." in ran.stderr
+
+
+def test_a_path_that_is_not_there_has_a_row_with_the_reason(bundle: Path, clips: Path, offkey: Offkey) -> None:
+    ran = offkey("score", bundle, "gone_id_00_00000000.wav", clips)
+
+    rows = list(csv.DictReader(io.StringIO(ran.stdout)))
+    assert ran.code == 1
+    assert [row["error"] for row in rows] == ["does not exist", "", "", ""]
+
+
+@pytest.mark.parametrize("source", ["list.txt", "-"])
+def test_clips_may_be_listed_a_path_in_each_line(
+    bundle: Path, clips: Path, offkey: Offkey, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [clips / "normal_id_02_00000001.wav", Path("gone.wav"), clips / "normal_id_00_00000000.wav"]
+    text = f"{names[0]}\n\n{names[1]}\n{names[2]}"
+    Path("list.txt").write_text(text)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    ran = offkey("score", bundle, "--list", source, "--jsonl")
+
+    rows = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert ran.code == 1
+    assert [row["path"] for row in rows] == [str(name) for name in names]
+    assert [row["score"] is None for row in rows] == [False, True, False]
+
+
+def test_the_challenge_s_files_have_a_line_for_each_clip_of_their_machine_id(
+    bundle: Path, clips: Path, offkey: Offkey
+) -> None:
+    shutil.copy(clips / "normal_id_02_00000001.wav", clips / "section_02_0003.wav")
+    broken(clips, "cut off")
+    rows = {Path(row.path).name: row for row in rows_of(bundle, *clip_paths([clips]))}
+
+    ran = offkey("score", bundle, clips, "--dcase", "submission")
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "5 clips:" in ran.stderr and "1 with an error; wrote submission" in ran.stderr
+    files = {
+        path.name: [line.split(",") for line in path.read_text().splitlines()] for path in Path("submission").iterdir()
+    }
+    assert {name: [line[0] for line in lines] for name, lines in files.items()} == {
+        f"{kind}_compressor_{of}.csv": names
+        for kind in ("anomaly_score", "decision_result")
+        for of, names in (
+            ("id_00", ["anomaly_id_00_00000000.wav", "normal_id_00_00000000.wav"]),
+            ("id_02", ["normal_id_02_00000001.wav"]),
+            ("section_02_test", ["section_02_0003.wav"]),
+        )
+    }
+    for name, lines in files.items():
+        for clip, value in lines:
+            assert float(value) == (rows[clip].score if name.startswith("anomaly_score") else rows[clip].decision)
+
+
+def test_files_of_a_submission_that_are_there_are_left_as_they_are(bundle: Path, clips: Path, offkey: Offkey) -> None:
+    Path("submission").mkdir()
+    Path("submission/anomaly_score_compressor_id_00.csv").write_text("mine")
+
+    ran = offkey("score", bundle, clips, "--dcase", "submission")
+
+    assert ran.code == 1
+    assert "anomaly_score_compressor_id_00.csv exists already, and is left as it is" in ran.stderr
+    assert Path("submission/anomaly_score_compressor_id_00.csv").read_text() == "mine"
 
 
 def test_scoring_leaves_no_file_behind(bundle: Path, clips: Path, offkey: Offkey) -> None:
