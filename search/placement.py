@@ -29,10 +29,16 @@ class Slot:
     visible: str | None  # None: as in the process that starts it
 
     def environment(self, *, workers: int) -> dict[str, str]:
-        """The environment variables that make the place, with a share of the cores that so many workers divide."""
-        threads = str(max(1, cores() // workers))
+        """The environment variables that make the place, with a share of the cores that so many workers divide.
+
+        Threads that wait do not spin: beside anything else that runs, spinning takes the time of those that work.
+        """
+        share = max(1, cores() // workers)
+        wanted = os.environ.get("OMP_NUM_THREADS", "")
+        threads = str(min(share, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else share)
+        policy = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
         visible = {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
-        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **visible}
+        return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **policy, **visible}
 
 
 def slots(workers: int | None, per_device: int | None) -> list[Slot]:

@@ -159,10 +159,30 @@ def test_a_worker_s_gpu_is_named_as_the_starting_process_knows_it(
     ],
 )
 def test_a_worker_s_environment_is_its_share_of_the_cores_and_its_gpu(
-    host: Callable[..., None], slot: Slot, workers: int, expected: dict[str, str]
+    host: Callable[..., None],
+    slot: Slot,
+    workers: int,
+    expected: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     host(affinity=8)
-    assert slot.environment(workers=workers) == expected
+    assert slot.environment(workers=workers) == {**expected, "OMP_WAIT_POLICY": "passive"}
+
+
+@pytest.mark.parametrize(("wanted", "threads"), [("1", "1"), ("3", "3"), ("16", "4"), ("0", "4"), ("many", "4")])
+def test_whoever_wants_fewer_threads_than_that_share_gets_them(
+    host: Callable[..., None], wanted: str, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    host(affinity=8)
+
+    environment = Slot("cpu", None).environment(workers=2)
+
+    assert (environment["OMP_NUM_THREADS"], environment["MKL_NUM_THREADS"]) == (threads, threads)
+    assert environment["OMP_WAIT_POLICY"] == "active"
 
 
 @pytest.mark.parametrize(
