@@ -180,7 +180,7 @@ class Bootstrap:
         twice = counts[below]
         twice += counts[not_above]
         twice *= self._drawn[anomalies]
-        return twice.sum(axis=0) / (2 * len(normals) * len(anomalies))
+        return np.asarray(twice.sum(axis=0) / (2 * len(normals) * len(anomalies)))
 
     def _paucs(self, scores: Scores, normals: _Indices, anomalies: _Indices) -> Scores:
         ranked, counts = self._ranked(scores, normals)
@@ -279,7 +279,7 @@ def _of_domain(name: str, label: int, domain: Domain | None, truth: Truth) -> _I
             f"The official score since 2021 needs {what} of both domains of each machine ID, but {name} has none of "
             f"the {domain} domain. Add some, or go by AUC."
         )
-    return clips[domains == domain]
+    return np.asarray(clips[domains == domain])
 
 
 def _combined(metric: Metric, year: Year, parts: Sequence[Part], values: Scores) -> Scores:

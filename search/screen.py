@@ -19,6 +19,7 @@ from features.corpus import Corpus
 from features.inspection import Suspicion
 from search.described import Described
 from search.evaluation import Figures
+from search.measured import Measured
 from search.status import Comparison, Status
 
 _SHOWN_TRIALS = 5
@@ -212,6 +213,48 @@ def figures(validation: Figures, test: Figures | None) -> RenderableType:
     for name, of_id in test.per_id.items():
         per_id.add_row(name, f"{of_id.auc:.3f}", _pauc(of_id.pauc), str(of_id.normal), str(of_id.anomaly))
     return Group(table, Text(), per_id)
+
+
+def evaluation(measured: Measured) -> RenderableType:
+    """Any system's figures: of each machine ID, their means, the challenge's official score."""
+    table = Table("machine ID", "AUC", "pAUC", box=None, padding=(0, 2), header_style="bold")
+    domains = list(next(iter(measured.of_domains.values()), {}))
+    for column in (
+        *(f"AUC {domain}" for domain in domains),
+        *(("precision", "recall", "F1") if measured.decided else ()),
+    ):
+        table.add_column(column)
+    table.add_column("normal")
+    table.add_column("anomaly")
+    for name, of_id in measured.figures.per_id.items():
+        of_domains = [f"{measured.of_domains[name][domain]:.3f}" for domain in domains]
+        decided = measured.decided.get(name)
+        decisions = (
+            ["n/a"] * 3 if decided is None else [f"{v:.3f}" for v in (decided.precision, decided.recall, decided.f1)]
+        )
+        table.add_row(
+            shown(name),
+            f"{of_id.auc:.3f}",
+            _pauc(of_id.pauc),
+            *of_domains,
+            *(decisions if measured.decided else ()),
+            str(of_id.normal),
+            str(of_id.anomaly),
+        )
+    figures = measured.figures
+    means = Table(
+        "mean over machine IDs", "AUC", "95 % interval", "pAUC", box=None, padding=(0, 2), header_style="bold"
+    )
+    means.add_row("arithmetic", f"{figures.auc:.3f}", interval(*figures.interval), _pauc(figures.pauc))
+    means.add_row("harmonic", f"{measured.harmonic_auc:.3f}", "", _pauc(measured.harmonic_pauc))
+    means.add_row("all clips together", f"{figures.pooled:.3f}", "", "")
+    rule = f"{measured.year}" if measured.year < 2022 else "2022 and later"
+    official = (
+        f"n/a: {escape(measured.unofficial)}"
+        if measured.official is None
+        else f"[bold]{measured.official:.4f}[/bold]" + (" (mean of AUC and pAUC)" if measured.year == 2020 else "")
+    )
+    return Group(table, Text(), means, Text(), Text.from_markup(f"Official score, rule of {rule}: {official}"))
 
 
 def settings(name: str, described: Sequence[Described]) -> Table:

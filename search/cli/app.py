@@ -15,6 +15,7 @@ from search.cli.cache import cache
 from search.cli.corpus import corpus
 from search.cli.dashboard import dashboard
 from search.cli.demo import demo
+from search.cli.evaluate import evaluate
 from search.cli.export import export
 from search.cli.init import init
 from search.cli.report import report
@@ -51,6 +52,7 @@ for _command, _example in (
     (export, "offkey export vae_tuning -o recipe.yaml"),
     (train, "offkey train recipe.yaml -o detector"),
     (score, "offkey score detector recordings/ -o scores.csv"),
+    (evaluate, "offkey evaluate scores.csv --truth data/dcase2020"),
     (studies, "offkey studies"),
     (settings, "offkey settings classifier"),
     (stop, "offkey stop vae_tuning"),

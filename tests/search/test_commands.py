@@ -96,7 +96,6 @@ def test_the_help_of_each_command_has_an_example(offkey: Offkey, command: str) -
         ("export", "tiny", "--trial", "best"),
         ("search", "demo", "--trials", "many"),
         ("search", "demo", "--per-device", "0"),
-        ("score", "bundle"),
         ("train", "recipe.yaml"),
         *((command, "--nonsense") for command in COMMANDS),
     ],

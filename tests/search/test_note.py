@@ -87,8 +87,8 @@ def test_it_says_what_is_searched_on_which_data_with_which_split_and_what_came_o
     end_trials(study, [0.0, TWO_THIRDS, THIRD])
 
     assert note_of(study) == (
-        f"{ABOUT}**Result**: trial 1 leads with a validation AUC of 0.667 (95 % interval 0.333 to 0.889). "
-        f"Over the baseline (0.000): +0.667 (95 % interval 0.333 to 0.889), a gain.{LINE}\n"
+        f"{ABOUT}**Result**: trial 1 leads with a validation AUC of 0.667 (95 % interval 0.333 to 1.000). "
+        f"Over the baseline (0.000): +0.667 (95 % interval 0.333 to 1.000), a gain.{LINE}\n"
     )
 
 

@@ -1,0 +1,51 @@
+"""`offkey evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich.markup import escape
+
+from search.cli.options import JsonOption
+from search.cli.terminal import err, out, print_json
+from search.errors import MisuseError
+
+if TYPE_CHECKING:
+    from search.official import Year
+
+
+def evaluate(
+    scores: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SCORES…", help="what `offkey score` wrote, or the challenge's files or a folder of them"
+        ),
+    ],
+    truth: Annotated[
+        Path,
+        typer.Option(metavar="TRUTH", help="corpus, ground-truth tables, or a CSV: file, label[, machine, domain]"),
+    ],
+    year: Annotated[
+        int | None, typer.Option(help="whose official score: 2020, 2021, or 2022 and later; by the clips if left out")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measures any system's scores: AUC and pAUC for each machine ID, their means, the challenge's official score."""
+    from search import screen
+    from search.measured import measure
+    from search.score_files import judged, read_scores
+
+    if year is not None and year < 2020:
+        raise MisuseError(f"--year {year}: the challenge's Task 2 is there since 2020")
+    rule = None if year is None else cast("Year", min(year, 2022))
+    clips = judged(read_scores(scores), truth)
+    for warning in clips.warnings:
+        err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+    measured = measure(clips, year=rule)
+    if as_json:
+        document: dict[str, Any] = measured.as_json()
+        print_json(document)
+    else:
+        out.print(screen.evaluation(measured))

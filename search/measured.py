@@ -1,0 +1,94 @@
+"""What the scores of some labelled clips come to: all that `offkey evaluate` tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from search.errors import StudyError
+from search.evaluation import Figures, domain_aucs, evaluate, figure
+from search.official import Year, harmonic_mean
+from search.score_files import Judged
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How a machine ID's decisions fare; shares from 0 to 1."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All figures of one system's scores."""
+
+    figures: Figures
+    harmonic_auc: float  # over machine IDs
+    harmonic_pauc: float | None
+    of_domains: Mapping[str, Mapping[str, float]]  # machine/ID → domain → AUC; empty where the rule asks for none
+    decided: Mapping[str, Decided]  # by machine/ID; empty without decisions
+    year: Year
+    official: float | None
+    unofficial: str  # why there is no official score
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `offkey evaluate --json` prints."""
+        figures = self.figures
+        return {
+            "auc": figures.auc,
+            "pauc": figures.pauc,
+            "pooled": figures.pooled,
+            "interval": list(figures.interval),
+            "harmonic": {"auc": self.harmonic_auc, "pauc": self.harmonic_pauc},
+            "official": {"year": self.year, "score": self.official, "reason": self.unofficial or None},
+            "per_id": {
+                name: asdict(of_id)
+                | {"domains": dict(self.of_domains.get(name, {}))}
+                | ({"decisions": asdict(self.decided[name])} if name in self.decided else {})
+                for name, of_id in figures.per_id.items()
+            },
+        }
+
+
+def measure(clips: Judged, *, year: Year | None = None) -> Measured:
+    """All figures; `year` chooses the official score's rule. Raises StudyError if no machine ID has both labels."""
+    figures = evaluate(clips.scores, clips.truth)
+    official, unofficial, of_domains = None, "", {}
+    try:
+        of_domains = domain_aucs(clips.scores, clips.truth, year=year)
+        official = figure("official", clips.scores, clips.truth, year=year)
+    except StudyError as error:
+        unofficial = str(error)
+    paucs = [of_id.pauc for of_id in figures.per_id.values() if of_id.pauc is not None]
+    return Measured(
+        figures=figures,
+        harmonic_auc=float(harmonic_mean(np.array([of_id.auc for of_id in figures.per_id.values()]))),
+        harmonic_pauc=None if figures.pauc is None else float(harmonic_mean(np.array(paucs))),
+        of_domains=of_domains,
+        decided=_decided(clips, figures),
+        year=year or clips.truth.year,
+        official=official,
+        unofficial=unofficial,
+    )
+
+
+def _decided(clips: Judged, figures: Figures) -> dict[str, Decided]:
+    """Of the machine IDs whose every clip has a decision."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    ids, labels = np.array(clips.truth.ids), np.array(clips.truth.labels)
+    decided = {}
+    for name in figures.per_id:
+        places = np.flatnonzero(ids == name)
+        decisions = [clips.decisions[place] for place in places]
+        if None not in decisions:
+            precision, recall, f1, _ = precision_recall_fscore_support(
+                labels[places], decisions, average="binary", zero_division=0.0
+            )
+            decided[name] = Decided(float(precision), float(recall), float(f1))
+    return decided

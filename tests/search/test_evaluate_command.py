@@ -1,0 +1,288 @@
+"""`offkey evaluate`: any system's scores, from files as they are handed in."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.conftest import Ran
+
+    Offkey = Callable[..., Ran]
+
+# By hand: ID 00 has pairs (normal 1, 2) × (anomaly 2, 3): 3.5 of 4; ID 02 (1) × (0): none.
+CLIPS = {
+    "normal_id_00_00000000.wav": (1.0, 0),
+    "normal_id_00_00000001.wav": (2.0, 1),
+    "anomaly_id_00_00000000.wav": (2.0, 1),
+    "anomaly_id_00_00000001.wav": (3.0, 1),
+    "normal_id_02_00000000.wav": (1.0, 0),
+    "anomaly_id_02_00000000.wav": (0.0, 0),
+}
+AUCS = {"fan/00": 3.5 / 4, "fan/02": 0.0}
+
+
+def label_of(file: str) -> int:
+    return int(file.startswith("anomaly"))
+
+
+def write_csv(path: str, rows: list[dict[str, Any]]) -> str:
+    with Path(path).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def ours(clips: Mapping[str, tuple[float, int]] = CLIPS, machine: str = "fan") -> list[dict[str, Any]]:
+    return [
+        {"path": f"x/{machine}/test/{file}", "machine": machine, "score": score, "decision": decision, "error": ""}
+        for file, (score, decision) in clips.items()
+    ]
+
+
+@pytest.fixture
+def truth() -> str:
+    return write_csv("truth.csv", [{"file": file, "label": label_of(file)} for file in CLIPS])
+
+
+def scores_csv() -> str:
+    return write_csv("scores.csv", ours())
+
+
+def scores_jsonl() -> str:
+    Path("scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ours()))
+    return "scores.jsonl"
+
+
+def challenge_files() -> str:
+    folder = Path("submission")
+    folder.mkdir()
+    for kind, column in (("anomaly_score", 0), ("decision_result", 1)):
+        for machine_id in ("00", "02"):
+            lines = [f"{file},{values[column]}\n" for file, values in CLIPS.items() if f"_id_{machine_id}_" in file]
+            (folder / f"{kind}_fan_id_{machine_id}.csv").write_text("".join(lines))
+    return "submission"
+
+
+@pytest.mark.parametrize("write", [scores_csv, scores_jsonl, challenge_files])
+def test_the_same_scores_have_the_same_figures_in_whatever_files(
+    write: Callable[[], str], truth: str, offkey: Offkey
+) -> None:
+    ran = offkey("evaluate", write(), "--truth", truth, "--json")
+
+    document = json.loads(ran.stdout)
+    assert ran.code == 0
+    assert {name: of_id["auc"] for name, of_id in document["per_id"].items()} == AUCS
+    assert document["auc"] == pytest.approx(3.5 / 8)
+    assert document["harmonic"] == {"auc": 0.0, "pauc": None}
+    # All clips together: normal 1, 2, 1 against anomalies 2, 3, 0.
+    assert document["pooled"] == pytest.approx((2 + 0.5 + 3) / 9)
+    low, high = document["interval"]
+    assert 0 <= low <= document["auc"] <= high <= 1
+    assert document["per_id"]["fan/00"]["decisions"] == {
+        "precision": pytest.approx(2 / 3),
+        "recall": 1.0,
+        "f1": pytest.approx(0.8),
+    }
+    assert document["per_id"]["fan/02"]["decisions"]["recall"] == 0
+    assert document["official"]["year"] == 2020
+    assert "needs 10 of them, but fan/00 has 2" in document["official"]["reason"]
+
+
+def test_the_table_shows_ids_means_and_why_there_is_no_official_score(truth: str, offkey: Offkey) -> None:
+    ran = offkey("evaluate", scores_csv(), "--truth", truth)
+
+    assert (ran.code, ran.stderr) == (0, "")
+    for text in ("fan/00 0.875", "arithmetic 0.438", "harmonic 0.000", "rule of 2020: n/a: pAUC looks at"):
+        assert text in " ".join(ran.stdout.split())
+
+
+def write_sections(machine: str = "fan") -> None:
+    """Section 00, twelve normal clips and twelve anomalies in each domain, named without labels as for evaluation."""
+    truth, domains, scores = [], [], []
+    for number in range(48):
+        file = f"section_00_{number:04d}.wav"
+        truth.append(f"{file},{number % 2}\n")
+        domains.append(f"{file},{number // 2 % 2}\n")
+        scores.append(f"{file},{number % 5 + 3 * (number % 2)}\n")
+    for folder, name, lines in (
+        ("ground_truth_data", f"ground_truth_{machine}_section_00_test.csv", truth),
+        ("ground_truth_domain", f"ground_truth_{machine}_section_00_test.csv", domains),
+        ("submission", f"anomaly_score_{machine}_section_00_test.csv", scores),
+    ):
+        Path("all", folder).mkdir(parents=True, exist_ok=True)
+        Path("all", folder, name).write_text("".join(lines))
+
+
+def test_the_challenge_s_ground_truth_tables_suffice_without_any_recording(offkey: Offkey) -> None:
+    write_sections()
+
+    ran = offkey("evaluate", "all/submission", "--truth", "all", "--json")
+
+    document = json.loads(ran.stdout)
+    domains = document["per_id"]["fan/00"]["domains"]
+    parts = [domains["source"], domains["target"], document["per_id"]["fan/00"]["pauc"]]
+    assert ran.code == 0
+    assert document["official"]["year"] == 2022
+    assert document["official"]["score"] == pytest.approx(3 / sum(1 / part for part in parts))
+
+
+@pytest.mark.parametrize(("year", "rule"), [("2020", 2020), ("2021", 2021), ("2025", 2022)])
+def test_the_year_chooses_the_rule(offkey: Offkey, year: str, rule: int) -> None:
+    write_sections()
+
+    ran = offkey("evaluate", "all/submission", "--truth", "all", "--year", year, "--json")
+
+    assert json.loads(ran.stdout)["official"]["year"] == rule
+
+
+def test_a_detector_s_scores_are_measured_against_the_corpus(corpus_root: Path, offkey: Offkey) -> None:
+    clips = sorted((corpus_root / "compressor" / "test").iterdir())
+    scores = {clip.name: (float(label_of(clip.name)), 0) for clip in clips}
+    train = {"normal_id_00_00000999.wav": (0.0, 0)}
+    write_csv("scores.csv", ours({**scores, **train}, "compressor"))
+
+    ran = offkey("evaluate", "scores.csv", "--truth", corpus_root, "--json")
+
+    assert json.loads(ran.stdout)["auc"] == 1
+    assert "1 scored clips have no label and are left out, normal_id_00_00000999.wav" in ran.stderr
+
+
+def test_an_id_without_any_score_is_left_out_with_a_warning(truth: str, offkey: Offkey) -> None:
+    write_csv("scores.csv", [row for row in ours() if "_id_00_" in row["path"]])
+
+    ran = offkey("evaluate", "scores.csv", "--truth", truth, "--json")
+
+    assert list(json.loads(ran.stdout)["per_id"]) == ["fan/00"]
+    assert "no clip of fan/02 has a score" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        (",3.0,", ",high,", "scores.csv, line 5: a score is a number, but got 'high'"),
+        (",3.0,", ",nan,", "scores.csv, line 5: a score is finite, but got nan"),
+        (",3.0,", ",,", "line 5: x/fan/test/anomaly_id_00_00000001.wav has no score (no reason is given)"),
+        (",3.0,1", ",3.0,7", "scores.csv, line 5: a decision is 0 or 1, but got '7'"),
+        ("score", "points", "scores.csv: no column score in its first line"),
+        (
+            "anomaly_id_00_00000001",
+            "anomaly_id_00_00000000",
+            "line 5: fan, anomaly_id_00_00000000.wav has a score already",
+        ),
+        (
+            "anomaly_id_00_00000001",
+            "anomaly_id_00_00000007",
+            "1 labelled clips have no score (fan anomaly_id_00_00000001.wav)",
+        ),
+    ],
+)
+def test_what_is_wrong_with_scores_is_said_with_its_place(
+    right: str, wrong: str, message: str, truth: str, offkey: Offkey
+) -> None:
+    path = Path(scores_csv())
+    path.write_text(path.read_text().replace(right, wrong))
+
+    ran = offkey("evaluate", path, "--truth", truth)
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert message in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("scores.csv", "", "scores.csv: no column path and no score in its first line ('')"),
+        ("scores.csv", "path,score\n", "No scores in scores.csv"),
+        ("scores.jsonl", "{\n", "scores.jsonl, line 1: not JSON"),
+        ("scores.jsonl", "[]\n", "scores.jsonl, line 1: a JSON object, but got '[]'"),
+        ("anomaly_score_fan_id_00.csv", "a.wav,1,2\n", "line 1: a file name and a value, but got 'a.wav,1,2'"),
+        ("anomaly_score_fan_id_00.csv", "other.wav,1\n", "truth.csv says of none of the 1 scored clips"),
+    ],
+)
+def test_files_that_hold_no_scores_are_refused(
+    name: str, content: str, message: str, truth: str, offkey: Offkey
+) -> None:
+    Path(name).write_text(content)
+
+    ran = offkey("evaluate", name, "--truth", truth)
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert message in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"label": "normal"}, "truth.csv, line 2: a label is 0 (normal) or 1 (anomaly), but got 'normal'"),
+        ({"domain": "moon"}, "truth.csv, line 2: a domain is source or target, but got 'moon'"),
+    ],
+)
+def test_what_is_wrong_with_the_truth_is_said_with_its_place(row: dict[str, str], message: str, offkey: Offkey) -> None:
+    write_csv("truth.csv", [{"file": "normal_id_00_00000000.wav", "label": "0", "domain": "", **row}])
+
+    ran = offkey("evaluate", scores_csv(), "--truth", "truth.csv")
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert message in ran.stderr
+
+
+def test_a_clip_has_one_label(truth: str, offkey: Offkey) -> None:
+    Path(truth).write_text(Path(truth).read_text() + "anomaly_id_00_00000000.wav,0\n")
+
+    ran = offkey("evaluate", scores_csv(), "--truth", truth)
+
+    assert ran.code == 1
+    assert "truth.csv, line 8: fan, anomaly_id_00_00000000.wav has a label already, in line 4" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "normal_id_00_00000000.wav,1",
+            "decision_result_fan_id_00.csv, line 5: normal_id_00_00000000.wav has a decision",
+        ),
+        ("", ""),
+    ],
+)
+def test_a_clip_has_one_decision(line: str, message: str, truth: str, offkey: Offkey) -> None:
+    folder = challenge_files()
+    with Path(folder, "decision_result_fan_id_00.csv").open("a") as file:
+        file.write(line)
+
+    ran = offkey("evaluate", folder, "--truth", truth)
+
+    assert ran.code == int(bool(line))
+    assert message in ran.stderr
+
+
+def test_a_truth_that_is_not_there_is_an_error(offkey: Offkey) -> None:
+    ran = offkey("evaluate", scores_csv(), "--truth", "nowhere.csv")
+
+    assert ran.code == 1
+    assert "nowhere.csv does not exist: --truth is a CSV (file, label)" in ran.stderr
+
+
+def test_which_machine_s_a_clip_is_must_be_told_where_several_were_scored(truth: str, offkey: Offkey) -> None:
+    write_csv("scores.csv", [*ours(), *ours(machine="pump")])
+
+    ran = offkey("evaluate", "scores.csv", "--truth", truth)
+
+    assert ran.code == 1
+    assert "truth.csv, line 2: which machine's? The scores are of fan, pump: add a column machine" in ran.stderr
+
+
+def test_a_folder_without_the_challenge_s_files_is_refused(truth: str, offkey: Offkey) -> None:
+    Path("empty").mkdir()
+
+    ran = offkey("evaluate", "empty", "--truth", truth)
+
+    assert ran.code == 1
+    assert "empty holds no file named as the challenge's" in ran.stderr
