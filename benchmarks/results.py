@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,11 +235,12 @@ def main() -> None:
             is_grid = opened.search.sampler == "grid"
             wanted = of_a_grid(opened) if is_grid else of_a_search(study, machine, folder, asked, of_machine)
             files = [folder / "figures" / f"{study}-{machine}" / f"{digest(recipe)}.json" for *_, recipe in wanted]
-            for one in joblib.Parallel(n_jobs=asked.workers)(
+            measured = joblib.Parallel(n_jobs=asked.workers)(
                 joblib.delayed(measure)(*what, file) for what, file in zip(wanted, files, strict=True)
-            ):
-                if one is not None:
-                    found[one.setting][machine] = one
+            )
+            for (setting, is_baseline, _), one in zip(wanted, measured, strict=True):
+                if one is not None:  # under its own name: the best trial may be the baseline, and its file the same
+                    found[setting][machine] = replace(one, setting=setting, is_baseline=is_baseline)
         baseline = next((of for of in found.values() if next(iter(of.values())).is_baseline), {})
         lines += [row(study, label, of, baseline) for label, of in found.items()]
     heads = [
