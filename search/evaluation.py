@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from features.clip import ANOMALY, NORMAL, Clip, Domain
+from features.clip import ANOMALY, NORMAL, Description, Domain
 from search.errors import StudyError
 from search.official import Part, Year, official_score, parts_of, year_for
 
@@ -45,7 +45,7 @@ class Truth:
     domains: tuple[Domain | None, ...] = ()  # of each clip; empty where none is known
 
     @classmethod
-    def of(cls, clips: Sequence[Clip]) -> Truth:
+    def of(cls, clips: Sequence[Description]) -> Truth:
         """The truth of clips that all have labels."""
         domains = tuple(clip.domain for clip in clips)
         return cls(

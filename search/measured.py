@@ -11,7 +11,7 @@ import numpy as np
 from search.errors import StudyError
 from search.evaluation import Figures, domain_aucs, evaluate, figure
 from search.official import Year, harmonic_mean
-from search.score_files import Judged
+from search.score_truth import Judged
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.markup import escape
@@ -35,7 +35,8 @@ def evaluate(
     """Measures any system's scores: AUC and pAUC for each machine ID, their means, the challenge's official score."""
     from search import screen
     from search.measured import measure
-    from search.score_files import judged, read_scores
+    from search.score_files import read_scores
+    from search.score_truth import judged
 
     if year is not None and year < 2020:
         raise MisuseError(f"--year {year}: the challenge's Task 2 is there since 2020")
@@ -45,7 +46,6 @@ def evaluate(
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     measured = measure(clips, year=rule)
     if as_json:
-        document: dict[str, Any] = measured.as_json()
-        print_json(document)
+        print_json(measured.as_json())
     else:
         out.print(screen.evaluation(measured))

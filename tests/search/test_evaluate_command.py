@@ -221,6 +221,7 @@ def test_files_that_hold_no_scores_are_refused(
     ("row", "message"),
     [
         ({"label": "normal"}, "truth.csv, line 2: a label is 0 (normal) or 1 (anomaly), but got 'normal'"),
+        ({"file": "", "label": ""}, "truth.csv, line 2: a label is 0 (normal) or 1 (anomaly), but got ''"),
         ({"domain": "moon"}, "truth.csv, line 2: a domain is source or target, but got 'moon'"),
     ],
 )
@@ -261,6 +262,25 @@ def test_a_clip_has_one_decision(line: str, message: str, truth: str, offkey: Of
 
     assert ran.code == int(bool(line))
     assert message in ran.stderr
+
+
+@pytest.mark.parametrize("decision", [True, 0.5, "yes"])
+def test_a_decision_in_json_is_a_whole_number(decision: object, truth: str, offkey: Offkey) -> None:
+    Path("scores.jsonl").write_text("".join(json.dumps(row | {"decision": decision}) + "\n" for row in ours()))
+
+    ran = offkey("evaluate", "scores.jsonl", "--truth", truth)
+
+    assert ran.code == 1
+    assert f"scores.jsonl, line 1: a decision is 0 or 1, but got {decision!r}" in ran.stderr
+
+
+def test_a_truth_that_is_no_text_is_an_error(offkey: Offkey) -> None:
+    Path("truth.csv").write_bytes(b"\xff\xfe\x00")
+
+    ran = offkey("evaluate", scores_csv(), "--truth", "truth.csv")
+
+    assert ran.code == 1
+    assert ran.stderr.startswith("error: truth.csv cannot be read: ")
 
 
 def test_a_truth_that_is_not_there_is_an_error(offkey: Offkey) -> None:
