@@ -328,8 +328,7 @@ def test_a_crowd_of_builders_some_of_them_killed_makes_the_same_files_as_one_bui
     ended = json.loads(run_python(SCRIPT + CROWD, root, locks))
     killed = ended.count(-signal.SIGKILL)
     assert sorted(ended) == [-signal.SIGKILL] * killed + [0] * (8 - killed)
-    if locks == "off":
-        assert killed == 3  # whoever has to wait for others' work may find nothing left to be killed at
+    assert 1 <= killed <= 3  # whoever comes late may find nothing left to be killed at
     assert len(unfinished_folders()) <= killed
     crowd = {path.name: path for path in stores() if path.suffix != ".partial"}
 
