@@ -107,7 +107,7 @@ class MaskedNetwork(nn.Module):
         outputs: Tensor = self.last(units, ordering, numbers < places[:, None])
         # The first group hears of no hidden unit: an ID must reach the densities directly, too.
         outputs = outputs if one_hot is None else outputs + self.last_of_id(one_hot)
-        return outputs.view(len(values), -1, self.components, len(places))
+        return outputs.view(values.shape[0], -1, self.components, places.shape[0])
 
 
 def log_densities(values: Tensor, parameters: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from search.cli.demo import demo
 from search.cli.evaluate import evaluate
 from search.cli.export import export
 from search.cli.init import init
+from search.cli.onnx import onnx
 from search.cli.report import report
 from search.cli.score import score
 from search.cli.search import search
@@ -52,6 +53,7 @@ for _command, _example in (
     (export, "offkey export vae_tuning -o recipe.yaml"),
     (train, "offkey train recipe.yaml -o detector"),
     (score, "offkey score detector recordings/ -o scores.csv"),
+    (onnx, "offkey onnx detector -o detector.onnx"),
     (evaluate, "offkey evaluate scores.csv --truth data/dcase2020"),
     (studies, "offkey studies"),
     (settings, "offkey settings classifier"),

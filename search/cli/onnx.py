@@ -1,0 +1,24 @@
+"""`offkey onnx`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from search.cli.terminal import err
+
+
+def onnx(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder that `offkey train` wrote")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="the file to write")] = Path("detector.onnx"),
+) -> None:
+    """Writes a detector as one ONNX file, from waveform to score, which is checked to give the same scores."""
+    from search.bundle import load_bundle
+    from search.onnx_export import export_onnx
+
+    written = export_onnx(load_bundle(bundle), output)
+    inputs = f"waveforms of {written.sample_rate} Hz" + (" and machine IDs" if written.takes_ids else "")
+    err.print(escape(f"Wrote {output}: {inputs} → scores, within {written.difference:.0e} of those of `offkey score`"))
