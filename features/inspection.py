@@ -1,4 +1,4 @@
-"""Clips that look wrong: silent, clipped, offset, of an unusual length or level, or there twice.
+"""Clips that look wrong: silent, clipped, offset, of an unusual length or level, there twice, or nearly.
 
 None of these is an error: a suspicious clip is read like any other, and what to do about it is the user's choice.
 
@@ -23,9 +23,21 @@ import numpy.typing as npt
 
 from features.clip import Clip
 from features.corpus import Corpus, Progress
+from features.near_duplicates import comparable, near_duplicates
 from features.wav import UnreadableWav, signal_of
 
-Kind = Literal["silent", "clipped", "offset", "level", "length", "sample rate", "channels", "duplicate", "unreadable"]
+Kind = Literal[
+    "silent",
+    "clipped",
+    "offset",
+    "level",
+    "length",
+    "sample rate",
+    "channels",
+    "duplicate",
+    "near-duplicate",
+    "unreadable",
+]
 
 #: Below this a recording is silent: -80 dB of full scale, some three steps of 16 bits.
 _SILENT = 1e-4
@@ -66,7 +78,8 @@ class _Measures:
 
 
 def inspect(corpus: Corpus, *, progress: Progress | None = None) -> list[Suspicion]:
-    """Suspicious clips, in the order of their names. Reads every sample."""
+    """Suspicious clips, in the order of their names. Reads every sample, and those that are compared once more."""
+    steps = len(corpus.clips) + len(comparable(corpus.clips))
     measured: dict[str, _Measures | str] = {}
     for clip, of_clip in zip(
         corpus.clips,
@@ -77,14 +90,25 @@ def inspect(corpus: Corpus, *, progress: Progress | None = None) -> list[Suspici
     ):
         measured[clip.name] = of_clip
         if progress is not None:
-            progress(len(measured), len(corpus.clips))
+            progress(len(measured), steps)
     read = {name: measures for name, measures in measured.items() if isinstance(measures, _Measures)}
     found = [Suspicion(name, "unreadable", str(why)) for name, why in measured.items() if name not in read]
     for name, measures in read.items():
         found += _of_samples(name, measures)
     found += _unlike_their_machine(corpus.clips)
     found += _of_unusual_level(corpus.clips, read)
-    found += _duplicates(corpus.clips, {name: m.digest for name, m in read.items() if m.peak >= _SILENT})
+    digests = {name: m.digest for name, m in read.items() if m.peak >= _SILENT}
+    found += _duplicates(corpus.clips, digests)
+
+    def compared(done: int, _: int) -> None:
+        if progress is not None:
+            progress(len(corpus.clips) + done, steps)
+
+    for pair in near_duplicates(corpus.clips, progress=compared):
+        one, other = digests.get(pair.clip.name), digests.get(pair.other.name)
+        if one is not None and other is not None and one != other:  # silent, and the same, is said already
+            leak = "; it is tested on though that was trained on" if pair.other.split == "train" else ""
+            found.append(Suspicion(pair.clip.name, "near-duplicate", f"{pair.relation}{leak}"))
     return sorted(found, key=lambda suspicion: suspicion.name)
 
 

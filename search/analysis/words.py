@@ -104,7 +104,14 @@ def of_inventory(analysis: Analysis) -> Told:
         sentences.append(
             f"{_counted(len(analysis.view.held_out), 'labelled test clip')} {_are(len(analysis.view.held_out))} kept "
             "for the final figure that “offkey train” measures: this page uses neither "
-            "their sound nor their labels."
+            "their sound nor their labels. Whether one of them is nearly the same recording as another clip, “offkey "
+            "corpus” tells."
+        )
+    copies = len({suspicion.name for suspicion in found.suspicions if suspicion.kind == "near-duplicate"})
+    if copies:
+        sentences.append(
+            f"{_counted(copies, 'test clip')} {'has' if copies == 1 else 'have'} a part of another clip's recording: "
+            "what is measured there says less, and where that other clip is trained on, nothing."
         )
     if found.supplemental:
         sentences.append(

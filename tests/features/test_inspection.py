@@ -141,6 +141,32 @@ def test_the_same_samples_are_found_whatever_they_are_encoded_in(tmp_path: Path,
     assert found(tmp_path) == [("fan/test/b.wav", "has the same samples as fan/test/a.wav")]
 
 
+@pytest.mark.parametrize(
+    ("split", "leak"),
+    [("train", "; it is tested on though that was trained on"), ("test", "")],
+)
+def test_a_test_clip_that_is_a_part_of_another_recording_is_named_with_what_they_share(
+    tmp_path: Path, write: Callable[..., None], split: str, leak: str
+) -> None:
+    other = f"fan/{split}/normal_id_00_00000098.wav"
+    write(other, noise(5, samples=SAMPLES + 1600)[:SAMPLES])
+    write("fan/test/normal_id_00_00000099.wav", 0.5 * noise(5, samples=SAMPLES + 1600)[1600:])
+    names = (other, "fan/test/normal_id_00_00000099.wav")
+    one, two, starts = (*names[::-1], ("0.000", "0.100")) if split == "train" else (*names, ("0.100", "0.000"))
+    assert found(tmp_path) == [
+        (
+            one,
+            f"0.15 s of it are the same recording as {two}, from {starts[0]} s on what that has from {starts[1]} s on, "
+            f"6.0 dB {'quieter' if split == 'train' else 'louder'}, coherence 1.00{leak}",
+        )
+    ]
+
+
+def test_the_same_samples_are_said_to_be_that_and_nothing_less(tmp_path: Path, write: Callable[..., None]) -> None:
+    write(NAME, noise(103))
+    assert [suspicion.kind for suspicion in inspect(read_corpus(tmp_path))] == ["duplicate"]
+
+
 def test_supplemental_clips_have_lengths_of_their_own(tmp_path: Path, write: Callable[..., None]) -> None:
     write("fan/supplemental/section_00_noise_0000.wav", noise(samples=100))
     assert found(tmp_path) == []
@@ -161,9 +187,10 @@ def test_a_clip_that_has_gone_is_said_to_be_and_the_others_are_inspected(
 
 
 def test_progress_is_told_to_the_last_clip(tmp_path: Path, write: Callable[..., None]) -> None:
+    write(NAME, noise())  # the ten of its ID are compared, once each has been measured
     calls: list[tuple[int, int]] = []
     inspect(read_corpus(tmp_path), progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(number, 9) for number in range(1, 10)]
+    assert calls == [(number, 20) for number in range(1, 21)]
 
 
 class TestLeaks:
