@@ -198,7 +198,7 @@ def _optuna(url: str, side: str, root: str) -> Any:
         value = 0.0
         while training.epoch < EPOCHS:
             training.run_epoch(lambda: None)
-            value = mean_score(training.validation_scores(), ours.truth)
+            value = mean_score("auc", training.validation_scores(), ours.truth)
             trial.report(value, training.epoch)
             if training.epoch < EPOCHS and trial.should_prune():
                 raise optuna.TrialPruned

@@ -22,10 +22,11 @@ from features.clip import Clip
 from features.corpus import Corpus
 from models.families import FAMILIES
 from models.settings import WindowSettings
-from search import exhibits, ledger, objective
+from search import exhibits, ledger, steering
 from search.draining import drain_on_signals, leave_in_time
-from search.evaluation import Scores, Truth
+from search.evaluation import Metric, Scores, Truth
 from search.exhibits import Exhibit
+from search.official import Year
 from search.recipe import Recipe
 from search.split import labelled_test_clips
 from search.worker import join
@@ -64,8 +65,16 @@ class QuickTraining:
         assert recipe.training.seed is not None
         self.epoch = 0
         self.validation_clips: Sequence[Clip] = labelled_test_clips(corpus)
+        self.parameters = recipe.model.h_dim if hasattr(recipe.model, "h_dim") else 1
         self._seed = recipe.training.seed
         self._scores = np.zeros(len(self.validation_clips))
+
+    @property
+    def step(self) -> int | None:
+        return self.epoch or None
+
+    def latency_ms(self) -> float:
+        return 1.0
 
     def run_epoch(self, before_batch: Callable[[], None]) -> None:
         for _ in range(self.batches):
@@ -109,15 +118,15 @@ def main() -> None:
     work(os.environ["OFFKEY_STORAGE"], arguments.study, lease=arguments.lease, pause=arguments.pause)
 
 
-def mean_score(scores: Scores, truth: Truth) -> float:
+def mean_score(metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = None) -> float:
     """In place of an AUC where scikit-learn's time or memory would be measured with the coordination's."""
     return float(scores.mean())
 
 
 def without_aucs() -> None:
     """Lets this process's workers compute no AUC."""
-    objective.mean_auc = mean_score  # type: ignore[attr-defined]
-    exhibits.id_aucs = lambda scores, truth: {"all": mean_score(scores, truth)}  # type: ignore[attr-defined]
+    steering.figure = mean_score  # type: ignore[attr-defined]
+    exhibits.id_aucs = lambda scores, truth: {"all": float(scores.mean())}  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -32,6 +32,17 @@ class Recordings:
     _excerpts: dict[object, Excerpts] = field(default_factory=dict)
     _parts: dict[tuple[int, ...], Recordings] = field(default_factory=dict)
 
+    @classmethod
+    def of_file(cls, path: Path, *, name: str, attributes: str, device: torch.device) -> Recordings:
+        """One wav file, of a machine ID of that name (machine/ID). Raises UnreadableWav or OSError."""
+        contents = path.read_bytes()
+
+        def store(features: FeatureSettings) -> FrameStore:
+            frames = features.frames(features.waveform(contents))
+            return FrameStore(frames=frames, offsets=np.array([0, len(frames)]))
+
+        return cls(store, (0,), (path,), (name,), (attributes,), device)
+
     def __len__(self) -> int:
         return len(self.positions)
 

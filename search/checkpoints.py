@@ -32,7 +32,8 @@ _EPOCH_BYTES = 8
 class Resumable(Protocol):
     """What can be saved after an epoch and goes on from there."""
 
-    epoch: int
+    @property
+    def epoch(self) -> int: ...
 
     def save(self, file: BinaryIO) -> None: ...
 

@@ -13,6 +13,8 @@ what is stored and exported needs no other file. What stands beside `recipe` goe
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,7 +96,7 @@ def ensemble_of(recipes: Sequence[tuple[str, Recipe]], *, combine: str, seeds: i
         else:
             first_seed = recipe.training.seed or 0
             for seed in range(first_seed, first_seed + seeds):
-                members[f"{name}-seed-{seed}"] = member | {"training": member["training"] | {"seed": seed}}
+                members[name + _seed_mark(seed)] = member | {"training": member["training"] | {"seed": seed}}
     tree = first.tree()
     whole = {
         block: {key: tree[block][key] for key in keys if key in tree[block]} for block, keys in OF_THE_WHOLE.items()
@@ -108,6 +110,25 @@ def ensemble_of(recipes: Sequence[tuple[str, Recipe]], *, combine: str, seeds: i
             "model": {"family": "fusion", "combine": combine, "members": members},
         }
     )
+
+
+def seed_groups(recipe: Recipe) -> dict[str, dict[str, int]]:
+    """Members of an ensemble that differ in their seed alone, by the name of the recipe that they are of: name → seed.
+
+    Groups of one are left out.
+    """
+    alike: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, member in recipe.model.ensemble.items():
+        seed = member.training.seed if member.training.seed is not None else recipe.training.seed or 0
+        tree = member.model_dump(mode="json", exclude={"training": {"seed"}, "weight": True})
+        alike[json.dumps(tree)][name] = seed
+    groups = [members for members in alike.values() if len(set(members.values())) > 1]
+    stems = ({name.removesuffix(_seed_mark(seed)): None for name, seed in members.items()} for members in groups)
+    return {"+".join(stem): members for stem, members in zip(stems, groups, strict=True)}
+
+
+def _seed_mark(seed: int) -> str:
+    return f"-seed-{seed}"
 
 
 def _members(tree: Tree) -> Iterator[tuple[Path, Tree]]:

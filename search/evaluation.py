@@ -3,6 +3,8 @@
 scores : (clips,) float64, higher is more anomalous, in the order of the truth's clips.
 AUC    : for each machine ID, then the mean over IDs. An ID with one label only has none and is left out.
 pooled : AUC over the clips of these IDs together: how far one threshold would do for all. Calibration changes it.
+folds  : of a cross-validation (search.steering): a clip may have a score in each, by another model. Scores of two
+         folds have no common scale: any AUC is taken within each fold, and the mean over folds.
 pAUC   : area below a false-positive rate of 0.1, standardised (McClish 1989): DCASE Task 2's p.
 metric : what one number is made of a scoring, from 0 to 1, higher is better:
          auc       mean AUC over machine IDs
@@ -13,14 +15,15 @@ metric : what one number is made of a scoring, from 0 to 1, higher is better:
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from features.clip import ANOMALY, NORMAL, Description, Domain
+from features.clip import ANOMALY, NORMAL, Clip, Description, Domain
 from search.errors import StudyError
 from search.official import Part, Year, official_score, parts_of, year_for
 
@@ -28,6 +31,7 @@ Scores = npt.NDArray[np.float64]
 Metric = Literal["auc", "pauc", "official", "worst_id"]
 
 _Indices = npt.NDArray[np.int64]  # of clips
+_Pairs = list[tuple[_Indices, _Indices]]  # in each fold that has both, the normal clips and the anomalies
 
 MAX_FALSE_POSITIVE_RATE = 0.1
 RESAMPLES = 2000
@@ -43,6 +47,8 @@ class Truth:
     ids: tuple[str, ...]  # machine/ID of each clip
     labels: tuple[int, ...]  # 0 normal, 1 anomaly
     domains: tuple[Domain | None, ...] = ()  # of each clip; empty where none is known
+    folds: tuple[int, ...] = ()  # in which each clip is scored, from 0, ascending; empty where there is one
+    recordings: tuple[int, ...] = ()  # what each clip is, by a number, where one may be in several folds
 
     @classmethod
     def of(cls, clips: Sequence[Description]) -> Truth:
@@ -53,6 +59,41 @@ class Truth:
             labels=tuple(clip.label for clip in clips if clip.label is not None),
             domains=domains if any(domains) else (),
         )
+
+    @classmethod
+    def of_folds(cls, folds: Sequence[Sequence[Clip]]) -> Truth:
+        """The truth of the clips of several folds, one fold after the other."""
+        clips = [clip for fold in folds for clip in fold]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(clip.name for clip in clips))}
+        return replace(
+            cls.of(clips),
+            folds=tuple(fold for fold, members in enumerate(folds) for _ in members),
+            recordings=tuple(numbers[clip.name] for clip in clips),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def first(self, clips: int) -> Truth:
+        """The truth of the first clips: of those folds that have been scored so far."""
+        return self._of_slice(slice(clips))
+
+    @property
+    def last_fold(self) -> slice:
+        """Where the clips of the last fold are: all of them where there are no folds."""
+        return slice(self.folds.index(self.folds[-1]), None) if self.folds else slice(None)
+
+    @property
+    def in_last_fold(self) -> Truth:
+        """The truth of one model's scores."""
+        return replace(self._of_slice(self.last_fold), folds=(), recordings=())
+
+    def count(self, label: int) -> int:
+        """How many recordings have that label."""
+        return _recordings(np.flatnonzero(np.array(self.labels) == label), self)
+
+    def _of_slice(self, part: slice) -> Truth:
+        return Truth(self.ids[part], self.labels[part], self.domains[part], self.folds[part], self.recordings[part])
 
     @property
     def year(self) -> Year:
@@ -88,32 +129,32 @@ def mean_auc(scores: Scores, truth: Truth) -> float:
 
 def id_aucs(scores: Scores, truth: Truth) -> dict[str, float]:
     """AUC of each machine ID that has both labels. Raises StudyError if none has."""
-    from sklearn.metrics import roc_auc_score  # here, so that a worker that waits for a trial stays small
-
-    return {name: float(roc_auc_score(labels, own)) for name, (own, labels) in scores_by_id(scores, truth).items()}
+    return {
+        name: _measured("auc", scores, _pairs_of(Part(id_name=name, kind="auc"), truth)) for name in _members(truth)
+    }
 
 
 def evaluate(scores: Scores, truth: Truth) -> Figures:
     """All figures of one set of scored clips. Raises StudyError if no ID has both labels."""
-    from sklearn.metrics import roc_auc_score
-
-    by_id = scores_by_id(scores, truth)
     per_id = {}
-    for name, (id_scores, labels) in by_id.items():
-        normals = int((labels == NORMAL).sum())
-        pauc = None
-        if normals >= FEWEST_NORMALS_FOR_PAUC:
-            pauc = float(roc_auc_score(labels, id_scores, max_fpr=MAX_FALSE_POSITIVE_RATE))
-        auc = float(roc_auc_score(labels, id_scores))
-        per_id[name] = IdFigures(auc=auc, pauc=pauc, normal=normals, anomaly=len(labels) - normals)
+    for name, members in _members(truth).items():
+        pairs = _pairs_of(Part(id_name=name, kind="auc"), truth)
+        enough = all(len(normals) >= FEWEST_NORMALS_FOR_PAUC for normals, _ in pairs)
+        normals, anomalies = _by_label(members, truth)
+        per_id[name] = IdFigures(
+            auc=_measured("auc", scores, pairs),
+            pauc=_measured("pauc", scores, pairs) if enough else None,
+            normal=_recordings(normals, truth),
+            anomaly=_recordings(anomalies, truth),
+        )
     paucs = [figures.pauc for figures in per_id.values() if figures.pauc is not None]
-    judged = np.isin(truth.ids, list(by_id))
+    judged = np.flatnonzero(np.isin(truth.ids, list(per_id)))
     low, high = np.quantile(resampled_aucs(scores, truth), [0.025, 0.975])
     return Figures(
         auc=float(np.mean([figures.auc for figures in per_id.values()])),
         pauc=float(np.mean(paucs)) if len(paucs) == len(per_id) else None,
         interval=(float(low), float(high)),
-        pooled=float(roc_auc_score(np.array(truth.labels)[judged], scores[judged])),
+        pooled=_measured("auc", scores, _pairs(*_by_label(judged, truth), truth)),
         per_id=per_id,
     )
 
@@ -126,7 +167,7 @@ def figure(metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = 
     """
     year = year or truth.year
     parts = _parts(metric, truth, year)
-    values = np.array([_measured(part.kind, scores, *clips) for part, clips in parts.items()])
+    values = np.array([_measured(part.kind, scores, pairs) for part, pairs in parts.items()])
     return float(_combined(metric, year, list(parts), values))
 
 
@@ -139,7 +180,7 @@ def domain_aucs(scores: Scores, truth: Truth, *, year: Year | None = None) -> di
     found: dict[str, dict[str, float]] = {}
     for part in chosen:
         if part.kind == "auc" and part.normals is not None:
-            found.setdefault(part.id_name, {})[part.normals] = _measured("auc", scores, *_clips_of(part, truth))
+            found.setdefault(part.id_name, {})[part.normals] = _measured("auc", scores, _pairs_of(part, truth))
     return found
 
 
@@ -153,9 +194,10 @@ class Bootstrap:
     def __init__(self, truth: Truth, *, resamples: int = RESAMPLES) -> None:
         rng = np.random.default_rng(0)
         self._truth = truth
-        self._drawn = np.zeros((len(truth.ids), resamples), dtype=np.int32)  # how often each clip is drawn in each
+        self._drawn = np.zeros((len(truth), resamples), dtype=np.int32)  # how often each clip is drawn in each
         for stratum in _strata(truth):
-            self._drawn[stratum] = _draw_counts(rng, len(stratum), resamples)
+            drawn, of_clips = np.unique(np.array(truth.recordings or range(len(truth)))[stratum], return_inverse=True)
+            self._drawn[stratum] = _draw_counts(rng, len(drawn), resamples)[of_clips]
 
     def aucs(self, scores: Scores) -> Scores:
         """The mean AUC of each resample, (resamples,)."""
@@ -169,7 +211,9 @@ class Bootstrap:
         year = year or self._truth.year
         parts = _parts(metric, self._truth, year)
         of_kind = {"auc": self._aucs, "pauc": self._paucs}
-        values = np.array([of_kind[part.kind](scores, *clips) for part, clips in parts.items()])
+        values = np.array(
+            [np.mean([of_kind[part.kind](scores, *pair) for pair in pairs], axis=0) for part, pairs in parts.items()]
+        )
         return _combined(metric, year, list(parts), values)
 
     def _aucs(self, scores: Scores, normals: _Indices, anomalies: _Indices) -> Scores:
@@ -227,37 +271,65 @@ def _standardised(area: Scores) -> Scores:
     return (1 + (area - chance) / (MAX_FALSE_POSITIVE_RATE - chance)) / 2
 
 
-def _measured(kind: Literal["auc", "pauc"], scores: Scores, normals: _Indices, anomalies: _Indices) -> float:
-    from sklearn.metrics import roc_auc_score
+def _measured(kind: Literal["auc", "pauc"], scores: Scores, pairs: _Pairs) -> float:
+    from sklearn.metrics import roc_auc_score  # here, so that a worker that waits for a trial stays small
 
-    labels = np.repeat([NORMAL, ANOMALY], [len(normals), len(anomalies)])
     max_fpr = MAX_FALSE_POSITIVE_RATE if kind == "pauc" else None
-    return float(roc_auc_score(labels, scores[np.concatenate([normals, anomalies])], max_fpr=max_fpr))
+    values = []
+    for normals, anomalies in pairs:
+        labels = np.repeat([NORMAL, ANOMALY], [len(normals), len(anomalies)])
+        values.append(roc_auc_score(labels, scores[np.concatenate([normals, anomalies])], max_fpr=max_fpr))
+    return float(np.mean(values))
 
 
-def _parts(metric: Metric, truth: Truth, year: Year) -> dict[Part, tuple[_Indices, _Indices]]:
-    """What a metric is made of, each with its normal clips and anomalies. Raises StudyError if some cannot be told."""
+def _parts(metric: Metric, truth: Truth, year: Year) -> dict[Part, _Pairs]:
+    """What a metric is made of, each with its clips. Raises StudyError if some cannot be told."""
     names = _members(truth)
     if metric == "official":
         parts = parts_of(year, names)
     else:
         parts = [Part(id_name=name, kind="pauc" if metric == "pauc" else "auc") for name in names]
-    return {part: _clips_of(part, truth) for part in parts}
+    return {part: _pairs_of(part, truth) for part in parts}
 
 
-def _clips_of(part: Part, truth: Truth) -> tuple[_Indices, _Indices]:
+def _pairs_of(part: Part, truth: Truth) -> _Pairs:
     """The normal clips and the anomalies of a part. Raises StudyError if they do not suffice."""
     normals, anomalies = (
         _of_domain(part.id_name, label, domain, truth)
         for label, domain in ((NORMAL, part.normals), (ANOMALY, part.anomalies))
     )
-    if part.kind == "pauc" and len(normals) < FEWEST_NORMALS_FOR_PAUC:
+    pairs = _pairs(normals, anomalies, truth)
+    fewest = min(len(of_fold) for of_fold, _ in pairs)
+    if part.kind == "pauc" and fewest < FEWEST_NORMALS_FOR_PAUC:
         of_domain = f" of the {part.normals} domain" if part.normals else ""
+        in_a_fold = " in a fold" if truth.folds else ""
         raise StudyError(
             f"pAUC looks at the highest tenth of a machine ID's normal clips and needs {FEWEST_NORMALS_FOR_PAUC} of "
-            f"them, but {part.id_name} has {len(normals)}{of_domain}. Add labelled normal clips, or go by AUC."
+            f"them, but {part.id_name} has {fewest}{of_domain}{in_a_fold}. Add labelled normal clips, or go by AUC."
         )
-    return normals, anomalies
+    return pairs
+
+
+def _pairs(normals: _Indices, anomalies: _Indices, truth: Truth) -> _Pairs:
+    """Some clips by fold: those folds that have both."""
+    if not truth.folds:
+        return [(normals, anomalies)]
+    folds = np.array(truth.folds)
+    pairs = [
+        (normals[folds[normals] == fold], anomalies[folds[anomalies] == fold]) for fold in range(truth.folds[-1] + 1)
+    ]
+    return [(of_fold, faulty) for of_fold, faulty in pairs if len(of_fold) and len(faulty)]
+
+
+def _recordings(clips: _Indices, truth: Truth) -> int:
+    """How many recordings some clips are of."""
+    return len({truth.recordings[clip] for clip in clips}) if truth.recordings else len(clips)
+
+
+def _by_label(clips: _Indices, truth: Truth) -> tuple[_Indices, _Indices]:
+    """The normal ones of some clips, and the anomalies."""
+    labels = np.array(truth.labels)[clips]
+    return clips[labels == NORMAL], clips[labels == ANOMALY]
 
 
 def _of_domain(name: str, label: int, domain: Domain | None, truth: Truth) -> _Indices:
@@ -290,13 +362,17 @@ def _combined(metric: Metric, year: Year, parts: Sequence[Part], values: Scores)
 
 
 def _strata(truth: Truth) -> list[_Indices]:
-    """The clips of each machine ID that has both labels, by label and domain."""
-    strata: dict[tuple[int, Domain | None], list[int]]
+    """The clips of each machine ID that has both labels, by label, domain and the folds that they are in."""
+    in_folds: dict[int, tuple[int, ...]] = defaultdict(tuple)
+    for recording, fold in zip(truth.recordings, truth.folds, strict=True):
+        in_folds[recording] += (fold,)
     found = []
     for members in _members(truth).values():
-        strata = {}
+        strata: dict[tuple[object, ...], list[int]] = defaultdict(list)
         for clip in members.tolist():
-            strata.setdefault((truth.labels[clip], truth.domains[clip] if truth.domains else None), []).append(clip)
+            domain = truth.domains[clip] if truth.domains else None
+            folds = in_folds[truth.recordings[clip]] if truth.recordings else ()
+            strata[truth.labels[clip], domain, folds].append(clip)
         found += [np.array(strata[key]) for key in sorted(strata, key=str)]
     return found
 

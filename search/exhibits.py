@@ -70,7 +70,7 @@ def exhibits_of(training: Shown, scores: Scores) -> Iterable[Exhibit]:
                 training.reconstruction_of(clip),
                 frame_seconds=training.frame_seconds,
                 unit=training.unit,
-                title=f"{clip.id_name}, {clip.path.name}: score {scores[position]:.4g}",
+                title=f"{clip.id_name}, {clip.name}: score {scores[position]:.4g}",
             ),
         )
         yield Exhibit(f"{name}.flac", "audio/flac", _flac(read_waveform(clip.path), clip.sample_rate))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import optuna
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from search.errors import StudyError
+from search.errors import MisuseError, StudyError
 from search.objective import trial_recipe
 from search.recipe import Origin, Recipe
+from search.status import keeps_to_limits, worth
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy
 
@@ -15,10 +16,18 @@ from search.stored_study import StoredStudy
 def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | None = None) -> Recipe:
     """The best complete trial's recipe, or another's: the same seed and threads as the trial had.
 
-    Raises StudyError if there is no such trial, or none is complete yet.
+    Raises StudyError if there is no such trial, or none is complete yet, MisuseError if several objectives leave the
+    choice open.
     """
     study = optuna.load_study(study_name=stored.name, storage=storage)
-    return recipe_of(stored, _best_trial(study) if number is None else _trial(study, number))
+    if number is not None:
+        return recipe_of(stored, _trial(study, number))
+    if len(stored.objectives) > 1:
+        raise MisuseError(
+            f"The study {stored.name!r} searches for several things at once ({', '.join(stored.objectives)}), of which "
+            "there is no single best trial: `offkey status` lists the best trade-offs; choose one with --trial N"
+        )
+    return recipe_of(stored, _best_trial(study))
 
 
 def recipe_of(stored: StoredStudy, trial: FrozenTrial) -> Recipe:
@@ -41,7 +50,13 @@ def _best_trial(study: optuna.Study) -> FrozenTrial:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         raise StudyError(f"The study {study.study_name!r} has no complete trial yet: nothing to export")
-    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
+    within = [trial for trial in complete if keeps_to_limits(trial)]
+    if not within:
+        raise StudyError(
+            f"None of the {len(complete)} complete trials of {study.study_name!r} keeps to search.constraints: search "
+            "on, or export one of them with --trial N"
+        )
+    return max(within, key=lambda trial: (worth(trial), -trial.number))
 
 
 def _trial(study: optuna.Study, number: int) -> FrozenTrial:

@@ -1,21 +1,35 @@
-"""The final detector: the recipe's trial once more, and then, for the first time, the held-out test clips."""
+"""The final detector: the recipe's trial once more, and then, for the first time, the held-out test clips.
+
+Where a trial keeps training clips aside to be judged by them (folds, proxies), the trial is repeated for its figure,
+and the detector is trained anew on all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from features.cleaning import Outlier
+from features.clip import Clip
 from features.corpus import Corpus
+from models.fusion import Fusion
 from models.labels import Labels
-from models.scorer import Scorer
+from models.scorer import Calibrated, Scorer
 from models.threshold import threshold_of
-from search.evaluation import Figures, Truth, evaluate
+from search.caveats import Optimism, SeedSpread, Spread, optimism_of
+from search.ensembles import seed_groups
+from search.errors import StudyError
+from search.evaluation import Figures, Metric, Scores, Truth, evaluate, figure, mean_auc
+from search.looks import NO_STORAGE, Looks
+from search.objective import TrainedModel, begun
 from search.recipe import Recipe
 from search.split import blind, held_out_clips, undefined_ids
-from search.training import Training
+from search.steering import METRICS, Steering, steering_of
+from search.training import Training, no_interruption
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,12 @@ class Detector:
     thresholds: Mapping[str, float]  # by machine/ID; a clip that scores higher is called an anomaly
     threshold_clips: Mapping[str, int]  # withheld normal clips behind each
     validation: Figures
+    value: float  # of the recipe's first objective, as its trial had it
     test: Figures | None  # None where no ID has both labels among the held-out clips
+    test_value: float | None  # of that objective; None where the held-out clips do not tell it, or it is of made faults
+    optimism: Optimism | None  # None without a test figure, and where the validation's is of made faults
+    seeds: Mapping[str, SeedSpread]  # by recipe, of members of an ensemble that differ in their seed alone
+    looks: Looks  # at the held-out clips
     fingerprint: str  # of the corpus
     dropped: tuple[Outlier, ...]  # training clips that cleaning left out
 
@@ -38,34 +57,130 @@ def train_detector(
     corpus: Corpus,
     device: torch.device,
     *,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+    on_epoch: Callable[[int, int], None] = lambda epoch, epochs: None,
 ) -> Detector:
-    """Trains as the recipe's trial was trained, and measures on the test clips that no search has seen."""
-    training = Training(_closed(recipe), blind(corpus, recipe.validation), device)
-    while training.epoch < recipe.epochs:
-        training.run_epoch()
-        on_epoch(training.epoch)
-    withheld = training.clips.withheld
-    scores = training.scores_of(withheld) if withheld else None
-    thresholds, counts = {}, {}
-    for name in sorted({clip.id_name for clip in withheld}):
-        members = [index for index, clip in enumerate(withheld) if clip.id_name == name]
-        assert scores is not None
-        thresholds[name] = threshold_of(scores[members], recipe.scoring)
-        counts[name] = len(members)
+    """Trains as the recipe's trial was trained, and measures on the test clips that no search has seen.
+
+    `on_epoch` is told how many epochs are done, and of how many.
+    """
+    recipe = _closed(recipe)
+    steering = steering_of(corpus, recipe.validation, recipe.corpus.train_on)
+    keeps_clips_aside = recipe.validation.folds is not None or recipe.validation.goes_by_proxies
+    epochs = recipe.epochs * (len(steering.views) + keeps_clips_aside)
+    training, validation = _repeated(recipe, steering, device, on_epoch=lambda epoch: on_epoch(epoch, epochs))
+    if keeps_clips_aside:
+        training = Training(recipe, blind(corpus, recipe.validation), device)
+        while training.epoch < recipe.epochs:
+            training.run_epoch()
+            on_epoch(epochs - recipe.epochs + training.epoch, epochs)
+    thresholds, counts = _thresholds(training)
     held_out = held_out_clips(corpus, recipe.validation)
     has_both_labels = len(undefined_ids(held_out)) < len({clip.id_name for clip in held_out})
+    test = _Scored.by(training, held_out) if has_both_labels else None
+    comparable = None if recipe.validation.goes_by_proxies else test
+    objective = recipe.validation.objectives[0]
     return Detector(
         recipe=training.recipe,
         scorer=training.scorer,
         labels=training.labels,
         thresholds=thresholds,
         threshold_clips=counts,
-        validation=evaluate(training.validation_scores(), Truth.of(training.validation_clips)),
-        test=evaluate(training.scores_of(held_out), Truth.of(held_out)) if has_both_labels else None,
+        validation=evaluate(validation.scores, validation.truth),
+        value=steering.figure(objective, validation.scores),
+        test=None if test is None else evaluate(test.scores, test.truth),
+        test_value=None if comparable is None else _if_told(METRICS[objective], comparable),
+        optimism=None
+        if comparable is None
+        else optimism_of(validation.scores, validation.truth, comparable.scores, comparable.truth),
+        seeds={
+            name: SeedSpread(
+                seeds=tuple(members.values()),
+                validation=Spread(validation.aucs_of(members)),
+                test=None if test is None else Spread(test.aucs_of(members)),
+            )
+            for name, members in seed_groups(recipe).items()
+        },
+        looks=NO_STORAGE,
         fingerprint=corpus.fingerprint,
         dropped=training.dropped,
     )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Labelled clips and their scores: the detector's, and those that members which differ in their seed give alone."""
+
+    scores: Scores
+    truth: Truth
+    of_members: Mapping[str, Scores]
+
+    @classmethod
+    def by(cls, training: Training, clips: Sequence[Clip]) -> _Scored:
+        return cls(training.scores_of(clips), Truth.of(clips), _alone(training, clips))
+
+    def aucs_of(self, members: Iterable[str]) -> tuple[float, ...]:
+        return tuple(mean_auc(self.of_members[name], self.truth) for name in members)
+
+
+def _repeated(
+    recipe: Recipe, steering: Steering, device: torch.device, *, on_epoch: Callable[[int], None]
+) -> tuple[Training, _Scored]:
+    """The recipe's trial once more: the model of its last view, and how the clips that steer were scored."""
+    model: list[Training] = []
+
+    def train(recipe: Recipe, view: Corpus, device: str) -> TrainedModel:
+        model[:] = [Training(recipe, view, torch.device(device))]
+        return model[0]
+
+    trial = begun(recipe, steering, str(device), train)
+    alone: dict[str, list[Scores]] = defaultdict(list)  # a view's clips after the other's
+    while trial.epoch < recipe.epochs * len(steering.views):
+        trial.run_epoch(no_interruption)
+        on_epoch(trial.epoch)
+        if trial.epoch % recipe.epochs == 0:  # the model of a view has learnt all that it will
+            for name, scores in _alone(model[0], model[0].validation_clips).items():
+                alone[name].append(scores)
+    of_members = {name: np.concatenate(scores) for name, scores in alone.items()}
+    return model[0], _Scored(trial.validation_scores(), steering.truth, of_members)
+
+
+def _alone(training: Training, clips: Sequence[Clip]) -> dict[str, Scores]:
+    """What members that differ in their seed alone would give without the others; empty if there are none.
+
+    On the scale of each; the ensemble's, on which it brings them, orders the clips of a machine ID alike.
+    """
+    recipe = training.recipe
+    if not seed_groups(recipe):
+        return {}
+    training.scores_of(clips[:1])  # learns densities and calibrations, where that is still to be done
+    scorer, recordings = training.scorer, training.recordings_of(clips)
+    ensemble = scorer.scorer if isinstance(scorer, Calibrated) else scorer
+    assert isinstance(ensemble, Fusion)
+    found = {}
+    for name, member in zip(recipe.model.ensemble, ensemble.members, strict=True):
+        assert isinstance(member, Calibrated)
+        found[name] = member.scorer.scores_of(recordings)
+    return found
+
+
+def _if_told(metric: Metric, clips: _Scored) -> float | None:
+    """A metric of some clips, if they tell it."""
+    try:
+        return figure(metric, clips.scores, clips.truth)
+    except StudyError:
+        return None
+
+
+def _thresholds(training: Training) -> tuple[dict[str, float], dict[str, int]]:
+    """The threshold of each machine ID, and how many withheld clips it rests on."""
+    withheld = training.clips.withheld
+    scores = training.scores_of(withheld) if withheld else np.empty(0)
+    thresholds, counts = {}, {}
+    for name in sorted({clip.id_name for clip in withheld}):
+        members = [index for index, clip in enumerate(withheld) if clip.id_name == name]
+        thresholds[name] = threshold_of(scores[members], training.recipe.scoring)
+        counts[name] = len(members)
+    return thresholds, counts
 
 
 def _closed(recipe: Recipe) -> Recipe:

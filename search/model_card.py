@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from search.caveats import OPTIMISM, SPREAD, SeedSpread, sentences_beside
 from search.final import Detector
 from search.recipe import Recipe
 
@@ -37,6 +38,7 @@ def model_card(detector: Detector) -> str:
         f"| {name} | {t:.6g} | {detector.threshold_clips[name]} |" for name, t in detector.thresholds.items()
     )
     scale = _SCALES[scoring.calibration]
+    beside = "".join(f"{sentence}.\n" for sentence in sentences_beside(detector))
     left_out = "".join(f"\n- {outlier.clip.name}: {outlier.reason}" for outlier in detector.dropped)
     left_out = f"\nTraining clips that cleaning left out:\n{left_out}\n" if left_out else ""
     return f"""# {recipe.study}
@@ -45,8 +47,8 @@ A detector of anomalous machine sound, from {origin}.
 
 {_models(recipe)}
 {test_line}
-Validation AUC {detector.validation.auc:.3f}: it steered the search, so it flatters.
-
+{_steered(detector)}
+{beside}{_seeds(detector)}
 Score clips with `offkey score BUNDLE PATH…`, this folder as BUNDLE. A higher score is more anomalous.{scale}
 A clip above its machine ID's threshold is called an anomaly. Thresholds aim at a false-alarm rate of
 {scoring.false_alarm_rate:g}: this share of {_RULES[scoring.threshold]} is above
@@ -56,6 +58,40 @@ A clip above its machine ID's threshold is called an anomaly. Thresholds aim at 
 |---|---|---|
 {rows}
 {left_out}"""
+
+
+def _steered(detector: Detector) -> str:
+    """What the search went by, and how far that is from the test."""
+    if detector.recipe.validation.goes_by_proxies:
+        return f"AUC on made faults {detector.validation.auc:.3f}: it steered the search, in place of recorded ones."
+    line = f"Validation AUC {detector.validation.auc:.3f}: it steered the search, so it flatters."
+    if detector.optimism is None:
+        return line
+    low, high = detector.optimism.interval
+    difference = f"{detector.optimism.difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
+    return f"{line}\nValidation − test is {difference}: {OPTIMISM}."
+
+
+def _seeds(detector: Detector) -> str:
+    """How the AUC of one model varies with its seed."""
+    if not detector.seeds:
+        return ""
+    rows = "".join(_seed_rows(name, spread) for name, spread in detector.seeds.items())
+    return f"""
+| one seed's model | | mean AUC | standard deviation | lowest | highest |
+|---|---|---|---|---|---|
+{rows}
+{SPREAD}.
+"""
+
+
+def _seed_rows(name: str, spread: SeedSpread) -> str:
+    return "".join(
+        f"| {len(spread.seeds)} of {name} | {part} | {of_part.mean:.3f} | {of_part.deviation:.3f} | "
+        f"{min(of_part.aucs):.3f} | {max(of_part.aucs):.3f} |\n"
+        for part, of_part in (("validation", spread.validation), ("test", spread.test))
+        if of_part is not None
+    )
 
 
 def _models(recipe: Recipe) -> str:

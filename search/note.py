@@ -6,14 +6,13 @@ Whatever people write below the line is theirs and stays.
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 import optuna
 from sqlalchemy.orm import Session
 
-from features.clip import ANOMALY, NORMAL
 from search import optuna_rows
-from search.status import Comparison, Status, compare, machines, read_status
+from search.status import Comparison, Status, compare, machines, read_status, worth
+from search.steering import IN_WORDS, PROXY_CAUTION, clips_in_words
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy
 from search.upkeep import lock_study
@@ -33,7 +32,7 @@ def write_note(storage: StudyStorage, stored: StoredStudy, study: optuna.Study) 
     status = read_status(storage, stored, study)
     comparison = compare(storage, stored, status, with_ties=False)
     ours = f"{_about(stored)}{_result(status, comparison)}\n\n---\n{_LINE}"
-    best = None if status.best is None else status.best.value
+    best = None if status.best is None else worth(status.best)
 
     def write(session: Session) -> None:
         lock_study(session, stored)
@@ -60,21 +59,20 @@ def _write(session: Session, stored: StoredStudy, ours: str) -> None:
 
 def _about(stored: StoredStudy) -> str:
     study = stored.study()
-    recipe = study.first_recipe()
-    labels = Counter(stored.truth.labels)
     by_machine = machines(stored.truth)
     ids = sum(map(len, by_machine.values()))
     families = ", ".join(study.space.families)
     settings = "\n".join(f"| `{setting.name}` | {_escaped(setting.in_words)} |" for setting in study.space.settings)
-    share = recipe.validation.share
     return (
         f"# {_escaped(stored.name)}\n\n"
         f"A search for the model ({families}) that best tells a faulty machine's sound from a healthy one's: "
         f"{stored.budget} trials, sampler {study.search.sampler}, pruner {study.search.pruner}.\n\n"
         f"**Data**: {', '.join(map(_escaped, by_machine))}, {ids} machine IDs, "
         f"{stored.identity['data']['clips']} clips.\n\n"
-        f"**Split**: {labels[NORMAL]} normal and {labels[ANOMALY]} anomalous clips, {100 * share:.0f} % of each ID's "
-        "labelled ones, steer the search. No trial sees the rest: they are for the final detector alone.\n\n"
+        f"**Steered by** {_escaped(clips_in_words(stored.validation, stored.truth))}. No trial sees the other labelled "
+        "clips: they are for the final detector alone.\n\n"
+        f"**Searched for**: {', '.join(IN_WORDS[objective] for objective in stored.objectives)}"
+        f"{f' ({PROXY_CAUTION})' if stored.validation.goes_by_proxies else ''}.\n\n"
         + (f"| open setting | range |\n|---|---|\n{settings}\n\n" if settings else "")
     )
 
@@ -83,11 +81,14 @@ def _result(status: Status, comparison: Comparison | None) -> str:
     from search.screen import interval  # here, so that a worker that waits for a trial stays small
 
     if status.best is None or comparison is None:
-        return "**Result**: no trial is complete yet."
+        within = " within the study's limits" if status.beyond_limits else ""
+        return f"**Result**: no trial{within} is complete yet."
     text = (
-        f"**Result**: trial {status.best.number} leads with a validation AUC of {status.best.value:.3f} "
-        f"(95 % interval {interval(*comparison.interval)})."
+        f"**Result**: trial {status.best.number} leads with a validation {status.metric_name} of "
+        f"{worth(status.best):.3f} (95 % interval {interval(*comparison.interval)})."
     )
+    if len(status.objectives) > 1:
+        text += f" {len(status.front)} trials are trade-offs that no other is better than in everything."
     if comparison.gain is None:
         return text
     if status.best.number == 0:

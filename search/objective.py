@@ -6,20 +6,24 @@ Nothing here imports torch before a training is made.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+import numpy as np
 import optuna
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
-from features.clip import Clip
 from features.corpus import Corpus
 from features.errors import UnservedError
 from search.checkpoints import Resumable
+from search.costs import Limits
+from search.cross_validation import CrossValidation
 from search.errors import TrialFailure
-from search.evaluation import Scores, Truth, mean_auc
-from search.recipe import Recipe
+from search.evaluation import Scores
+from search.recipe import ConstraintSettings, Recipe
+from search.steering import Steering
 from search.study_file import Study
 
 if TYPE_CHECKING:
@@ -27,22 +31,33 @@ if TYPE_CHECKING:
 
 
 class Trained(Resumable, Protocol):
-    """A recipe in training: `search.training.Training`, or a stand-in that needs no torch."""
+    """A recipe in training: `search.training.Training`, a stand-in that needs no torch, or several of these."""
 
     @property
-    def validation_clips(self) -> Sequence[Clip]: ...
+    def step(self) -> int | None:
+        """What was reached at which trials are compared: an epoch, or a fold; None in between."""
+
+    @property
+    def parameters(self) -> int: ...
 
     def run_epoch(self, before_batch: Callable[[], None]) -> None: ...
 
-    def validation_scores(self) -> Scores: ...
+    def validation_scores(self) -> Scores:
+        """At a step: of all clips that have been scored so far, in the order of the truth's."""
+
+    def latency_ms(self) -> float: ...
+
+
+class TrainedModel(Trained, Protocol):
+    """One model: not several folds' together."""
 
     def exhibits(self, scores: Scores) -> Iterable[Exhibit]: ...
 
 
-Train = Callable[[Recipe, Corpus, str], Trained]
+Train = Callable[[Recipe, Corpus, str], TrainedModel]
 
 
-def train_for_real(recipe: Recipe, corpus: Corpus, device: str) -> Trained:
+def train_for_real(recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
     """The training of a recipe on a device."""
     import torch
 
@@ -54,7 +69,7 @@ def train_for_real(recipe: Recipe, corpus: Corpus, device: str) -> Trained:
 def objective(
     trial: BaseTrial,
     study: Study,
-    corpus: Corpus,
+    steering: Steering,
     *,
     device: str = "cpu",
     train: Train = train_for_real,
@@ -62,46 +77,71 @@ def objective(
     before_batch: Callable[[], None] = lambda: None,
     after_epoch: Callable[[Trained], None] = lambda training: None,
     on_scores: Callable[[Scores], None] = lambda scores: None,
-) -> float:
-    """The validation AUC after the trial's last epoch, higher is better.
+) -> float | tuple[float, ...]:
+    """What the trial is worth after its last epoch: of a figure, higher is better, of a cost, lower.
 
-    `corpus` is a blinded one (see search.split): of the labelled test clips, those that steer the search alone.
+    One number, or with several objectives as many.
+
     Goes on from `checkpoint`; `after_epoch` may leave one after each epoch, before its value is reported; `on_scores`
-    gets the validation clips' scores after each epoch.
+    gets the scores of the clips that steer at each step.
     Raises TrialPruned, or TrialFailure for a failure that is the trial's own.
     """
     attributes = trial.user_attrs
     recipe = trial_recipe(study, trial, threads=attributes.get("threads"), repeat=attributes.get("repeat", 0))
-    try:
-        training = train(recipe, corpus, device)
-    except UnservedError as error:
-        raise TrialFailure(f"impossible setting: {error}") from error
+    first, *others = study.objectives
+    limits = Limits(study.search.constraints or ConstraintSettings(), study.objectives)
+    with _impossible_settings():
+        training = begun(recipe, steering, device, train)
     if "threads" not in attributes:
         trial.set_user_attr("threads", recipe.training.threads)
-    truth = Truth.of(training.validation_clips)
+    limits.before_training(trial, training)
     is_baseline = trial.number == 0 and bool(study.baseline)  # never pruned: the others are compared with its whole
-    value = math.nan
+
+    def validated() -> tuple[Scores, float]:
+        with _impossible_settings():
+            scores = training.validation_scores()
+        on_scores(scores)
+        return scores, steering.figure(first, scores)
+
+    scores, value = np.empty(0), math.nan
     if checkpoint is not None:
         training.resume(checkpoint)
-        value = _validate(training, truth, on_scores)
-    while training.epoch < recipe.epochs:
+        if training.step is not None:
+            scores, value = validated()
+    while training.epoch < recipe.epochs * len(steering.views):
         # Asked before an epoch, not after one: a trial that goes on at a checkpoint is asked too.
-        if training.epoch > 0 and not is_baseline and trial.should_prune():
+        if training.step is not None and not is_baseline and trial.should_prune():
             raise optuna.TrialPruned
-        training.run_epoch(before_batch)
-        value = _validate(training, truth, on_scores)
-        after_epoch(training)
-        trial.report(value, training.epoch)
-    return value
+        with _impossible_settings():
+            training.run_epoch(before_batch)
+        if training.step is None:
+            after_epoch(training)
+        else:
+            scores, value = validated()
+            after_epoch(training)
+            trial.report(value, training.step)
+            limits.after_step(trial, training)
+    limits.after_training(trial, steering, scores)
+    if not others:
+        return value
+    costs = limits.costs(trial)
+    return value, *(costs[other] if other in costs else steering.figure(other, scores) for other in others)
 
 
-def _validate(training: Trained, truth: Truth, on_scores: Callable[[Scores], None]) -> float:
+def begun(recipe: Recipe, steering: Steering, device: str, train: Train) -> Trained:
+    """The training of a trial: one model, or one for each fold."""
+    if len(steering.views) > 1:
+        return CrossValidation(recipe, steering.views, device, train)
+    return train(recipe, steering.views[0], device)
+
+
+@contextmanager
+def _impossible_settings() -> Iterator[None]:
+    """Settings that the recordings do not serve are that trial's own failure."""
     try:
-        scores = training.validation_scores()
+        yield
     except UnservedError as error:
         raise TrialFailure(f"impossible setting: {error}") from error
-    on_scores(scores)
-    return mean_auc(scores, truth)
 
 
 def trial_recipe(study: Study, trial: BaseTrial, *, threads: int | None = None, repeat: int = 0) -> Recipe:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from optuna.storages._rdb import models
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import TrialState
-from sqlalchemy import delete, func, select, union_all
+from sqlalchemy import Float, cast, delete, func, select, union_all
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -78,12 +79,22 @@ def set_study_attributes(session: Session, study_id: int, entries: Mapping[str, 
 
 
 def best_value(session: Session, study_id: int) -> float | None:
-    """The best value of the study's complete trials."""
-    trials, values = models.TrialModel, models.TrialValueModel
+    """The best value of the study's complete trials that keep to its limits; of several values the first."""
+    trials, values, attributes = models.TrialModel, models.TrialValueModel, models.TrialSystemAttributeModel
+    beyond_a_limit = select(attributes.trial_id).where(
+        attributes.trial_id == trials.trial_id,
+        attributes.key.startswith(f"{_CONSTRAINTS_KEY}:"),
+        cast(attributes.value_json, Float) > 0,
+    )
     best = (
         select(func.max(values.value))
         .join(trials, trials.trial_id == values.trial_id)
-        .where(trials.study_id == study_id, trials.state == TrialState.COMPLETE)
+        .where(
+            trials.study_id == study_id,
+            trials.state == TrialState.COMPLETE,
+            values.objective == 0,
+            ~beyond_a_limit.exists(),
+        )
     )
     value: float | None = session.execute(best).scalar_one()
     return value

@@ -12,10 +12,14 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from search.errors import MisuseError
+
+if TYPE_CHECKING:
+    import torch
 
 #: "<microseconds> <period>", or "max <period>": the CPU time that a container may use.
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -114,3 +118,15 @@ def _listed_gpus() -> list[str] | None:
 
 def _physical_cores() -> int:
     return min(psutil.cpu_count(logical=False) or cores(), cores())
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name. Raises MisuseError if this host has none."""
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise MisuseError(f"--device {name}: no such device here ({str(error).splitlines()[0]})") from error
+    return device

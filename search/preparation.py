@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from optuna.distributions import CategoricalDistribution
 
-from features.corpus import Corpus, read_corpus
+from features.corpus import Corpus, Progress, read_corpus
 from features.errors import UnservedError
 from features.inspection import leaks
 from features.windows import require_length
@@ -16,9 +17,11 @@ from models.calibration import require_normals, require_withheld
 from models.labels import Labels
 from search.corners import recipes_around
 from search.errors import StudyError
+from search.proxy import judged, proxy_clips, used
 from search.recipe import Recipe, ValidationSettings
 from search.space import Tree, only_families
 from search.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
+from search.steering import METRICS, PROXY_CAUTION, Steering, steering_of, trained_on
 from search.study_checks import idle_settings
 from search.study_file import Study, study_of_tree
 
@@ -48,13 +51,18 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
     corpus = read_corpus(Path(root)).for_study(machines)
     tree = study.tree
     tree["corpus"] = {**corpus_settings, "root": str(Path(root).resolve())}
-    warnings = [*corpus.warnings, *_leaks(corpus)]
+    warnings = [*corpus.warnings, *_leaks(corpus), *_copies_across(corpus, study.validation)]
     warnings += _drop_unserved_choices(study, tree, corpus)
     warnings += check_labels(corpus, study.first_recipe().validation)
     study = study_of_tree(tree, origin=f"study {study.name}")
     warnings += _drop_unserved_families(study, tree, corpus)
     study = study_of_tree(tree, origin=f"study {study.name}")
     warnings += idle_settings(study.space)
+    validation, said = with_proxies(study.validation, corpus, study.first_recipe())
+    if said:
+        tree["validation"] = validation.model_dump(exclude_none=True)
+        study, warnings = study_of_tree(tree, origin=f"study {study.name}"), [*warnings, *said]
+    require_figures(steering_of(corpus, validation, trained_on(tree)), study)
     return Prepared(study, corpus, tuple(warnings))
 
 
@@ -65,7 +73,20 @@ def _leaks(corpus: Corpus) -> list[str]:
     trained, tested = found[0]
     return [
         f"{len(found)} test clips are training clips too, {tested.name} ({trained.name}) for one: their scores say "
-        f"nothing. `offkey corpus {corpus.root}` lists them"
+        f"nothing. `offkey corpus {corpus.root}` lists them, and those that are nearly the same"
+    ]
+
+
+def _copies_across(corpus: Corpus, validation: ValidationSettings) -> list[str]:
+    """Warns of contents that steer the search and are held out from it at once, under two names."""
+    steering = {clip.digest: clip for clip in labelled_test_clips(blind(corpus, validation))}
+    found = [clip for clip in held_out_clips(corpus, validation) if clip.digest in steering]
+    if not found:
+        return []
+    one = found[0]
+    return [
+        f"{len(found)} held-out test clips have the same contents as clips that steer the search, {one.name} "
+        f"({steering[one.digest].name}) for one: the final figure flatters. `offkey corpus {corpus.root}` lists them"
     ]
 
 
@@ -138,18 +159,53 @@ def _drop_unserved_choices(study: Study, tree: Tree, corpus: Corpus) -> list[str
     return [f"corpus.train_on: dropped {dropped}, since {corpus.root} has no such training clips"]
 
 
+def with_proxies(
+    validation: ValidationSettings, corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None
+) -> tuple[ValidationSettings, list[str]]:
+    """What steers, with the proxies that tell better models from worse ones on these recordings, where it goes by any;
+    and what the user should know of it. Raises StudyError if there are none."""
+    if not validation.goes_by_proxies or validation.proxies is not None:
+        return validation, []
+    train_on = recipe.corpus.train_on
+    proxied = proxy_clips(corpus, share=validation.share, seed=validation.seed, train_on=train_on, progress=progress)
+    judgements = judged(proxied, recipe.members[0].features, train_on=train_on)
+    names = [proxy.name for proxy in used(judgements)]
+    left_out = [f"{judgement.proxy.name} ({judgement.fault})" for judgement in judgements if judgement.fault]
+    said = [
+        f"the search goes by {', '.join(names)} in place of recorded faults; {PROXY_CAUTION}",
+        *([f"left out, since they would tell no model from another: {', '.join(left_out)}"] if left_out else []),
+    ]
+    return validation.model_copy(update={"proxies": names}), said
+
+
+def require_figures(steering: Steering, study: Study) -> None:
+    """Raises StudyError if the clips that steer do not tell an objective: before any training, not after."""
+    for objective in study.objectives:
+        if objective in METRICS:
+            steering.figure(objective, np.zeros(len(steering.truth)))
+    if study.search.constraints is not None and study.search.constraints.min_worst_id is not None:
+        steering.figure("worst_id", np.zeros(len(steering.truth)))
+
+
 def check_labels(corpus: Corpus, validation: ValidationSettings) -> list[str]:
     """Warnings of machine IDs that cannot be judged. Raises StudyError if none can."""
+    if validation.goes_by_proxies:
+        undefined = undefined_ids(held_out_clips(corpus, validation))
+        return [f"{', '.join(undefined)}: too few labelled clips for a held-out test"] if undefined else []
     steering = labelled_test_clips(blind(corpus, validation))
     if not steering:
-        raise StudyError(f"AUC is undefined: {corpus.root} has no labelled test clips to validate on")
+        raise StudyError(
+            f"AUC is undefined: {corpus.root} has no labelled test clips to validate on. Without any recorded fault, "
+            "`--set validation.metric=proxy` goes by made ones."
+        )
     undefined = undefined_ids(steering)
     if len(undefined) == len({clip.id_name for clip in steering}):
         labels = {clip.label for clip in steering}
         have = "normal clips only" if labels == {0} else "anomalies only" if labels == {1} else "one label each"
         raise StudyError(
             f"AUC is undefined: the test clips of every machine ID ({', '.join(undefined)}) have {have}. "
-            "It takes normal and anomalous ones of an ID to tell them apart."
+            "It takes normal and anomalous ones of an ID to tell them apart; without any recorded fault, "
+            "`--set validation.metric=proxy` goes by made ones."
         )
     warnings = []
     if undefined:

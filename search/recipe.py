@@ -6,7 +6,7 @@ A study file has the same keys; `search.space` says which of them may hold a ran
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -30,12 +30,74 @@ class CorpusSettings(Settings):
     train_on: TrainOn = Field("development", description="which training clips")
 
 
-class ValidationSettings(Settings):
-    """What steers the search, and on which share of the labelled clips."""
+#: What is made of the scores of the clips that steer: search.evaluation's metrics, and search.proxy.
+Figure = Literal["auc", "pauc", "official", "worst_id", "proxy"]
 
-    metric: Literal["auc"] = "auc"
-    share: float = Field(0.5, gt=0, lt=1, description="share of each ID's labelled clips that steers the search")
+#: What may be searched for beside a figure: how little a detector costs (search.costs).
+Cost = Literal["parameters", "latency_ms"]
+
+
+class ValidationSettings(Settings):
+    """What steers the search, and on which clips."""
+
+    metric: Figure | list[Figure | Cost] = Field(
+        "auc", description="what is searched for; several in a list, the most important first: the best trade-offs"
+    )
+    share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of each ID's labelled clips that steers the search; for proxy (0.25), of its training clips",
+    )
     seed: int = Field(0, ge=0, description="of the split between validation and test, and of the withheld clips")
+    folds: int | None = Field(
+        None, ge=2, le=20, description="cross-validation: each trial trains so many models, each without other clips"
+    )
+    proxies: list[str] | None = Field(
+        None, min_length=1, description="for proxy: what stands for faults; found on the recordings if left out"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _proxies_leave_most_clips_to_train_on(cls, tree: Any) -> Any:
+        metric = tree.get("metric") if isinstance(tree, dict) else None
+        is_proxy = metric == "proxy" or (isinstance(metric, list) and "proxy" in metric)
+        return {"share": 0.25, **tree} if is_proxy else tree
+
+    @model_validator(mode="after")
+    def _objectives_go_together(self) -> ValidationSettings:
+        objectives = self.objectives
+        if not objectives or objectives[0] in get_args(Cost):
+            raise ValueError("metric must begin with what is made of scores, such as auc: a detector is to find faults")
+        if len(set(objectives)) < len(objectives):
+            raise ValueError(f"metric must name each objective once, but got {', '.join(objectives)}")
+        if "proxy" in objectives and set(objectives) & {"auc", "pauc", "official", "worst_id"}:
+            raise ValueError(
+                "metric proxy goes by no labelled clip: it stands alone, or beside parameters and latency_ms"
+            )
+        if self.goes_by_proxies and self.folds is not None:
+            raise ValueError("folds are for labelled clips, and metric proxy goes by none: leave one of them out")
+        if self.proxies is not None and not self.goes_by_proxies:
+            raise ValueError("proxies are for metric: proxy")
+        return self
+
+    @property
+    def objectives(self) -> tuple[Figure | Cost, ...]:
+        """What is searched for, the most important first."""
+        return tuple(self.metric) if isinstance(self.metric, list) else (self.metric,)
+
+    @property
+    def goes_by_proxies(self) -> bool:
+        """Whether no labelled clip steers the search."""
+        return "proxy" in self.objectives
+
+
+class ConstraintSettings(Settings):
+    """What a trial must not go beyond to be chosen."""
+
+    max_parameters: int | None = Field(None, ge=0, description="learnt numbers of all networks")
+    max_latency_ms: float | None = Field(None, gt=0, description="milliseconds to score one clip, its file included")
+    min_worst_id: float | None = Field(None, ge=0, le=1, description="AUC of the machine ID that has the lowest")
 
 
 class SearchSettings(Settings):
@@ -44,12 +106,17 @@ class SearchSettings(Settings):
     trials: int = Field(100, ge=1, description="trials in all, over all workers")
     hours: float | None = Field(None, gt=0, description="wall clock with at least one worker")
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="grid: each combination of choices once")
-    pruner: Literal["hyperband", "none"] = "hyperband"
+    pruner: Literal["hyperband", "median", "noise", "wilcoxon", "none"] = Field(
+        "hyperband",
+        description="noise: stops only trials that are behind by more than chance makes of so few clips; "
+        "wilcoxon: compares folds in pairs; always none with several objectives",
+    )
     seed: int = Field(0, ge=0)
     duplicates: Literal["fresh", "repeat"] = Field(
         "fresh",
         description="settings that a trial had before are suggested anew, or repeated with another seed",
     )
+    constraints: ConstraintSettings | None = Field(None, description="what a chosen trial must not go beyond")
 
 
 class Origin(Settings):

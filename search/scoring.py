@@ -7,14 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from features.clip import parse_stem
 from features.corpus import SPLIT_FOLDERS
 from features.errors import CorpusError
-from features.feature_settings import FeatureSettings
-from features.store_files import FrameStore
 from features.wav import UnreadableWav, read_header
 from models.labels import Labels
 from models.recordings import Recordings
@@ -106,18 +103,5 @@ def _score(bundle: Bundle, path: Path, name: str, device: torch.device) -> float
     for member in bundle.recipe.members:
         if header.sample_rate != member.features.sample_rate and not member.features.resample:
             raise CorpusError(f"{header.sample_rate} Hz, but the detector hears {member.features.sample_rate} Hz")
-    contents = path.read_bytes()
-
-    def store(features: FeatureSettings) -> FrameStore:
-        frames = features.frames(features.waveform(contents))
-        return FrameStore(frames=frames, offsets=np.array([0, len(frames)]))
-
-    recording = Recordings(
-        store=store,
-        positions=(0,),
-        paths=(path,),
-        ids=(name,),
-        attributes=(parse_stem(path.stem).attributes,),
-        device=device,
-    )
+    recording = Recordings.of_file(path, name=name, attributes=parse_stem(path.stem).attributes, device=device)
     return float(bundle.scorer.scores_of(recording)[0])

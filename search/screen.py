@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from optuna.trial import FrozenTrial
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.markup import escape
@@ -17,10 +18,15 @@ from rich.text import Text
 from features.clip import ANOMALY, NORMAL, Clip
 from features.corpus import Corpus
 from features.inspection import Suspicion
+from search.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.described import Described
 from search.evaluation import Figures
 from search.measured import Measured
-from search.status import Comparison, Status
+from search.status import Comparison, Status, worth
+from search.steering import IN_WORDS, PROXY_CAUTION
+
+if TYPE_CHECKING:
+    from search.final import Detector
 
 _SHOWN_TRIALS = 5
 _SHOWN_SUSPICIONS = 10
@@ -31,6 +37,11 @@ def number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def objective_value(objective: str, value: float) -> str:
+    """An objective's value: figures to three digits, costs as they are."""
+    return f"{value:,.0f}" if objective == "parameters" else f"{value:.3f}"
+
+
 def interval(low: float, high: float) -> str:
     """A 95 % interval."""
     return f"{low:.3f} to {high:.3f}"
@@ -39,13 +50,13 @@ def interval(low: float, high: float) -> str:
 def progress(status: Status, *, note: str | None = None) -> RenderableType:
     """The live view of a search: one line for the study, one for each trial at work, and what hinders it."""
     head = Table.grid(padding=(0, 2))
-    best = "—" if status.best is None else f"[bold]{status.best.value:.3f}[/bold] (trial {status.best.number})"
+    best = "—" if status.best is None else f"[bold]{worth(status.best):.3f}[/bold] (trial {status.best.number})"
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count and state != "waiting")
     head.add_row(
         f"[bold]{escape(status.study)}[/bold]",
         ProgressBar(total=status.budget, completed=status.done, width=30),
         f"{status.done}/{status.budget} trials",
-        f"best AUC {best}",
+        f"best {status.metric_name} {best}",
         f"[dim]{counts}[/dim]",
     )
     hindrance = [] if note is None else [Text(note, style="yellow")]
@@ -57,7 +68,9 @@ def finished_line(status: Status, done_before: int) -> str | None:
     if status.done == done_before:
         return None
     best = (
-        "none complete yet" if status.best is None else f"best AUC {status.best.value:.3f} (trial {status.best.number})"
+        "none complete yet"
+        if status.best is None
+        else f"best {status.metric_name} {worth(status.best):.3f} (trial {status.best.number})"
     )
     return f"{status.study}: {status.done}/{status.budget} trials, {best}"
 
@@ -73,7 +86,14 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
     if status.running:
         parts.append(_at_work(status))
     if status.best is not None and comparison is not None:
-        parts += [_best_trials(status, comparison), _best_sentence(status, comparison)]
+        several = len(status.objectives) > 1
+        table = _trade_offs(status, comparison) if several else _best_trials(status, comparison)
+        parts += [table, _best_sentence(status, comparison)]
+    if status.beyond_limits:
+        trials = "1 complete trial is" if status.beyond_limits == 1 else f"{status.beyond_limits} complete trials are"
+        parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
+    if "proxy" in status.objectives:
+        parts.append(Text(f"Mind: {PROXY_CAUTION}.", style="yellow"))
     for failed, reason in status.failures[:_SHOWN_TRIALS]:
         parts.append(Text.from_markup(f"[red]trial {failed} failed[/red]: {escape(reason)}"))
     if len(status.failures) > _SHOWN_TRIALS:
@@ -83,7 +103,7 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
 
 def _at_work(status: Status) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for column in ("trial", "epoch", "AUC", "batches/s", "device", "memory", "lease"):
+    for column in ("trial", status.step, status.metric_name, "batches/s", "device", "memory", "lease"):
         table.add_column(column, no_wrap=True)
     table.add_column("worker", overflow="ellipsis")  # what a narrow terminal has no room for
     for r in status.running:
@@ -101,18 +121,45 @@ def _at_work(status: Status) -> Table:
 
 
 def _best_trials(status: Status, comparison: Comparison) -> Table:
-    table = Table("trial", "AUC", "", "settings", box=None, padding=(0, 2), header_style="bold")
+    table = Table(
+        "trial", status.metric_name, "95 % interval", "", "settings", box=None, padding=(0, 2), header_style="bold"
+    )
     for trial in status.finished[:_SHOWN_TRIALS]:
-        settings = ", ".join(f"{name} {number(value)}" for name, value in trial.params.items())
         tie = "tie" if trial.number in comparison.ties else ""
-        table.add_row(str(trial.number), f"{trial.value:.3f}", tie, settings)
+        table.add_row(
+            str(trial.number),
+            f"{worth(trial):.3f}",
+            interval(*comparison.intervals[trial.number]),
+            tie,
+            _settings(trial),
+        )
     return table
+
+
+def _trade_offs(status: Status, comparison: Comparison) -> Table:
+    names = [IN_WORDS[objective] for objective in status.objectives]
+    table = Table(
+        "trial", names[0], "95 % interval", *names[1:], "settings", box=None, padding=(0, 2), header_style="bold"
+    )
+    for trial in sorted(status.front, key=lambda trial: -worth(trial)):
+        first, *others = (
+            objective_value(objective, value) for objective, value in zip(status.objectives, trial.values, strict=True)
+        )
+        table.add_row(
+            str(trial.number), first, interval(*comparison.intervals[trial.number]), *others, _settings(trial)
+        )
+    return table
+
+
+def _settings(trial: FrozenTrial) -> str:
+    return ", ".join(f"{name} {number(value)}" for name, value in trial.params.items())
 
 
 def _best_sentence(status: Status, comparison: Comparison) -> Text:
     assert status.best is not None
     sentence = (
-        f"Best: trial {status.best.number}, validation AUC {status.best.value:.3f} ({interval(*comparison.interval)})."
+        f"Best: trial {status.best.number}, validation {status.metric_name} {worth(status.best):.3f} "
+        f"({interval(*comparison.interval)})."
     )
     if comparison.ties:
         sentence += f" {len(comparison.ties)} of {len(status.finished) - 1} other complete trials tie with it."
@@ -196,23 +243,57 @@ def _spread(seconds: Sequence[float]) -> str:
     return f"{low:.1f}" if high - low < 0.05 else f"{low:.1f}–{high:.1f}"
 
 
-def figures(validation: Figures, test: Figures | None) -> RenderableType:
-    """Validation and held-out figures side by side, and the test figures of each machine ID."""
+def figures(detector: Detector) -> RenderableType:
+    """Validation and held-out figures side by side with what to know beside them, and those of each machine ID."""
+    validation, test, optimism = detector.validation, detector.test, detector.optimism
     table = Table(
         "", "AUC", "95 % interval", "pAUC", "pooled AUC", "clips", box=None, padding=(0, 2), header_style="bold"
     )
-    for name, measured in (("validation", validation), ("test, held out", test)):
+    steered = "made faults" if detector.recipe.validation.goes_by_proxies else "validation"
+    for name, measured in ((steered, validation), ("test, held out", test)):
         if measured is None:
             table.add_row(name, "n/a", "n/a", "n/a", "n/a", "too few labelled clips")
         else:
             auc, pooled = f"{measured.auc:.3f}", f"{measured.pooled:.3f}"
             table.add_row(name, auc, interval(*measured.interval), _pauc(measured.pauc), pooled, _clips(measured))
+    if optimism is not None:
+        low, high = optimism.interval
+        table.add_row(
+            "validation − test", f"{optimism.difference:+.3f}", f"{low:+.3f} to {high:+.3f}", "", "", OPTIMISM
+        )
+    parts: list[RenderableType] = [table]
+    if detector.seeds:
+        parts += [Text(), _seeds(detector), Text(f"{SPREAD}.")]
+    parts += [Text(), *(Text(f"{sentence}.") for sentence in sentences_beside(detector))]
     if test is None:
-        return table
+        return Group(*parts)
     per_id = Table("machine ID", "test AUC", "pAUC", "normal", "anomaly", box=None, padding=(0, 2), header_style="bold")
     for name, of_id in test.per_id.items():
         per_id.add_row(name, f"{of_id.auc:.3f}", _pauc(of_id.pauc), str(of_id.normal), str(of_id.anomaly))
-    return Group(table, Text(), per_id)
+    return Group(*parts, Text(), per_id)
+
+
+def _seeds(detector: Detector) -> Table:
+    """How the AUC of one model varies with its seed."""
+    table = Table(
+        "one seed's model",
+        "",
+        "mean AUC",
+        "deviation",
+        "lowest",
+        "highest",
+        box=None,
+        padding=(0, 2),
+        header_style="bold",
+    )
+    for name, spread in detector.seeds.items():
+        recipe = f"{len(spread.seeds)} of {name}"
+        for part, of_part in (("validation", spread.validation), ("test", spread.test)):
+            if of_part is not None:
+                told = (of_part.mean, of_part.deviation, min(of_part.aucs), max(of_part.aucs))
+                table.add_row(recipe, part, *(f"{value:.3f}" for value in told))
+                recipe = ""
+    return table
 
 
 def evaluation(measured: Measured) -> RenderableType:

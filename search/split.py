@@ -2,6 +2,8 @@
 
     training clips (normal)  ──►  train      │ withheld: calibration_share of each ID, for its threshold
     labelled test clips      ──►  validation │ test: stratified by machine, machine ID and label
+    with `validation.folds`: the training clips are dealt out to that many folds, and each steers once
+    with `validation.metric: proxy`: no labelled clip steers, all are for the test (search.proxy)
 
 Clips are ordered by a digest of the seed and their name: the parts depend on no random number generator, are
 the same on every host, and do not change when other strata do.
@@ -17,7 +19,7 @@ from dataclasses import dataclass, replace
 from features.clip import ANOMALY, NORMAL, Clip
 from features.corpus import Corpus
 from search.errors import StudyError
-from search.recipe import Recipe, ValidationSettings
+from search.recipe import Recipe, TrainOn, ValidationSettings
 
 _SOURCES = {
     "development": ("development",),
@@ -68,6 +70,33 @@ def blind(corpus: Corpus, validation: ValidationSettings) -> Corpus:
     return replace(corpus, clips=clips)
 
 
+def folds_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn) -> tuple[Corpus, ...]:
+    """The corpus as each model of a cross-validation sees it: its fold of the training clips are normal test clips.
+
+    Each machine ID's clips of each source are dealt out evenly; an ID that has a single one keeps it.
+    """
+    assert validation.folds is not None
+    strata: dict[object, list[Clip]] = defaultdict(list)
+    for clip in corpus.clips:
+        if clip.split == "train" and clip.source in _SOURCES[train_on]:
+            strata[clip.machine, clip.machine_id, clip.source].append(clip)
+    fold_of: dict[str, int] = {}
+    for members in strata.values():
+        if len(members) > 1:
+            members.sort(key=lambda clip: _rank(clip, f"fold {validation.seed}"))
+            fold_of |= {clip.name: place % validation.folds for place, clip in enumerate(members)}
+    return tuple(
+        replace(
+            corpus,
+            clips=tuple(
+                replace(clip, split="test", label=NORMAL) if fold_of.get(clip.name) == fold else clip
+                for clip in corpus.clips
+            ),
+        )
+        for fold in range(validation.folds)
+    )
+
+
 def labelled_test_clips(corpus: Corpus) -> tuple[Clip, ...]:
     """Test clips with a label: in a blinded corpus, those that steer the search."""
     return tuple(clip for clip in corpus.clips if clip.split == "test" and clip.label is not None)
@@ -87,6 +116,8 @@ def undefined_ids(clips: Iterable[Clip]) -> list[str]:
 
 
 def _divide_labelled(corpus: Corpus, validation: ValidationSettings) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
+    if validation.goes_by_proxies:
+        return (), labelled_test_clips(corpus)
     return _divide(
         labelled_test_clips(corpus),
         stratum=lambda clip: (clip.machine, clip.machine_id, clip.label),
@@ -105,7 +136,7 @@ def _divide(
         strata[stratum(clip)].append(clip)
     first: set[str] = set()
     for members in strata.values():
-        members.sort(key=lambda clip: (_digest(f"{seed}/{clip.machine}/{clip.path.name}"), clip.name))
+        members.sort(key=lambda clip: _rank(clip, str(seed)))
         if len(members) == 1:
             count = int(single_goes_first)
         else:
@@ -117,5 +148,7 @@ def _divide(
     )
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+def _rank(clip: Clip, draw: str) -> tuple[bytes, str]:
+    """Where a clip comes among its like: another place in each draw."""
+    text = f"{draw}/{clip.machine}/{clip.path.name}"
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest(), clip.name

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from features.corpus import read_corpus
+from search.split import labelled_test_clips, undefined_ids
 
 
 def starter_study(root: Path, *, name: str) -> str:
@@ -20,8 +21,20 @@ def starter_study(root: Path, *, name: str) -> str:
     )
     several = any(clip.channels > 1 for clip in corpus.clips)
     channel = "channel: mean        # of several; or one by its number, from 0\n  " if several else ""
-    additional = any(clip.source == "additional" for clip in corpus.clips)
+    labelled = labelled_test_clips(corpus)
+    has_labels = len(undefined_ids(labelled)) < len({clip.id_name for clip in labelled})
+    # Among several sources there is no choice where training clips steer, too.
+    additional = has_labels and any(clip.source == "additional" for clip in corpus.clips)
     train_on = "{choices: [development, development+additional]}" if additional else "development"
+    if has_labels:
+        validation = """\
+# Of the labelled test clips, this share steers the search; the rest is for the final figure alone.
+validation: {metric: auc, share: 0.5, seed: 0}"""
+    else:
+        validation = """\
+# No machine ID has normal and anomalous test clips. So this share of the training clips is held out, and told from the
+# same clips with made faults: a makeshift, until there are labelled faults to search by (metric: auc).
+validation: {metric: proxy, share: 0.25, seed: 0}"""
     study = re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip("._+-") or "study"
     return f"""\
 # A study file: settings with one value, or with a range that the search closes:
@@ -49,8 +62,7 @@ training:
   epochs: {{choices: [25, 50]}}
 scoring:
   pooling: {{choices: [mean, max]}}   # how window scores become one clip score; also top, gwrp
-# Of the labelled test clips, this share steers the search; the rest is for the final figure alone.
-validation: {{metric: auc, share: 0.5, seed: 0}}
+{validation}
 # Tried first; the study reports its gain over it.
 baseline: {{h_dim: 400, z_dim: 20, learning_rate: 1.0e-3, batch_size: 1000, epochs: 50, pooling: mean}}
 search: {{trials: 50, sampler: tpe, pruner: hyperband, seed: 0}}

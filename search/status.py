@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +15,13 @@ from sqlalchemy.orm import Session
 from search import ledger
 from search.evaluation import Bootstrap, Scores, Truth
 from search.ledger import StudyRow, TrialRow, database_now
+from search.recipe import Cost, Figure
+from search.steering import IN_WORDS
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy, was_deleted
+
+#: Trials that tables of the best ones show.
+SHOWN_TRIALS = 10
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,20 @@ class Status:
     counts: dict[str, int]  # complete, pruned, failed, running, waiting
     running: tuple[Running, ...]
     failures: tuple[tuple[int, str], ...]  # trial number, reason
-    finished: tuple[FrozenTrial, ...]  # complete trials, best first
+    finished: tuple[FrozenTrial, ...]  # complete trials that keep to the study's limits, best first
+    beyond_limits: int  # other complete trials
     baseline: float | None
+    objectives: tuple[Figure | Cost, ...]  # the first one is what "best" means
+    front: tuple[
+        FrozenTrial, ...
+    ]  # with several objectives, the trade-offs that no trial is better than in all of them
+
+    step: str  # at which trials are compared: epoch or fold
+
+    @property
+    def metric_name(self) -> str:
+        """What the trials are ranked by."""
+        return IN_WORDS[self.objectives[0]]
 
     @property
     def best(self) -> FrozenTrial | None:
@@ -62,7 +79,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
     trials = {trial.number: trial for trial in optuna_study.get_trials(deepcopy=False)}
     now, rows, budget = storage.transact(lambda session: _read_ledger(session, stored.study_id))
     counts = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting"), 0)
-    running, failures, finished = [], [], []
+    running, failures, complete = [], [], []
     for row in rows:
         counts[row.state] += 1
         trial = trials.get(row.number)
@@ -87,11 +104,17 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
             )
         elif row.state == "failed":
             failures.append((row.number, row.reason or ""))
-        elif row.state == "complete" and trial.value is not None:
-            finished.append(trial)
+        elif row.state == "complete" and trial.values:
+            complete.append(trial)
     counts["waiting"] += budget - len(rows)
-    baseline = next((trial for trial in finished if trial.number == 0), None) if stored.tree.get("baseline") else None
-    finished.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    baseline = next((trial for trial in complete if trial.number == 0), None) if stored.tree.get("baseline") else None
+    several = len(stored.objectives) > 1
+    front = tuple(trial for trial in optuna_study.best_trials if keeps_to_limits(trial)) if several else ()
+    of_front = {trial.number for trial in front}
+    finished = sorted(
+        filter(keeps_to_limits, complete),
+        key=lambda trial: (-worth(trial), trial.number not in of_front, trial.number),
+    )
     return Status(
         study=stored.name,
         budget=budget,
@@ -99,17 +122,33 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         running=tuple(running),
         failures=tuple(failures),
         finished=tuple(finished),
-        baseline=None if baseline is None else baseline.value,
+        beyond_limits=len(complete) - len(finished),
+        baseline=None if baseline is None else worth(baseline),
+        objectives=stored.objectives,
+        step="epoch" if stored.validation.folds is None else "fold",
+        front=front,
     )
+
+
+def worth(trial: FrozenTrial) -> float:
+    """What a complete trial has of the first objective."""
+    assert trial.values
+    return float(trial.values[0])
+
+
+def keeps_to_limits(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps to the study's constraints."""
+    return all(excess <= 0 for excess in trial.constraints.values())
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The leading trials as their validation clips tell them apart."""
 
-    interval: tuple[float, float]  # 95 %, of the best trial's AUC
+    interval: tuple[float, float]  # 95 %, of the best trial's first objective
     ties: tuple[int, ...]  # numbers of other complete trials whose paired difference from the best includes 0
     gain: tuple[float, float, float] | None  # best minus baseline: difference, low, high
+    intervals: Mapping[int, tuple[float, float]]  # 95 %, of the first objective, of trials that are shown, by number
 
     @property
     def gain_in_words(self) -> str:
@@ -125,38 +164,58 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_
     """
     if status.best is None:
         return None
-    scores = validation_scores(storage, stored, None if with_ties else (status.best.number, 0))
+    shown = {trial.number for trial in (*status.front, *status.finished[: SHOWN_TRIALS if with_ties else 1])}
+    shown |= set() if status.baseline is None else {0}
+    scores = validation_scores(storage, stored, None if with_ties else shown)
     bootstrap = Bootstrap(stored.truth)
-    best = bootstrap.aucs(scores[status.best.number])
+    best = bootstrap.figures(stored.metric, scores[status.best.number])
     ties = [  # one trial's resamples at a time: there may be thousands of trials
         trial.number
         for trial in (status.finished[1:] if with_ties else ())
-        if np.quantile(best - bootstrap.aucs(scores[trial.number]), 0.025) <= 0
+        if np.quantile(best - bootstrap.figures(stored.metric, scores[trial.number]), 0.025) <= 0
     ]
-    low, high = np.quantile(best, [0.025, 0.975])
+    intervals = {number: _interval(bootstrap.figures(stored.metric, scores[number])) for number in shown}
     gain = None
     if status.baseline is not None:
-        assert status.best.value is not None
-        gain_low, gain_high = np.quantile(best - bootstrap.aucs(scores[0]), [0.025, 0.975])
-        gain = (status.best.value - status.baseline, float(gain_low), float(gain_high))
-    return Comparison(interval=(float(low), float(high)), ties=tuple(ties), gain=gain)
+        of_baseline = bootstrap.figures(stored.metric, scores[0])
+        gain_low, gain_high = np.quantile(best - of_baseline, [0.025, 0.975])
+        gain = (worth(status.best) - status.baseline, float(gain_low), float(gain_high))
+    return Comparison(interval=intervals[status.best.number], ties=tuple(ties), gain=gain, intervals=intervals)
+
+
+def _interval(resampled: Scores) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
     """The document that `offkey status --json` prints."""
-    best = None
+    best: Any = None
     if status.best is not None and comparison is not None:
         best = {
             "number": status.best.number,
-            "value": status.best.value,
+            "value": worth(status.best),
             "interval": list(comparison.interval),
             "params": status.best.params,
             "ties": list(comparison.ties),
         }
+    if len(status.objectives) > 1:
+        best = [
+            {
+                "number": trial.number,
+                "values": dict(zip(status.objectives, trial.values, strict=True)),
+                "interval": list(comparison.intervals[trial.number]),
+                "params": trial.params,
+            }
+            for trial in status.front
+            if comparison is not None
+        ]
     return {
         "study": status.study,
+        "metric": list(status.objectives) if len(status.objectives) > 1 else status.objectives[0],
         "budget": status.budget,
         "trials": status.counts,
+        "beyond_limits": status.beyond_limits,
         "best": best,
         "baseline": {"value": status.baseline},
         "workers": [

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -162,6 +162,13 @@ class StudyStorage(Patience, RDBStorage):
         """Whether reports wait for a database that is away. A checkpoint made now would be ahead of the curve."""
         return bool(self._hold(claim.trial_id).unsent)
 
+    def enter_checkpoint(self, claim: Claim) -> None:
+        """Enters a checkpoint that is kept without waiting for a report; not while the database is away."""
+        with suppress(StorageAway), self.impatient():
+            self.transact(lambda session: self._write_reports(session, self._hold(claim.trial_id)))
+            held = self._hold(claim.trial_id)
+            held.checkpoint = held.ledger_values.get("checkpoint", held.checkpoint)
+
     def keep_checkpoint(self, claim: Claim, entry: str) -> None:
         """Enters a checkpoint into the ledger together with the trial's next report."""
         self._hold(claim.trial_id).ledger_values = {"checkpoint": entry, "attempts": 1, "reason": None}
@@ -171,7 +178,7 @@ class StudyStorage(Patience, RDBStorage):
         claim: Claim,
         state: ledger.FinalState,
         *,
-        value: float | None,
+        values: Sequence[float] | None,
         reason: str | None = None,
         scores: Scores | None = None,
         attributes: Mapping[str, Any] | None = None,
@@ -186,7 +193,7 @@ class StudyStorage(Patience, RDBStorage):
         """
         blob = None if scores is None else scores.astype(np.float64).tobytes()
         ended = TrialState.COMPLETE if state == "complete" else TrialState.PRUNED
-        self._end(claim, state, ended, value, (attributes, exhibits), reason=reason, scores=blob)
+        self._end(claim, state, ended, values, (attributes, exhibits), reason=reason, scores=blob)
 
     def give_up(self, claim: Claim) -> None:
         """Ends a trial whose workers were lost too often. Raises LeaseLost if another worker holds it."""
@@ -199,7 +206,7 @@ class StudyStorage(Patience, RDBStorage):
         claim: Claim,
         state: ledger.FinalState,
         ended: TrialState,
-        value: float | None,
+        values: Sequence[float] | None,
         shown: tuple[Mapping[str, Any] | None, Mapping[str, str] | None] = (None, None),
         **columns: Any,
     ) -> None:
@@ -213,7 +220,6 @@ class StudyStorage(Patience, RDBStorage):
                     table, key = optuna_tables.TrialSystemAttributeModel, f"{_CONSTRAINTS_KEY}:{FAILED}"
                     self._set_trial_attr_without_commit(session, table, claim.trial_id, key, 1.0)
                 optuna_rows.set_attributes(session, claim.trial_id, user=shown[0], system=shown[1])
-                values = None if value is None else [value]
                 RDBStorage.set_trial_state_values(self, claim.trial_id, ended, values)
             except UpdateFinishedTrialError:
                 # The fence let us pass: we ended it, and the answer was lost with the connection.

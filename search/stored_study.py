@@ -11,7 +11,7 @@ import json
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,23 +19,28 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.study import StudyDirection
 from sqlalchemy import case, insert, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from features.corpus import Corpus
 from search.errors import StudyError
-from search.evaluation import Truth
+from search.evaluation import Metric, Truth
 from search.ledger import StudyRow
-from search.recipe import ValidationSettings
-from search.split import blind, labelled_test_clips
+from search.recipe import Cost, Figure, ValidationSettings
+from search.steering import IN_WORDS, METRICS, Steering, directions_of, steering_of, trained_on
 from search.storage import StudyStorage
 from search.study_file import Study, study_of_tree
 
 Identity = Mapping[str, Any]
 
-_NOT_IDENTITY = (("corpus", "root"), ("search", "trials"), ("search", "hours"), ("training", "threads"))
+_NOT_IDENTITY = (
+    ("corpus", "root"),
+    ("search", "trials"),
+    ("search", "hours"),
+    ("training", "threads"),
+    ("validation", "proxies"),  # found anew by each who joins: those of the first hold
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,25 @@ class StoredStudy:
     @property
     def validation(self) -> ValidationSettings:
         return ValidationSettings.model_validate(self.tree.get("validation", {}))
+
+    @property
+    def objectives(self) -> tuple[Figure | Cost, ...]:
+        """What is searched for, the most important first."""
+        return self.validation.objectives
+
+    @property
+    def metric(self) -> Metric:
+        """What the most important objective makes of scores."""
+        return METRICS[self.objectives[0]]
+
+    @property
+    def metric_name(self) -> str:
+        """What it is called where people read it."""
+        return IN_WORDS[self.objectives[0]]
+
+    def steering(self, corpus: Corpus) -> Steering:
+        """How its trials see a corpus."""
+        return steering_of(corpus, self.validation, trained_on(self.tree))
 
     @property
     def machines(self) -> list[str] | None:
@@ -104,40 +128,42 @@ def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, artif
     `artifacts` is the folder or bucket that its hosts share.
     Raises StudyError naming what differs if a study of this name has another identity.
     """
-    created = optuna.create_study(study_name=study.name, storage=storage, direction="maximize", load_if_exists=True)
+    directions = directions_of(study.objectives)
+    created = optuna.create_study(study_name=study.name, storage=storage, directions=directions, load_if_exists=True)
     is_ours = storage.transact(lambda session: session.get(StudyRow, created._study_id)) is not None
-    if not is_ours and (created.get_trials(deepcopy=False) or created.direction != StudyDirection.MAXIMIZE):
+    if not is_ours and (created.get_trials(deepcopy=False) or created.directions != directions):
         raise _foreign(storage, study.name)  # one of ours whose making was interrupted has no trial yet
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        created.set_metric_names(["validation AUC"])  # what a dashboard writes at its axes
+        # What a dashboard writes at its axes.
+        created.set_metric_names([f"validation {IN_WORDS[objective]}" for objective in study.objectives])
     identity = identity_of(study, corpus)
-    truth = Truth.of(labelled_test_clips(blind(corpus, study.first_recipe().validation)))
-    row = {
-        "study_id": created._study_id,
-        "uid": uuid.uuid4().hex,
-        "document": json.dumps(study.tree),
-        "identity": json.dumps(identity),
-        "truth": json.dumps({"ids": truth.ids, "labels": truth.labels}),
-        "budget": study.search.trials,
-        "handed_out": 0,
-        "hours": study.search.hours,
-        "active_seconds": 0.0,
-        "artifacts": artifacts,
-    }
-    try:
-        storage.transact(lambda session: session.execute(insert(StudyRow).values(row)))
-    except IntegrityError:
-        require_same(load_stored(storage, study.name), identity)
-        larger = case((StudyRow.budget < row["budget"], row["budget"]), else_=StudyRow.budget)
-        changes: dict[str, Any] = {"budget": larger}
-        changes |= {} if study.search.hours is None else {"hours": study.search.hours}
-        changes |= {} if artifacts is None else {"artifacts": artifacts}
-        storage.transact(
-            lambda session: session.execute(
-                update(StudyRow).where(StudyRow.study_id == row["study_id"]).values(changes)
-            )
-        )
+    if not is_ours:
+        row = {
+            "study_id": created._study_id,
+            "uid": uuid.uuid4().hex,
+            "document": json.dumps(study.tree),
+            "identity": json.dumps(identity),
+            "truth": json.dumps(asdict(steering_of(corpus, study.validation, trained_on(study.tree)).truth)),
+            "budget": study.search.trials,
+            "handed_out": 0,
+            "hours": study.search.hours,
+            "active_seconds": 0.0,
+            "artifacts": artifacts,
+        }
+        try:
+            storage.transact(lambda session: session.execute(insert(StudyRow).values(row)))
+            return load_stored(storage, study.name)
+        except IntegrityError:
+            pass  # somebody else made it at the same moment
+    require_same(load_stored(storage, study.name), identity)
+    larger = case((StudyRow.budget < study.search.trials, study.search.trials), else_=StudyRow.budget)
+    changes: dict[str, Any] = {"budget": larger}
+    changes |= {} if study.search.hours is None else {"hours": study.search.hours}
+    changes |= {} if artifacts is None else {"artifacts": artifacts}
+    storage.transact(
+        lambda session: session.execute(update(StudyRow).where(StudyRow.study_id == created._study_id).values(changes))
+    )
     return load_stored(storage, study.name)
 
 
@@ -164,14 +190,14 @@ def was_deleted(name: str) -> StudyError:
 
 
 def _stored(name: str, row: StudyRow) -> StoredStudy:
-    truth = json.loads(row.truth)
+    truth = {key: tuple(values) for key, values in json.loads(row.truth).items()}
     return StoredStudy(
         study_id=row.study_id,
         uid=row.uid,
         name=name,
         tree=json.loads(row.document),
         identity=json.loads(row.identity),
-        truth=Truth(ids=tuple(truth["ids"]), labels=tuple(truth["labels"])),
+        truth=Truth(**truth),
         budget=row.budget,
         artifacts=row.artifacts,
     )

@@ -24,9 +24,14 @@ from models.settings import BACKENDS
 from search import space as spaces
 from search.corners import first_recipe, is_between_settings, legal_corner, probe, problems
 from search.document import Document
-from search.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
+from search.errors import StudyError
+from search.proxy import proxies_named
+from search.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe, ValidationSettings
 from search.schema import block_schema, default_of, explained
 from search.space import Path, Space, Tree
+
+#: With fewer, no p-value of its test is below the one at which a trial is stopped before the last fold.
+_FEWEST_FOLDS_FOR_WILCOXON = 5
 
 #: Settings of `scoring:` that make one score of those of windows.
 _POOLING = ("pooling", "decay", "top_share")
@@ -42,6 +47,7 @@ def check(document: Document, space: Space) -> None:
     _check_members(document, space.tree)
     _check_features(document, space.tree)
     _check_effects(document, space)
+    _check_steering(document, space)
 
 
 def checked_baseline(document: Document, space: Space, values: Any) -> dict[str, Any]:
@@ -140,6 +146,36 @@ def idle_settings(space: Space) -> list[str]:
         if is_said and (why := _why_idle(path, space, recipes)):
             idle.append(f"{'.'.join(map(str, path))} has no effect: {why}")
     return idle
+
+
+def _check_steering(document: Document, space: Space) -> None:
+    """Refuses a pruner that has nothing to compare, proxies that there are not, and held-out clips that would vary."""
+    validation = ValidationSettings.model_validate(space.tree.get("validation") or {})
+    pruner = (document.tree.get("search") or {}).get("pruner")
+    if len(validation.objectives) > 1 and pruner not in (None, "none"):
+        raise document.error(
+            ("search", "pruner"),
+            f"must be none where validation.metric names several objectives, but got {pruner}: no curve says early "
+            "which trade-off is a good one",
+        )
+    if pruner == "wilcoxon" and (validation.folds or 0) < _FEWEST_FOLDS_FOR_WILCOXON:
+        got = "has none" if validation.folds is None else f"has {validation.folds}"
+        raise document.error(
+            ("search", "pruner"),
+            f"wilcoxon compares trials fold by fold, and takes at least {_FEWEST_FOLDS_FOR_WILCOXON} "
+            f"(validation.folds), but the study {got}",
+        )
+    try:
+        proxies_named(validation.proxies or ())
+    except StudyError as error:
+        raise document.error(("validation", "proxies"), str(error)) from error
+    opened = ("corpus", "train_on") in {setting.path for setting in space.settings}
+    if opened and (validation.folds is not None or validation.goes_by_proxies):
+        why = "folds" if validation.folds is not None else "metric proxy"
+        raise document.error(
+            ("corpus", "train_on"),
+            f"must be one value with validation.{why}, which holds out training clips: trials are judged by the same",
+        )
 
 
 def _check_effects(document: Document, space: Space) -> None:

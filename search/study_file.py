@@ -25,7 +25,7 @@ from search import space as spaces
 from search.document import Document
 from search.ensembles import fill_in_recipes
 from search.errors import StudyFileError
-from search.recipe import Recipe, SearchSettings
+from search.recipe import Cost, Figure, Recipe, SearchSettings, ValidationSettings
 from search.schema import EXTRA_KEYS, explained, takes_reals
 from search.space import Space, Tree
 from search.study_checks import check, checked_baseline, require_grid
@@ -49,8 +49,23 @@ class Study:
         return self.space.tree | {"baseline": dict(self.baseline), "search": self.search.model_dump(exclude_none=True)}
 
     @property
+    def objectives(self) -> tuple[Figure | Cost, ...]:
+        """What is searched for, the most important first."""
+        return self.validation.objectives
+
+    @property
+    def validation(self) -> ValidationSettings:
+        """What steers the search: the same in all of its trials."""
+        return ValidationSettings.model_validate(self.space.tree.get("validation") or {})
+
+    @property
+    def max_steps(self) -> int:
+        """The most steps at which a trial is compared: the pruner's largest resource."""
+        return self.validation.folds or self.max_epochs
+
+    @property
     def max_epochs(self) -> int:
-        """The most epochs that a trial can have: the pruner's largest resource."""
+        """The most epochs that a model of a trial can have."""
         opened = [s.extremes for s in self.space.settings if s.path[-2:] == ("training", "epochs")]
         return max(int(max(itertools.chain([], *opened), default=0)), *(recipe.epochs for recipe in self.recipes()))
 
@@ -149,11 +164,13 @@ def _study(document: Document) -> Study:
     if not space.distributions() and "trials" not in (document.tree.get("search") or {}):
         search = search.model_copy(update={"trials": 1})  # a recipe: nothing is left to try
     study = Study(space=space, search=search, baseline=checked_baseline(document, space, baseline))
+    if len(study.objectives) > 1:
+        study = replace(study, search=search.model_copy(update={"pruner": "none"}))
     if search.sampler != "grid":
         return study
     require_grid(document, space)
     trials = min(search.trials, len(study.grid()))
-    return replace(study, search=search.model_copy(update={"trials": trials}))
+    return replace(study, search=study.search.model_copy(update={"trials": trials}))
 
 
 def _search_settings(document: Document) -> SearchSettings:

@@ -39,7 +39,7 @@ class Suggestions:
 
     @cached_property
     def pruner(self) -> BasePruner:
-        return pruner_for(self.study.search, max_epochs=self.study.max_epochs)
+        return pruner_for(self.study.search, max_steps=self.study.max_steps)
 
     def optuna_study(self, sampler: BaseSampler | None = None) -> optuna.Study:
         """Optuna's view of the study, finished trials cached."""
@@ -99,7 +99,16 @@ class _Trial(optuna.Trial):
         super().__init__(study, trial_id)
         self._study_storage = storage
 
+    def report(self, value: float, step: int) -> None:
+        """Also with several objectives, where Optuna takes no report of one: the curve is kept all the same."""
+        if len(self.study.directions) == 1:
+            super().report(value, step)
+        else:
+            self.storage.set_trial_intermediate_value(self._trial_id, step, value)
+
     def should_prune(self) -> bool:
+        if len(self.study.directions) > 1:
+            return False
         try:
             with self._study_storage.impatient():
                 return super().should_prune()

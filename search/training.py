@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
     from search.exhibits import Exhibit
 
 _log = logging.getLogger("offkey.training")
+
+
+#: Clips that tell how long one takes to score.
+_TIMED_CLIPS = 9
 
 
 def no_interruption() -> None:
@@ -119,6 +124,16 @@ class Training:
         self._fitted_epoch = -1
 
     @property
+    def step(self) -> int | None:
+        """The epoch that was trained last: trials are compared after each."""
+        return self.epoch or None
+
+    @property
+    def parameters(self) -> int:
+        """Learnt numbers of all networks."""
+        return sum(weights.numel() for weights in self.scorer.parameters())
+
+    @property
     def models(self) -> list[AnomalyModel]:
         """Every network: of each member, for each machine ID."""
         return [single.model for single in self.scorer.singles()]
@@ -153,6 +168,16 @@ class Training:
                 return self.scorer.scores_of(recordings)
         except FloatingPointError as error:
             raise TrialFailure(f"{error} after epoch {self.epoch}") from error
+
+    def latency_ms(self) -> float:
+        """Milliseconds from a wav file to its score, one clip at a time: the median of some clips."""
+        milliseconds = []
+        for clip in (self.validation_clips[0], *self.validation_clips[:_TIMED_CLIPS]):
+            begun = time.perf_counter()
+            file = Recordings.of_file(clip.path, name=clip.id_name, attributes=clip.attributes, device=self.device)
+            self._scores_of(file)
+            milliseconds.append((time.perf_counter() - begun) * 1000)
+        return float(np.median(milliseconds[1:]))  # the first of all warms up
 
     def recordings_of(self, clips: Sequence[Clip]) -> Recordings:
         """Some clips of the corpus, as models see them."""

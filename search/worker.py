@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,17 +26,17 @@ from features.errors import OffkeyError, StoreError
 from search import ledger, optuna_rows
 from search.checkpoints import Checkpoints
 from search.errors import StorageError
-from search.evaluation import Scores, mean_auc
+from search.evaluation import Scores
 from search.ledger import Claim, LeaseLost
 from search.note import write_note
 from search.outages import PATIENCE, StorageAway
 from search.placement import device_name, memory_used
-from search.split import blind
+from search.steering import Steering
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy, load_stored, require_same, surroundings, was_deleted
 
 if TYPE_CHECKING:
-    from search.objective import Train, Trained
+    from search.objective import Train, Trained, TrainedModel
     from search.recipe import Recipe
     from search.suggestions import Suggestions
 
@@ -56,7 +56,7 @@ class Worker:
 
     storage: StudyStorage
     stored: StoredStudy
-    corpus: Corpus  # blinded
+    steering: Steering
     checkpoints: Checkpoints
     device: str = "cpu"
     stop: threading.Event = field(default_factory=threading.Event)
@@ -157,8 +157,8 @@ class Worker:
 
     def _run_trial(self, claim: Claim, work: _Work) -> None:
         from search.errors import TrialFailure
-        from search.exhibits import attributes_of
         from search.objective import objective, train_for_real
+        from search.pruning import is_rung, noise_key, noise_of
 
         _log.info("trial %d: claimed, attempt %d", claim.number, claim.attempts)
         checkpoint = None if claim.checkpoint is None else self.checkpoints.read(claim.checkpoint)
@@ -171,7 +171,7 @@ class Worker:
             self.storage.start_over(claim, parameters=not settled)
         trial = self._suggestions.settled_trial(claim)
         epochs: list[Scores] = []
-        trained: list[Trained] = []
+        models: list[TrainedModel] = []
 
         def before_batch() -> None:
             work.batches += 1
@@ -181,21 +181,32 @@ class Worker:
                 raise Drained
 
         def after_epoch(training: Trained) -> None:
+            if (
+                training.step is not None
+                and self._suggestions.study.search.pruner == "noise"
+                and is_rung(training.step)
+            ):
+                noise = noise_of(epochs[-1], self.steering.truth.first(len(epochs[-1])), metric=self.stored.metric)
+                if noise is not None:
+                    with suppress(StorageAway), self.storage.impatient():  # without it the trial is kept at this rung
+                        self.storage.set_trial_system_attr(claim.trial_id, noise_key(training.step), noise)
             if not self.storage.has_unsent_reports(claim):
                 last = self.storage.checkpoint_in_ledger(claim)
                 entry = self.checkpoints.write(claim, training, beside=last)
                 if entry is not None and entry != last:
                     self.storage.keep_checkpoint(claim, entry)
+                    if training.step is None:  # no report takes it along
+                        self.storage.enter_checkpoint(claim)
 
-        def train(recipe: Recipe, corpus: Corpus, device: str) -> Trained:
-            trained.append((self.train or train_for_real)(recipe, corpus, device))
-            return trained[0]
+        def train(recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
+            models[:] = [(self.train or train_for_real)(recipe, corpus, device)]
+            return models[0]
 
         try:
-            value = objective(
+            worth = objective(
                 trial,
                 self._suggestions.study,
-                self.corpus,
+                self.steering,
                 device=self.device,
                 train=train,
                 checkpoint=checkpoint,
@@ -204,30 +215,27 @@ class Worker:
                 on_scores=epochs.append,
             )
         except optuna.TrialPruned:
-            value = mean_auc(epochs[-1], self.stored.truth)
+            value = self.steering.figure(self.stored.objectives[0], epochs[-1])
             self.storage.finish(
-                claim,
-                "pruned",
-                value=value,
-                scores=epochs[-1],
-                attributes=attributes_of(work.seconds, self.device, epochs[-1], self.stored.truth),
+                claim, "pruned", values=[value], scores=epochs[-1], attributes=self._attributes(work, epochs[-1])
             )
-            _log.info("trial %d: pruned, AUC %.4f", claim.number, value)
+            _log.info("trial %d: pruned, %s %.4f", claim.number, self.stored.metric_name, value)
         except TrialFailure as failure:
-            attributes = attributes_of(work.seconds, self.device) | {"failure": str(failure)}
-            self.storage.finish(claim, "failed", value=None, reason=str(failure), attributes=attributes)
+            attributes = self._attributes(work) | {"failure": str(failure)}
+            self.storage.finish(claim, "failed", values=None, reason=str(failure), attributes=attributes)
             _log.warning("trial %d: failed: %s", claim.number, failure)
         else:
-            leads = self._leads(value)
+            values = worth if isinstance(worth, tuple) else (worth,)
+            leads = self._leads(trial, values[0])
             self.storage.finish(
                 claim,
                 "complete",
-                value=value,
+                values=values,
                 scores=epochs[-1],
-                attributes=attributes_of(work.seconds, self.device, epochs[-1], self.stored.truth),
-                exhibits=self._exhibits(claim, trained[0], epochs[-1]) if leads else None,
+                attributes=self._attributes(work, epochs[-1]),
+                exhibits=self._exhibits(claim, models[0], epochs[-1]) if leads else None,
             )
-            _log.info("trial %d: complete, AUC %.4f", claim.number, value)
+            _log.info("trial %d: complete, %s %.4f", claim.number, self.stored.metric_name, values[0])
             if leads:
                 self._write_note()
 
@@ -244,12 +252,20 @@ class Worker:
         except Exception:
             _log.exception("the study's note could not be written")
 
-    def _leads(self, value: float) -> bool:
+    def _attributes(self, work: _Work, scores: Scores | None = None) -> dict[str, Any]:
+        from search.exhibits import attributes_of
+
+        truth = None if scores is None else self.steering.truth.first(len(scores))
+        return attributes_of(work.seconds, self.device, scores, truth)
+
+    def _leads(self, trial: optuna.Trial, value: float) -> bool:
+        if any(excess > 0 for excess in trial.constraints.values()):
+            return False
         best = self.storage.transact(lambda session: optuna_rows.best_value(session, self.stored.study_id))
         return best is None or value > best
 
-    def _exhibits(self, claim: Claim, training: Trained, scores: Scores) -> dict[str, str]:
-        """Uploads a leading trial's exhibits.
+    def _exhibits(self, claim: Claim, model: TrainedModel, scores: Scores) -> dict[str, str]:
+        """Uploads a leading trial's exhibits: with folds, those of the last one's model.
 
         Whatever goes wrong costs a line in the log, never the trial: a place that takes none, a recording that was
         moved away, a GPU without room for a reconstruction.
@@ -257,7 +273,7 @@ class Worker:
         from search.exhibits import upload
 
         try:
-            exhibits = training.exhibits(scores)
+            exhibits = model.exhibits(scores[self.steering.truth.last_fold])
             return upload(exhibits, self.checkpoints.place, uid=self.stored.uid, number=claim.number)
         except (OffkeyError, OSError) as error:
             _log.warning("trial %d: has no pictures: %s", claim.number, error)
@@ -345,7 +361,7 @@ def join(
     return Worker(
         storage,
         stored,
-        blind(whole, stored.validation),
+        stored.steering(whole),
         checkpoints,
         device=device,
         stop=stop or threading.Event(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,8 +41,11 @@ def _list_if_nothing_is_asked_for(context: typer.Context) -> None:
 def list_stores(as_json: JsonOption = False) -> None:
     """Lists the stores: features, clips, frames, size, last use."""
     from features.cache import cache_folder
+    from features.faults import faults_folder, faulty_files
     from features.store_upkeep import cached_stores, size_of, unfinished_folders
 
+    faulty = faulty_files()
+    of_faulty = sum(path.stat().st_size for path in faulty)
     stores, unfinished = cached_stores(), unfinished_folders()
     total, left = sum(store.size for store in stores), sum(size_of(folder) for folder in unfinished)
     folder = cache_folder() / "frames"
@@ -52,12 +56,19 @@ def list_stores(as_json: JsonOption = False) -> None:
                 "stores": [_document(store) for store in stores],
                 "bytes": total,
                 "unfinished": {"folders": len(unfinished), "bytes": left},
+                "faults": {"clips": len(faulty), "bytes": of_faulty},
             }
         )
         return
     if stores:
         out.print(_table(stores))
     out.print(f"{_counted(len(stores), 'store')}, {decimal(total)}, in {escape(str(folder))}", soft_wrap=True)
+    if faulty:
+        out.print(
+            f"{_counted(len(faulty), 'clip')} with made faults, {decimal(of_faulty)}, "
+            f"in {escape(str(faults_folder()))}",
+            soft_wrap=True,
+        )
     if unfinished:
         err.print(
             f"{len(unfinished)} unfinished ({decimal(left)}): being built, or left by a process that was killed. "
@@ -92,9 +103,10 @@ def verify(
 @cache.command(epilog="Example: offkey cache prune --older-than 30 --dry-run")
 def prune(
     older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", min=0, help="stores that nobody has opened for so many days")
+        float | None,
+        typer.Option(metavar="DAYS", min=0, help="stores and made faults that nobody has opened for so many days"),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="all stores")] = False,
+    every: Annotated[bool, typer.Option("--all", help="all stores and made faults")] = False,
     damaged: Annotated[bool, typer.Option("--damaged", help="stores that `verify` finds damaged")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be removed")] = False,
 ) -> None:
@@ -103,6 +115,7 @@ def prune(
     Processes of this host keep what they have open. Those of other hosts, on a network folder, do not: there, prune
     what is older than any training that runs.
     """
+    from features.faults import faulty_files
     from features.store_upkeep import cached_stores, remove_free_locks, remove_store, size_of, stale_folders
 
     stores = cached_stores()
@@ -121,6 +134,14 @@ def prune(
             told = names.get(folder, f"{escape(folder.name)}, left by a process that is dead")
             out.print(f"{'would remove' if dry_run else 'removed'} {told}, {decimal(size)}", soft_wrap=True)
             advance(done, len(sizes))
+    faulty = faulty_files(unused_since=math.inf if every else before or 0.0)
+    if faulty:
+        size = sum(path.stat().st_size for path in faulty)
+        freed += size
+        for path in faulty if not dry_run else ():
+            path.unlink(missing_ok=True)
+        told = f"{_counted(len(faulty), 'clip')} with made faults, {decimal(size)}"
+        out.print(f"{'would remove' if dry_run else 'removed'} {told}", soft_wrap=True)
     if not dry_run:
         remove_free_locks()
     out.print(

@@ -56,8 +56,8 @@ def demo(
     _step("3  Recipe", f"offkey export {name} --storage {url} -o {recipe_file}")
     with storage_errors(url):
         recipe = write_recipe(storage, stored, None, recipe_file)
-    _step("4  Final detector", f"offkey train {recipe_file} -o {bundle}")
-    show_figures(train_bundle(recipe, bundle, "cpu"))
+    _step("4  Final detector", f"offkey train {recipe_file} --storage {url} -o {bundle}")
+    show_figures(train_bundle(recipe, bundle, "cpu", storage=url))
     _step("5  Scores", f"offkey score {bundle} {corpus_root}/{MACHINE}/test -o {scores}")
     write_scores(bundle, [corpus_root / MACHINE / "test"], scores, jsonl=False, device="cpu")
     _step("6  Report", f"offkey report {name} --storage {url} -o {page}")

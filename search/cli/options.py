@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.errors import MisuseError
-
 if TYPE_CHECKING:
-    import torch
-
     from search.storage import StudyStorage
     from search.stored_study import StoredStudy
 
@@ -69,14 +65,3 @@ def stored_name(study: str) -> str:
     from search.study_file import load_study
 
     return load_study(study).name
-
-
-def device_of(name: str) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise MisuseError(f"--device {name}: no such device here ({str(error).splitlines()[0]})") from error
-    return device

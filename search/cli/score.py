@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from search.cli.options import DeviceOption, device_of
+from search.cli.options import DeviceOption
 from search.cli.terminal import err, open_output, progress_bar
 from search.errors import MisuseError, StudyError
 
@@ -59,6 +59,7 @@ def write_scores(
 ) -> int:
     """Writes the scores of all clips; returns how many could not be scored or decided."""
     from search.bundle import load_bundle
+    from search.placement import device_of
     from search.scoring import clip_paths, score_clips
     from search.submission import SubmissionFiles
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,18 +19,16 @@ from search.cli.options import (
     StorageOption,
     StudyArgument,
     WorkersOption,
-    open_study,
     storage_errors,
     url_of,
 )
 from search.cli.status import show_summary, status_of
-from search.cli.terminal import err, print_json
-from search.cli.train import build_store
-from search.errors import MisuseError, NoStorageError, StudyError
+from search.cli.terminal import err, print_json, progress_bar
+from search.errors import MisuseError
 
 if TYPE_CHECKING:
-    from search.fleet import Fleet
     from search.placement import Slot
+    from search.running import Moment
     from search.storage import StudyStorage
     from search.stored_study import StoredStudy
     from search.study_file import Study
@@ -54,8 +52,10 @@ def search(
     overrides += [] if trials is None else [f"search.trials={trials}"]
     overrides += [] if hours is None else [f"search.hours={hours}"]
     slots = slots_of(workers, per_device)
+    from search.running import find_study
+
     with storage_errors(url):
-        found = _find_study(study, overrides, name, url)
+        found = find_study(study, url, overrides=overrides, name=name)
         opened, stored, drained = run_search(
             found, url, slots, log_folder=Path("offkey-logs"), artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS")
         )
@@ -69,26 +69,11 @@ def search(
         if status.best is not None:
             where = "" if storage is None else f" --storage {opened.shown_url}"
             err.print(f"\nNext: [bold]offkey export {stored.name}{where} -o recipe.yaml[/bold]")
-            err.print("      [bold]offkey train recipe.yaml -o detector[/bold]")
+            err.print(f"      [bold]offkey train recipe.yaml{where} -o detector[/bold]")
     if drained:
         err.print("The same command goes on.")
     elif status.best is None:
         raise typer.Exit(1)
-
-
-def _find_study(source: str, overrides: list[str], name: str | None, url: str) -> Study:
-    """The study of a file, of a shipped name, or of a name in the storage."""
-    from search.study_file import load_study, shipped_studies
-
-    if Path(source).is_file() or source in shipped_studies():
-        return load_study(source, overrides=overrides, name=name)
-    try:
-        stored = open_study(url, source)[1]
-    except (StudyError, NoStorageError):
-        return load_study(source)  # whose error lists what could be meant
-    if name not in (None, source):
-        raise MisuseError(f"--study {name}: {source} is a stored study and has its name; give a file to start another")
-    return stored.study(overrides=tuple(overrides))
 
 
 def slots_of(workers: str, per_device: int | None) -> list[Slot]:
@@ -103,77 +88,55 @@ def run_search(
     study: Study, url: str, slots: list[Slot], *, log_folder: Path, artifacts: str | None = None
 ) -> tuple[StudyStorage, StoredStudy, bool]:
     """Runs a study with local workers; the last value tells whether it was asked to stop before its budget was met."""
-    from search.fleet import Fleet
-    from search.ledger import out_of_time, unfinished
-    from search.outages import PATIENCE
     from search.preparation import prepare
-    from search.storage import StudyStorage
-    from search.stored_study import create_or_join
+    from search.running import build_features, fleet_for, supervise
 
     prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"))
     for warning in prepared.warnings:
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
-    if not any("features" in setting.path for setting in prepared.study.space.settings):
-        build_store(prepared.corpus, prepared.study.first_recipe())
-    storage = StudyStorage(url, create=True)
-    if artifacts is not None and "://" not in artifacts:
-        artifacts = str(Path(artifacts).resolve())
-    stored = create_or_join(storage, prepared.study, prepared.corpus, artifacts=artifacts)
-    storage.patience = PATIENCE  # from here on: a mistyped URL is answered at once
+    with progress_bar("features") as advance:
+        build_features(prepared, progress=advance)
+    fleet = fleet_for(prepared, url, slots, log_folder=log_folder, artifacts=artifacts)
+    stored = fleet.stored
     if stored.budget > prepared.study.search.trials:
         err.print(f"{stored.name} has a budget of {stored.budget} trials already; joining never lowers it")
-    root = prepared.corpus.root.resolve()
-    fleet = Fleet(storage, stored, root, slots, (log_folder / stored.name).absolute(), artifacts)
     err.print(escape(f"{len(slots)} worker{'s' if len(slots) > 1 else ''}; logs in {fleet.log_folder}"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    drained = False
-    try:
-        _watch(fleet, storage, stored)
-    except KeyboardInterrupt:
-        drained = True
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send several; a second Ctrl-C is somebody's wish
-        err.print("Draining: workers give their trials back and leave. Ctrl-C again ends them at once.")
-    finally:
-        try:
-            fleet.stop()
-        except KeyboardInterrupt:
-            fleet.kill()
-    if drained:
+    redraws = err.is_terminal and not err.is_dumb_terminal
+    ending = supervise(fleet, _redrawn if redraws else _in_lines, pause=0.5 if redraws else 1, on_drain=_say_draining)
+    if ending == "interrupted":
         told = "unfinished epochs are repeated" if fleet.interrupted else "every trial was given back"
         err.print(f"Stopped: {told}.")
-    elif fleet.was_stopped() and storage.transact(lambda session: unfinished(session, stored.study_id)):
-        drained = True
+    elif ending == "stopped":
         err.print("Stopped by `offkey stop`: every trial was given back.")
-    elif storage.transact(lambda session: out_of_time(session, stored.study_id)):
+    elif ending == "out of time":
         err.print("The study's hours are used up; --hours gives it more.")
-    return storage, stored, drained
+    return fleet.storage, stored, ending in ("interrupted", "stopped")
 
 
-def _watch(fleet: Fleet, storage: StudyStorage, stored: StoredStudy) -> None:
-    """Shows the study until its workers are done: redrawn on a terminal, else a line whenever trials end."""
-    import optuna
+def _say_draining() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send several; a second Ctrl-C is somebody's wish
+    err.print("Draining: workers give their trials back and leave. Ctrl-C again ends them at once.")
 
+
+def _redrawn(moments: Iterator[Moment]) -> None:
+    """Shows the study on a terminal until its workers are done."""
     from search import screen
-    from search.outages import StorageAway
-    from search.status import read_status
 
-    optuna_study = optuna.load_study(study_name=stored.name, storage=storage)
-    current = read_status(storage, stored, optuna_study)
-    fleet.start()
-    redraws = err.is_terminal and not err.is_dumb_terminal
-    away: str | None = None
-    with Live(screen.progress(current), console=err, auto_refresh=False, transient=True) as live:
-        while fleet.watch():
-            time.sleep(0.5 if redraws else 1)
-            before, was_away, away = current.done, away, None
-            try:
-                with storage.impatient():
-                    current = read_status(storage, stored, optuna_study)
-            except StorageAway as error:
-                away = f"{storage.shown_url} is away ({str(error).splitlines()[0]}): workers wait for it"
-            if redraws:
-                live.update(screen.progress(current, note=away), refresh=True)
-            elif away is not None and was_away is None:
-                err.print(escape(away))
-            elif line := screen.finished_line(current, before):
-                err.print(escape(line))
+    with Live(console=err, auto_refresh=False, transient=True) as live:
+        for moment in moments:
+            live.update(screen.progress(moment.status, note=moment.away), refresh=True)
+
+
+def _in_lines(moments: Iterator[Moment]) -> None:
+    """A line whenever trials end, and one when the storage is away."""
+    from search import screen
+
+    before = next(moments)
+    for moment in moments:
+        if moment.away is not None:
+            if before.away is None:
+                err.print(escape(moment.away))
+        elif line := screen.finished_line(moment.status, before.status.done):
+            err.print(escape(line))
+        before = moment

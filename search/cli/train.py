@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 
-from search.cli.options import DeviceOption, JsonOption, SetOption, device_of
+from search.cli.options import DeviceOption, JsonOption, SetOption, StorageOption, url_of
 from search.cli.terminal import err, out, print_json, progress_bar, say_written
-from search.errors import MisuseError, StudyError
+from search.errors import MisuseError
 
 if TYPE_CHECKING:
-    from features.corpus import Corpus
+    from features.corpus import Corpus, Progress
     from search.final import Detector
     from search.recipe import Recipe
 
@@ -30,17 +32,21 @@ def train(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="folder of the detector")],
     seeds: Annotated[
-        int, typer.Option(min=1, metavar="N", help="an ensemble of each recipe with N seeds, from its own on")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="an ensemble of each recipe with N seeds, from its own on, and how they differ"
+        ),
     ] = 1,
     combine: Annotated[
         Literal["mean", "min", "max", "rank"] | None,
         typer.Option(help="how an ensemble's scores become one; default: mean"),
     ] = None,
     device: DeviceOption = "cpu",
+    storage: StorageOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains the final detector and measures it on the held-out test clips."""
+    """Trains the final detector and measures it on the held-out test clips, a look that the study storage counts."""
     closed = [(source, _recipe_of(source, settings or [])) for source in recipes]
     if len(closed) * seeds > 1:
         from search.ensembles import ensemble_of
@@ -50,7 +56,7 @@ def train(
         raise MisuseError(f"--combine {combine} is for several recipes, or for --seeds: a single model has one score")
     else:
         ((_, recipe),) = closed
-    detector = train_bundle(recipe, output, device)
+    detector = train_bundle(recipe, output, device, storage=url_of(storage))
     if as_json:
         from search.bundle import metrics_of
 
@@ -72,25 +78,40 @@ def _recipe_of(source: str, overrides: list[str]) -> Recipe:
     return study.first_recipe()
 
 
-def train_bundle(recipe: Recipe, bundle: Path, device: str) -> Detector:
-    from features.corpus import read_corpus
-    from search.bundle import require_free, save_bundle
-    from search.final import train_detector
-    from search.preparation import check_labels, require_served
+def train_bundle(recipe: Recipe, bundle: Path, device: str, *, storage: str | None = None) -> Detector:
+    """Makes a detector where progress can be shown; `storage` counts its look at the test clips."""
+    from search.making import make_detector
+    from search.placement import device_of
 
-    on = device_of(device)
-    require_free(bundle)
-    root = recipe.corpus.root or os.environ.get("OFFKEY_DATA")
-    if root is None:
-        raise StudyError("corpus.root is missing: give it with --set corpus.root=DIR or in $OFFKEY_DATA")
-    corpus = read_corpus(Path(root)).for_study(recipe.corpus.machines)
-    check_labels(corpus, recipe.validation)
-    require_served(recipe, corpus)
-    build_store(corpus, recipe)
-    with progress_bar("training") as advance:
-        detector = train_detector(recipe, corpus, on, on_epoch=lambda epoch: advance(epoch, recipe.epochs))
-    save_bundle(detector, bundle)
-    return detector
+    with _stages() as stage:
+        return make_detector(
+            recipe,
+            bundle,
+            device=device_of(device),
+            default_root=os.environ.get("OFFKEY_DATA"),
+            storage=storage,
+            on_features=stage("features"),
+            on_epoch=stage("training"),
+            tell=lambda line: err.print(f"[yellow]warning:[/yellow] {escape(line)}"),
+        )
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str], Progress]]:
+    """Progress bars of one stage after the other: a terminal shows one at a time."""
+    with ExitStack() as shown:
+        bars: dict[str, Progress] = {}
+
+        def stage(what: str) -> Progress:
+            def advance(done: int, total: int) -> None:
+                if what not in bars:
+                    shown.close()
+                    bars[what] = shown.enter_context(progress_bar(what))
+                bars[what](done, total)
+
+            return advance
+
+        yield stage
 
 
 def build_store(corpus: Corpus, recipe: Recipe) -> None:
@@ -104,7 +125,7 @@ def build_store(corpus: Corpus, recipe: Recipe) -> None:
 def show_figures(detector: Detector) -> None:
     from search import screen
 
-    out.print(screen.figures(detector.validation, detector.test))
+    out.print(screen.figures(detector))
     cleaning = detector.recipe.cleaning
     if cleaning.method != "none" and not detector.dropped:
         err.print(

@@ -13,7 +13,6 @@ from search.cli.options import (
     DeviceOption,
     SetOption,
     StorageOption,
-    device_of,
     storage_errors,
     stored_name,
     url_of,
@@ -52,6 +51,8 @@ def worker(
     if len(roots) != len(settings or []):
         raise MisuseError("a worker takes the study as it is stored: only corpus.root may be --set")
     if device != "cpu":
+        from search.placement import device_of
+
         device_of(device)
     joined: list[Worker] = []
 

@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from features.clip import ANOMALY, NORMAL
-from search.evaluation import Figures
+from search.recipe import Cost, Figure
 from search.schema import description_of
-from search.screen import interval, number
-from search.status import Status, machines
+from search.screen import interval, number, objective_value
+from search.status import SHOWN_TRIALS, Comparison, Status, machines, worth
+from search.steering import clips_in_words
 from search.stored_study import StoredStudy
 from search.study_file import Study
+
+_SEARCHED_FOR: dict[Figure | Cost, str] = {
+    "auc": "a high AUC, the mean over machine IDs",
+    "pauc": "a high pAUC (below 10 % false alarms), the mean over machine IDs",
+    "official": "a high official score of the challenge",
+    "worst_id": "a high AUC of the machine ID that has the lowest",
+    "proxy": "a high AUC on made faults, the mean over machine IDs",
+    "parameters": "few parameters",
+    "latency_ms": "few milliseconds to score a clip",
+}
 
 
 def searched(
     stored: StoredStudy, study: Study, status: Status, trials: Sequence[FrozenTrial]
 ) -> Iterator[tuple[str, str]]:
     """What was searched: names and values."""
-    truth, search, validation = stored.truth, study.search, stored.validation
+    search = study.search
     yield "recordings", f"{stored.identity['data']['clips']} clips in {stored.root}"
-    yield "machines", "; ".join(f"{machine} (ID {', '.join(ids)})" for machine, ids in machines(truth).items())
+    yield "machines", "; ".join(f"{machine} (ID {', '.join(ids)})" for machine, ids in machines(stored.truth).items())
     yield (
         "clips that steer the search",
-        f"{truth.labels.count(NORMAL)} normal, {truth.labels.count(ANOMALY)} anomalous: {validation.share:.0%} of the "
-        f"labelled test clips (split by seed {validation.seed}). The rest is kept for “offkey train”.",
+        f"{clips_in_words(stored.validation, stored.truth)} (seed {stored.validation.seed}). Other labelled clips "
+        "are kept for “offkey train”.",
     )
-    yield "what is maximised", "AUC on these clips after a trial's last epoch, the mean over machine IDs"
+    searched_for = " and ".join(_SEARCHED_FOR[objective] for objective in stored.objectives)
+    yield "what is searched for", f"{searched_for}, after a trial's last epoch"
+    limits = search.constraints.model_dump(exclude_none=True) if search.constraints is not None else {}
+    if limits:
+        yield "limits", ", ".join(f"{name} {number(value)}" for name, value in limits.items())
     yield "families of models", ", ".join(study.space.families)
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
     hours = "" if search.hours is None else f" or {number(search.hours)} hours"
@@ -61,21 +76,30 @@ def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
         yield row(setting.name, description_of(study.space.tree, setting.path), setting.in_words)
 
 
-def best_trials(
-    status: Status, measured: Mapping[int, Figures], ties: Collection[int], *, most: int
-) -> Iterator[dict[str, str]]:
+def best_trials(status: Status, comparison: Comparison) -> Iterator[dict[str, str]]:
     """A row for each of the best trials."""
-    for trial in status.finished[:most]:
+    for trial in status.finished[:SHOWN_TRIALS]:
         remarks = {
             "best": trial is status.best,
-            "tie": trial.number in ties,
+            "tie": trial.number in comparison.ties,
             "baseline": trial.number == 0 and status.baseline is not None,
         }
         yield {
             "number": str(trial.number),
-            "auc": f"{measured[trial.number].auc:.3f}",
-            "interval": interval(*measured[trial.number].interval),
+            "value": f"{worth(trial):.3f}",
+            "interval": interval(*comparison.intervals[trial.number]),
             "remarks": ", ".join(remark for remark, holds in remarks.items() if holds),
+            "settings": ", ".join(f"{name} {number(value)}" for name, value in trial.params.items()),
+        }
+
+
+def trade_offs(status: Status, comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """A row for each trade-off that no trial is better than in all objectives; none with a single objective."""
+    for trial in sorted(status.front, key=lambda trial: -worth(trial)):
+        yield {
+            "number": str(trial.number),
+            "values": list(map(objective_value, status.objectives, trial.values)),
+            "interval": interval(*comparison.intervals[trial.number]),
             "settings": ", ".join(f"{name} {number(value)}" for name, value in trial.params.items()),
         }
 
@@ -87,8 +111,8 @@ def families(study: Study, status: Status) -> list[dict[str, str]]:
     rows = []
     for family in study.space.families:
         own = [trial for trial in status.finished if trial.params.get("family") == family]
-        auc, best = (f"{own[0].value:.3f}", str(own[0].number)) if own else ("—", "—")
-        rows.append({"name": family, "complete": str(len(own)), "auc": auc, "best": best})
+        value, best = (f"{worth(own[0]):.3f}", str(own[0].number)) if own else ("—", "—")
+        rows.append({"name": family, "complete": str(len(own)), "value": value, "best": best})
     return rows
 
 
@@ -111,16 +135,17 @@ def commands(stored: StoredStudy, status: Status, url: str) -> list[str]:
     """What repeats the search from its study file, and the best trial from its recipe."""
     lines = [f"offkey search {shlex.quote(f'{stored.name}.yaml')} --storage sqlite:///again.db"]
     if status.best is not None:
-        lines += detector_commands(stored, url)
+        lines += detector_commands(stored, status.best, url)
     return lines
 
 
-def detector_commands(stored: StoredStudy, url: str) -> list[str]:
+def detector_commands(stored: StoredStudy, best: FrozenTrial, url: str) -> list[str]:
     """From a study to its detector. `url` is the storage as it may be shown."""
     name, recipe = shlex.quote(stored.name), shlex.quote(f"{stored.name}.recipe.yaml")
+    which = f" --trial {best.number}" if len(stored.objectives) > 1 else ""
     return [
-        f"offkey export {name} --storage {shlex.quote(url)} -o {recipe}",
-        f"offkey train {recipe} -o {shlex.quote(f'{stored.name}-detector')}",
+        f"offkey export {name}{which} --storage {shlex.quote(url)} -o {recipe}",
+        f"offkey train {recipe} --storage {shlex.quote(url)} -o {shlex.quote(f'{stored.name}-detector')}",
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from search.evaluation import Figures, Scores
+from search.evaluation import Scores, evaluate
 from search.report import plots
-from search.status import Status
+from search.status import Comparison, Status, worth
+from search.steering import IN_WORDS
 from search.stored_study import StoredStudy
 
 #: With fewer complete trials, "the best tenth" is not one trial.
@@ -39,14 +40,14 @@ class Figure:
         return str(self.drawn.to_json())
 
 
-def intervals(status: Status, measured: Mapping[int, Figures]) -> Figure:
+def intervals(status: Status, comparison: Comparison) -> Figure:
     """The best trial and the baseline, between guessing and perfect."""
     assert status.best is not None
-    best = measured[status.best.number]
-    rows = [(f"best (trial {status.best.number})", best.auc, best.interval)]
+    rows = [(f"best (trial {status.best.number})", worth(status.best), comparison.interval)]
     if status.baseline is not None and status.best.number != 0:
-        rows.append(("baseline", measured[0].auc, measured[0].interval))
-    return Figure("intervals", "How well faults are told from normal sound", "", plots.intervals(rows))
+        rows.append(("baseline", status.baseline, comparison.intervals[0]))
+    drawn = plots.intervals(rows, measure=status.metric_name)
+    return Figure("intervals", "How well faults are told from normal sound", "", drawn)
 
 
 def of_search(status: Status, ties: Collection[int], study: optuna.Study) -> Iterator[Figure]:
@@ -63,37 +64,60 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study) -> Ite
         "history",
         "Optimisation history",
         "Filled: the best trial, and those that these clips cannot tell from it.",
-        plots.history(status.finished, pruned, ties=ties, baseline=status.baseline),
+        plots.history(status.finished, pruned, ties=ties, baseline=status.baseline, measure=status.metric_name),
     )
-    drawn, shown = plots.curves(status.finished, pruned, baseline=None if status.baseline is None else 0)
+    if status.front:
+        names = [IN_WORDS[objective] for objective in status.objectives]
+        yield Figure(
+            "trade-offs",
+            f"{names[0]} against {names[1]}",
+            "No trial is better than one of the best trade-offs in every objective.",
+            plots.trade_offs(status.finished, status.front, names=names),
+        )
+    drawn, shown = plots.curves(
+        status.finished,
+        pruned,
+        baseline=None if status.baseline is None else 0,
+        step=status.step,
+        measure=status.metric_name,
+    )
     of_all = len(status.finished) + len(pruned)
     which = "All trials" if shown == of_all else f"{shown} of {of_all} trials, an even choice"
     yield Figure(
         "curves",
         "Learning curves and pruning",
-        f"{which}. A cross is where a trial was pruned. A trial's value is its last epoch's, never its best one's.",
+        f"{which}. A cross is where a trial was pruned. "
+        + (
+            "A trial's value is its last epoch's, never its best one's."
+            if status.step == "epoch"
+            else "Each point is the mean over the folds so far."
+        ),
         drawn,
     )
     yield _importances(status.finished, study)
 
 
-def of_best(stored: StoredStudy, scores: Scores, figures: Figures) -> Iterator[Figure]:
+def of_best(stored: StoredStudy, scores: Scores) -> Iterator[Figure]:
     """The figures about the best trial, whose validation clips have these scores."""
-    ids = plots.hardest(figures.per_id)
-    left_out = len(figures.per_id) - len(ids)
-    which = f" Of {len(figures.per_id)} machine IDs, the {len(ids)} that are hardest to tell." if left_out else ""
+    scores, truth = scores[stored.truth.last_fold], stored.truth.in_last_fold
+    of_fold = " Of the last fold's model." if stored.truth.folds else ""
+    per_id = evaluate(scores, truth).per_id
+    ids = plots.hardest(per_id)
+    left_out = len(per_id) - len(ids)
+    which = f" Of {len(per_id)} machine IDs, the {len(ids)} that are hardest to tell." if left_out else ""
     yield Figure(
         "histograms",
         "Scores of the validation clips",
         "Higher is more anomalous; the less the two overlap, the better. Levels differ between machine IDs, which have "
-        f"thresholds of their own.{which}",
-        plots.histograms(scores, stored.truth, ids),
+        f"thresholds of their own.{which}{of_fold}",
+        plots.histograms(scores, truth, ids),
     )
     yield Figure(
         "roc",
         "Faults found against false alarms",
-        f"The ROC curve of each machine ID. AUC is the area below it; pAUC counts the shaded part alone.{which}",
-        plots.roc(scores, stored.truth, ids),
+        "The ROC curve of each machine ID. AUC is the area below it; pAUC counts the shaded part alone."
+        f"{which}{of_fold}",
+        plots.roc(scores, truth, ids),
     )
 
 
@@ -112,7 +136,7 @@ def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Figure
         return Figure(key, title, f"n/a: {why} different values among the complete trials.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a family with a single trial counts for nothing, and is no cause for alarm
-        shares = optuna.importance.get_param_importances(study, params=varied)
+        shares = optuna.importance.get_param_importances(study, params=varied, target=worth)
     hint = "" if len(finished) >= _ENOUGH_FOR_IMPORTANCES else " So few trials give a hint, not a finding."
     return Figure(
         key,

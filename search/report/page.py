@@ -19,11 +19,11 @@ from search.plot_style import WIDTH
 from search.report import facts, figures
 from search.report.verdict import verdict
 from search.status import compare, read_status, validation_scores
+from search.steering import IN_WORDS
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy
 from search.study_file import to_yaml
 
-_SHOWN_TRIALS = 10
 _SHOWN_REASONS = 20
 
 
@@ -34,25 +34,25 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
     comparison = compare(storage, stored, status)
     study = stored.study()
     scores = validation_scores(storage, stored)
-    shown = {*(trial.number for trial in status.finished[:_SHOWN_TRIALS]), *([] if status.baseline is None else [0])}
-    measured = {number: evaluate(scores[number], stored.truth) for number in shown}
     ties = () if comparison is None else comparison.ties
     best = status.best
     reasons = facts.reasons(status.failures)
     return _template().render(
         name=stored.name,
         verdict=verdict(stored, study, status, comparison, storage=storage.shown_url),
-        intervals=None if best is None else figures.intervals(status, measured),
+        intervals=None if comparison is None else figures.intervals(status, comparison),
         searched=list(facts.searched(stored, study, status, optuna_study.get_trials(deepcopy=False))),
         settings=list(facts.settings(study, status)),
-        trials=list(facts.best_trials(status, measured, ties, most=_SHOWN_TRIALS)),
+        trials=[] if comparison is None else list(facts.best_trials(status, comparison)),
+        trade_offs=[] if comparison is None else list(facts.trade_offs(status, comparison)),
+        objectives=[IN_WORDS[objective] for objective in stored.objectives],
         tied=len(ties),
         complete=len(status.finished),
         families=facts.families(study, status),
         of_search=list(figures.of_search(status, ties, optuna_study)),
         best=best,
-        best_figures=None if best is None else measured[best.number],
-        of_best=[] if best is None else list(figures.of_best(stored, scores[best.number], measured[best.number])),
+        best_figures=None if best is None else evaluate(scores[best.number], stored.truth),
+        of_best=[] if best is None else list(figures.of_best(stored, scores[best.number])),
         failed=len(status.failures),
         reasons=reasons[:_SHOWN_REASONS],
         reasons_left=max(0, len(reasons) - _SHOWN_REASONS),

@@ -19,6 +19,7 @@ from sklearn.metrics import roc_curve
 from features.clip import ANOMALY, NORMAL
 from search.evaluation import MAX_FALSE_POSITIVE_RATE, IdFigures, Scores, Truth, scores_by_id
 from search.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, SKY, VERMILION, lay_out, plain
+from search.status import worth
 
 #: More curves than this are a carpet.
 MOST_CURVES = 60
@@ -31,48 +32,72 @@ _COLUMNS = 3
 _MANY = 300  # dots, which are small from there on
 
 
-def intervals(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> go.Figure:
-    """A line for each (name, AUC, 95 % interval), between guessing and perfect."""
+def intervals(rows: Sequence[tuple[str, float, tuple[float, float]]], *, measure: str) -> go.Figure:
+    """A line for each (name, figure, 95 % interval), between guessing and perfect; `measure` names the figure."""
     figure = go.Figure()
-    for (name, auc, (low, high)), colour in zip(reversed(rows), (GREY, BLUE)[-len(rows) :], strict=True):
-        spread = {"type": "data", "symmetric": False, "array": [high - auc], "arrayminus": [auc - low]}
+    for (name, value, (low, high)), colour in zip(reversed(rows), (GREY, BLUE)[-len(rows) :], strict=True):
+        spread = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
         figure.add_scatter(
-            x=[auc], y=[name], mode="markers+text", text=[f"{auc:.3f}"], textposition="top center",
+            x=[value], y=[name], mode="markers+text", text=[f"{value:.3f}"], textposition="top center",
             marker={"size": 12, "color": colour}, error_x=spread | {"color": colour, "thickness": 3, "width": 7},
-            hovertemplate=f"AUC {auc:.3f}, 95 % interval {low:.3f} to {high:.3f}<extra></extra>",
+            hovertemplate=f"{measure} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}<extra></extra>",
         )  # fmt: skip
     lowest = min(low for _, _, (low, _) in rows)
     figure.add_vline(x=0.5, line={"color": BLACK, "dash": "dot", "width": 1})
-    lay_out(figure, height=60 + 48 * len(rows), x="AUC (0.5: guessing, 1: perfect) and 95 % interval", y=None)
+    lay_out(figure, height=60 + 48 * len(rows), x=f"{measure} (0.5: guessing, 1: perfect) and 95 % interval", y=None)
     figure.update_xaxes(range=[min(0.48, lowest - 0.02), 1.01])
     figure.update_yaxes(showgrid=False, range=[-0.5, len(rows) - 0.3])
     return figure.update_layout(showlegend=False, margin={"t": 8})
 
 
 def history(
-    complete: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], *, ties: Collection[int], baseline: float | None
+    complete: Sequence[FrozenTrial],
+    pruned: Sequence[FrozenTrial],
+    *,
+    ties: Collection[int],
+    baseline: float | None,
+    measure: str,
 ) -> go.Figure:
-    """Each trial's AUC in the order of the trials; pruned ones where they were stopped; the best so far as a line."""
+    """Each trial's value in the order of the trials; pruned ones where they stopped; the best so far as a line."""
     ordered = sorted(complete, key=lambda trial: trial.number)
     stopped = [(trial.number, last) for trial in pruned if (last := _last_value(trial)) is not None]
     figure = go.Figure()
-    _dots(figure, stopped, name="pruned, at its last epoch", colour=GREY, symbol="x-thin")
+    _dots(figure, stopped, name="pruned, where it was stopped", colour=GREY, symbol="x-thin")
     leading = {*ties, *(trial.number for trial in complete[:1])}
     for name, colour, symbol, leads in (
         ("complete", SKY, "circle-open", False),
         ("complete: the best, and its ties", BLUE, "circle", True),
     ):
-        points = [(trial.number, trial.value) for trial in ordered if (trial.number in leading) == leads]
+        points = [(trial.number, worth(trial)) for trial in ordered if (trial.number in leading) == leads]
         _dots(figure, points, name=name, colour=colour, symbol=symbol)
     if ordered:
-        best = np.maximum.accumulate([trial.value or 0.0 for trial in ordered])
+        best = np.maximum.accumulate([worth(trial) for trial in ordered])
         figure.add_scatter(
             x=[trial.number for trial in ordered], y=best, mode="lines", name="best so far", hoverinfo="skip",
             line={"color": BLACK, "width": 1.5, "shape": "hv"},
         )  # fmt: skip
     if baseline is not None:
         _baseline(figure, baseline)
-    return lay_out(figure, height=340, x="trial", y="validation AUC")
+    return lay_out(figure, height=340, x="trial", y=f"validation {measure}")
+
+
+def trade_offs(complete: Sequence[FrozenTrial], front: Sequence[FrozenTrial], *, names: Sequence[str]) -> go.Figure:
+    """Each complete trial's first two objectives, and those of the best trade-offs as a line; `names` are the axes'."""
+    figure = go.Figure()
+    of_front = {trial.number for trial in front}
+    others = [trial for trial in complete if trial.number not in of_front]
+    leading = sorted(front, key=lambda trial: trial.values[1])
+    for trials, name, mode, colour in (
+        (others, "other complete trials", "markers", SKY),
+        (leading, "the best trade-offs", "lines+markers", BLUE),
+    ):
+        figure.add_scatter(
+            x=[trial.values[1] for trial in trials], y=[trial.values[0] for trial in trials], name=name, mode=mode,
+            text=[f"trial {trial.number}" for trial in trials], marker={"color": colour, "size": 8},
+            line={"color": colour, "width": 1, "dash": "dot"},
+            hovertemplate="%{text}: %{y:.3f}, %{x:.4g}<extra></extra>",
+        )  # fmt: skip
+    return lay_out(figure, height=340, x=names[1], y=f"validation {names[0]}")
 
 
 def importances(shares: Mapping[str, float]) -> go.Figure:
@@ -89,9 +114,10 @@ def importances(shares: Mapping[str, float]) -> go.Figure:
 
 
 def curves(
-    complete: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], *, baseline: int | None
+    complete: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], *, baseline: int | None, step: str, measure: str
 ) -> tuple[go.Figure, int]:
-    """AUC after each epoch: the best trial, the baseline, and of the others an even choice; how many it shows.
+    """Values after each step, epoch or fold: of the best trial, the baseline, and an even choice of the others; and how
+    many trials it shows.
 
     `complete` has the best trial first.
     """
@@ -112,7 +138,7 @@ def curves(
             _curve(figure, trial, name=f"best: trial {trial.number}", colour=BLUE, width=3)
         else:
             _curve(figure, trial, name="baseline", colour=ORANGE, width=3, dash="dash")
-    return lay_out(figure, height=340, x="epoch", y="validation AUC"), len(chosen) + len(named)
+    return lay_out(figure, height=340, x=step, y=f"validation {measure}"), len(chosen) + len(named)
 
 
 def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go.Figure:

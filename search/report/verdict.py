@@ -11,9 +11,22 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from features.clip import ANOMALY, NORMAL
 from search.report.facts import detector_commands
-from search.status import Comparison, Status, machines
+from search.status import Comparison, Status, machines, worth
+from search.steering import IN_WORDS, PROXY_CAUTION
 from search.stored_study import StoredStudy
 from search.study_file import Study
+
+#: What a first objective says to somebody who runs machines.
+_HEADLINES = {
+    "auc": (
+        "In {hundreds:.0f} of 100 comparisons, the best detector finds a faulty machine's sound stranger than a normal "
+        "one's."
+    ),
+    "proxy": (
+        "In {hundreds:.0f} of 100 comparisons, the best detector finds a sound with a made fault stranger than a "
+        "normal one."
+    ),
+}
 
 #: The share of a range, at either end, in which a best value asks for a wider one.
 _EDGE = 0.05
@@ -44,20 +57,48 @@ def verdict(
     """The verdict on a study as it stands; `storage` is the URL that commands name."""
     steps = tuple(_steps(stored, status, comparison, storage))
     if status.best is None or comparison is None:
-        return Verdict(_headline_without(status), (_tried(stored, study, status),), steps)
+        return Verdict(_headline_without(status), (_tried(stored, study, status), *_limits(status)), steps)
     low, high = comparison.interval
-    headline = (
-        f"In {100 * (status.best.value or 0.0):.0f} of 100 comparisons, the best detector finds a faulty machine's "
-        "sound stranger than a normal one's."
+    headline = _HEADLINES.get(status.objectives[0], "The best detector has {name} {value:.3f}.").format(
+        hundreds=100 * worth(status.best), name=status.metric_name, value=worth(status.best)
     )
     if low <= 0.5:
         headline = "These clips cannot tell that the best detector is any better than guessing."
     measured = (
-        f"The best has an AUC of {status.best.value:.3f}, with a 95 % interval from {low:.3f} to {high:.3f}: guessing "
-        "has 0.5, a perfect detector 1. The clips that measured it also chose it, which flatters it: the figure to "
-        "quote is what “offkey train” measures, on clips that no search has seen."
+        f"The best has a validation {status.metric_name} of {worth(status.best):.3f}, with a 95 % interval from "
+        f"{low:.3f} to {high:.3f}: guessing has 0.5, a perfect detector 1. The clips that measured it also chose it, "
+        "which flatters it: the figure to quote is what “offkey train” measures, on clips that no search has seen."
     )
-    return Verdict(headline, (_tried(stored, study, status), measured, _gain(stored, status, comparison)), steps)
+    if stored.validation.goes_by_proxies:
+        measured += f" Mind: {PROXY_CAUTION}."
+    told = (
+        _tried(stored, study, status),
+        measured,
+        *_several(status),
+        _gain(stored, status, comparison),
+        *_limits(status),
+    )
+    return Verdict(headline, told, steps)
+
+
+def _several(status: Status) -> Iterator[str]:
+    """What there is to say of several objectives."""
+    if len(status.objectives) > 1:
+        others = " and ".join(IN_WORDS[objective] for objective in status.objectives[1:])
+        yield (
+            f"The search looked for {others} too: {len(status.front)} of its trials are trade-offs that no other is "
+            "better than in everything (under “Trade-offs”). “Best” is said of the first objective alone."
+        )
+
+
+def _limits(status: Status) -> Iterator[str]:
+    """What there is to say of the study's constraints."""
+    if status.beyond_limits:
+        one = status.beyond_limits == 1
+        yield (
+            f"{status.beyond_limits} complete {'trial is' if one else 'trials are'} beyond the study's limits "
+            f"(search.constraints), and {'is' if one else 'are'} not counted among the best."
+        )
 
 
 def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
@@ -65,13 +106,14 @@ def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
     ids, families = set(stored.truth.ids), study.space.families
     named = list(machines(stored.truth))
     kinds = ", ".join(named[:_NAMED]) + (", …" if len(named) > _NAMED else "")
-    normal, faulty = (stored.truth.labels.count(label) for label in (NORMAL, ANOMALY))
+    normal, faulty = (stored.truth.count(label) for label in (NORMAL, ANOMALY))
+    faulty_in_words = "clips with made faults" if stored.validation.goes_by_proxies else "faulty clips"
     models = f"the model family {families[0]}" if len(families) == 1 else f"the model families {', '.join(families)}"
     tried = "1 setting" if status.done == 1 else f"{status.done} settings"
     heard = "1 machine ID" if len(ids) == 1 else f"{len(ids)} machine IDs"
     return (
         f"The search has tried {tried} of {models} on recordings of {heard} ({kinds}), judged by {normal} normal and "
-        f"{faulty} faulty clips."
+        f"{faulty} {faulty_in_words}."
     )
 
 
@@ -82,6 +124,8 @@ def _headline_without(status: Status) -> str:
     if status.counts["failed"] == status.done:
         every = "The only trial" if status.done == 1 else f"All {status.done} trials"
         return f"{every} that ended failed: there is no detector yet."
+    if status.beyond_limits == status.counts["complete"] > 0:
+        return "No complete trial keeps to the study's limits: there is no detector yet."
     return f"None of the {status.done} trials that ended is complete: there is no detector yet."
 
 
@@ -113,7 +157,7 @@ def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, u
     if best is None:
         return
     aside = "Train the detector, and measure it on the clips that were kept aside:"
-    yield Step(aside, tuple(detector_commands(stored, url)))
+    yield Step(aside, tuple(detector_commands(stored, best, url)))
     if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain[1] <= 0:
         yield Step("Label more clips of faults: the more there are, the smaller the gains that they can tell.")
     edges = [named for named in best.params if _at_an_edge(best.distributions[named], best.params[named])]

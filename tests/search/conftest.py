@@ -15,7 +15,6 @@ from benchmarks.quick import QuickTraining
 from benchmarks.servers import PostgresServer
 from search.checkpoints import Checkpoints
 from search.preparation import prepare
-from search.split import blind
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy, create_or_join
 from search.study_file import study_of_tree
@@ -39,7 +38,7 @@ class TinyStudy:
         return Worker(
             storage,
             self.stored,
-            blind(prepared.corpus, self.stored.validation),
+            self.stored.steering(prepared.corpus),
             Checkpoints(self.stored.artifacts, self.stored.uid),
             train=QuickTraining if quick else None,
         )

@@ -17,6 +17,7 @@ import pytest
 
 from features.cache import cache_folder
 from features.corpus import read_corpus
+from features.faults import faulty_clip
 from features.feature_settings import FeatureSettings
 from features.store import open_store
 from features.store_upkeep import damage_of
@@ -207,6 +208,32 @@ class TestPrune:
         )  # no lock files either
         for other in ("artifacts", "matplotlib"):
             assert (cache_folder() / other / "theirs.lock").read_text() == "of others"
+
+    def test_removes_clips_with_made_faults_that_nobody_used_for_so_long(
+        self, offkey: Offkey, corpus_root: Path
+    ) -> None:
+        clip = next(clip for clip in read_corpus(corpus_root).clips if clip.split == "train")
+        old, recent = (faulty_clip(clip, "knock", grade).path for grade in (0.5, 1.0))
+        two_days_ago = time.time() - 2 * 86400
+        os.utime(old, (two_days_ago, two_days_ago))
+        assert "2 clips with made faults" in offkey("cache").stdout
+        assert json.loads(offkey("cache", "list", "--json").stdout)["faults"] == {
+            "clips": 2,
+            "bytes": old.stat().st_size + recent.stat().st_size,
+        }
+
+        offkey("cache", "prune", "--older-than", "1", "--dry-run")
+        assert old.exists()
+        assert "removed 1 clip with made faults" in offkey("cache", "prune", "--older-than", "1").stdout
+        assert (old.exists(), recent.exists()) == (False, True)
+
+        faulty_clip(clip, "knock", 0.5)
+        os.utime(recent, (two_days_ago, two_days_ago))
+        faulty_clip(clip, "knock", 1.0)  # used again
+        offkey("cache", "prune", "--older-than", "1")
+        assert recent.exists()
+        offkey("cache", "prune", "--all")
+        assert not recent.exists()
 
     def test_says_how_to_ask_for_more(self, offkey: Offkey, folders: dict[str, Path]) -> None:
         ran = offkey("cache", "prune")

@@ -245,6 +245,19 @@ def test_init_fits_clips_of_several_channels_and_sample_rates(
     assert features.frames_of(prepared.corpus.clips[-1]) == 32
 
 
+@pytest.mark.parametrize("left", ["train", "train and normal"])
+def test_init_goes_by_made_faults_where_none_was_recorded(
+    offkey: Offkey, corpus_root: Path, tmp_path: Path, left: str
+) -> None:
+    root = Path(shutil.copytree(corpus_root, tmp_path / "healthy"))
+    for path in (root / "compressor/test").glob("*.wav" if left == "train" else "anomaly*.wav"):
+        path.unlink()
+    ran = offkey("init", root, "-o", "study.yaml")
+    assert ran.code == 0, ran.stderr
+    assert load_study("study.yaml").validation.objectives == ("proxy",)
+    assert "a makeshift" in Path("study.yaml").read_text()
+
+
 def test_init_overwrites_nothing(offkey: Offkey, corpus_root: Path) -> None:
     Path("study.yaml").write_text("mine")
 

@@ -81,7 +81,7 @@ def finished(tiny_study: MakeStudy) -> TinyStudy:
     claim = study.storage.claim(study.stored.study_id, "worker", first={})
     assert claim is not None
     exhibits = upload([PICTURE], worker.checkpoints.place, uid=study.stored.uid, number=0)
-    study.storage.finish(claim, "complete", value=0.5, scores=np.zeros(len(study.stored.truth.ids)), exhibits=exhibits)
+    study.storage.finish(claim, "complete", values=[0.5], scores=np.zeros(len(study.stored.truth)), exhibits=exhibits)
     worker.run()
     return study
 

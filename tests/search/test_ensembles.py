@@ -17,7 +17,7 @@ from optuna.trial import FixedTrial
 
 from features.corpus import read_corpus
 from search.bundle import load_bundle, save_bundle
-from search.ensembles import ensemble_of
+from search.ensembles import ensemble_of, seed_groups
 from search.errors import StudyFileError
 from search.export import export_recipe
 from search.final import train_detector
@@ -572,6 +572,59 @@ def test_seeds_make_members_of_one_recipe() -> None:
         "wide-seed-9": 9,
     }
     assert recipe.study == "wide"
+
+
+def test_members_that_differ_in_their_seed_alone_are_one_recipe_s(tmp_path: Path) -> None:
+    files = [write_recipe("wide", training={"seed": 7}), write_recipe("deep", model={"h_dim": 4})]
+    recipe = ensemble_of([recipe_of(file) for file in files], combine="mean", seeds=2)
+    Path("ensemble.yaml").write_text(to_yaml(recipe.tree()))
+
+    groups = seed_groups(recipe)
+
+    assert groups == {
+        "wide": {"wide-seed-7": 7, "wide-seed-8": 8},
+        "deep": {"deep-seed-0": 0, "deep-seed-1": 1},
+    }
+    assert seed_groups(load_study("ensemble.yaml").first_recipe()) == groups
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "groups"),
+    [
+        ({"training": {"seed": 1}}, {"training": {"seed": 2}}, {"one+two": {"one": 1, "two": 2}}),
+        ({}, {"training": {"seed": 2}}, {"one+two": {"one": 5, "two": 2}}),
+        ({}, {"training": {"seed": 5}}, {}),
+        ({"training": {"seed": 1}}, {"training": {"seed": 2, "epochs": 3}}, {}),
+        ({"training": {"seed": 1}, "weight": 2.0}, {"training": {"seed": 2}}, {"one+two": {"one": 1, "two": 2}}),
+        ({"training": {"seed": 1}}, {"training": {"seed": 2}, "features": {"n_mels": 16}}, {}),
+    ],
+)
+def test_a_study_s_members_may_differ_in_their_seed_alone_too(
+    first: dict[str, Any], second: dict[str, Any], groups: dict[str, dict[str, int]]
+) -> None:
+    members = {name: {"model": {"family": "vae"}, **blocks} for name, blocks in (("one", first), ("two", second))}
+    tree = {"study": "pair", "model": {"family": "fusion", "members": members}, "training": {"seed": 5}}
+
+    assert seed_groups(Recipe.model_validate(tree)) == groups
+
+
+def test_train_tells_the_spread_of_each_recipe_s_seeds_and_counts_its_looks(
+    offkey: Offkey, corpus_root: Path, storage_url: str
+) -> None:
+    files = [write_recipe("wide"), write_recipe("deep", model={"h_dim": 4})]
+    common = ("--storage", storage_url, "--set", f"corpus.root={corpus_root}")
+
+    ran = offkey("train", *files, "-o", "four", "--seeds", 2, "--json", *common)
+    shown = offkey("train", files[0], "-o", "two", "--seeds", 2, *common)
+
+    assert (ran.code, shown.code) == (0, 0), ran.stderr + shown.stderr
+    document = json.loads(ran.stdout)
+    assert (document["test_looks"], document["test_recipes"]) == (1, 1)
+    assert document["seeds"]["recipes"].keys() == {"wide", "deep"}
+    assert [len(of["test"]["auc"]) for of in document["seeds"]["recipes"].values()] == [2, 2]
+    assert document == {"bundle": "four", **json.loads(Path("four/metrics.json").read_text())}
+    for text in ("2 of wide", "validation − test", "were seen 2 times, this one included, by 2 different recipes"):
+        assert text in shown.stdout
 
 
 @pytest.mark.parametrize(

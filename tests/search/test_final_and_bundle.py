@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import shutil
 from collections.abc import Callable
@@ -18,15 +19,20 @@ from safetensors.torch import load_file, save_file
 
 from features.corpus import Corpus, read_corpus
 from search.bundle import load_bundle, metrics_of, require_free, save_bundle
+from search.caveats import SPREAD, Optimism, optimism_of
+from search.ensembles import ensemble_of
 from search.errors import BundleError
+from search.evaluation import Truth
 from search.export import export_recipe
 from search.final import Detector, train_detector
+from search.looks import Looks
 from search.model_card import model_card
 from search.objective import objective, trial_recipe
 from search.recipe import Recipe, ValidationSettings
 from search.scoring import score_clips
 from search.split import blind, held_out_clips, labelled_test_clips, training_clips
 from search.status import read_status
+from search.steering import steering_of
 from search.study_file import load_study, study_of_tree
 
 if TYPE_CHECKING:
@@ -44,7 +50,7 @@ TINY: dict[str, Any] = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def corpus(corpus_root: Path) -> Corpus:
     return read_corpus(corpus_root)
 
@@ -54,9 +60,12 @@ def recipe_with(**training: Any) -> Recipe:
     return trial_recipe(study_of_tree(tree, origin="here"), FixedTrial({"h_dim": 16}, number=3))
 
 
-@pytest.fixture
-def detector(corpus: Corpus) -> Detector:
-    return train_detector(recipe_with(), corpus, CPU)
+@pytest.fixture(scope="module")
+def detector(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """Shared: nobody changes it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OFFKEY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return train_detector(recipe_with(threads=1), corpus, CPU)
 
 
 @pytest.fixture
@@ -68,7 +77,7 @@ def bundle(detector: Detector, tmp_path: Path) -> Path:
 def test_the_final_detector_is_the_trial_s_computation_once_more(corpus: Corpus, detector: Detector) -> None:
     trial = FixedTrial({"h_dim": 16}, number=3)
 
-    value = objective(trial, study_of_tree(TINY, origin="here"), blind(corpus, VALIDATION))
+    value = objective(trial, study_of_tree(TINY, origin="here"), steering_of(corpus, VALIDATION))
 
     assert detector.validation.auc == value
 
@@ -110,6 +119,107 @@ def test_without_labels_to_hold_out_there_is_no_test_figure(tmp_path: Path, corp
     assert metrics_of(detector)["test"] is None
 
 
+@pytest.mark.parametrize("validation", [{}, {"folds": 2}], ids=["one split", "folds"])
+def test_the_spread_over_seeds_is_of_what_each_seed_s_model_is_worth_alone(
+    corpus: Corpus, validation: dict[str, Any]
+) -> None:
+    recipe = Recipe.model_validate(
+        {**recipe_with(seed=3, epochs=1, batch_size=128, threads=1).tree(), "validation": validation}
+    )
+    alone = [
+        train_detector(
+            recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})}), corpus, CPU
+        )
+        for seed in (3, 4)
+    ]
+
+    detector = train_detector(ensemble_of([("recipe.yaml", recipe)], combine="mean", seeds=2), corpus, CPU)
+
+    ((name, spread),) = detector.seeds.items()
+    assert (name, spread.seeds) == ("final", (3, 4))
+    assert spread.validation.aucs == tuple(one.validation.auc for one in alone)
+    assert spread.test is not None
+    assert spread.test.aucs == tuple(one.test.auc for one in alone if one.test is not None)
+    one, other = spread.validation.aucs
+    told = metrics_of(detector)["seeds"]
+    assert (told["count"], told["validation"]["auc"]) == (2, [one, other])
+    assert told["validation"]["mean"] == pytest.approx((one + other) / 2)
+    assert told["validation"]["sd"] == pytest.approx(abs(one - other) / 2**0.5)
+    assert f"| 2 of final | test | {spread.test.mean:.3f} | {spread.test.deviation:.3f} |" in model_card(detector)
+    assert SPREAD in model_card(detector)
+    assert [detector.seeds for detector in alone] == [{}, {}]
+
+
+def test_the_search_s_optimism_stands_beside_both_figures(detector: Detector, bundle: Path) -> None:
+    assert detector.test is not None
+    assert detector.optimism is not None
+    low, high = detector.optimism.interval
+
+    assert detector.optimism.difference == detector.validation.auc - detector.test.auc
+    assert low <= detector.optimism.difference <= high
+    assert json.loads((bundle / "metrics.json").read_text())["optimism"] == {
+        "difference": detector.optimism.difference,
+        "interval": [low, high],
+    }
+    assert f"Validation − test is {detector.optimism.difference:+.3f}" in (bundle / "README.md").read_text()
+
+
+def test_the_interval_of_a_difference_between_two_parts_is_of_independent_clips() -> None:
+    # The variance of a difference of independent figures is the sum of theirs; of a paired one here, it would be 0.
+    scores, truth = np.random.default_rng(0).normal(size=60), Truth(("fan/00",) * 60, (0, 1) * 30)
+
+    optimism = optimism_of(scores, truth, scores, truth)
+
+    deviation = np.quantile(optimism.interval, 1) / 1.96
+    alone = 0.0745  # (1/12 · 61/900)½: Mann and Whitney (1947), of one AUC without any difference between labels
+    assert optimism.difference == 0
+    assert deviation == pytest.approx(2**0.5 * alone, rel=0.15)
+
+
+@pytest.mark.parametrize(("interval", "is_told"), [((-0.1, 0.2), True), ((0.01, 0.2), False), ((-0.2, -0.1), False)])
+def test_a_difference_whose_interval_includes_0_may_be_chance(
+    detector: Detector, interval: tuple[float, float], is_told: bool
+) -> None:
+    card = model_card(replace(detector, optimism=Optimism(0.1, interval)))
+
+    assert ("may be chance" in card) == is_told
+
+
+def test_made_faults_are_not_compared_with_recorded_ones(corpus_root: Path) -> None:
+    validation = {"metric": "proxy", "share": 0.34, "proxies": ["noise 1"]}
+    recipe = Recipe.model_validate({"study": "levels", "model": {"family": "stat"}, "validation": validation})
+
+    detector = train_detector(recipe, read_corpus(corpus_root), CPU)
+    card = model_card(detector)
+
+    assert detector.test is not None
+    assert (detector.optimism, detector.test_value) == (None, None)
+    assert metrics_of(detector)["metric"] == {"name": "proxy", "validation": detector.value, "test": None}
+    assert f"AUC on made faults {detector.validation.auc:.3f}" in card
+    assert "their difference says nothing" in card
+
+
+def test_the_figure_that_was_searched_for_is_named_where_it_is_not_the_auc(corpus: Corpus) -> None:
+    recipe = Recipe.model_validate({"study": "l", "model": {"family": "stat"}, "validation": {"metric": "worst_id"}})
+
+    detector = train_detector(recipe, corpus, CPU)
+
+    assert detector.test is not None
+    lowest = [min(of_id.auc for of_id in part.per_id.values()) for part in (detector.validation, detector.test)]
+    assert metrics_of(detector)["metric"] == {"name": "worst_id", "validation": lowest[0], "test": lowest[1]}
+    said = f"lowest AUC of a machine ID: validation {lowest[0]:.3f}, test {lowest[1]:.3f}"
+    assert said in model_card(detector)
+
+
+def test_how_often_the_test_clips_were_looked_at_stands_in_the_bundle(detector: Detector, tmp_path: Path) -> None:
+    save_bundle(replace(detector, looks=Looks(7, 3)), tmp_path / "seen")
+
+    metrics = json.loads((tmp_path / "seen" / "metrics.json").read_text())
+    assert (metrics["test_looks"], metrics["test_recipes"]) == (7, 3)
+    assert "seen 7 times, this one included, by 3 different recipes" in (tmp_path / "seen" / "README.md").read_text()
+    assert metrics_of(detector)["test_looks"] is None
+
+
 def test_each_id_s_threshold_rests_on_its_withheld_clips(corpus: Corpus, bundle: Path, detector: Detector) -> None:
     withheld = training_clips(corpus, detector.recipe).withheld
     scored = {clip.path: clip.score for clip in score_clips(load_bundle(bundle), [c.path for c in withheld], CPU)}
@@ -140,11 +250,11 @@ def test_a_recipe_written_by_hand_gets_a_seed_and_threads(corpus: Corpus) -> Non
 
 
 def test_each_epoch_is_told_of(corpus: Corpus) -> None:
-    epochs: list[int] = []
+    told: list[tuple[int, int]] = []
 
-    train_detector(recipe_with(epochs=3), corpus, CPU, on_epoch=epochs.append)
+    train_detector(recipe_with(epochs=3), corpus, CPU, on_epoch=lambda *epochs: told.append(epochs))
 
-    assert epochs == [1, 2, 3]
+    assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_the_same_recipe_twice_writes_the_same_weights(corpus: Corpus, tmp_path: Path) -> None:
@@ -324,6 +434,52 @@ def test_a_bundle_that_is_not_whole_is_refused(bundle: Path, name: str, damage: 
 
     with pytest.raises(BundleError, match="is not a bundle, or not a whole one"):
         load_bundle(bundle)
+
+
+def other_version(name: str, value: str | None) -> Callable[[Path], None]:
+    """Another version of what wrote a bundle, or none of it."""
+
+    def mutate(path: Path) -> None:
+        document = json.loads(path.read_text())
+        versions = {key: kept for key, kept in document["versions"].items() if key != name}
+        document["versions"] = versions if value is None else versions | {name: value}
+        path.write_text(json.dumps(document))
+
+    return mutate
+
+
+@pytest.mark.parametrize(
+    ("damage", "warning"),
+    [
+        (other_version("offkey", "0.0.1"), "was written with offkey 0.0.1 (here "),
+        (other_version("torch", "2.0.0"), "was written with torch 2.0.0 (here "),
+        (other_version("code", "0123456789ab"), "was written with code 0123456789ab (here "),
+        (other_version("torch", torch.__version__.partition("+")[0] + "+cpu"), None),
+        (other_version("python", "3.12.0"), None),
+        (other_version("librosa", None), None),
+        (change("versions", None), None),
+        (lambda path: None, None),
+    ],
+)
+def test_a_bundle_of_other_versions_is_loaded_with_a_warning_in_the_log(
+    bundle: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], warning: str | None
+) -> None:
+    damage(bundle / "detector.json")
+
+    with caplog.at_level(logging.WARNING, logger="offkey.bundle"):
+        loaded = load_bundle(bundle)
+
+    assert loaded.thresholds.keys() == {f"compressor/{machine_id}" for machine_id in ("00", "02", "04")}
+    assert len(caplog.messages) == (warning is not None)
+    assert warning is None or warning in caplog.messages[0]
+
+
+def test_a_bundle_says_what_it_was_made_of_and_with(bundle: Path, corpus: Corpus) -> None:
+    details = json.loads((bundle / "detector.json").read_text())
+
+    assert details["false_alarm_rate"] == 0.1
+    assert details["corpus_fingerprint"] == corpus.fingerprint
+    assert details["versions"].keys() >= {"offkey", "code", "torch", "numpy", "librosa", "scikit-learn", "python"}
 
 
 def test_a_bundle_of_a_later_format_says_so(bundle: Path) -> None:

@@ -100,6 +100,7 @@ def test_each_worker_sees_its_own_device_alone_and_has_its_share_of_the_cores(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, slots: list[Slot], devices: list[str], visible: list[str]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with fleet_of(tiny_study(), WAITS, slots):
         workers = waiting_workers(len(slots))
         commands = [worker.cmdline() for worker in workers]
@@ -184,7 +185,7 @@ def test_the_pauses_begin_anew_when_a_trial_has_ended(tiny_study: MakeStudy, clo
             assert_replaced_after(pause, fleet, clock)
         claim = study.storage.claim(study.stored.study_id, "somebody", first={})
         assert claim is not None
-        study.storage.finish(claim, "failed", value=None)
+        study.storage.finish(claim, "failed", values=None)
         for pause in (0.5, 1):
             assert_replaced_after(pause, fleet, clock)
 

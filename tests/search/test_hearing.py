@@ -20,6 +20,7 @@ from search.objective import objective, trial_recipe
 from search.recipe import Recipe, ValidationSettings
 from search.scoring import score_clips
 from search.split import blind, held_out_clips
+from search.steering import steering_of
 from search.study_file import Study, study_of_tree, to_yaml
 from search.training import Training
 
@@ -103,7 +104,7 @@ class TestCleaning:
         assert cleaned.validation_clips == plain.validation_clips
 
     def test_is_the_same_in_a_trial_and_in_the_final_training(self, corpus: Corpus) -> None:
-        value = objective(FixedTrial({}), study_with(**self.CLEANED), blind(corpus, ValidationSettings()))
+        value = objective(FixedTrial({}), study_with(**self.CLEANED), steering_of(corpus, ValidationSettings()))
         assert train_detector(recipe_with(**self.CLEANED), corpus, CPU).validation.auc == value
         assert train_detector(recipe_with(), corpus, CPU).validation.auc != value
 

@@ -43,8 +43,10 @@ A search for the model (vae) that best tells a faulty machine's sound from a hea
 
 **Data**: compressor, 3 machine IDs, 54 clips.
 
-**Split**: 9 normal and 9 anomalous clips, 50 % of each ID's labelled ones, steer the search. No trial sees the rest: \
-they are for the final detector alone.
+**Steered by** 9 normal and 9 anomalous clips: 50% of each ID's labelled test clips. No trial sees the other labelled \
+clips: they are for the final detector alone.
+
+**Searched for**: AUC.
 
 | open setting | range |
 |---|---|
@@ -79,7 +81,7 @@ def end_trials(study: TinyStudy, aucs: Sequence[float | None]) -> None:
         assert claim is not None
         scores = scores_of(study.stored.truth, auc or 0.0)
         state: Any = "pruned" if auc is None else "complete"
-        study.storage.finish(claim, state, value=mean_auc(scores, study.stored.truth), scores=scores)
+        study.storage.finish(claim, state, values=[mean_auc(scores, study.stored.truth)], scores=scores)
 
 
 def test_it_says_what_is_searched_on_which_data_with_which_split_and_what_came_of_it(tiny_study: MakeStudy) -> None:
@@ -123,7 +125,7 @@ def test_a_gain_whose_interval_includes_zero_is_none_that_these_clips_can_tell(t
     better[missed] = 0.5  # one anomaly of nine
     claim = study.storage.claim(study.stored.study_id, "worker", first={})
     assert claim is not None
-    study.storage.finish(claim, "complete", value=mean_auc(better, truth), scores=better)
+    study.storage.finish(claim, "complete", values=[mean_auc(better, truth)], scores=better)
 
     note = note_of(study)
     assert "Over the baseline (0.333): +0.111 (95 % interval 0.000 to " in note

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, create_trial
 from plotly.offline import get_plotlyjs
 from sqlalchemy import text
 
+from features.corpus import read_corpus
 from search.cli.status import status_of
 from search.evaluation import Scores, Truth, evaluate, mean_auc
 from search.export import export_recipe
@@ -120,7 +121,9 @@ def end(
         trial.set_user_attr("threads", 1)
         for epoch in (1, 2):
             tiny.storage.set_trial_intermediate_value(claim.trial_id, epoch, value)
-    tiny.storage.finish(claim, state, value=value if state == "complete" else None, reason=reason, scores=scores)
+    tiny.storage.finish(
+        claim, state, values=None if value is None or state != "complete" else [value], reason=reason, scores=scores
+    )
     return tiny.storage.get_trial(claim.trial_id)
 
 
@@ -296,8 +299,7 @@ def test_the_recipe_and_the_study_file_on_the_page_are_those_of_the_study(finish
     again = load_study("again.yaml")
 
     assert recipe == to_yaml(export_recipe(finished.storage, finished.stored).tree())
-    prepared = finished.worker().corpus
-    assert identity_of(again, prepared)["study"] == finished.stored.identity["study"]
+    assert identity_of(again, read_corpus(finished.root))["study"] == finished.stored.identity["study"]
     assert page.row("Optuna") == ["Optuna", optuna.__version__]
 
 
@@ -427,7 +429,7 @@ def test_learning_curves_are_an_even_choice_with_the_best_and_the_baseline_among
         trial.number = number
     ended[0].number = 1000
 
-    figure, count = plots.curves(ended, stopped, baseline=0)
+    figure, count = plots.curves(ended, stopped, baseline=0, step="epoch", measure="AUC")
 
     names = [trace.name for trace in figure.data]
     assert count == len(names) == shown

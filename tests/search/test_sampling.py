@@ -175,13 +175,13 @@ def end_failures_as_optuna_does(
     claim: Claim,
     state: FinalState,
     *,
-    value: float | None,
+    values: Sequence[float] | None,
     reason: str | None = None,
     scores: Scores | None = None,
     **shown: object,
 ) -> None:
     ended = TrialState.FAIL if state == "failed" else TrialState.COMPLETE
-    self._end(claim, state, ended, value, reason=reason)
+    self._end(claim, state, ended, values, reason=reason)
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
 import pytest
+import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
+import search
 from features.clip import ANOMALY, NORMAL, Clip, Source, Split
 from features.corpus import Corpus, read_corpus
+from search.checkpoints import Checkpoints
 from search.errors import StudyError
 from search.final import train_detector
 from search.objective import objective, trial_recipe
+from search.preparation import prepare
 from search.recipe import Recipe, ValidationSettings
 from search.split import (
     blind,
@@ -29,7 +36,13 @@ from search.split import (
     training_clips,
     undefined_ids,
 )
+from search.status import validation_scores
+from search.steering import steering_of
+from search.storage import StudyStorage
+from search.stored_study import create_or_join
 from search.study_file import study_of_tree
+from search.training import Training
+from search.worker import Worker
 
 SETTINGS = ValidationSettings()
 
@@ -262,7 +275,8 @@ TINY: dict[str, Any] = {
 def value_and_detector(root: Path) -> tuple[float, Any]:
     """A trial's value on the clips below a root, and the final detector of its recipe."""
     corpus, study, trial = read_corpus(root), study_of_tree(TINY, origin="here"), FixedTrial({}, number=1)
-    value = objective(trial, study, blind(corpus, SETTINGS))
+    value = objective(trial, study, steering_of(corpus, SETTINGS))
+    assert isinstance(value, float)
     return value, train_detector(trial_recipe(study, trial), corpus, torch.device("cpu"))
 
 
@@ -315,3 +329,154 @@ def test_withheld_clips_set_thresholds_and_never_train(tmp_path: Path, corpus_ro
     assert after.test == before.test
     assert after.thresholds.keys() == before.thresholds.keys()
     assert all(after.thresholds[name] != before.thresholds[name] for name in before.thresholds)
+
+
+SEARCHED: dict[str, Any] = {
+    "study": "steered",
+    "features": {"n_mels": 16},
+    "model": [
+        {"family": "vae", "context": 2, "h_dim": {"low": 4, "high": 64}, "z_dim": {"low": 1, "high": 8}},
+        {"family": "stat", "decay": {"low": 0.0, "high": 1.0}},
+    ],
+    "training": {
+        "learning_rate": {"low": 1e-3, "high": 1e-1, "log": True},
+        "batch_size": 128,
+        "epochs": 2,
+        "threads": 1,
+    },
+    "search": {"trials": 6, "sampler": "tpe", "pruner": "none"},
+}
+
+
+@dataclass(frozen=True)
+class SearchedTrial:
+    """All that a search knows of a trial, and goes by."""
+
+    params: dict[str, Any]
+    value: float | None
+    reports: dict[int, float]
+    scores: bytes  # of the clips that steer, float64
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
+) -> Iterator[Callable[[Corpus], list[SearchedTrial]]]:
+    """Searches a corpus with all its labels, anew each time; gives the trials."""
+
+    def run(corpus: Corpus) -> list[SearchedTrial]:
+        url = f"sqlite:///{shutil.copy(sqlite_template, tmp_path_factory.mktemp('search') / 'study.db')}"
+        tree = {**SEARCHED, "corpus": {"root": str(corpus.root)}}
+        study = prepare(study_of_tree(tree, origin="here"), default_root=None).study
+        storage = StudyStorage(url)
+        stored = create_or_join(storage, study, corpus)
+        Worker(storage, stored, stored.steering(corpus), Checkpoints(None, stored.uid)).run()
+        scores = validation_scores(storage, stored)
+        return [
+            SearchedTrial(trial.params, trial.value, trial.intermediate_values, scores[trial.number].tobytes())
+            for trial in optuna.load_study(study_name=stored.name, storage=storage).trials
+        ]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OFFKEY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patched.setattr(Training, "exhibits", lambda training, scores: ())  # drawing takes longer than these trainings
+        yield run
+
+
+@pytest.fixture(scope="module")
+def unpoisoned(searched: Callable[[Corpus], list[SearchedTrial]], corpus_root: Path) -> list[SearchedTrial]:
+    return searched(read_corpus(corpus_root))
+
+
+def with_labels_exchanged(corpus: Corpus, part: Sequence[Clip]) -> Corpus:
+    """With the labels of some normal and as many anomalous clips of a part exchanged.
+
+    The parts are drawn by label and by name. Labels are exchanged only where that leaves both parts as they were:
+    else the comparison would be of two splits, not of two truths.
+    """
+    parts, exchanged = held_out(corpus), corpus
+    for normal in (clip for clip in part if clip.label == NORMAL):
+        for anomaly in (clip for clip in part if clip.label == ANOMALY and clip.id_name == normal.id_name):
+            now = {clip.name: clip.label for clip in exchanged.clips}
+            if (now[normal.name], now[anomaly.name]) != (NORMAL, ANOMALY):
+                continue
+            labels = now | {normal.name: ANOMALY, anomaly.name: NORMAL}
+            changed = replace(
+                exchanged, clips=tuple(replace(clip, label=labels[clip.name]) for clip in exchanged.clips)
+            )
+            if held_out(changed) == parts:
+                exchanged = changed
+    return exchanged
+
+
+def with_noise_for_sound(corpus: Corpus, part: Sequence[Clip], root: Path) -> Corpus:
+    """Copied below a root, with the clips of a part replaced by noise."""
+    shutil.copytree(corpus.root, root)
+    for seed, clip in enumerate(part):
+        soundfile.write(root / clip.name, np.random.default_rng(seed).normal(0, 0.3, clip.samples), clip.sample_rate)
+    return read_corpus(root)
+
+
+@pytest.mark.parametrize("what", ["labels", "sound"])
+def test_nothing_that_a_search_does_depends_on_the_clips_that_are_held_out(
+    tmp_path: Path,
+    corpus_root: Path,
+    searched: Callable[[Corpus], list[SearchedTrial]],
+    unpoisoned: list[SearchedTrial],
+    what: str,
+) -> None:
+    corpus = read_corpus(corpus_root)
+    part = held_out_clips(corpus, SETTINGS)
+    poisoned = (
+        with_labels_exchanged(corpus, part)
+        if what == "labels"
+        else with_noise_for_sound(corpus, part, tmp_path / "noise")
+    )
+
+    changed = {one.name for one, other in zip(corpus.clips, poisoned.clips, strict=True) if one.label != other.label}
+    assert held_out(poisoned) == held_out(corpus)
+    assert changed <= {clip.name for clip in part} and (len(changed) >= 2) == (what == "labels")
+    assert searched(poisoned) == unpoisoned
+
+
+def test_what_a_search_does_depends_on_the_labels_that_steer_it(
+    corpus_root: Path, searched: Callable[[Corpus], list[SearchedTrial]], unpoisoned: list[SearchedTrial]
+) -> None:
+    corpus = read_corpus(corpus_root)
+    part = labelled_test_clips(blind(corpus, SETTINGS))
+    poisoned = with_labels_exchanged(corpus, part)
+
+    otherwise = searched(poisoned)
+
+    assert held_out(poisoned) == held_out(corpus)
+    assert [trial.value for trial in otherwise] != [trial.value for trial in unpoisoned]
+    assert otherwise[0].params == unpoisoned[0].params  # nothing is known before the first
+    assert [trial.params for trial in otherwise] != [trial.params for trial in unpoisoned]
+    assert {trial.params["family"] for trial in unpoisoned} == {"vae", "stat"}
+    assert {len(trial.reports) for trial in unpoisoned if trial.params["family"] == "vae"} == {2}
+
+
+@pytest.mark.parametrize("validation", [{}, {"share": 0.2, "seed": 3}, {"folds": 2}, {"metric": "pauc"}], ids=str)
+def test_no_view_of_a_search_has_a_label_of_a_held_out_clip(corpus_root: Path, validation: dict[str, Any]) -> None:
+    settings, corpus = ValidationSettings(**validation), read_corpus(corpus_root)
+    steering = steering_of(corpus, settings)
+    hidden = set(held_out(corpus, settings))
+
+    assert len(hidden) >= 18
+    for view in steering.views:
+        assert {clip.label for clip in view.clips if clip.name in hidden} == {None}
+        assert not hidden & {clip.name for clip in labelled_test_clips(view)}
+    assert len(steering.truth) == sum(len(labelled_test_clips(view)) for view in steering.views)
+
+
+def test_no_module_that_a_trial_runs_through_can_name_the_held_out_clips() -> None:
+    house = Path(search.__file__).parent
+    naming = set()
+    for module in house.rglob("*.py"):
+        source = module.read_text(encoding="utf-8")
+        tree = ast.walk(ast.parse(source)) if "held_out_clips" in source else ()
+        if any(isinstance(node, ast.Name) and node.id == "held_out_clips" for node in tree):
+            naming.add(str(module.relative_to(house)))
+
+    # The split itself, the final figure, warnings before a search, and what an analysis leaves out.
+    assert naming == {"split.py", "final.py", "preparation.py", "analysis/view.py"}

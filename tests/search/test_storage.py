@@ -180,7 +180,7 @@ def test_no_late_write_gets_past_the_fence_when_the_successor_has_ended_the_tria
     slow, successor = study.storage, StudyStorage(study.url)
     for name, write in WRITES.items():
         held = lapsed(slow, study, f"slow to {name}")
-        successor.finish(claim(successor, study, "successor"), "complete", value=0.7)
+        successor.finish(claim(successor, study, "successor"), "complete", values=[0.7])
         before = successor.get_trial(held.trial_id)
 
         with pytest.raises(LeaseLost):
@@ -190,7 +190,7 @@ def test_no_late_write_gets_past_the_fence_when_the_successor_has_ended_the_tria
 
 
 ENDS: dict[str, Callable[[StudyStorage, Claim], object]] = {
-    "finish": lambda s, c: s.finish(c, "complete", value=0.5),
+    "finish": lambda s, c: s.finish(c, "complete", values=[0.5]),
     "give_up": lambda s, c: s.give_up(c),
     "start_over": lambda s, c: s.start_over(c, parameters=True),
     "release": lambda s, c: s.release(c),
@@ -240,7 +240,7 @@ def test_a_value_and_the_ledgers_state_are_written_together_or_not_at_all(
     held = claim(study.storage, study, "worker")
     monkeypatch.setattr(RDBStorage, "_set_trial_value_without_commit", _power_cut)
     with pytest.raises(InterruptedError):
-        study.storage.finish(held, "complete", value=0.5)
+        study.storage.finish(held, "complete", values=[0.5])
     assert row_of(study.storage, held)["state"] == "running"
     assert study.storage.get_trial(held.trial_id).state == TrialState.RUNNING
 
@@ -338,7 +338,7 @@ def test_a_report_during_an_outage_makes_no_attempt_soon_after_one_that_failed(
         with monkeypatch.context() as patched:
             patched.setattr(StudyStorage, "_transaction", _power_cut)
             study.storage.set_trial_intermediate_value(held.trial_id, 2, 0.2)
-    study.storage.finish(held, "complete", value=0.5)
+    study.storage.finish(held, "complete", values=[0.5])
     assert study.storage.get_trial(held.trial_id).intermediate_values == {1: 0.1, 2: 0.2}
 
 
@@ -414,7 +414,7 @@ def test_an_end_whose_answer_got_lost_is_one_end(tiny_study: MakeStudy) -> None:
         study.storage.finish(
             held,
             "complete",
-            value=0.75,
+            values=[0.75],
             scores=np.array([1.0, 2.0]),
             attributes={"seconds": 3},
             exhibits={"file": "{}"},

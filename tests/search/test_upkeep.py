@@ -187,7 +187,7 @@ def test_files_are_removed_when_nobody_can_ask_for_them_any_more(tiny_study: Mak
     claim = study.storage.claim(study.stored.study_id, "host:1", first={})
     assert claim is not None
     exhibits = upload([Exhibit("1.png", "image/png", b"a picture")], str(tmp_path), uid=study.stored.uid, number=0)
-    study.storage.finish(claim, "complete", value=0.5, exhibits=exhibits)
+    study.storage.finish(claim, "complete", values=[0.5], exhibits=exhibits)
     (file,) = [tmp_path / key.removeprefix("artifacts:") for key in exhibits]
     there: list[bool] = []
     event.listen(study.storage.engine, "commit", lambda connection: there.append(file.exists()))

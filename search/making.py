@@ -1,0 +1,87 @@
+"""From a recipe to its detector in a folder: recordings read and checked, trained, measured, saved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from features.corpus import Corpus, Progress, read_corpus
+from search import database
+from search.bundle import require_free, save_bundle
+from search.errors import StorageError, StudyError
+from search.final import Detector, train_detector
+from search.looks import Looks, enter_look
+from search.preparation import check_labels, require_served, with_proxies
+from search.recipe import Recipe
+from search.split import held_out_clips
+from search.steering import steering_of
+from search.training import open_corpus_stores
+
+_log = logging.getLogger("offkey.making")
+
+
+def _unseen(done: int, total: int) -> None:
+    """Where nobody watches."""
+
+
+def make_detector(
+    recipe: Recipe,
+    bundle_folder: Path,
+    *,
+    device: torch.device,
+    default_root: str | None = None,
+    storage: str | None = None,
+    on_features: Progress = _unseen,
+    on_epoch: Progress = _unseen,
+    tell: Callable[[str], None] = _log.warning,
+) -> Detector:
+    """Trains a recipe, measures it on the held-out test clips, and writes it to a folder that is not there yet.
+
+    `default_root` holds the clips of a recipe that does not say where they lie. The look at the test clips is counted
+    in `storage` (a URL), if it is there. `on_features` and `on_epoch` are told how far the work is (done, in all),
+    `tell` what the user should know.
+    Raises BundleError, CorpusError, StoreError, StudyError, UnservedError or TrialFailure; StorageError for what is no
+    storage's URL. A storage that cannot be written costs a word, and not the detector.
+    """
+    require_free(bundle_folder)
+    if storage is not None:
+        database.parse_url(storage)
+    root = recipe.corpus.root or default_root
+    if root is None:
+        raise StudyError("corpus.root is missing: give it with --set corpus.root=DIR or in $OFFKEY_DATA")
+    corpus = read_corpus(Path(root)).for_study(recipe.corpus.machines)
+    for line in (*corpus.warnings, *check_labels(corpus, recipe.validation)):
+        tell(line)
+    validation, said = with_proxies(recipe.validation, corpus, recipe, progress=on_features)
+    for line in said:
+        tell(line)
+    recipe = recipe.model_copy(update={"validation": validation})
+    require_served(recipe, corpus)
+    for heard in _heard(corpus, recipe):
+        open_corpus_stores(heard, recipe, progress=on_features)
+    detector = train_detector(recipe, corpus, device, on_epoch=on_epoch)
+    if storage is not None and detector.test is not None:
+        detector = replace(detector, looks=_counted(storage, corpus, detector, detector.test.auc, tell))
+    save_bundle(detector, bundle_folder)
+    return detector
+
+
+def _heard(corpus: Corpus, recipe: Recipe) -> list[Corpus]:
+    """The recordings that are to be trained or scored on, where those with made faults are other ones."""
+    if not recipe.validation.goes_by_proxies:
+        return [corpus]
+    return [*steering_of(corpus, recipe.validation, recipe.corpus.train_on).views, corpus]
+
+
+def _counted(storage: str, corpus: Corpus, detector: Detector, auc: float, tell: Callable[[str], None]) -> Looks:
+    """The look at the held-out clips, entered in the storage."""
+    try:
+        return enter_look(storage, held_out_clips(corpus, detector.recipe.validation), detector.recipe, auc)
+    except (StorageError, OSError) as error:  # what is trained is kept, whatever a file system says
+        reason = f"{database.shown(database.parse_url(storage))} could not be written"
+        tell(f"this look at the held-out test clips is not counted: {error}")
+        return Looks.uncounted(reason)

@@ -1,0 +1,133 @@
+"""A search with workers on this host, from a study file to its end: what `offkey search` and `search.api` share.
+
+Both show it in their own way: what is shown are moments, one a pause, and how it ended. The search is drained by
+whatever raises KeyboardInterrupt meanwhile, Ctrl-C for one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import optuna
+
+from features.corpus import Progress
+from search import ledger
+from search.errors import MisuseError, NoStorageError, StudyError
+from search.fleet import Fleet
+from search.outages import PATIENCE, StorageAway
+from search.placement import Slot
+from search.standing import reading
+from search.status import Status, read_status
+from search.steering import steering_of, trained_on
+from search.storage import StudyStorage
+from search.stored_study import create_or_join
+from search.study_file import Study, load_study, shipped_studies
+
+if TYPE_CHECKING:
+    from search.preparation import Prepared
+
+#: "interrupted": by KeyboardInterrupt; "stopped": by `offkey stop`; "done": its budget is met.
+Ending = Literal["done", "out of time", "stopped", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A search while its workers are at work."""
+
+    status: Status  # as it was read last
+    away: str | None  # in words, while the storage does not answer
+
+
+def find_study(source: str, url: str, *, overrides: Sequence[str] = (), name: str | None = None) -> Study:
+    """The study of a file, of a shipped name, or of a name in the storage, with `--set` overrides.
+
+    Raises StudyFileError for what breaks a rule, MisuseError for a stored study that is to have another name.
+    """
+    if Path(source).is_file() or source in shipped_studies():
+        return load_study(source, overrides=overrides, name=name)
+    try:
+        with reading(url, source) as found:
+            stored = found.stored
+    except (StudyError, NoStorageError):
+        return load_study(source)  # whose error lists what could be meant
+    if name not in (None, source):
+        raise MisuseError(f"--study {name}: {source} is a stored study and has its name; give a file to start another")
+    return stored.study(overrides=tuple(overrides))
+
+
+def build_features(prepared: Prepared, *, progress: Progress | None = None) -> None:
+    """Computes the frames that all trials share, if nobody has; where features are open, trials compute their own."""
+    from search.training import open_corpus_stores
+
+    if any("features" in setting.path for setting in prepared.study.space.settings):
+        return
+    steering = steering_of(prepared.corpus, prepared.study.validation, trained_on(prepared.study.tree))
+    open_corpus_stores(steering.views[0], prepared.study.first_recipe(), progress=progress)
+
+
+def fleet_for(
+    prepared: Prepared, url: str, slots: Sequence[Slot], *, log_folder: Path, artifacts: str | None = None
+) -> Fleet:
+    """Workers, not started yet, of a study that is stored now, or joined if it is there.
+
+    `artifacts` is the folder or bucket that its hosts share.
+    Raises StudyError if a study of this name differs, StorageError if the storage cannot be used.
+    """
+    if artifacts is not None and "://" not in artifacts:
+        artifacts = str(Path(artifacts).resolve())
+    storage = StudyStorage(url, create=True)
+    stored = create_or_join(storage, prepared.study, prepared.corpus, artifacts=artifacts)
+    storage.patience = PATIENCE  # from here on: a mistyped URL is answered at once
+    return Fleet(
+        storage, stored, prepared.corpus.root.resolve(), slots, (log_folder / stored.name).absolute(), artifacts
+    )
+
+
+def supervise(
+    fleet: Fleet, show: Callable[[Iterator[Moment]], object], *, pause: float, on_drain: Callable[[], object]
+) -> Ending:
+    """Starts the workers and lets `show` follow the search, `pause` seconds between moments; none is left at the end.
+
+    `on_drain` is called once at a KeyboardInterrupt, before the workers are asked to give their trials back; another
+    one ends them at once. Raises StudyError if workers keep dying.
+    """
+    interrupted = False
+    try:
+        show(_moments(fleet, pause))
+    except KeyboardInterrupt:
+        interrupted = True
+        on_drain()
+    finally:
+        try:
+            fleet.stop()
+        except KeyboardInterrupt:
+            fleet.kill()
+    return "interrupted" if interrupted else _ending(fleet)
+
+
+def _moments(fleet: Fleet, pause: float) -> Iterator[Moment]:
+    optuna_study = optuna.load_study(study_name=fleet.stored.name, storage=fleet.storage)
+    current = read_status(fleet.storage, fleet.stored, optuna_study)
+    fleet.start()
+    yield Moment(current, None)
+    while fleet.watch():
+        time.sleep(pause)
+        away = None
+        try:
+            with fleet.storage.impatient():
+                current = read_status(fleet.storage, fleet.stored, optuna_study)
+        except StorageAway as error:
+            said = str(error).splitlines()[0]
+            away = f"{fleet.storage.shown_url} is away ({said}): workers wait for it"
+        yield Moment(current, away)
+
+
+def _ending(fleet: Fleet) -> Ending:
+    transact, study_id = fleet.storage.transact, fleet.stored.study_id
+    if fleet.was_stopped() and transact(lambda session: ledger.unfinished(session, study_id)):
+        return "stopped"
+    return "out of time" if transact(lambda session: ledger.out_of_time(session, study_id)) else "done"

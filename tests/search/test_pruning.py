@@ -1,0 +1,194 @@
+"""Pruners, and what the noise-aware one makes of curves and of clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.evaluation import Bootstrap, Scores, Truth, figure
+from search.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, is_rung, noise_key, noise_of
+from search.recipe import SearchSettings
+from search.sampling import pruner_for
+from search.storage import FAILED
+
+Curve = Mapping[int, float]
+
+
+def truth_of(clips: int) -> Truth:
+    """So many normal and so many anomalous clips of each of two machine IDs."""
+    ids = tuple(name for name in ("fan/00", "fan/02") for _ in range(2 * clips))
+    return Truth(ids=ids, labels=(0, 1) * (2 * clips))
+
+
+def scored(truth: Truth, *, ability: float, seed: int, like: Scores | None = None, share: float = 0.0) -> Scores:
+    """Scores of a model that tells anomalies by `ability` deviations; `share` of the rest is that of `like`."""
+    rest = np.random.default_rng(seed).standard_normal(len(truth.labels))
+    if like is not None:
+        rest = math.sqrt(1 - share**2) * rest + share * like
+    return np.asarray(rest + ability * np.array(truth.labels))
+
+
+def trial_of(
+    curve: Curve,
+    *,
+    noise: Sequence[float] | None,
+    state: TrialState = TrialState.COMPLETE,
+    failed: bool = False,
+) -> FrozenTrial:
+    """A trial that reported a curve, with that noise at each epoch."""
+    known: dict[str, Any] = {} if noise is None else {noise_key(epoch): list(noise) for epoch in curve}
+    ended = state in (TrialState.COMPLETE, TrialState.PRUNED) and not failed
+    return create_trial(
+        state=state,
+        value=list(curve.values())[-1] if ended else None,
+        intermediate_values=dict(curve),
+        system_attrs=known | ({f"constraints:{FAILED}": 1.0} if failed else {}),
+    )
+
+
+def is_stopped(others: Sequence[FrozenTrial], trial: FrozenTrial, *, margin: float = MARGIN) -> bool:
+    """Whether the pruner stops a trial that comes after these."""
+    study = optuna.create_study(direction="maximize")
+    study.add_trials([*others, trial])
+    return NoisePruner(margin=margin).prune(study, study.get_trials()[-1])
+
+
+#: Two trials' noise of standard error 0.03 each; of their difference 0.03·√2 = 0.042 if they share none of it.
+NOISE, OTHER_NOISE = [0.03, 0.0, 0.0], [0.0, 0.03, 0.0]
+
+#: At their first epoch 0.81 to 0.89: of nine others the third best, 0.87, is the reference.
+OTHERS = [trial_of({1: 0.80 + 0.01 * place, 2: 0.9}, noise=NOISE) for place in range(1, 10)]
+
+
+@pytest.mark.parametrize(
+    ("curve", "noise", "stopped"),
+    [
+        ({1: 0.79}, OTHER_NOISE, True),  # 0.08 behind, more than 1.645 · 0.042 = 0.070
+        ({1: 0.81}, OTHER_NOISE, False),  # 0.06 behind
+        ({1: 0.81}, [0.025, 0.0, 0.0], True),  # as far behind, but most of the noise is the same: 1.645 · 0.005
+        ({1: 0.81}, [-0.03, 0.0, 0.0], False),  # clips that make one look good make the other look bad: 0.06
+        ({1: 0.869}, NOISE, True),  # the same clips, the same mistakes but one more: nothing is left to chance
+        ({1: 0.80 + 0.01 * 7}, NOISE, False),  # level with the reference
+        ({1: 0.95}, OTHER_NOISE, False),
+        ({1: 0.95, 2: 0.2}, OTHER_NOISE, False),  # the second epoch is no rung
+        ({1: math.nan}, OTHER_NOISE, False),
+        ({1: 0.2}, None, False),
+        ({}, OTHER_NOISE, False),
+    ],
+)
+def test_a_trial_is_stopped_where_it_is_further_behind_the_best_third_than_chance_makes_of_the_clips(
+    curve: Curve, noise: Sequence[float] | None, stopped: bool
+) -> None:
+    running = trial_of(curve, noise=noise, state=TrialState.RUNNING)
+
+    assert is_stopped(OTHERS, running) == stopped
+
+
+@pytest.mark.parametrize("clips", [6, 200])
+def test_what_few_clips_leave_to_chance_many_clips_do_not(clips: int) -> None:
+    truth = truth_of(clips)
+    good = scored(truth, ability=1.4, seed=0)
+    others = [trial_of({1: 0.84, 2: 0.9}, noise=noise_of(good, truth))] * FEWEST_OTHERS
+    weaker = scored(truth, ability=1.0, seed=1)
+
+    assert is_stopped(others, trial_of({1: 0.76}, noise=noise_of(weaker, truth))) == (clips == 200)
+
+
+@pytest.mark.parametrize(
+    ("others", "stopped"),
+    [
+        ([], False),
+        (OTHERS[: FEWEST_OTHERS - 1], False),
+        (OTHERS[:FEWEST_OTHERS], True),
+        ([trial_of({1: 0.9}, noise=NOISE, state=TrialState.PRUNED)] * FEWEST_OTHERS, True),  # stopped there
+        ([trial_of({1: 0.9, 2: 0.9}, noise=NOISE, state=TrialState.RUNNING)] * FEWEST_OTHERS, True),  # further on
+        ([trial_of({1: 0.9, 2: 0.9}, noise=NOISE, state=TrialState.WAITING)] * FEWEST_OTHERS, True),  # given back
+        ([trial_of({1: 0.9}, noise=NOISE, state=TrialState.RUNNING)] * FEWEST_OTHERS, False),  # perhaps its last epoch
+        ([trial_of({1: 0.9}, noise=NOISE)] * FEWEST_OTHERS, False),  # a family without epochs
+        ([trial_of({1: 0.9, 2: 0.9}, noise=NOISE, state=TrialState.PRUNED, failed=True)] * FEWEST_OTHERS, False),
+        ([trial_of({1: 0.9, 2: 0.9}, noise=NOISE, state=TrialState.FAIL)] * FEWEST_OTHERS, False),  # given up
+        ([trial_of({1: math.nan, 2: 0.9}, noise=NOISE)] * FEWEST_OTHERS, False),
+        ([trial_of({1: 0.9, 2: 0.9}, noise=None)] * FEWEST_OTHERS, False),
+        ([trial_of({3: 0.9, 4: 0.9}, noise=NOISE)] * FEWEST_OTHERS, False),  # not seen at this rung
+    ],
+)
+def test_a_rung_has_to_have_been_passed_by_enough_others(others: Sequence[FrozenTrial], stopped: bool) -> None:
+    assert is_stopped(others, trial_of({1: 0.5}, noise=OTHER_NOISE, state=TrialState.RUNNING)) == stopped
+
+
+@settings(max_examples=30, deadline=None, database=None)
+@given(order=st.permutations(range(len(OTHERS))), auc=st.floats(0.7, 0.9))
+def test_the_order_of_the_others_changes_nothing(order: list[int], auc: float) -> None:
+    running = trial_of({1: auc}, noise=OTHER_NOISE, state=TrialState.RUNNING)
+
+    assert is_stopped([OTHERS[place] for place in order], running) == is_stopped(OTHERS, running)
+
+
+@settings(max_examples=30, deadline=None, database=None)
+@given(auc=st.floats(0.0, 1.0), margin=st.floats(0.0, 3.0))
+def test_a_wider_margin_stops_no_more_trials(auc: float, margin: float) -> None:
+    running = trial_of({1: auc}, noise=OTHER_NOISE, state=TrialState.RUNNING)
+
+    assert is_stopped(OTHERS, running, margin=margin) >= is_stopped(OTHERS, running, margin=margin + 0.5)
+
+
+def test_rungs_are_the_powers_of_three() -> None:
+    assert [epoch for epoch in range(101) if is_rung(epoch)] == [1, 3, 9, 27, 81]
+
+
+@pytest.mark.parametrize("metric", ["auc", "worst_id"])
+def test_noise_gives_the_bootstrap_s_standard_errors_also_of_differences(metric: Any) -> None:
+    truth = truth_of(12)
+    one = scored(truth, ability=1.5, seed=0)
+    akin = scored(truth, ability=1.3, seed=1, like=scored(truth, ability=0.0, seed=0), share=0.9)
+    bootstrap = Bootstrap(truth)
+    first, second = (bootstrap.figures(metric, scores) for scores in (one, akin))
+    noise, other = (np.array(noise_of(scores, truth, metric=metric)) for scores in (one, akin))
+
+    assert np.linalg.norm(noise) == pytest.approx(first.std(ddof=1), rel=0.15)
+    assert np.linalg.norm(noise - other) == pytest.approx((first - second).std(ddof=1), rel=0.15)
+    assert np.linalg.norm(noise - other) < 0.8 * math.hypot(np.linalg.norm(noise), np.linalg.norm(other))
+
+
+def test_noise_is_how_far_other_clips_of_the_same_machines_move_an_auc() -> None:
+    truth = truth_of(15)
+    draws = [scored(truth, ability=1.0, seed=seed) for seed in range(150)]
+    aucs = [figure("auc", scores, truth) for scores in draws]
+    errors = [np.linalg.norm(noise_of(scores, truth) or []) for scores in draws[:20]]
+
+    assert np.mean(errors) == pytest.approx(np.std(aucs), rel=0.2)
+
+
+def test_a_single_clip_of_a_label_tells_no_noise() -> None:
+    truth = Truth(ids=("fan/00",) * 5 + ("fan/02",) * 3, labels=(0, 0, 1, 1, 1, 0, 0, 1))
+
+    assert noise_of(np.arange(8.0), truth) is None
+    assert noise_of(np.arange(5.0), Truth(truth.ids[:5], truth.labels[:5])) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("hyperband", HyperbandPruner),
+        ("median", MedianPruner),
+        ("noise", NoisePruner),
+        ("wilcoxon", WilcoxonPruner),
+        ("none", NopPruner),
+    ],
+)
+def test_each_name_makes_its_pruner(name: Any, kind: type) -> None:
+    assert type(pruner_for(SearchSettings(pruner=name), max_steps=18)) is kind
+
+
+def test_no_name_is_left_without_a_case_above() -> None:
+    names = set(get_args(SearchSettings.model_fields["pruner"].annotation))
+    assert names == {"hyperband", "median", "noise", "wilcoxon", "none"}

@@ -1,0 +1,233 @@
+"""What steers a search: which clips each model of a trial sees, and what is made of their scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.study import StudyDirection
+from sklearn.metrics import roc_auc_score
+
+from features.clip import ANOMALY, NORMAL
+from features.corpus import Corpus, read_corpus
+from search.errors import StudyError, StudyFileError
+from search.evaluation import Bootstrap, Truth, evaluate, figure, id_aucs, mean_auc
+from search.preparation import prepare
+from search.recipe import ValidationSettings
+from search.split import held_out_clips, labelled_test_clips
+from search.steering import clips_in_words, directions_of, steering_of
+from search.study_file import load_study, study_of_tree
+
+
+@pytest.fixture(scope="module")
+def corpus(corpus_root: Path) -> Corpus:
+    return read_corpus(corpus_root)
+
+
+def validation(**settings: Any) -> ValidationSettings:
+    return ValidationSettings.model_validate(settings)
+
+
+class TestFolds:
+    FOLDS = validation(folds=3)
+
+    def test_each_training_clip_steers_in_one_fold_and_is_trained_on_in_the_others(self, corpus: Corpus) -> None:
+        views = steering_of(corpus, self.FOLDS).views
+        training = {clip.name for clip in corpus.clips if clip.split == "train"}
+        steering = [{clip.name for clip in view.clips if clip.split == "test"} & training for view in views]
+        assert len(views) == 3
+        assert Counter(name for fold in steering for name in fold) == dict.fromkeys(training, 1)
+        for view, own in zip(views, steering, strict=True):
+            assert {clip.name for clip in view.clips if clip.split == "train"} == training - own
+            assert {clip.label for clip in view.clips if clip.name in own} == {NORMAL}
+
+    def test_each_fold_has_its_share_of_each_machine_id(self, corpus: Corpus) -> None:
+        for view in steering_of(corpus, self.FOLDS).views:
+            of_id = Counter(clip.machine_id for clip in view.clips if clip.split == "train")
+            assert of_id == {"00": 4, "02": 4, "04": 4}
+
+    def test_labelled_clips_that_steer_are_in_every_fold_and_held_out_ones_in_none(self, corpus: Corpus) -> None:
+        held_out = {clip.name for clip in held_out_clips(corpus, self.FOLDS)}
+        labelled = {clip.name for clip in labelled_test_clips(corpus)}
+        for view in steering_of(corpus, self.FOLDS).views:
+            judged = {clip.name for clip in labelled_test_clips(view)}
+            assert labelled - held_out < judged
+            assert not judged & held_out
+
+    def test_an_id_with_a_single_training_clip_keeps_it(self, corpus: Corpus) -> None:
+        first = next(clip for clip in corpus.clips if clip.split == "train")
+        few = [c for c in corpus.clips if c.split == "test" or c.machine_id != first.machine_id or c is first]
+        small = Corpus(root=corpus.root, clips=tuple(few), unreadable=())
+        for view in steering_of(small, self.FOLDS).views:
+            assert next(clip for clip in view.clips if clip.name == first.name).split == "train"
+
+    def test_every_view_takes_its_frames_from_one_store(self, corpus: Corpus) -> None:
+        names = [[(clip.name, clip.digest) for clip in view.clips] for view in steering_of(corpus, self.FOLDS).views]
+        assert names[0] == names[1] == names[2]
+
+    def test_clips_are_counted_once_though_several_models_score_them(self, corpus: Corpus) -> None:
+        truth = steering_of(corpus, self.FOLDS).truth
+        assert (truth.count(NORMAL), truth.count(ANOMALY)) == (18 + 9, 9)
+        assert len(truth) == 18 + 3 * (9 + 9)
+        assert clips_in_words(self.FOLDS, truth) == (
+            "27 normal and 9 anomalous clips: 50% of each ID's labelled test clips, and each training clip for the "
+            "model of one of 3 folds, which is not trained on it"
+        )
+
+
+def folded(scores: list[list[float]], labels: list[int], ids: list[str]) -> tuple[Any, Truth]:
+    """The same clips in each fold."""
+    folds = len(scores)
+    truth = Truth(
+        ids=tuple(ids * folds),
+        labels=tuple(labels * folds),
+        folds=tuple(fold for fold in range(folds) for _ in ids),
+        recordings=tuple(list(range(len(ids))) * folds),
+    )
+    return np.array([score for fold in scores for score in fold]), truth
+
+
+class TestFiguresOfFolds:
+    LABELS: ClassVar = [0, 0, 0, 1, 1, 0, 0, 1, 1, 1]
+    IDS: ClassVar = ["fan/00"] * 5 + ["fan/02"] * 5
+
+    @given(st.integers(0, 2**32 - 1), st.floats(0.1, 1000), st.floats(-1000, 1000))
+    @settings(max_examples=30, deadline=None, database=None)
+    def test_no_fold_s_scale_matters(self, seed: int, factor: float, offset: float) -> None:
+        first, second = np.random.default_rng(seed).integers(0, 7, (2, 10)).astype(float)
+        scores, truth = folded([first.tolist(), second.tolist()], self.LABELS, self.IDS)
+        scaled, _ = folded([first.tolist(), (second * factor + offset).tolist()], self.LABELS, self.IDS)
+        assert mean_auc(scaled, truth) == pytest.approx(mean_auc(scores, truth))
+        by_hand = np.mean(
+            [
+                roc_auc_score(self.LABELS[part], fold[part])
+                for fold in (first, second)
+                for part in (slice(0, 5), slice(5, None))
+            ]
+        )
+        assert mean_auc(scores, truth) == pytest.approx(by_hand)
+        assert evaluate(scores, truth).auc == pytest.approx(by_hand)
+        assert figure("worst_id", scores, truth) == pytest.approx(min(id_aucs(scores, truth).values()))
+
+    def test_folds_with_the_same_scores_have_the_interval_of_one(self) -> None:
+        scores = np.random.default_rng(0).normal(size=10).tolist()
+        of_one = Truth(ids=tuple(self.IDS), labels=tuple(self.LABELS))
+        once = Bootstrap(of_one).aucs(np.array(scores))
+        thrice = Bootstrap(folded([scores] * 3, self.LABELS, self.IDS)[1]).aucs(np.array(scores * 3))
+        np.testing.assert_allclose(thrice, once)
+
+    def test_a_machine_id_without_both_labels_in_a_fold_is_judged_by_the_others(self) -> None:
+        truth = Truth(ids=("fan/00",) * 5, labels=(0, 0, 1, 0, 1), folds=(0, 0, 0, 1, 2), recordings=(0, 1, 2, 3, 2))
+        assert mean_auc(np.array([1.0, 2.0, 1.5, 0.0, 9.0]), truth) == 0.5
+
+    def test_the_first_clips_are_those_of_the_folds_that_were_scored(self, corpus: Corpus) -> None:
+        truth = steering_of(corpus, validation(folds=3)).truth
+        one_fold = truth.first(len(truth) // 3)
+        assert set(one_fold.folds) == {0}
+        assert truth.in_last_fold.ids == truth.ids[truth.last_fold]
+        assert len(truth.in_last_fold) == len(truth) // 3
+        assert truth.first(len(truth)) == truth
+
+
+class TestObjectives:
+    def test_figures_are_maximised_and_costs_minimised(self) -> None:
+        assert directions_of(validation(metric=["worst_id", "auc", "parameters", "latency_ms"]).objectives) == [
+            StudyDirection.MAXIMIZE,
+            StudyDirection.MAXIMIZE,
+            StudyDirection.MINIMIZE,
+            StudyDirection.MINIMIZE,
+        ]
+
+    @pytest.mark.parametrize(
+        ("settings", "rule"),
+        [
+            ({"metric": "accuracy"}, r"validation.metric must be auc \| pauc \| official \| worst_id \| proxy"),
+            ({"metric": "parameters"}, "validation.metric must be auc"),
+            ({"metric": ["parameters", "auc"]}, "must begin with what is made of scores"),
+            ({"metric": []}, "must begin with what is made of scores"),
+            ({"metric": ["auc", "auc"]}, "must name each objective once, but got auc, auc"),
+            ({"metric": ["proxy", "auc"]}, "proxy goes by no labelled clip"),
+            ({"metric": "proxy", "folds": 3}, "folds are for labelled clips"),
+            ({"folds": 1}, "validation.folds .* greater than or equal to 2"),
+            ({"proxies": ["knock 1"]}, "proxies are for metric: proxy"),
+            ({"metric": "proxy", "proxies": ["knok 1"]}, "no proxy is called 'knok 1'; did you mean knock 1"),
+        ],
+    )
+    def test_what_cannot_steer_is_refused_with_the_rule(self, settings: dict[str, Any], rule: str) -> None:
+        with pytest.raises(StudyFileError, match=rule):
+            study_of_tree({"study": "here", "model": {"family": "stat"}, "validation": settings}, origin="here")
+
+    @pytest.mark.parametrize(
+        ("overrides", "rule"),
+        [
+            (["validation.metric=[auc, parameters]", "search.pruner=hyperband"], "search.pruner must be none where"),
+            (["search.pruner=wilcoxon"], "takes at least 5 .* but the study has none"),
+            (["search.pruner=wilcoxon", "validation.folds=4"], "takes at least 5 .* but the study has 4"),
+            (
+                ["validation.folds=4", "corpus.train_on={choices: [development, additional]}"],
+                "corpus.train_on must be one value with validation.folds",
+            ),
+            (
+                ["validation.metric=proxy", "corpus.train_on={choices: [development, additional]}"],
+                "corpus.train_on must be one value with validation.metric proxy",
+            ),
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(self, overrides: list[str], rule: str) -> None:
+        overrides = [*overrides, *(["search.sampler=tpe"])]
+        with pytest.raises(StudyFileError, match=rule):
+            load_study("vae_tuning", overrides=overrides)
+
+    def test_several_objectives_have_no_pruner_also_where_the_study_names_none(self) -> None:
+        tree = {"study": "here", "model": {"family": "stat"}, "validation": {"metric": ["auc", "latency_ms"]}}
+        study = study_of_tree(tree, origin="here")
+        assert study.search.pruner == "none"
+        assert study_of_tree(study.tree, origin="again").search.pruner == "none"
+
+    @pytest.mark.parametrize(
+        ("metric", "missing"),
+        [("pauc", "needs 10 of them, but compressor/00 has 3"), ("official", "pAUC looks at the highest tenth")],
+    )
+    def test_what_the_clips_cannot_tell_is_refused_before_any_training(
+        self, corpus_root: Path, metric: str, missing: str
+    ) -> None:
+        tree = {"study": "here", "corpus": {"root": str(corpus_root)}, "model": {"family": "stat"}}
+        study = study_of_tree({**tree, "validation": {"metric": metric}}, origin="here")
+        with pytest.raises(StudyError, match=missing):
+            prepare(study, default_root=None)
+
+
+class TestProxies:
+    def test_no_labelled_clip_steers_and_all_of_them_are_for_the_test(self, corpus: Corpus) -> None:
+        by_proxies = validation(metric="proxy", proxies=["other IDs"])
+        steering = steering_of(corpus, by_proxies)
+        labelled = {clip.name for clip in labelled_test_clips(corpus)}
+        assert not labelled & {clip.name for view in steering.views for clip in view.clips}
+        assert {clip.name for clip in held_out_clips(corpus, by_proxies)} == labelled
+
+    def test_a_quarter_of_the_training_clips_is_held_out_unless_another_share_is_given(self) -> None:
+        assert validation(metric="proxy").share == 0.25
+        assert validation(metric=["proxy", "parameters"]).share == 0.25
+        assert validation(metric="proxy", share=0.5).share == 0.5
+        assert validation().share == 0.5
+
+    def test_a_study_keeps_the_proxies_that_were_found_when_it_was_prepared(self, corpus_root: Path) -> None:
+        tree = {
+            "study": "here",
+            "corpus": {"root": str(corpus_root)},
+            "features": {"n_mels": 32},
+            "model": {"family": "stat"},
+            "validation": {"metric": "proxy", "share": 0.34},
+        }
+        prepared = prepare(study_of_tree(tree, origin="here"), default_root=None)
+        proxies = prepared.study.validation.proxies
+        assert proxies
+        assert any(f"the search goes by {', '.join(proxies)}" in warning for warning in prepared.warnings)
+        again = prepare(study_of_tree(prepared.study.tree, origin="again"), default_root=None)
+        assert again.study.validation == prepared.study.validation
+        assert again.warnings == ()
