@@ -1,0 +1,305 @@
+"""Offkey in a notebook: what the commands do, as values instead of text.
+
+    from search import api
+
+    study = api.Study.load("vae_tuning", root="clips", settings={"training.epochs": 20})
+    study.run(workers=2, trials=10)
+    detector = api.train(study.recipe(), "detector")
+    rows = api.score("detector", "clips/slider/test")
+    api.evaluate(rows, truth="clips")
+
+docs/notebook.md goes through it. Nothing is printed: what the command line prints as a warning is an `OffkeyWarning`
+here, and what the user can mend is an `OffkeyError`, in the same words. torch is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from optuna.trial import FrozenTrial
+
+from features.corpus import Progress
+from features.errors import OffkeyError
+from search.database import default_url, parse_url, shown, storage_errors
+from search.errors import MisuseError, StudyError
+from search.export import export_recipe
+from search.measured import Measured, measure
+from search.official import Year
+from search.placement import device_of, slots
+from search.recipe import Recipe
+from search.running import Moment, build_features, find_study, fleet_for, supervise
+from search.score_files import Key, ScoreRow
+from search.score_truth import judged
+from search.standing import Gain, Summary, Trial, reading
+from search.status import Status
+from search.study_file import Study as StudyFile
+from search.study_file import study_of_tree
+
+if TYPE_CHECKING:
+    from search.bundle import Bundle
+    from search.final import Detector
+    from search.scoring import ScoredClip
+
+__all__ = [
+    "Gain",
+    "OffkeyError",
+    "OffkeyWarning",
+    "Study",
+    "Summary",
+    "Trial",
+    "evaluate",
+    "load_bundle",
+    "score",
+    "train",
+]
+
+logging.getLogger("offkey").addHandler(logging.NullHandler())  # only a worker writes a log
+
+#: Seconds between two looks at a search that runs.
+_PAUSE = 0.5
+
+
+class OffkeyWarning(UserWarning):
+    """What the command line prints as a warning."""
+
+
+class Study:
+    """A study, and the storage where its trials are or are to be; what is read of them is read anew each time."""
+
+    def __init__(self, study: StudyFile, storage: str) -> None:
+        self._study = study
+        self._url = storage
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        root: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        storage: str | None = None,
+        name: str | None = None,
+    ) -> Study:
+        """The study of a file, of a study that ships (`offkey studies`), or of a name in the storage.
+
+        `settings` override its own by their paths, each with a value or with a range:
+        `{"training.epochs": 5, "model.h_dim": {"low": 64, "high": 128}}`. `root` stands for `corpus.root`. A file is
+        another study under another `name`. `storage` is a database URL; None is $OFFKEY_STORAGE, else an SQLite file in
+        the working directory, which `run` makes.
+
+        Raises StudyFileError for what breaks a rule of study files, StorageError if the storage cannot be read.
+        """
+        url = storage or default_url()
+        overrides = [_override(path, value) for path, value in (settings or {}).items()]
+        overrides += [] if root is None else [_override("corpus.root", root)]
+        with storage_errors(url):
+            return cls(find_study(str(source), url, overrides=overrides, name=name), url)
+
+    def __repr__(self) -> str:
+        return f"Study(name={self.name!r}, storage={shown(parse_url(self._url))!r})"
+
+    @property
+    def name(self) -> str:
+        """Its name in the storage."""
+        return self._study.name
+
+    def run(
+        self,
+        *,
+        workers: int | Literal["auto"] = "auto",
+        per_device: int | None = None,
+        trials: int | None = None,
+        hours: float | None = None,
+        artifacts: str | None = None,
+        log_folder: str | Path = "offkey-logs",
+        progress: Callable[[Status], object] | None = None,
+    ) -> Summary:
+        """Runs the study to its budget with worker processes on this host, as `offkey search` does, and waits.
+
+        Joins the study and goes on where it is in the storage; `trials` are those in all, not further ones.
+        `progress` is told twice a second how the study stands.
+
+        KeyboardInterrupt (a notebook's stop button) makes the workers give their trials back and leave, which loses no
+        finished epoch, and is raised then; a second one ends them at once. Raises StudyError if the recordings do not
+        serve the study, if a stored one of its name differs, or if workers keep failing.
+        """
+        from search.preparation import prepare
+
+        if workers != "auto" and (not isinstance(workers, int) or workers < 1):
+            raise MisuseError(f"workers must be a number of at least 1, or 'auto', but got {workers!r}")
+        places = slots(None if workers == "auto" else workers, per_device)
+        overrides = [] if trials is None else [_override("search.trials", trials)]
+        overrides += [] if hours is None else [_override("search.hours", hours)]
+        study = study_of_tree(self._study.tree, origin=f"study {self.name}", overrides=overrides)
+        artifacts = artifacts or os.environ.get("OFFKEY_ARTIFACTS")
+
+        def follow(moments: Iterator[Moment]) -> None:
+            for moment in moments:
+                if progress is not None:
+                    progress(moment.status)
+
+        with storage_errors(self._url):
+            prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"))
+            for warning in prepared.warnings:
+                _warn(warning)
+            build_features(prepared)
+            fleet = fleet_for(prepared, self._url, places, log_folder=Path(log_folder), artifacts=artifacts)
+            if trials is not None and fleet.stored.budget > trials:
+                _warn(f"{self.name} has a budget of {fleet.stored.budget} trials already; joining never lowers it")
+            try:
+                ending = supervise(fleet, follow, pause=_PAUSE, on_drain=lambda: None)
+            finally:
+                fleet.storage.engine.dispose()
+        if ending == "interrupted":
+            raise KeyboardInterrupt
+        if ending == "stopped":
+            _warn(f"{self.name} was stopped by `offkey stop`: every trial was given back, and run() goes on")
+        elif ending == "out of time":
+            _warn(f"the hours of {self.name} are used up; run(hours=…) gives it more")
+        return self.summary()
+
+    def summary(self) -> Summary:
+        """How the study stands: counts, the best trial and its interval, what ties with it, the gain over the baseline.
+
+        Raises StudyError or StorageError if the study is not in the storage: it has not run yet.
+        """
+        with reading(self._url, self.name) as study:
+            return study.summary()
+
+    @property
+    def trials(self) -> list[Trial]:
+        """A row for each trial, by number, as `pandas.DataFrame(study.trials)` takes them. Raises as `summary`."""
+        with reading(self._url, self.name) as study:
+            return study.trials()
+
+    @property
+    def best(self) -> Trial:
+        """The best complete trial that keeps to the study's limits.
+
+        Raises StudyError while there is none, MisuseError if several objectives leave open which is best.
+        """
+        with reading(self._url, self.name) as study:
+            return study.record(self._best_of(study.status))
+
+    def recipe(self, trial: int | None = None) -> Recipe:
+        """The settings, seed and threads of the best trial, or of this one. Raises as `best`."""
+        with reading(self._url, self.name) as study:
+            number = self._best_of(study.status).number if trial is None else trial
+            return export_recipe(study.storage, study.stored, number=number)
+
+    def _best_of(self, status: Status) -> FrozenTrial:
+        if len(status.objectives) > 1:
+            raise MisuseError(
+                f"The study {self.name!r} searches for several things at once ({', '.join(status.objectives)}), of "
+                "which there is no single best trial: summary().front has the best trade-offs, recipe(N) that of one"
+            )
+        if status.best is None:
+            others = f" within search.constraints ({status.beyond_limits} beyond)" if status.beyond_limits else ""
+            raise StudyError(f"The study {self.name!r} has no complete trial{others} yet: run() goes on with it")
+        return status.best
+
+
+def train(
+    recipe: Recipe,
+    bundle: str | Path,
+    *,
+    device: str = "cpu",
+    storage: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Detector:
+    """Trains the final detector, measures it on the held-out test clips, and writes it to the folder `bundle`.
+
+    That look at the test clips is counted in `storage`, the same as `Study.load`'s if it is left out. `progress` is
+    told after each epoch how many are done, and of how many.
+    Raises BundleError if the folder is there, StudyError or CorpusError if the recordings do not serve the recipe.
+    """
+    from search.making import make_detector
+
+    return make_detector(
+        recipe,
+        Path(bundle),
+        device=device_of(device),
+        default_root=os.environ.get("OFFKEY_DATA"),
+        storage=storage or default_url(),
+        on_epoch=progress,
+        tell=partial(_warn, depth=4),
+    )
+
+
+def load_bundle(bundle: str | Path) -> Bundle:
+    """The detector in a folder. Raises BundleError if there is none, or not a whole one."""
+    from search.bundle import load_bundle
+
+    return load_bundle(Path(bundle))
+
+
+def score(
+    bundle: Bundle | str | Path, paths: str | Path | Iterable[str | Path], *, device: str = "cpu"
+) -> Iterator[ScoredClip]:
+    """A row for each wav file, and each in a folder, scored as it is asked for: the rows can be read once.
+
+    A row has path, machine, machine_id, score (higher is more anomalous), decision (1 anomaly, 0 normal) and, where one
+    of these is missing, error. Raises BundleError for what is no bundle, StudyError if there is no wav file.
+    """
+    from search.scoring import clip_paths, score_clips
+
+    detector = load_bundle(bundle) if isinstance(bundle, str | Path) else bundle
+    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    files = clip_paths(given)
+    first = next(files, None)
+    if first is None:
+        raise StudyError(f"No wav file in {', '.join(map(str, given)) or 'an empty list of paths'}")
+    return score_clips(detector, chain([first], files), device_of(device))
+
+
+def evaluate(rows: Iterable[ScoredClip], truth: str | Path, *, year: Year | None = None) -> Measured:
+    """All figures of some scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
+
+    `truth` is a corpus, a folder of the challenge's ground-truth tables, or a CSV with the columns file and label.
+    `year` chooses the official score's rule (2022 for that and all later years); None goes by the clips.
+    Raises StudyError if a row has no score, or the truth does not fit the rows.
+    """
+    if year is not None and year not in get_args(Year):
+        raise MisuseError(f"year must be one of {', '.join(map(str, get_args(Year)))}, or None, but got {year!r}")
+    clips = judged(_score_rows(rows), Path(truth))
+    for warning in clips.warnings:
+        _warn(warning)
+    return measure(clips, year=year)
+
+
+def _score_rows(rows: Iterable[ScoredClip]) -> list[ScoreRow]:
+    """Rows as they would be read from a file of them."""
+    found: dict[Key, ScoreRow] = {}
+    for row in rows:
+        if row.score is None:
+            raise StudyError(f"{row.path} has no score ({row.error}): leave it out")
+        scored = ScoreRow(row.machine, Path(row.path).name, row.score, row.decision, where=row.path)
+        if scored.key in found:
+            raise StudyError(f"{row.path}: {', '.join(scored.key)} has a score already, of {found[scored.key].where}")
+        found[scored.key] = scored
+    if not found:
+        raise StudyError("There are no rows. Those of score() can be read once: keep them with list(…)")
+    return list(found.values())
+
+
+def _override(path: str, value: Any) -> str:
+    """A setting as `--set` takes it: JSON is YAML, too."""
+
+    def plain(value: Any) -> str:
+        if isinstance(value, Path):
+            return str(value)
+        raise MisuseError(f"{path} must be made of numbers, texts, lists and dicts, but got {value!r}")
+
+    return f"{path}={value if path == 'corpus.root' else json.dumps(value, ensure_ascii=False, default=plain)}"
+
+
+def _warn(text: str, *, depth: int = 3) -> None:
+    warnings.warn(text, OffkeyWarning, stacklevel=depth)
