@@ -119,7 +119,9 @@ def objective(
         else:
             scores, value = validated()
             after_epoch(training)
-            trial.report(value, training.step)
+            # Wilcoxon's test takes steps for measurements of their own: means of the same folds would count twice.
+            by_itself = study.search.pruner == "wilcoxon"
+            trial.report(steering.last_models_figure(first, scores) if by_itself else value, training.step)
             limits.after_step(trial, training)
     limits.after_training(trial, steering, scores)
     if not others:

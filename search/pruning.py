@@ -16,6 +16,7 @@ reference : of the other trials at a rung, the last one of the best third.
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from features.clip import ANOMALY, NORMAL
 from search.evaluation import Bootstrap, Metric, Scores, Truth, scores_by_id
 
 #: Rungs are powers of it, and the reference ends the best one in so many trials.
@@ -57,8 +59,9 @@ def noise_of(scores: Scores, truth: Truth, *, metric: Metric = "auc") -> list[fl
     None if a machine ID has a single clip of a label: a resample is that clip again, and tells nothing of another one.
     Raises StudyError if the clips do not tell the figure.
     """
-    labels_by_id = [labels for _, labels in scores_by_id(scores, truth).values()]
-    if any(np.bincount(labels).min() < 2 for labels in labels_by_id):
+    clips = set(zip(truth.ids, truth.labels, truth.recordings or range(len(truth)), strict=True))
+    counts = Counter((name, label) for name, label, _ in clips)  # a recording counts once, in however many folds
+    if any(counts[name, label] < 2 for name in scores_by_id(scores, truth) for label in (NORMAL, ANOMALY)):
         return None
     figures = Bootstrap(truth, resamples=RESAMPLES).figures(metric, scores)
     deviations = (figures - figures.mean()) / math.sqrt(RESAMPLES - 1)

@@ -109,7 +109,7 @@ class SearchSettings(Settings):
     pruner: Literal["hyperband", "median", "noise", "wilcoxon", "none"] = Field(
         "hyperband",
         description="noise: stops only trials that are behind by more than chance makes of so few clips; "
-        "wilcoxon: compares folds in pairs; always none with several objectives",
+        "wilcoxon: compares folds in pairs, for more epochs than median takes; always none with several objectives",
     )
     seed: int = Field(0, ge=0)
     duplicates: Literal["fresh", "repeat"] = Field(

@@ -63,6 +63,11 @@ class Steering:
         """What a trial is worth by the scores of the views' clips, or of the first views'."""
         return figure(METRICS[objective], scores, self.truth.first(len(scores)))
 
+    def last_models_figure(self, objective: str, scores: Scores) -> float:
+        """The same of the model that was scored last, by itself."""
+        truth = self.truth.first(len(scores))
+        return figure(METRICS[objective], scores[truth.last_fold], truth.in_last_fold)
+
 
 def steering_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn = "development") -> Steering:
     """How a search sees a corpus. Raises StudyError, CorpusError or StoreError if it has no clips that could steer."""

@@ -50,7 +50,7 @@ def intervals(status: Status, comparison: Comparison) -> Figure:
     return Figure("intervals", "How well faults are told from normal sound", "", drawn)
 
 
-def of_search(status: Status, ties: Collection[int], study: optuna.Study) -> Iterator[Figure]:
+def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pruner: str) -> Iterator[Figure]:
     """The figures about all trials; none before the first one has ended."""
     if status.done == 0:
         return
@@ -90,6 +90,8 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study) -> Ite
         + (
             "A trial's value is its last epoch's, never its best one's."
             if status.step == "epoch"
+            else "Each point is the fold's own, a trial's value the mean over its folds."
+            if pruner == "wilcoxon"
             else "Each point is the mean over the folds so far."
         ),
         drawn,

@@ -49,7 +49,7 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
         tied=len(ties),
         complete=len(status.finished),
         families=facts.families(study, status),
-        of_search=list(figures.of_search(status, ties, optuna_study)),
+        of_search=list(figures.of_search(status, ties, optuna_study, pruner=study.search.pruner)),
         best=best,
         best_figures=None if best is None else evaluate(scores[best.number], stored.truth),
         of_best=[] if best is None else list(figures.of_best(stored, scores[best.number])),

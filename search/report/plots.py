@@ -60,7 +60,7 @@ def history(
 ) -> go.Figure:
     """Each trial's value in the order of the trials; pruned ones where they stopped; the best so far as a line."""
     ordered = sorted(complete, key=lambda trial: trial.number)
-    stopped = [(trial.number, last) for trial in pruned if (last := _last_value(trial)) is not None]
+    stopped = [(trial.number, worth(trial)) for trial in pruned if trial.values]
     figure = go.Figure()
     _dots(figure, stopped, name="pruned, where it was stopped", colour=GREY, symbol="x-thin")
     leading = {*ties, *(trial.number for trial in complete[:1])}
@@ -247,10 +247,6 @@ def _even_choice(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]
     """At most so many trials, evenly over their order."""
     places = np.linspace(0, len(trials) - 1, min(count, len(trials))).round().astype(int)
     return [trials[place] for place in places]
-
-
-def _last_value(trial: FrozenTrial) -> float | None:
-    return None if trial.last_step is None else _finite(trial.intermediate_values[trial.last_step])
 
 
 def _finite(value: float) -> float | None:

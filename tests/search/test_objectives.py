@@ -208,6 +208,16 @@ class TestFolds:
         assert trial.reports[-1][1] == value
         np.testing.assert_array_equal(scores[2][: len(scores[0])], scores[0])
 
+    def test_wilcoxon_is_told_each_folds_own_figure_and_the_trials_value_is_their_mean(self, corpus: Corpus) -> None:
+        steering = steering_of(corpus, ValidationSettings(folds=5))
+        tree = TINY | {"validation": {"folds": 5}, "search": {"pruner": "wilcoxon"}}
+        trial, scores = _Reports(), list[Scores]()
+        value = objective(trial, study_of_tree(tree, origin="here"), steering, on_scores=scores.append)
+        means = [steering.figure("auc", of_the_first) for of_the_first in scores]
+        own = [reported for _, reported in trial.reports]
+        np.testing.assert_allclose(np.cumsum(own) / np.arange(1, 6), means)
+        assert value == means[-1]
+
     @pytest.mark.parametrize("epoch", [1, 2, 3, 5])
     def test_it_goes_on_at_any_epoch_as_if_it_had_never_stopped(self, corpus: Corpus, epoch: int) -> None:
         steering = steering_of(corpus, ValidationSettings(folds=3))

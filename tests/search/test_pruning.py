@@ -173,6 +173,8 @@ def test_a_single_clip_of_a_label_tells_no_noise() -> None:
 
     assert noise_of(np.arange(8.0), truth) is None
     assert noise_of(np.arange(5.0), Truth(truth.ids[:5], truth.labels[:5])) is not None
+    in_two_folds = Truth(("fan/00",) * 6, (0, 0, 1) * 2, folds=(0, 0, 0, 1, 1, 1), recordings=(0, 1, 2) * 2)
+    assert noise_of(np.arange(6.0), in_two_folds) is None
 
 
 @pytest.mark.parametrize(

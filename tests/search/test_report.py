@@ -175,7 +175,7 @@ def test_the_first_screen_says_what_was_searched_how_well_it_went_and_what_to_do
         f"AUC of 1.000, with a 95 % interval from {low:.3f} to {high:.3f}",
         "Over the baseline, the known setting that it is compared with, this is a gain: +0.667",
         f"offkey export tiny --storage {finished.url} -o tiny.recipe.yaml",
-        "offkey train tiny.recipe.yaml -o tiny-detector",
+        f"offkey train tiny.recipe.yaml --storage {finished.url} -o tiny-detector",
     ):
         assert words in first_screen
 
