@@ -168,7 +168,9 @@ def test_its_figures_are_listed(page: Page) -> None:
 def test_the_note_is_shown_as_text_with_a_table(page: Page) -> None:
     page.goto(f"{study_path(page)}/note")
 
-    expect(page.get_by_text("No trial sees the rest: they are for the final detector alone.")).to_be_visible()
+    expect(
+        page.get_by_text("No trial sees the other labelled clips: they are for the final detector alone.")
+    ).to_be_visible()
     expect(page.get_by_role("cell", name="h_dim")).to_be_visible()
     expect(
         page.get_by_text(re.compile(r"trial \d+ leads with a validation AUC of 0\.\d+|AUC of 1\.000"))

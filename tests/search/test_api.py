@@ -322,6 +322,7 @@ def test_an_interrupt_gives_the_trials_back_leaves_no_worker_and_is_raised(
     study = api.Study.load("tiny", storage=made.url)
     monkeypatch.setattr(sys, "executable", stand_in(Path("worker.sh").absolute(), WAITS))
     at_work: list[str] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 
     def stop_button(status: Status) -> None:
         (worker,) = workers_of_this_process()
@@ -331,8 +332,11 @@ def test_an_interrupt_gives_the_trials_back_leaves_no_worker_and_is_raised(
         at_work.append(study.trials[0].state)
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        study.run(workers=1, progress=stop_button)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            study.run(workers=1, progress=stop_button)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert at_work == ["running"]
     assert [trial.state for trial in study.trials] == ["waiting"]
     assert workers_of_this_process() == []
