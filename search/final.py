@@ -65,10 +65,10 @@ def train_detector(
     """
     recipe = _closed(recipe)
     steering = steering_of(corpus, recipe.validation, recipe.corpus.train_on)
-    keeps_clips_aside = recipe.validation.folds is not None or recipe.validation.goes_by_proxies
-    epochs = recipe.epochs * (len(steering.views) + keeps_clips_aside)
+    is_another = recipe.validation.holds_out_training_clips  # than the trial's model
+    epochs = recipe.epochs * (len(steering.views) + is_another)
     training, validation = _repeated(recipe, steering, device, on_epoch=lambda epoch: on_epoch(epoch, epochs))
-    if keeps_clips_aside:
+    if is_another:
         training = Training(recipe, blind(corpus, recipe.validation), device)
         while training.epoch < recipe.epochs:
             training.run_epoch()

@@ -31,7 +31,8 @@ class Prepared:
     """A study on its recordings, and what the user should know about the two."""
 
     study: Study
-    corpus: Corpus  # with all labels: blind it before a search
+    corpus: Corpus  # with all labels
+    steering: Steering  # how a search sees it
     warnings: tuple[str, ...]
 
 
@@ -62,8 +63,9 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
     if said:
         tree["validation"] = validation.model_dump(exclude_none=True)
         study, warnings = study_of_tree(tree, origin=f"study {study.name}"), [*warnings, *said]
-    require_figures(steering_of(corpus, validation, trained_on(tree)), study)
-    return Prepared(study, corpus, tuple(warnings))
+    steering = steering_of(corpus, validation, trained_on(tree))
+    require_figures(steering, study)
+    return Prepared(study, corpus, steering, tuple(warnings))
 
 
 def _leaks(corpus: Corpus) -> list[str]:

@@ -19,7 +19,6 @@ docs/results.md says where it was measured.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from features.feature_settings import FeatureSettings
 from search.errors import StudyError
 from search.evaluation import Scores, Truth, mean_auc
 from search.recipe import Recipe, TrainOn
+from search.split import rank
 
 #: Of each machine ID, no more normal clips are held out: each is scored once for every proxy, in every epoch.
 MOST_NORMALS = 20
@@ -199,8 +199,7 @@ def _held_out(corpus: Corpus, *, share: float, seed: int, sources: Collection[st
     for name, members in sorted(by_id.items()):
         count = min(max(round(share * len(members)), 1), len(members) - 1, MOST_NORMALS)
         if count:
-            # Not by the digest of search.split: which clips are withheld from the rest is another draw.
-            members.sort(key=lambda clip: (_digest(f"proxy {seed}/{clip.machine}/{clip.path.name}"), clip.name))
+            members.sort(key=lambda clip: rank(clip, f"proxy {seed}"))
             held_out[name] = members[:count]
     return held_out
 
@@ -236,7 +235,3 @@ def _with_faults(faults: Sequence[tuple[Clip, Proxy]]) -> Iterator[ProxyClip]:
         joblib.delayed(make)(clip, proxy) for clip, proxy in faults
     )
     return found
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()

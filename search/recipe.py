@@ -91,6 +91,11 @@ class ValidationSettings(Settings):
         """Whether no labelled clip steers the search."""
         return "proxy" in self.objectives
 
+    @property
+    def holds_out_training_clips(self) -> bool:
+        """Whether a trial's models do without some training clips, for these to steer."""
+        return self.folds is not None or self.goes_by_proxies
+
 
 class ConstraintSettings(Settings):
     """What a trial must not go beyond to be chosen."""

@@ -22,7 +22,6 @@ from search.outages import PATIENCE, StorageAway
 from search.placement import Slot
 from search.standing import reading
 from search.status import Status, read_status
-from search.steering import steering_of, trained_on
 from search.storage import StudyStorage
 from search.stored_study import create_or_join
 from search.study_file import Study, load_study, shipped_studies
@@ -65,8 +64,7 @@ def build_features(prepared: Prepared, *, progress: Progress | None = None) -> N
 
     if any("features" in setting.path for setting in prepared.study.space.settings):
         return
-    steering = steering_of(prepared.corpus, prepared.study.validation, trained_on(prepared.study.tree))
-    open_corpus_stores(steering.views[0], prepared.study.first_recipe(), progress=progress)
+    open_corpus_stores(prepared.steering.views[0], prepared.study.first_recipe(), progress=progress)
 
 
 def fleet_for(

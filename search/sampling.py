@@ -67,11 +67,11 @@ class FamilySampler(BaseSampler):
     """Samples a conditional space: first the family, then its settings by TPE from that family's own trials.
 
     The family that is k-th best so far gets 1/k as many trials as the best one; with several objectives, each gets as
-    many. TPE left to choose the family stays
-    with the one that happens to do well at once, and hardly ever tunes one that has to be tuned; and of all families'
-    trials, it takes those of the best one for the good ones, so that it learns nothing of the others' settings. Of 100
-    studies of seven families with 200 trials each, it found the best family in 66, this sampler in 98; where that one
-    is decent at once, this costs 0.002 of AUC. benchmarks/conditional.py measures it, beside Optuna's `group`.
+    many. TPE left to choose the family stays with the one that happens to do well at once, and hardly ever tunes one
+    that has to be tuned; and of all families' trials, it takes those of the best one for the good ones, so that it
+    learns nothing of the others' settings. Of 100 studies of seven families with 200 trials each, it found the best
+    family in 66, this sampler in 98; where that one is decent at once, this costs 0.002 of AUC.
+    benchmarks/conditional.py measures it, beside Optuna's `group`.
     """
 
     def __init__(self, space: Space, *, seed: int, draw: int = 0) -> None:

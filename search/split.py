@@ -83,7 +83,7 @@ def folds_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn) 
     fold_of: dict[str, int] = {}
     for members in strata.values():
         if len(members) > 1:
-            members.sort(key=lambda clip: _rank(clip, f"fold {validation.seed}"))
+            members.sort(key=lambda clip: rank(clip, f"fold {validation.seed}"))
             fold_of |= {clip.name: place % validation.folds for place, clip in enumerate(members)}
     return tuple(
         replace(
@@ -136,7 +136,7 @@ def _divide(
         strata[stratum(clip)].append(clip)
     first: set[str] = set()
     for members in strata.values():
-        members.sort(key=lambda clip: _rank(clip, str(seed)))
+        members.sort(key=lambda clip: rank(clip, str(seed)))
         if len(members) == 1:
             count = int(single_goes_first)
         else:
@@ -148,7 +148,7 @@ def _divide(
     )
 
 
-def _rank(clip: Clip, draw: str) -> tuple[bytes, str]:
+def rank(clip: Clip, draw: str) -> tuple[bytes, str]:
     """Where a clip comes among its like: another place in each draw."""
     text = f"{draw}/{clip.machine}/{clip.path.name}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest(), clip.name

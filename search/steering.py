@@ -34,7 +34,6 @@ IN_WORDS: dict[Figure | Cost, str] = {
     "latency_ms": "ms to score a clip",
 }
 
-
 #: What is computed of scores: that they are of made faults does not matter to it.
 METRICS: dict[str, Metric] = {
     "auc": "auc",
@@ -43,7 +42,6 @@ METRICS: dict[str, Metric] = {
     "worst_id": "worst_id",
     "proxy": "auc",
 }
-
 
 #: To be read wherever such a figure is.
 PROXY_CAUTION = (

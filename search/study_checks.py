@@ -170,7 +170,7 @@ def _check_steering(document: Document, space: Space) -> None:
     except StudyError as error:
         raise document.error(("validation", "proxies"), str(error)) from error
     opened = ("corpus", "train_on") in {setting.path for setting in space.settings}
-    if opened and (validation.folds is not None or validation.goes_by_proxies):
+    if opened and validation.holds_out_training_clips:
         why = "folds" if validation.folds is not None else "metric proxy"
         raise document.error(
             ("corpus", "train_on"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ from optuna.samplers import BaseSampler
 from sqlalchemy.exc import IntegrityError
 
 from search import ledger
+from search.evaluation import Scores, Truth
 from search.ledger import Claim
 from search.outages import StorageAway
+from search.pruning import is_rung, noise_key, noise_of
 from search.sampling import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, pruner_for, sampler_for
 from search.storage import Cache, StudyStorage
 from search.stored_study import StoredStudy
@@ -66,6 +69,15 @@ class Suggestions:
         if repeat and "repeat" not in trial.user_attrs:
             trial.set_user_attr("repeat", repeat)
         return trial
+
+    def note_for_pruner(self, claim: Claim, step: int, scores: Scores, truth: Truth) -> None:
+        """Enters what the pruner has to know of a step beside the report that follows."""
+        if self.study.search.pruner != "noise" or not is_rung(step):
+            return
+        noise = noise_of(scores, truth, metric=self._stored.metric)
+        if noise is not None:
+            with suppress(StorageAway), self._storage.impatient():  # without it the trial is kept at this rung
+                self._storage.set_trial_system_attr(claim.trial_id, noise_key(step), noise)
 
     def _settle(self, claim: Claim, digest: str, *, may_repeat: bool) -> int | None:
         """How many trials had these parameters before; None if one had, and it may not be repeated."""

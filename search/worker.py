@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -158,7 +158,6 @@ class Worker:
     def _run_trial(self, claim: Claim, work: _Work) -> None:
         from search.errors import TrialFailure
         from search.objective import objective, train_for_real
-        from search.pruning import is_rung, noise_key, noise_of
 
         _log.info("trial %d: claimed, attempt %d", claim.number, claim.attempts)
         checkpoint = None if claim.checkpoint is None else self.checkpoints.read(claim.checkpoint)
@@ -181,15 +180,9 @@ class Worker:
                 raise Drained
 
         def after_epoch(training: Trained) -> None:
-            if (
-                training.step is not None
-                and self._suggestions.study.search.pruner == "noise"
-                and is_rung(training.step)
-            ):
-                noise = noise_of(epochs[-1], self.steering.truth.first(len(epochs[-1])), metric=self.stored.metric)
-                if noise is not None:
-                    with suppress(StorageAway), self.storage.impatient():  # without it the trial is kept at this rung
-                        self.storage.set_trial_system_attr(claim.trial_id, noise_key(training.step), noise)
+            if training.step is not None:
+                truth = self.steering.truth.first(len(epochs[-1]))
+                self._suggestions.note_for_pruner(claim, training.step, epochs[-1], truth)
             if not self.storage.has_unsent_reports(claim):
                 last = self.storage.checkpoint_in_ledger(claim)
                 entry = self.checkpoints.write(claim, training, beside=last)

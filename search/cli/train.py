@@ -16,7 +16,7 @@ from search.cli.terminal import err, out, print_json, progress_bar, say_written
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
-    from features.corpus import Corpus, Progress
+    from features.corpus import Progress
     from search.final import Detector
     from search.recipe import Recipe
 
@@ -112,14 +112,6 @@ def _stages() -> Iterator[Callable[[str], Progress]]:
             return advance
 
         yield stage
-
-
-def build_store(corpus: Corpus, recipe: Recipe) -> None:
-    """Computes the frames, if nobody has, where progress can be shown."""
-    from search.training import open_corpus_stores
-
-    with progress_bar("features") as advance:
-        open_corpus_stores(corpus, recipe, progress=advance)
 
 
 def show_figures(detector: Detector) -> None:
