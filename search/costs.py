@@ -9,7 +9,7 @@ A limit that is known to be broken ends a trial at once: its epochs are spared. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from optuna.trial import BaseTrial
@@ -28,6 +28,7 @@ class Limits:
 
     def __init__(self, constraints: ConstraintSettings, objectives: Sequence[Figure | Cost]) -> None:
         self._constraints = constraints
+        self._is_timed = False
         self._asked = {
             "parameters": constraints.max_parameters is not None or "parameters" in objectives,
             "latency_ms": constraints.max_latency_ms is not None or "latency_ms" in objectives,
@@ -36,14 +37,15 @@ class Limits:
     def before_training(self, trial: BaseTrial, training: Trained) -> None:
         """Raises TrialFailure for a network that is too large."""
         if self._asked["parameters"]:
-            self._note(trial, "parameters", training.parameters)
+            self._note(trial, "parameters", lambda: training.parameters)
             self._require(trial, "parameters", self._constraints.max_parameters, "{:,} parameters")
 
     def after_step(self, trial: BaseTrial, training: Trained) -> None:
         """Raises TrialFailure for a detector that is too slow. Measured once: a trial that goes on keeps its figure."""
-        if self._asked["latency_ms"] and "latency_ms" not in trial.user_attrs:
-            self._note(trial, "latency_ms", training.latency_ms())
+        if self._asked["latency_ms"] and not self._is_timed:
+            self._note(trial, "latency_ms", training.latency_ms)
             self._require(trial, "latency_ms", self._constraints.max_latency_ms, "{:.3g} ms to score a clip")
+            self._is_timed = True
 
     def after_training(self, trial: BaseTrial, steering: Steering, scores: Scores) -> None:
         """Enters how far the worst machine ID is below what it must have: such a trial is complete, but not chosen."""
@@ -55,9 +57,9 @@ class Limits:
         """Those that are known of a trial."""
         return {cost: float(trial.user_attrs[cost]) for cost in self._asked if cost in trial.user_attrs}
 
-    def _note(self, trial: BaseTrial, cost: Cost, value: float) -> None:
+    def _note(self, trial: BaseTrial, cost: Cost, measure: Callable[[], float]) -> None:
         if cost not in trial.user_attrs:
-            trial.set_user_attr(cost, value)
+            trial.set_user_attr(cost, measure())
 
     def _require(self, trial: BaseTrial, cost: Cost, most: float | None, what: str) -> None:
         if most is None:

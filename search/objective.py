@@ -108,6 +108,7 @@ def objective(
         training.resume(checkpoint)
         if training.step is not None:
             scores, value = validated()
+            limits.after_step(trial, training)
     while training.epoch < recipe.epochs * len(steering.views):
         # Asked before an epoch, not after one: a trial that goes on at a checkpoint is asked too.
         if training.step is not None and not is_baseline and trial.should_prune():

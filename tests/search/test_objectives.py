@@ -17,8 +17,9 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from benchmarks.quick import QuickTraining
 from features.corpus import Corpus, read_corpus
 from search import ledger
+from search.checkpoints import Resumable
 from search.cross_validation import CrossValidation
-from search.errors import MisuseError, StudyError
+from search.errors import MisuseError, StudyError, TrialFailure
 from search.evaluation import Scores, figure
 from search.export import export_recipe
 from search.final import train_detector
@@ -143,6 +144,26 @@ class TestLimits:
         assert trial.user_attrs["failure"] == (
             "1 ms to score a clip, more than search.constraints.max_latency_ms allows: 0.5"
         )
+
+    def test_a_trial_that_goes_on_after_its_last_epoch_is_timed_all_the_same(self, corpus: Corpus) -> None:
+        steering = steering_of(corpus, ValidationSettings())
+        tree = {**TINY, "validation": {"metric": ["auc", "latency_ms"]}}
+        study, files = study_of_tree(tree, origin="here"), list[io.BytesIO]()
+
+        def keep(training: Resumable) -> None:
+            files.append(io.BytesIO())
+            training.save(files[-1])
+            files[-1].seek(0)
+
+        told = objective(FixedTrial({}), study, steering, train=QuickTraining, after_epoch=keep)
+        again = objective(FixedTrial({}), study, steering, train=QuickTraining, checkpoint=files[-1])
+        assert again == told
+        slow = study_of_tree(
+            {**TINY, "search": {"constraints": {"max_latency_ms": 0.5}}, "validation": {}}, origin="here"
+        )
+        files[-1].seek(0)
+        with pytest.raises(TrialFailure, match="max_latency_ms allows"):
+            objective(FixedTrial({}), slow, steering, train=QuickTraining, checkpoint=files[-1])
 
     @on_both_databases
     def test_a_trial_whose_worst_machine_id_is_too_bad_is_complete_and_never_the_best(
