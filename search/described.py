@@ -17,7 +17,7 @@ from features.feature_settings import FeatureSettings
 from models.families import FAMILIES, settings_of
 from models.settings import ScoringSettings, TrainingSettings
 from search.errors import MisuseError
-from search.recipe import CorpusSettings, SearchSettings, ValidationSettings
+from search.recipe import ConstraintSettings, CorpusSettings, SearchSettings, ValidationSettings
 
 #: Kinds of values in words.
 _KINDS: dict[Any, str] = {
@@ -49,7 +49,7 @@ def blocks() -> dict[str, type[BaseModel]]:
     }
     known.update((family, settings_of(family)) for family in FAMILIES)
     known.update(training=TrainingSettings, scoring=ScoringSettings)
-    known.update(validation=ValidationSettings, search=SearchSettings)
+    known.update(validation=ValidationSettings, search=SearchSettings, constraints=ConstraintSettings)
     return known
 
 
@@ -94,6 +94,8 @@ def _kind(annotation: Any) -> str:
     parts = [part for part in typing.get_args(annotation) if part is not type(None)]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " | ".join(map(_kind, parts))
+    if typing.get_origin(annotation) is list and typing.get_origin(parts[0]) is not None:
+        return f"list of ({_kind(parts[0])})"
     return _KINDS.get(typing.get_origin(annotation) or annotation, "block")
 
 

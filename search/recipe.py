@@ -121,7 +121,9 @@ class SearchSettings(Settings):
         "fresh",
         description="settings that a trial had before are suggested anew, or repeated with another seed",
     )
-    constraints: ConstraintSettings | None = Field(None, description="what a chosen trial must not go beyond")
+    constraints: ConstraintSettings | None = Field(
+        None, description="what a chosen trial must keep to: `offkey settings constraints`"
+    )
 
 
 class Origin(Settings):

@@ -95,7 +95,8 @@ def explained(
         return document.error(path, "is missing")
     union = _union_at(document.tree, path)
     if union is not None:
-        return document.error(path[:-1], f"must be {values_in_words(union)}, but got {problem['input']!r}")
+        got = problem["input"]
+        return document.error(path[:-1], f"must be {values_in_words(union)}, but got {got!r}{_nearest(got, union)}")
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if problem["type"] == "value_error":
         names_none = problem["loc"][-1] == "model" and family_of(problem["input"]) not in (None, *FAMILIES)
@@ -109,6 +110,16 @@ def _hint(problem: ErrorDetails) -> str:
         return f"; did you mean {near[0]}?" if near else ""
     is_range_amiss = isinstance(problem["input"], dict) and problem["type"] != "too_short"
     return f"; {spaces.range_hint(problem['input'])}" if is_range_amiss else ""
+
+
+def _nearest(got: Any, field: FieldInfo) -> str:
+    """The choice of a setting of several types that was meant, perhaps."""
+    choices = re.findall(r"[\w+]+", values_in_words(field))
+    for text in got if isinstance(got, list) else [got]:
+        near = get_close_matches(str(text), choices, n=1) if text not in choices else []
+        if near:
+            return f"; did you mean {near[0]}?"
+    return ""
 
 
 def _union_at(tree: Tree, path: Path) -> FieldInfo | None:
@@ -137,9 +148,21 @@ def _schema_of_family(block: Any) -> Any:
         return None  # the schema says so with the place
 
 
+def _block_within(schema: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
+    """The class of settings at a location in a block; where it may be left out, that beside None."""
+    for key in location:
+        field = schema.model_fields.get(str(key))
+        kinds = () if field is None else (typing.get_args(field.annotation) or (field.annotation,))
+        blocks = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not blocks:
+            return None
+        schema = blocks[0]
+    return schema
+
+
 def _keys_at(tree: Tree, schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """The keys that a study file may have in the block at a location."""
-    inner = block_schema(tree, tuple(location)) if schema is Recipe else schema
+    inner = block_schema(tree, tuple(location)) if schema is Recipe else _block_within(schema, location)
     inner = inner or schema
     names = [info.alias or name for name, info in inner.model_fields.items()]
     if inner is Recipe:

@@ -148,6 +148,8 @@ class TestObjectives:
         [
             ({"metric": "accuracy"}, r"validation.metric must be auc \| pauc \| official \| worst_id \| proxy"),
             ({"metric": "parameters"}, "validation.metric must be auc"),
+            ({"metric": "proxi"}, "but got 'proxi'; did you mean proxy"),
+            ({"metric": ["auc", "paramters"]}, "but got .*; did you mean parameters"),
             ({"metric": ["parameters", "auc"]}, "must begin with what is made of scores"),
             ({"metric": []}, "must begin with what is made of scores"),
             ({"metric": ["auc", "auc"]}, "must name each objective once, but got auc, auc"),
@@ -165,6 +167,7 @@ class TestObjectives:
     @pytest.mark.parametrize(
         ("overrides", "rule"),
         [
+            (["search.constraints={max_params: 3}"], "max_params is not a setting; did you mean max_parameters"),
             (["validation.metric=[auc, parameters]", "search.pruner=hyperband"], "search.pruner must be none where"),
             (["search.pruner=wilcoxon"], "takes at least 5 .* but the study has none"),
             (["search.pruner=wilcoxon", "validation.folds=4"], "takes at least 5 .* but the study has 4"),
