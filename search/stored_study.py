@@ -136,7 +136,8 @@ def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, artif
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         # What a dashboard writes at its axes.
-        created.set_metric_names([f"validation {IN_WORDS[objective]}" for objective in study.objectives])
+        names = [f"validation {IN_WORDS[o]}" if o in METRICS else IN_WORDS[o] for o in study.objectives]
+        created.set_metric_names(names)
     identity = identity_of(study, corpus)
     if not is_ours:
         row = {
