@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     MakeStudy = Callable[..., TinyStudy]
 
 on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
+each_signal_on_a_database = pytest.mark.parametrize(
+    ("storage_url", "number"),
+    [("sqlite", signal.SIGTERM), ("postgresql", signal.SIGINT)],
+    indirect=["storage_url"],
+    ids=["sqlite-SIGTERM", "postgresql-SIGINT"],
+)
 both_signals = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 
 EPOCHS = 4
@@ -73,8 +79,7 @@ def a_worker_in_its_second_epoch(study: TinyStudy, quick: Quick) -> Iterator[Off
         yield worker
 
 
-@on_both_databases
-@both_signals
+@each_signal_on_a_database
 def test_a_worker_in_a_long_epoch_leaves_at_its_next_batch_and_the_next_one_goes_on_with_the_same_numbers(
     tiny_study: MakeStudy, number: signal.Signals
 ) -> None:
@@ -98,8 +103,7 @@ def test_a_worker_in_a_long_epoch_leaves_at_its_next_batch_and_the_next_one_goes
     assert trials_of(study)[0].intermediate_values[1] == left.intermediate_values[1]
 
 
-@on_both_databases
-@both_signals
+@each_signal_on_a_database
 def test_a_worker_whose_batch_does_not_end_leaves_after_a_while_and_gives_its_trial_back(
     tiny_study: MakeStudy, number: signal.Signals
 ) -> None:
@@ -168,8 +172,7 @@ def test_sigterm_beside_another_signal_takes_no_time_from_a_worker_that_leaves(
     assert held(study) == [(0, "waiting", None, None)]
 
 
-@on_both_databases
-@both_signals
+@each_signal_on_a_database
 def test_a_worker_without_a_trial_leaves_at_once(tiny_study: MakeStudy, number: signal.Signals) -> None:
     study = tiny_study(trials=1, **BLOCKS)
     assert study.storage.claim(study.stored.study_id, "somebody else", first={}) is not None
@@ -222,14 +225,9 @@ def test_hours_that_run_out_drain_the_trials_at_work(tiny_study: MakeStudy) -> N
     assert {trial.state for trial in trials_of(study)} == {TrialState.COMPLETE}
 
 
-@pytest.mark.parametrize(
-    ("storage_url", "number"),
-    [("sqlite", signal.SIGINT), ("postgresql", signal.SIGTERM)],
-    indirect=["storage_url"],
-    ids=["sqlite-SIGINT", "postgresql-SIGTERM"],
-)
+@pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 def test_a_search_drains_its_workers_within_the_patience_of_docker_stop_and_goes_on_when_started_again(
-    tiny_study: MakeStudy, number: signal.Signals
+    tiny_study: MakeStudy,
 ) -> None:
     study = tiny_study(trials=4, **BLOCKS)
     arguments = ("search", "tiny", "--workers", "2")
@@ -237,7 +235,7 @@ def test_a_search_drains_its_workers_within_the_patience_of_docker_stop_and_goes
         until(lambda: sum(bool(trial.params) for trial in trials_of(study)) == 2)
         workers = search.workers
         began = time.monotonic()
-        search.send(number)
+        search.send(signal.SIGINT)
         code = search.ended(within=10)
         assert time.monotonic() - began < 10
     assert code == 0
