@@ -36,7 +36,7 @@ from search.official import Year
 from search.placement import device_of, slots
 from search.recipe import Recipe
 from search.running import Moment, build_features, find_study, fleet_for, supervise
-from search.score_files import Key, ScoreRow
+from search.score_files import ScoreRow, distinct
 from search.score_truth import judged
 from search.standing import Gain, Summary, Trial, reading
 from search.status import Status
@@ -215,17 +215,19 @@ def train(
     storage: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Detector:
-    """Trains the final detector, measures it on the held-out test clips, and writes it to the folder `bundle`.
+    """Trains the final detector, measures it on the held-out test clips, and writes it to `bundle`: a folder,
+    or a text `s3://BUCKET/PREFIX`.
 
     That look at the test clips is counted in `storage`, the same as `Study.load`'s if it is left out. `progress` is
     told after each epoch how many are done, and of how many.
-    Raises BundleError if the folder is there, StudyError or CorpusError if the recordings do not serve the recipe.
+    Raises BundleError if something is there, or it cannot be written, StudyError or CorpusError if the recordings do
+    not serve the recipe.
     """
     from search.making import make_detector
 
     return make_detector(
         recipe,
-        Path(bundle),
+        bundle,
         device=device_of(device),
         default_root=os.environ.get("OFFKEY_DATA"),
         storage=storage or default_url(),
@@ -235,10 +237,8 @@ def train(
 
 
 def load_bundle(bundle: str | Path) -> Bundle:
-    """The detector in a folder. Raises BundleError if there is none, or not a whole one."""
-    from search.bundle import load_bundle
-
-    return load_bundle(Path(bundle))
+    """The detector in a folder, or at `s3://BUCKET/PREFIX`. Raises BundleError if there is none, or not a whole one."""
+    return _loaded(bundle)
 
 
 def score(
@@ -251,7 +251,7 @@ def score(
     """
     from search.scoring import clip_paths, score_clips
 
-    detector = load_bundle(bundle) if isinstance(bundle, str | Path) else bundle
+    detector = _loaded(bundle) if isinstance(bundle, str | Path) else bundle
     given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     files = clip_paths(given)
     first = next(files, None)
@@ -269,25 +269,30 @@ def evaluate(rows: Iterable[ScoredClip], truth: str | Path, *, year: Year | None
     """
     if year is not None and year not in get_args(Year):
         raise MisuseError(f"year must be one of {', '.join(map(str, get_args(Year)))}, or None, but got {year!r}")
-    clips = judged(_score_rows(rows), Path(truth))
+    scored = distinct(map(_score_row, rows))
+    if not scored:
+        raise StudyError("There are no rows. Those of score() can be read once: keep them with list(…)")
+    clips = judged(scored, Path(truth))
     for warning in clips.warnings:
         _warn(warning)
     return measure(clips, year=year)
 
 
-def _score_rows(rows: Iterable[ScoredClip]) -> list[ScoreRow]:
-    """Rows as they would be read from a file of them."""
-    found: dict[Key, ScoreRow] = {}
-    for row in rows:
-        if row.score is None:
-            raise StudyError(f"{row.path} has no score ({row.error}): leave it out")
-        scored = ScoreRow(row.machine, Path(row.path).name, row.score, row.decision, where=row.path)
-        if scored.key in found:
-            raise StudyError(f"{row.path}: {', '.join(scored.key)} has a score already, of {found[scored.key].where}")
-        found[scored.key] = scored
-    if not found:
-        raise StudyError("There are no rows. Those of score() can be read once: keep them with list(…)")
-    return list(found.values())
+def _loaded(bundle: str | Path) -> Bundle:
+    from search.bundle import load_bundle
+
+    told: list[str] = []
+    loaded = load_bundle(bundle, tell=told.append)
+    for line in told:
+        _warn(line, depth=4)
+    return loaded
+
+
+def _score_row(row: ScoredClip) -> ScoreRow:
+    """The row as it would be read from a file."""
+    if row.score is None:
+        raise StudyError(f"{row.path} has no score ({row.error}): leave it out")
+    return ScoreRow(row.machine, Path(row.path).name, row.score, row.decision, where=f"the row of {row.path}")
 
 
 def _override(path: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from features.cache import cache_folder
 from features.errors import StoreError
-from search.errors import StudyError
+from search.bucket import bucket_client, bucket_of, is_refusal
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
@@ -24,34 +24,33 @@ def place_of(artifacts: str | None) -> str:
 
 
 def open_artifacts(place: str, *, make: bool = True) -> ArtifactStore:
-    """The store in a folder, or in a bucket; $AWS_ENDPOINT_URL names another service than S3.
+    """The store in a folder, or in a bucket.
 
     A folder that is missing is made, for whoever wants to write (`make`).
-    Raises StudyError if a bucket's package is not installed, OSError if the folder cannot be made.
+    Raises StudyError or StoreError if there is no client for the bucket, OSError if the folder cannot be made.
     """
-    if not place.startswith("s3://"):
+    address = bucket_of(place)
+    if address is None:
         if make:
             Path(place).mkdir(parents=True, exist_ok=True)
         return FileSystemArtifactStore(place)
-    try:
-        from optuna.artifacts import Boto3ArtifactStore
+    client = bucket_client(place)
+    from optuna.artifacts import Boto3ArtifactStore
 
-        bucket, _, prefix = place.removeprefix("s3://").partition("/")
-        store = Boto3ArtifactStore(bucket)
-    except ImportError as error:
-        raise StudyError(f"{place} needs boto3: pip install 'offkey[s3]'") from error
-    return _Below(store, f"{prefix.rstrip('/')}/") if prefix else store
+    bucket, prefix = address
+    store = Boto3ArtifactStore(bucket, client)
+    return _Below(store, prefix) if prefix else store
 
 
 @contextmanager
 def store_errors(place: str, what: str, done: str) -> Iterator[None]:
-    """A store that refuses is a StoreError that names it. S3's errors are of packages that may not be there."""
+    """A store that refuses is a StoreError that names it."""
     try:
         yield
     except ArtifactNotFound:
         raise
     except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("boto3", "botocore"):
+        if not isinstance(error, OSError) and not is_refusal(error):
             raise
         raise StoreError(
             f"{what} in {place} cannot be {done}: {error}. --artifacts or $OFFKEY_ARTIFACTS names "

@@ -1,4 +1,4 @@
-"""A trained detector as a folder that needs nothing else.
+"""A trained detector as a folder that needs nothing else, on a disk or in a bucket.
 
 recipe.yaml           what it is: `offkey train recipe.yaml` makes it again
 weights.safetensors   the model's arrays
@@ -8,7 +8,7 @@ metrics.json          what was measured
 README.md             the model card
 
 No file is a pickle: what scikit-learn has learnt is arrays beside the networks'. Other versions than those that wrote a
-bundle may score a little differently: loading says so in the log.
+bundle may score a little differently: loading says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,13 +30,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from features.errors import OffkeyError
+from features.errors import OffkeyError, StoreError
 from models.labels import Labels
 from models.member import Member
 from models.scorer import Scorer, Single
 from models.scorer_tree import scorer_of
+from search.bucket import BucketFolder, bucket_of
 from search.caveats import SeedSpread, Spread
-from search.errors import BundleError
+from search.errors import BundleError, StudyError
 from search.evaluation import Figures
 from search.final import Detector
 from search.model_card import model_card
@@ -47,6 +49,12 @@ _log = logging.getLogger("offkey.bundle")
 
 #: Of what is in the files: a bundle of another one cannot be read. Keys that are only added leave it as it is.
 _FORMAT = 3
+
+#: In the order in which a bucket gets them: without detector.json there is no bundle.
+_FILES = ("README.md", "metrics.json", "recipe.yaml", "weights.safetensors", "detector.json")
+
+#: What of them a detector is made of.
+_NEEDED = ("detector.json", "recipe.yaml", "weights.safetensors")
 
 #: What was installed and may change a score in its last digits, or more.
 _PACKAGES = ("offkey", "torch", "timm", "numpy", "scipy", "librosa", "scikit-learn")
@@ -82,17 +90,45 @@ def metrics_of(detector: Detector) -> dict[str, Any]:
     }
 
 
-def require_free(folder: Path) -> None:
-    """Raises BundleError if something stands where the bundle is to go: nothing is ever overwritten."""
-    if folder.exists():
-        raise BundleError(
-            f"{folder} exists already, and is left as it is. Choose another folder with -o, or remove it."
-        )
+def require_free(place: str | Path) -> None:
+    """Raises BundleError if something stands where the bundle is to go, or that cannot be told: nothing is ever
+    overwritten.
+    """
+    try:
+        is_free = not Path(place).exists() if bucket_of(place) is None else BucketFolder(place).is_empty()
+    except (StoreError, StudyError) as error:
+        raise BundleError(str(error)) from error
+    if not is_free:
+        raise BundleError(f"{place} exists already, and is left as it is. Choose another place (-o), or remove it.")
 
 
-def save_bundle(detector: Detector, folder: Path) -> None:
-    """Writes the bundle, whole or not at all. Raises BundleError if it cannot be written."""
-    require_free(folder)
+def save_bundle(detector: Detector, place: str | Path) -> None:
+    """Writes the bundle, whole or not at all, to a folder or to `s3://BUCKET/PREFIX`.
+
+    Raises BundleError if it cannot be written; what a bucket did not take is kept on this host, and the error says
+    where.
+    """
+    require_free(place)
+    if bucket_of(place) is None:
+        _write_folder(detector, Path(place))
+        return
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="offkey-detector-"))
+    except OSError as error:
+        raise BundleError(f"{place} takes a temporary folder on this host, too: {error}") from error
+    try:
+        _write_folder(detector, folder)
+        BucketFolder(place).put(_FILES, folder)
+    except (OSError, StoreError) as error:  # hours of training are not lost with a connection
+        raise BundleError(f"{error}\nThe detector is kept in {folder}, to be copied from there.") from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_folder(detector: Detector, folder: Path) -> None:
+    """To a folder that is not there, or empty."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -100,24 +136,7 @@ def save_bundle(detector: Detector, folder: Path) -> None:
         raise BundleError(f"{folder} cannot be written: {error.strerror}") from error
     try:
         partial.chmod(0o755)
-        save_file(
-            {name: array.contiguous() for name, array in detector.scorer.state_dict().items()},
-            partial / "weights.safetensors",
-        )
-        (partial / "weights.safetensors").chmod(0o644)  # as its neighbours: safetensors keeps it to its owner
-        (partial / "recipe.yaml").write_text(to_yaml(detector.recipe.tree()))
-        details = {
-            "format": _FORMAT,
-            "labels": asdict(detector.labels),
-            "thresholds": dict(detector.thresholds),
-            "threshold_clips": dict(detector.threshold_clips),
-            "false_alarm_rate": detector.recipe.scoring.false_alarm_rate,
-            "corpus_fingerprint": detector.fingerprint,
-            "versions": _versions(),
-        }
-        (partial / "detector.json").write_text(json.dumps(details, indent=1))
-        (partial / "metrics.json").write_text(json.dumps(metrics_of(detector), indent=1))
-        (partial / "README.md").write_text(model_card(detector))
+        _write_files(detector, partial)
         os.rename(partial, folder)
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{folder} cannot be written: {error}") from error
@@ -125,19 +144,46 @@ def save_bundle(detector: Detector, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Raises BundleError if the folder is not a whole bundle of a format known here."""
+def _write_files(detector: Detector, folder: Path) -> None:
+    save_file(
+        {name: array.contiguous() for name, array in detector.scorer.state_dict().items()},
+        folder / "weights.safetensors",
+    )
+    (folder / "weights.safetensors").chmod(0o644)  # as its neighbours: safetensors keeps it to its owner
+    (folder / "recipe.yaml").write_text(to_yaml(detector.recipe.tree()))
+    details = {
+        "format": _FORMAT,
+        "labels": asdict(detector.labels),
+        "thresholds": dict(detector.thresholds),
+        "threshold_clips": dict(detector.threshold_clips),
+        "false_alarm_rate": detector.recipe.scoring.false_alarm_rate,
+        "corpus_fingerprint": detector.fingerprint,
+        "versions": _versions(),
+    }
+    (folder / "detector.json").write_text(json.dumps(details, indent=1))
+    (folder / "metrics.json").write_text(json.dumps(metrics_of(detector), indent=1))
+    (folder / "README.md").write_text(model_card(detector))
+
+
+def load_bundle(place: str | Path, *, tell: Callable[[str], None] = _log.warning) -> Bundle:
+    """The bundle in a folder or at `s3://BUCKET/PREFIX`; `tell` hears of one that other versions wrote.
+
+    Raises BundleError if there is not a whole bundle of a format known here, or it cannot be read.
+    """
     try:
-        details = json.loads((folder / "detector.json").read_text())
-        if details["format"] != _FORMAT:
-            raise BundleError(f"{folder}: a bundle of format {details['format']}; this Offkey reads {_FORMAT}")
-        _warn_of_other_versions(folder, details.get("versions", {}))
-        recipe = load_study(folder / "recipe.yaml").first_recipe()
-        known = details["labels"]
-        labels = Labels(ids=tuple(known["ids"]), attributes=tuple((name, text) for name, text in known["attributes"]))
-        scorer = scorer_of(recipe.member, labels, _unlearnt)
-        scorer.load_state_dict(load_file(folder / "weights.safetensors"))
-        return Bundle(recipe=recipe, scorer=scorer.eval(), labels=labels, thresholds=details["thresholds"])
+        with _on_disk(place) as folder:
+            details = json.loads((folder / "detector.json").read_text())
+            if details["format"] != _FORMAT:
+                raise BundleError(f"{place}: a bundle of format {details['format']}; this Offkey reads {_FORMAT}")
+            if differing := _other_versions(details.get("versions", {})):
+                tell(f"{place} was written with {', '.join(differing)}: its scores may differ a little")
+            recipe = load_study(folder / "recipe.yaml").first_recipe()
+            known = details["labels"]
+            attributes = tuple((name, text) for name, text in known["attributes"])
+            labels = Labels(ids=tuple(known["ids"]), attributes=attributes)
+            scorer = scorer_of(recipe.member, labels, _unlearnt)
+            scorer.load_state_dict(load_file(folder / "weights.safetensors"))
+            return Bundle(recipe=recipe, scorer=scorer.eval(), labels=labels, thresholds=details["thresholds"])
     except BundleError:
         raise
     except (
@@ -150,7 +196,21 @@ def load_bundle(folder: Path) -> Bundle:
         SafetensorError,
         OffkeyError,
     ) as error:
-        raise BundleError(f"{folder} is not a bundle, or not a whole one: {error}") from error
+        raise BundleError(f"{place} is not a bundle, or not a whole one: {error}") from error
+
+
+@contextmanager
+def _on_disk(place: str | Path) -> Iterator[Path]:
+    """The folder, or what is needed of the bucket's files in a folder for a while."""
+    if bucket_of(place) is None:
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory(prefix="offkey-detector-") as folder:
+        try:
+            BucketFolder(place).fetch(_NEEDED, Path(folder))
+        except (StoreError, StudyError) as error:
+            raise BundleError(str(error)) from error
+        yield Path(folder)
 
 
 def _unlearnt(member: Member, labels: Labels) -> Single:
@@ -169,16 +229,14 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _warn_of_other_versions(folder: Path, written_by: Mapping[str, str]) -> None:
+def _other_versions(written_by: Mapping[str, str]) -> list[str]:
     """Of what a bundle says at all; one version for another kind of device is no other version."""
     here = _versions()
-    differing = [
+    return [
         f"{name} {then} (here {here[name]})"
         for name, then in written_by.items()
         if name in here and name != "python" and then.partition("+")[0] != here[name].partition("+")[0]
     ]
-    if differing:
-        _log.warning("%s was written with %s: its scores may differ a little", folder, ", ".join(differing))
 
 
 def _seeds(spreads: Mapping[str, SeedSpread]) -> dict[str, Any] | None:

@@ -60,13 +60,13 @@ class Document:
         """Puts one `path=value` into the tree."""
         path_text, equals, value_text = text.partition("=")
         if not equals or not path_text.strip():
-            raise StudyFileError(f"--set {text}: must be path=value, `corpus.root=DIR` for one")
+            raise StudyFileError(f"setting {text}: must be path=value, `corpus.root=DIR` for one")
         path: spaces.Path = tuple(path_text.strip().split("."))
         try:
             # A folder may be called 2020, or anything else.
             value = value_text if path == ("corpus", "root") else YAML(typ="rt").load(value_text or "null")
         except YAMLError as error:
-            raise StudyFileError(f"--set {text}: the value is not valid YAML: {error}") from error
+            raise StudyFileError(f"setting {text}: the value is not valid YAML: {error}") from error
         value = Document({}, "")._plain(value, ())
         if len(path) > 1 and path[0] == "model" and isinstance(self.tree.get("model"), list):
             path = self._of_family(path, text)
@@ -78,9 +78,9 @@ class Document:
                 node[key] = {}
             node = node[key]
             if not isinstance(node, dict) and not isinstance(path[depth + 1], int):
-                raise StudyFileError(f"--set {text}: {key} is a value and holds no settings")
+                raise StudyFileError(f"setting {text}: {key} is a value and holds no settings")
         node[path[-1]] = value
-        self.overridden[path] = f"--set {text}"
+        self.overridden[path] = f"setting {text}"
         self._follow_names(before, spaces.parameter_names(self.tree))
 
     def _follow_names(self, before: Mapping[spaces.Path, str], after: Mapping[spaces.Path, str]) -> None:
@@ -96,7 +96,7 @@ class Document:
         if len(families) < len(self.tree["model"]) or not families:
             raise self.error(("model",), "must be a list of blocks, one for each family")
         if len(path) < 3 or path[1] not in families:
-            raise StudyFileError(f"--set {text}: `model` is a list; name the family: model.{families[0]}.…")
+            raise StudyFileError(f"setting {text}: `model` is a list; name the family: model.{families[0]}.…")
         return ("model", families.index(path[1]), *path[2:])
 
     def _require_member(self, path: spaces.Path, text: str) -> None:
@@ -109,7 +109,7 @@ class Document:
         if isinstance(members, dict) and path[depth + 1] not in members:
             near = get_close_matches(str(path[depth + 1]), members, n=1)
             hint = f"did you mean {near[0]}?" if near else f"members: {', '.join(members)}"
-            raise StudyFileError(f"--set {text}: there is no member {path[depth + 1]}; {hint}")
+            raise StudyFileError(f"setting {text}: there is no member {path[depth + 1]}; {hint}")
 
     def error(self, path: spaces.Path, message: str) -> StudyFileError:
         """A message with its place: the longest known part of the path gives the line."""

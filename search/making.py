@@ -1,4 +1,4 @@
-"""From a recipe to its detector in a folder: recordings read and checked, trained, measured, saved."""
+"""From a recipe to its detector in a folder or a bucket: recordings read and checked, trained, measured, saved."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _unseen(done: int, total: int) -> None:
 
 def make_detector(
     recipe: Recipe,
-    bundle_folder: Path,
+    bundle: str | Path,
     *,
     device: torch.device,
     default_root: str | None = None,
@@ -39,7 +39,7 @@ def make_detector(
     on_epoch: Progress = _unseen,
     tell: Callable[[str], None] = _log.warning,
 ) -> Detector:
-    """Trains a recipe, measures it on the held-out test clips, and writes it to a folder that is not there yet.
+    """Trains a recipe, measures it on the held-out test clips, and writes it to a folder or bucket (see search.bundle).
 
     `default_root` holds the clips of a recipe that does not say where they lie. The look at the test clips is counted
     in `storage` (a URL), if it is there. `on_features` and `on_epoch` are told how far the work is (done, in all),
@@ -47,12 +47,14 @@ def make_detector(
     Raises BundleError, CorpusError, StoreError, StudyError, UnservedError or TrialFailure; StorageError for what is no
     storage's URL. A storage that cannot be written costs a word, and not the detector.
     """
-    require_free(bundle_folder)
+    require_free(bundle)
     if storage is not None:
         database.parse_url(storage)
     root = recipe.corpus.root or default_root
     if root is None:
-        raise StudyError("corpus.root is missing: give it with --set corpus.root=DIR or in $OFFKEY_DATA")
+        raise StudyError(
+            "corpus.root is missing: set it (on the command line with --set corpus.root=DIR), or $OFFKEY_DATA"
+        )
     corpus = read_corpus(Path(root)).for_study(recipe.corpus.machines)
     for line in (*corpus.warnings, *check_labels(corpus, recipe.validation)):
         tell(line)
@@ -66,7 +68,7 @@ def make_detector(
     detector = train_detector(recipe, corpus, device, on_epoch=on_epoch)
     if storage is not None and detector.test is not None:
         detector = replace(detector, looks=_counted(storage, corpus, detector, detector.test.auc, tell))
-    save_bundle(detector, bundle_folder)
+    save_bundle(detector, bundle)
     return detector
 
 

@@ -32,7 +32,7 @@ class ScoreRow:
     file: str
     score: float
     decision: int | None  # 1 anomaly, 0 normal
-    where: str  # file and line
+    where: str  # file and line, or what else names it
 
     @property
     def key(self) -> Key:
@@ -41,18 +41,17 @@ class ScoreRow:
 
 def read_scores(paths: Sequence[Path]) -> list[ScoreRow]:
     """The rows of score files, and of folders of the challenge's. Raises StudyError naming file and line."""
-    rows: dict[Key, ScoreRow] = {}
-    for file in (file for path in paths for file in _files(path)):
-        before = len(rows)
-        for row in _rows(file):
-            if row.key in rows:
-                raise StudyError(
-                    f"{row.where}: {row.machine}, {row.file} has a score already, in {rows[row.key].where}"
-                )
-            rows[row.key] = row
-        if len(rows) == before:
-            raise StudyError(f"No scores in {file}")
-    return list(rows.values())
+    return distinct(row for path in paths for file in _files(path) for row in _some_rows(file))
+
+
+def distinct(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """The same rows. Raises StudyError if two of them are of one clip."""
+    known: dict[Key, ScoreRow] = {}
+    for row in rows:
+        if row.key in known:
+            raise StudyError(f"{row.where}: {row.machine}, {row.file} has a score already, in {known[row.key].where}")
+        known[row.key] = row
+    return list(known.values())
 
 
 def _files(path: Path) -> list[Path]:
@@ -64,6 +63,13 @@ def _files(path: Path) -> list[Path]:
             f"{path} holds no file named as the challenge's, anomaly_score_<machine>_section_<ID>_test.csv"
         )
     return found
+
+
+def _some_rows(path: Path) -> list[ScoreRow]:
+    rows = list(_rows(path))
+    if not rows:
+        raise StudyError(f"No scores in {path}")
+    return rows
 
 
 def _rows(path: Path) -> Iterator[ScoreRow]:

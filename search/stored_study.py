@@ -215,12 +215,12 @@ def require_same(stored: StoredStudy, here: Identity) -> None:
         )
         raise StudyError(
             f"The study {stored.name!r} exists and differs:\n{lines}\n"
-            "Give this one a name of its own with --study NAME, or make it the same again."
+            "Give this one a name of its own (--study NAME, in a notebook name=…), or make it the same again."
         )
 
 
 def _foreign(storage: StudyStorage, name: str) -> StudyError:
-    return StudyError(f"The study {name!r} in {storage.shown_url} was not made by Offkey: choose another --study name.")
+    return StudyError(f"The study {name!r} in {storage.shown_url} was not made by Offkey: choose another name.")
 
 
 def _with_defaults(study: Study) -> dict[str, Any]:

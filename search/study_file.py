@@ -104,7 +104,7 @@ def load_study(
         document.override(override)
     if name is not None:
         document.tree["study"] = name
-        document.overridden["study",] = f"--study {name}"
+        document.overridden["study",] = f"the name {name}"
     fill_in_recipes(document, lambda recipe: load_study(recipe, inside=(*inside, origin)))
     return _study(document)
 

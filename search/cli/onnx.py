@@ -8,17 +8,19 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from search.cli.terminal import err
+from search.cli.terminal import err, warn
 
 
 def onnx(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder that `offkey train` wrote")],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="what `offkey train` wrote: a folder, or s3://BUCKET/PREFIX")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the file to write")] = Path("detector.onnx"),
 ) -> None:
     """Writes a detector as one ONNX file, from waveform to score, which is checked to give the same scores."""
     from search.bundle import load_bundle
     from search.onnx_export import export_onnx
 
-    written = export_onnx(load_bundle(bundle), output)
+    written = export_onnx(load_bundle(bundle, tell=warn), output)
     inputs = f"waveforms of {written.sample_rate} Hz" + (" and machine IDs" if written.takes_ids else "")
     err.print(escape(f"Wrote {output}: {inputs} → scores, within {written.difference:.0e} of those of `offkey score`"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from search.cli.options import DeviceOption
-from search.cli.terminal import err, open_output, progress_bar
+from search.cli.terminal import err, open_output, progress_bar, warn
 from search.errors import MisuseError, StudyError
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ _STANDARD_INPUT = Path("-")
 
 
 def score(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder that `offkey train` wrote")],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="what `offkey train` wrote: a folder, or s3://BUCKET/PREFIX")
+    ],
     paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="wav files, or folders of them")] = None,
     listed: Annotated[
         Path | None, typer.Option("--list", metavar="FILE", help="a path in each line; - for standard input")
@@ -48,7 +50,7 @@ def score(
 
 
 def write_scores(
-    folder: Path,
+    place: str | Path,
     paths: list[Path],
     output: Path | None,
     *,
@@ -64,7 +66,7 @@ def write_scores(
     from search.submission import SubmissionFiles
 
     on = device_of(device)
-    bundle = load_bundle(folder)
+    bundle = load_bundle(place, tell=warn)
     files = clip_paths(_given(paths, listed))
     first = next(files, None)
     if first is None:

@@ -54,5 +54,9 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
-def say_written(path: Path, next_command: str) -> None:
+def warn(text: str) -> None:
+    err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+
+def say_written(path: Path | str, next_command: str) -> None:
     err.print(f"Wrote {escape(str(path))}. Next: [bold]{escape(next_command)}[/bold]")

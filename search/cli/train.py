@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from search.cli.options import DeviceOption, JsonOption, SetOption, StorageOption, url_of
-from search.cli.terminal import err, out, print_json, progress_bar, say_written
+from search.cli.terminal import err, out, print_json, progress_bar, say_written, warn
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ def train(
             metavar="RECIPE", help="an exported recipe, or a study file without ranges; several make an ensemble"
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="folder of the detector")],
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="BUNDLE", help="the detector: a folder to make, or s3://BUCKET/PREFIX"),
+    ],
     seeds: Annotated[
         int,
         typer.Option(
@@ -60,7 +63,7 @@ def train(
     if as_json:
         from search.bundle import metrics_of
 
-        print_json({"bundle": str(output), **metrics_of(detector)})
+        print_json({"bundle": output, **metrics_of(detector)})
     else:
         show_figures(detector)
         say_written(output, f"offkey score {output} PATH…")
@@ -74,11 +77,11 @@ def _recipe_of(source: str, overrides: list[str]) -> Recipe:
     if opened := study.space.distributions():
         raise MisuseError(f"{source} leaves {', '.join(opened)} open: search it, or close them with --set")
     for idle in idle_settings(study.space):
-        err.print(f"[yellow]warning:[/yellow] {escape(idle)}")
+        warn(idle)
     return study.first_recipe()
 
 
-def train_bundle(recipe: Recipe, bundle: Path, device: str, *, storage: str | None = None) -> Detector:
+def train_bundle(recipe: Recipe, bundle: str | Path, device: str, *, storage: str | None = None) -> Detector:
     """Makes a detector where progress can be shown; `storage` counts its look at the test clips."""
     from search.making import make_detector
     from search.placement import device_of
@@ -92,7 +95,7 @@ def train_bundle(recipe: Recipe, bundle: Path, device: str, *, storage: str | No
             storage=storage,
             on_features=stage("features"),
             on_epoch=stage("training"),
-            tell=lambda line: err.print(f"[yellow]warning:[/yellow] {escape(line)}"),
+            tell=warn,
         )
 
 
@@ -120,9 +123,9 @@ def show_figures(detector: Detector) -> None:
     out.print(screen.figures(detector))
     cleaning = detector.recipe.cleaning
     if cleaning.method != "none" and not detector.dropped:
-        err.print(
-            f"[yellow]warning:[/yellow] cleaning left out no clip: a share of {cleaning.drop:g} (cleaning.drop) of no "
-            "machine ID's training clips is a whole one"
+        warn(
+            f"cleaning left out no clip: a share of {cleaning.drop:g} (cleaning.drop) of no machine ID's training "
+            "clips is a whole one"
         )
     for outlier in detector.dropped[:_SHOWN_DROPPED]:
         err.print(escape(f"left out of the training: {outlier.clip.name} ({outlier.reason})"))
@@ -130,4 +133,4 @@ def show_figures(detector: Detector) -> None:
         err.print(f"… and {len(detector.dropped) - _SHOWN_DROPPED} more; the model card lists them")
     few = [name for name, clips in detector.threshold_clips.items() if clips < 10]
     if few:
-        err.print(f"[yellow]warning:[/yellow] thresholds of {', '.join(few)} rest on fewer than ten clips each")
+        warn(f"thresholds of {', '.join(few)} rest on fewer than ten clips each")

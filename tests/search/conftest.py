@@ -20,6 +20,7 @@ from search.stored_study import StoredStudy, create_or_join
 from search.study_file import study_of_tree
 from search.training import Training
 from search.worker import Worker
+from tests.search.s3_service import s3_environment, s3_server
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,23 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'tiny.db'}"
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.new_database(template=request.getfixturevalue("postgres_template"))
+
+
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[str]:
+    """The address of a service that speaks S3."""
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def s3(s3_service: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of that service, which everything in this process takes for Amazon's."""
+    import boto3  # type: ignore[import-untyped]
+
+    for name, value in s3_environment(s3_service).items():
+        monkeypatch.setenv(name, value)
+    return boto3.client("s3")
 
 
 @pytest.fixture

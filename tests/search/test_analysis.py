@@ -501,7 +501,7 @@ def test_a_broken_clip_is_an_error_that_names_it(offkey: Offkey, tmp_path: Path)
         (
             "features.n_mel=64",
             2,
-            "--set features.n_mel=64: features.n_mel is not a setting of an analysis; did you mean n_mels?",
+            "setting features.n_mel=64: features.n_mel is not a setting of an analysis; did you mean n_mels?",
         ),
         ("model.family=vae", 2, "model is not a setting of an analysis; known here: corpus, features, validation"),
         ("features.n_mels=many", 2, "features.n_mels should be a valid integer"),

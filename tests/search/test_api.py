@@ -144,7 +144,7 @@ def tampered(notebook: Notebook, change: Callable[[list[ScoredClip]], list[Score
     ("change", "message"),
     [
         (lambda rows: [], r"There are no rows. Those of score\(\) can be read once"),
-        (lambda rows: [*rows, rows[0]], r"anomaly_id_00_00000000.wav has a score already, of clips/"),
+        (lambda rows: [*rows, rows[0]], r"anomaly_id_00_00000000.wav has a score already, in the row of clips/"),
         (lambda rows: [replace(rows[0], score=None, error="1 Hz"), *rows[1:]], r"clips/\S+ has no score \(1 Hz\)"),
         (lambda rows: rows[1:], r"1 labelled clips have no score \(compressor anomaly_id_00_00000000.wav\)"),
     ],

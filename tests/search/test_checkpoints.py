@@ -7,15 +7,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import boto3  # type: ignore[import-untyped]
 import optuna
 import pytest
-from moto.server import ThreadedMotoServer
 
 from benchmarks.quick import QuickTraining
 from features.errors import StoreError
@@ -26,6 +24,7 @@ from search.preparation import prepare
 from search.storage import StudyStorage
 from search.stored_study import create_or_join
 from search.worker import join
+from tests.search.s3_service import s3_environment
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
@@ -49,34 +48,6 @@ class Note:
 
     def resume(self, file: BinaryIO) -> None:
         self.contents = file.read()
-
-
-@pytest.fixture(scope="module")
-def s3_service() -> Iterator[str]:
-    """The address of a service that speaks S3."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_service: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A client of that service, which everything in this process takes for Amazon's."""
-    for name, value in s3_environment(s3_service).items():
-        monkeypatch.setenv(name, value)
-    return boto3.client("s3")
-
-
-def s3_environment(service: str) -> dict[str, str]:
-    return {
-        "AWS_ENDPOINT_URL": service,
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
 
 
 class Place:

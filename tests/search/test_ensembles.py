@@ -334,7 +334,7 @@ def test_a_setting_closed_by_set_leaves_the_baseline_and_the_other_member_s_name
     ],
 )
 def test_a_wrong_set_in_a_member_is_named(override: str, message: str) -> None:
-    assert refusal(STUDY, override).startswith(f"--set {override}: {message}")
+    assert refusal(STUDY, override).startswith(f"setting {override}: {message}")
 
 
 def test_weights_may_be_searched_where_they_are_combined_by() -> None:

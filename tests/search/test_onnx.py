@@ -268,7 +268,7 @@ def exported(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Exp
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OFFKEY_CACHE", str(folder / "cache"))
         save_bundle(train_detector(recipe, read_corpus(corpus_root), CPU), folder / "detector")
-        onnx(folder / "detector", folder / "detector.onnx")
+        onnx(str(folder / "detector"), folder / "detector.onnx")
     return Exported(folder / "detector", folder / "detector.onnx")
 
 

@@ -302,6 +302,6 @@ def test_set_on_a_list_that_holds_no_blocks_is_refused() -> None:
 
 def test_set_inside_a_list_of_values_is_refused() -> None:
     with pytest.raises(
-        StudyFileError, match=r"--set corpus\.machines\.0=pump: machines is a value and holds no settings"
+        StudyFileError, match=r"setting corpus\.machines\.0=pump: machines is a value and holds no settings"
     ):
         study_with(corpus={"machines": ["fan"]}, overrides=("corpus.machines.0=pump",))

@@ -372,13 +372,13 @@ def test_set_puts_a_value_or_a_range_where_it_would_stand_in_the_file(
     ],
 )
 def test_a_wrong_set_is_refused_as_if_it_stood_in_the_file_and_named(override: str, message: str) -> None:
-    assert refusal(STUDY, override).startswith(f"--set {override}: {message}")
+    assert refusal(STUDY, override).startswith(f"setting {override}: {message}")
 
 
 def test_a_rule_between_settings_that_a_set_breaks_is_shown_with_the_set() -> None:
     assert refusal(STUDY, "features.n_mels=512") == (
         "study.yaml, line 2: features n_mels ≤ n_fft / 2 must hold, but got n_mels = 512, n_fft = 512 "
-        "(with --set features.n_mels=512)"
+        "(with setting features.n_mels=512)"
     )
 
 
@@ -415,7 +415,7 @@ def test_a_study_can_be_given_another_name() -> None:
     Path("study.yaml").write_text(STUDY)
 
     assert load_study("study.yaml", name="valve").name == "valve"
-    with pytest.raises(StudyFileError, match=r"^--study a b: study String should match pattern"):
+    with pytest.raises(StudyFileError, match=r"^the name a b: study String should match pattern"):
         load_study("study.yaml", name="a b")
 
 
