@@ -171,6 +171,7 @@ def _differences(recipe: Recipe, tree: Tree) -> Iterator[tuple[str, object, obje
         "cleaning.drop",
         "training.calibration_share",
         "validation.share",
+        "validation.clips",
         "validation.seed",
     ):
         block, _, key = path.partition(".")

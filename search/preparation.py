@@ -36,8 +36,8 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(study: Study, *, default_root: str | None) -> Prepared:
-    """Reads the study's corpus and checks that it serves the study.
+def prepare(study: Study, *, default_root: str | None, progress: Progress | None = None) -> Prepared:
+    """Reads the study's corpus and checks that it serves the study; `progress` is of clips with made faults.
 
     Raises StudyError or CorpusError if there is no corpus, a clip cannot be used, `train_on` or none of its choices
     can be served, or no machine ID has both labels among the clips that steer the search.
@@ -46,7 +46,8 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
     root = corpus_settings.get("root") or default_root
     if root is None:
         raise StudyError(
-            "corpus.root is missing: give it with --set corpus.root=DIR, in $OFFKEY_DATA or in the study file"
+            "corpus.root is missing: set it in the study file (on the command line with --set corpus.root=DIR, in a "
+            "notebook with root=…), or $OFFKEY_DATA"
         )
     machines = study.first_recipe().corpus.machines
     corpus = read_corpus(Path(root)).for_study(machines)
@@ -59,7 +60,7 @@ def prepare(study: Study, *, default_root: str | None) -> Prepared:
     warnings += _drop_unserved_families(study, tree, corpus)
     study = study_of_tree(tree, origin=f"study {study.name}")
     warnings += idle_settings(study.space)
-    validation, said = with_proxies(study.validation, corpus, study.first_recipe())
+    validation, said = with_proxies(study.validation, corpus, study.first_recipe(), progress=progress)
     if said:
         tree["validation"] = validation.model_dump(exclude_none=True)
         study, warnings = study_of_tree(tree, origin=f"study {study.name}"), [*warnings, *said]
@@ -126,7 +127,7 @@ def require_served(recipe: Recipe, corpus: Corpus) -> None:
     """Raises UnservedError for what a recipe asks of the corpus in vain."""
     clips = training_clips(corpus, recipe)
     labels = Labels.of((clip.id_name, clip.attributes) for clip in clips.train)
-    recipe.model.require(labels, {clip.id_name for clip in labelled_test_clips(blind(corpus, recipe.validation))})
+    recipe.model.require(labels, {clip.id_name for clip in labelled_test_clips(corpus)})
     if recipe.scoring.calibration != "none":
         require_withheld([clip.id_name for clip in clips.withheld], [clip.id_name for clip in clips.train], labels)
     if recipe.model.ensemble:
@@ -195,10 +196,12 @@ def check_labels(corpus: Corpus, validation: ValidationSettings) -> list[str]:
         undefined = undefined_ids(held_out_clips(corpus, validation))
         return [f"{', '.join(undefined)}: too few labelled clips for a held-out test"] if undefined else []
     steering = labelled_test_clips(blind(corpus, validation))
+    if validation.clips is not None:
+        _require_both_sets(corpus, validation)
     if not steering:
         raise StudyError(
             f"AUC is undefined: {corpus.root} has no labelled test clips to validate on. Without any recorded fault, "
-            "`--set validation.metric=proxy` goes by made ones."
+            "`validation.metric: proxy` goes by made ones."
         )
     undefined = undefined_ids(steering)
     if len(undefined) == len({clip.id_name for clip in steering}):
@@ -207,7 +210,7 @@ def check_labels(corpus: Corpus, validation: ValidationSettings) -> list[str]:
         raise StudyError(
             f"AUC is undefined: the test clips of every machine ID ({', '.join(undefined)}) have {have}. "
             "It takes normal and anomalous ones of an ID to tell them apart; without any recorded fault, "
-            "`--set validation.metric=proxy` goes by made ones."
+            "`validation.metric: proxy` goes by made ones."
         )
     warnings = []
     if undefined:
@@ -216,3 +219,16 @@ def check_labels(corpus: Corpus, validation: ValidationSettings) -> list[str]:
     if undefined_later:
         warnings.append(f"{', '.join(undefined_later)}: too few labelled clips for a held-out test")
     return warnings
+
+
+def _require_both_sets(corpus: Corpus, validation: ValidationSettings) -> None:
+    for name, clips in (
+        ("development", labelled_test_clips(blind(corpus, validation))),
+        ("evaluation", held_out_clips(corpus, validation)),
+    ):
+        if not clips:
+            raise StudyError(
+                f"validation.clips is {validation.clips}, but {corpus.root} has no labelled test clips of the {name} "
+                "set: they lie in dev_data/<machine>/test and eval_data/<machine>/test, the latter labelled by the "
+                "challenge's ground-truth tables. Without validation.clips a share of all steers."
+            )

@@ -49,6 +49,11 @@ class ValidationSettings(Settings):
         lt=1,
         description="share of each ID's labelled clips that steers the search; for proxy (0.25), of its training clips",
     )
+    clips: Literal["development"] | None = Field(
+        None,
+        description="development: in place of a share, that set's labelled clips steer and the evaluation set's are "
+        "held out",
+    )
     seed: int = Field(0, ge=0, description="of the split between validation and test, and of the withheld clips")
     folds: int | None = Field(
         None, ge=2, le=20, description="cross-validation: each trial trains so many models, each without other clips"
@@ -77,6 +82,8 @@ class ValidationSettings(Settings):
             )
         if self.goes_by_proxies and self.folds is not None:
             raise ValueError("folds are for labelled clips, and metric proxy goes by none: leave one of them out")
+        if self.goes_by_proxies and self.clips is not None:
+            raise ValueError("clips are labelled ones, and metric proxy goes by none: leave one of them out")
         if self.proxies is not None and not self.goes_by_proxies:
             raise ValueError("proxies are for metric: proxy")
         return self

@@ -2,6 +2,7 @@
 
     training clips (normal)  ──►  train      │ withheld: calibration_share of each ID, for its threshold
     labelled test clips      ──►  validation │ test: stratified by machine, machine ID and label
+    with `validation.clips: development`: the challenge's development set steers, its evaluation set is the test
     with `validation.folds`: the training clips are dealt out to that many folds, and each steers once
     with `validation.metric: proxy`: no labelled clip steers, all are for the test (search.proxy)
 
@@ -118,6 +119,12 @@ def undefined_ids(clips: Iterable[Clip]) -> list[str]:
 def _divide_labelled(corpus: Corpus, validation: ValidationSettings) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
     if validation.goes_by_proxies:
         return (), labelled_test_clips(corpus)
+    if validation.clips is not None:
+        chosen = labelled_test_clips(corpus)
+        return (
+            tuple(clip for clip in chosen if clip.source == validation.clips),
+            tuple(clip for clip in chosen if clip.source != validation.clips),
+        )
     return _divide(
         labelled_test_clips(corpus),
         stratum=lambda clip: (clip.machine, clip.machine_id, clip.label),

@@ -90,7 +90,11 @@ def clips_in_words(validation: ValidationSettings, truth: Truth) -> str:
             f"{normal} normal training clips, which no trial trains on, and {faulty} made from them in place of "
             f"recorded faults ({', '.join(validation.proxies or ())})"
         )
-    part = f"{validation.share:.0%} of each ID's labelled test clips"
+    part = (
+        f"{validation.share:.0%} of each ID's labelled test clips"
+        if validation.clips is None
+        else f"all labelled test clips of the {validation.clips} set"
+    )
     if validation.folds is not None:
         part += f", and each training clip for the model of one of {validation.folds} folds, which is not trained on it"
     return f"{normal} normal and {faulty} anomalous clips: {part}"

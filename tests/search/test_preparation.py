@@ -194,6 +194,44 @@ def test_every_choice_is_kept_where_the_corpus_has_additional_clips(corpus_root:
     assert ready.warnings == ()
 
 
+@pytest.fixture
+def both_sets(corpus_root: Path, tmp_path: Path) -> Path:
+    """A challenge's tree: machine ID 00 for development, 01 in the additional training and evaluation sets."""
+    folder = tmp_path / "challenge"
+    for path in sorted(corpus_root.rglob("*_id_00_*.wav")):
+        split, machine = path.parent.name, path.parent.parent.name
+        for data_set, name in (("dev_data", path.name), ("eval_data", path.name.replace("id_00", "id_01"))):
+            target = folder / data_set / machine / split / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    return folder
+
+
+BY_SET = {"clips": "development"}
+
+
+def test_by_set_only_the_development_set_s_clips_steer(both_sets: Path) -> None:
+    ready = prepared(both_sets, validation=BY_SET)
+
+    assert {clip.source for clip in ready.corpus.clips} == {"development", "additional", "evaluation"}
+    assert set(ready.steering.truth.ids) == {"compressor/00"}
+    assert len(ready.steering.truth) == 12
+
+
+def test_by_set_there_must_be_two(corpus_root: Path) -> None:
+    with pytest.raises(StudyError, match="has no labelled test clips of the evaluation set: they lie in dev_data/"):
+        prepared(corpus_root, validation=BY_SET)
+
+
+def test_a_classifier_must_know_the_ids_that_are_held_out(both_sets: Path) -> None:
+    model = {"family": "classifier", "classes": "augmentations", "frames": 32}
+    classifier: dict[str, Any] = {"model": model, "validation": BY_SET}
+    with pytest.raises(UnservedError, match="compressor/01"):
+        prepared(both_sets, **classifier)
+
+    prepared(both_sets, **classifier, corpus={"train_on": "development+additional"})
+
+
 def test_an_id_with_normal_clips_only_is_left_out_with_a_warning(corpus_copy: Path) -> None:
     remove(corpus_copy, "anomaly_id_02_*")
 

@@ -114,6 +114,21 @@ def test_each_labelled_clip_steers_the_search_or_is_held_out_and_none_does_both(
     assert sorted(both) == sorted(clip.name for clip in corpus.clips)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_by_set_the_development_clips_steer_and_the_evaluation_clips_are_held_out(share: float) -> None:
+    sets: tuple[Source, Source] = ("development", "evaluation")
+    of_set = {
+        of: [clip for label in (NORMAL, ANOMALY) for clip in clips(5, source=of, machine_id=machine_id, label=label)]
+        for of, machine_id in zip(sets, ("00", "01"), strict=True)
+    }
+    corpus, by_set = corpus_of(*of_set.values()), ValidationSettings(clips="development", share=share)
+
+    assert steering(corpus, by_set) == [clip.name for clip in of_set["development"]]
+    assert held_out(corpus, by_set) == [clip.name for clip in of_set["evaluation"]]
+    hidden = {clip.label for clip in blind(corpus, by_set).clips if clip.source == "evaluation"}
+    assert hidden == {None}
+
+
 @settings(max_examples=60, deadline=None, database=None)
 @given(STRATA, SPLITS)
 def test_each_machine_id_and_label_is_divided_by_the_share(
