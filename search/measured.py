@@ -7,20 +7,28 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from search.errors import StudyError
 from search.evaluation import Figures, domain_aucs, evaluate, figure
-from search.official import Year, harmonic_mean
+from search.official import DOMAINS, Year, harmonic_mean
 from search.score_truth import Judged
 
 
 @dataclass(frozen=True)
 class Decided:
-    """How a machine ID's decisions fare; shares from 0 to 1."""
+    """How decisions fare; shares from 0 to 1."""
 
     precision: float
     recall: float
     f1: float
+
+
+@dataclass(frozen=True)
+class DecidedOfId(Decided):
+    """How a machine ID's decisions fare: all of them, and those of each domain, as the challenge tells them from 2021."""
+
+    domains: Mapping[str, Decided]  # empty where clips have none
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Measured:
     harmonic_auc: float  # over machine IDs
     harmonic_pauc: float | None
     of_domains: Mapping[str, Mapping[str, float]]  # machine/ID → domain → AUC; empty where the rule asks for none
-    decided: Mapping[str, Decided]  # by machine/ID; empty without decisions
+    decided: Mapping[str, DecidedOfId]  # by machine/ID; empty without decisions
     year: Year
     official: float | None
     unofficial: str  # why there is no official score
@@ -77,18 +85,31 @@ def measure(clips: Judged, *, year: Year | None = None) -> Measured:
     )
 
 
-def _decided(clips: Judged, figures: Figures) -> dict[str, Decided]:
+def _decided(clips: Judged, figures: Figures) -> dict[str, DecidedOfId]:
     """Of the machine IDs whose every clip has a decision."""
-    from sklearn.metrics import precision_recall_fscore_support
-
-    ids, labels = np.array(clips.truth.ids), np.array(clips.truth.labels)
+    ids = np.array(clips.truth.ids)
+    domains = np.array(clips.truth.domains or (None,) * len(ids))
     decided = {}
     for name in figures.per_id:
-        places = np.flatnonzero(ids == name)
-        decisions = [clips.decisions[place] for place in places]
-        if None not in decisions:
-            precision, recall, f1, _ = precision_recall_fscore_support(
-                labels[places], decisions, average="binary", zero_division=0.0
+        of_id = ids == name
+        if all(clips.decisions[place] is not None for place in np.flatnonzero(of_id)):
+            of_domains = {domain: of_id & (domains == domain) for domain in DOMAINS}
+            decided[name] = DecidedOfId(
+                *_precision_recall_f1(clips, of_id),
+                domains={
+                    domain: Decided(*_precision_recall_f1(clips, chosen))
+                    for domain, chosen in of_domains.items()
+                    if chosen.any()
+                },
             )
-            decided[name] = Decided(float(precision), float(recall), float(f1))
     return decided
+
+
+def _precision_recall_f1(clips: Judged, chosen: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Of some of the clips; 0 where it is undefined, as the challenge has it."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    places = np.flatnonzero(chosen)
+    labels, decisions = ([of[place] for place in places] for of in (clips.truth.labels, clips.decisions))
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, decisions, average="binary", zero_division=0.0)
+    return float(precision), float(recall), float(f1)

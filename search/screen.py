@@ -21,7 +21,7 @@ from features.inspection import Suspicion
 from search.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.described import Described
 from search.evaluation import Figures
-from search.measured import Measured
+from search.measured import Decided, Measured
 from search.status import Comparison, Status, worth
 from search.steering import IN_WORDS, PROXY_CAUTION
 
@@ -310,9 +310,7 @@ def evaluation(measured: Measured) -> RenderableType:
     for name, of_id in measured.figures.per_id.items():
         of_domains = [f"{measured.of_domains[name][domain]:.3f}" for domain in domains]
         decided = measured.decided.get(name)
-        decisions = (
-            ["n/a"] * 3 if decided is None else [f"{v:.3f}" for v in (decided.precision, decided.recall, decided.f1)]
-        )
+        decisions = ["n/a"] * 3 if decided is None else _decisions(decided)
         table.add_row(
             shown(name),
             f"{of_id.auc:.3f}",
@@ -323,6 +321,10 @@ def evaluation(measured: Measured) -> RenderableType:
             str(of_id.anomaly),
         )
     figures = measured.figures
+    by_domain = Table("decisions in", "domain", "precision", "recall", "F1", box=None, padding=(0, 2), header_style="bold")
+    for name, of_decisions in measured.decided.items():
+        for domain, of_domain in of_decisions.domains.items():
+            by_domain.add_row(shown(name), domain, *_decisions(of_domain))
     means = Table(
         "mean over machine IDs", "AUC", "95 % interval", "pAUC", box=None, padding=(0, 2), header_style="bold"
     )
@@ -335,7 +337,15 @@ def evaluation(measured: Measured) -> RenderableType:
         if measured.official is None
         else f"[bold]{measured.official:.4f}[/bold]" + (" (mean of AUC and pAUC)" if measured.year == 2020 else "")
     )
-    return Group(table, Text(), means, Text(), Text.from_markup(f"Official score, rule of {rule}: {official}"))
+    told = [table, by_domain, means] if by_domain.row_count else [table, means]
+    return Group(
+        *(part for shown_table in told for part in (shown_table, Text())),
+        Text.from_markup(f"Official score, rule of {rule}: {official}"),
+    )
+
+
+def _decisions(decided: Decided) -> list[str]:
+    return [f"{share:.3f}" for share in (decided.precision, decided.recall, decided.f1)]
 
 
 def settings(name: str, described: Sequence[Described]) -> Table:

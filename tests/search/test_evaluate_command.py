@@ -89,6 +89,7 @@ def test_the_same_scores_have_the_same_figures_in_whatever_files(
         "precision": pytest.approx(2 / 3),
         "recall": 1.0,
         "f1": pytest.approx(0.8),
+        "domains": {},
     }
     assert document["per_id"]["fan/02"]["decisions"]["recall"] == 0
     assert document["official"]["year"] == 2020
@@ -131,6 +132,25 @@ def test_the_challenge_s_ground_truth_tables_suffice_without_any_recording(offke
     assert ran.code == 0
     assert document["official"]["year"] == 2022
     assert document["official"]["score"] == pytest.approx(3 / sum(1 / part for part in parts))
+
+
+def test_decisions_are_told_for_each_domain_too(offkey: Offkey) -> None:
+    """In the source domain every third normal clip is called an anomaly, in the target domain each clip a normal one."""
+    write_sections()
+    called = [int(number % 2 or number % 12 == 0) if number // 2 % 2 == 0 else 0 for number in range(48)]
+    lines = [f"section_00_{number:04d}.wav,{decision}\n" for number, decision in enumerate(called)]
+    Path("all/submission/decision_result_fan_section_00_test.csv").write_text("".join(lines))
+
+    document = json.loads(offkey("evaluate", "all/submission", "--truth", "all", "--json").stdout)
+    table = " ".join(offkey("evaluate", "all/submission", "--truth", "all").stdout.split())
+
+    decisions = document["per_id"]["fan/00"]["decisions"]
+    assert decisions["domains"] == {
+        "source": {"precision": 12 / 16, "recall": 1.0, "f1": pytest.approx(24 / 28)},
+        "target": {"precision": 0.0, "recall": 0.0, "f1": 0.0},
+    }
+    assert (decisions["precision"], decisions["recall"]) == (12 / 16, 0.5)
+    assert "fan/00 source 0.750 1.000 0.857 target 0.000 0.000 0.000" in table.replace("fan/00 target", "target")
 
 
 @pytest.mark.parametrize(("year", "rule"), [("2020", 2020), ("2021", 2021), ("2025", 2022)])
