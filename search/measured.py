@@ -26,7 +26,7 @@ class Decided:
 
 @dataclass(frozen=True)
 class DecidedOfId(Decided):
-    """How a machine ID's decisions fare: all of them, and those of each domain, as the challenge tells them from 2021."""
+    """How those of a machine ID fare: all, and of each domain, as the challenge tells them since 2021."""
 
     domains: Mapping[str, Decided]  # empty where clips have none
 

@@ -321,7 +321,9 @@ def evaluation(measured: Measured) -> RenderableType:
             str(of_id.anomaly),
         )
     figures = measured.figures
-    by_domain = Table("decisions in", "domain", "precision", "recall", "F1", box=None, padding=(0, 2), header_style="bold")
+    by_domain = Table(
+        "decisions in", "domain", "precision", "recall", "F1", box=None, padding=(0, 2), header_style="bold"
+    )
     for name, of_decisions in measured.decided.items():
         for domain, of_domain in of_decisions.domains.items():
             by_domain.add_row(shown(name), domain, *_decisions(of_domain))

@@ -135,7 +135,7 @@ def test_the_challenge_s_ground_truth_tables_suffice_without_any_recording(offke
 
 
 def test_decisions_are_told_for_each_domain_too(offkey: Offkey) -> None:
-    """In the source domain every third normal clip is called an anomaly, in the target domain each clip a normal one."""
+    """Every third normal clip of the source domain is called an anomaly, and none of the target domain's clips."""
     write_sections()
     called = [int(number % 2 or number % 12 == 0) if number // 2 % 2 == 0 else 0 for number in range(48)]
     lines = [f"section_00_{number:04d}.wav,{decision}\n" for number, decision in enumerate(called)]
