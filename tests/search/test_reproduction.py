@@ -63,6 +63,31 @@ print(json.dumps([clip.score for clip in score_clips(load_bundle(bundle), clips,
 """
 
 
+#: Trains a recipe and scores clips by a bundle of it, and says of which kind the CPU is.
+TRAIN_AND_SCORE = """
+import json, sys
+from pathlib import Path
+import torch
+from search.bundle import load_bundle
+from search.making import make_detector
+from search.scoring import score_clips
+from search.study_file import load_study
+recipe, root, bundle, *clips = sys.argv[1:]
+cpu = torch.device("cpu")
+detector = make_detector(load_study(recipe).first_recipe(), "again", device=cpu, default_root=root)
+scores = [clip.score for clip in score_clips(load_bundle(bundle), map(Path, clips), cpu)]
+print(json.dumps([torch.backends.cpu.get_cpu_capability(), detector.validation.auc, scores]))
+"""
+
+#: What torch and the libraries below it take for a CPU without vector units of this century.
+ANOTHER_CPU = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "OPENBLAS_CORETYPE": "Nehalem",
+}
+
+
 def watched(worker: Worker, *, stopped_in: int | None = None) -> list[int]:
     """Runs a worker that may be told to stop in an epoch; gives the epochs that it began, from 0."""
     epochs: list[int] = []
@@ -137,3 +162,29 @@ def test_a_bundle_scores_the_same_in_a_process_of_its_own(
 
     assert json.loads(apart.stdout) == here
     assert len(set(here)) == len(clips)
+
+
+def test_on_another_cpu_a_bundle_s_scores_differ_by_rounding_and_a_training_s_auc_stays_in_its_interval(
+    offkey: Callable[..., Ran], corpus_root: Path
+) -> None:
+    Path("recipe.yaml").write_text(
+        "study: elsewhere\nfeatures: {n_mels: 16}\nmodel: {family: vae, context: 2, h_dim: 8, z_dim: 2}\n"
+        "training: {epochs: 3, batch_size: 128, learning_rate: 0.01, seed: 5, threads: 1}\n"
+    )
+    made = offkey("train", "recipe.yaml", "-o", "bundle", "--set", f"corpus.root={corpus_root}", "--json")
+    clips = [clip.path for clip in read_corpus(corpus_root).clips[::5]]
+    here = [clip.score for clip in score_clips(load_bundle(Path("bundle")), clips, CPU)]
+
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", TRAIN_AND_SCORE, "recipe.yaml", corpus_root, "bundle", *map(str, clips)],
+        env=os.environ | ANOTHER_CPU | {"PYTHONPATH": str(Path(search.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    kind, auc, scores = json.loads(ran.stdout.splitlines()[-1])
+    low, high = json.loads(made.stdout)["validation"]["interval"]
+    assert kind == "DEFAULT"
+    assert scores == pytest.approx(here, rel=1e-4)
+    assert low <= auc <= high < 1
