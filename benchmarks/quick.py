@@ -70,8 +70,12 @@ class QuickTraining:
         self._scores = np.zeros(len(self.validation_clips))
 
     @property
+    def steps(self) -> int:
+        return self.epoch
+
+    @property
     def step(self) -> int | None:
-        return self.epoch or None
+        return self.steps or None
 
     def latency_ms(self) -> float:
         return 1.0

@@ -5,6 +5,7 @@ boto3 finds who asks, and which service ($AWS_ENDPOINT_URL), as it always does; 
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -76,16 +77,25 @@ class BucketFolder:
         Raises FileExistsError if one is there: of two that write at once, one is refused.
         """
         done: list[str] = []
+        writer = {"offkey-writer": secrets.token_hex(8)}
         try:
             for name in names:
-                with self._errors("written", name), (folder / name).open("rb") as file:
-                    key = self._prefix + name
-                    self._client.put_object(Bucket=self._bucket, Key=key, Body=file, IfNoneMatch="*")
+                self._put(name, folder / name, writer)
                 done.append(name)
         except BaseException:
             with suppress(StoreError):  # what cannot be removed either will be in the way, which is told then
                 self._remove(done)
             raise
+
+    def _put(self, name: str, path: Path, writer: dict[str, str]) -> None:
+        with self._errors("written", name), path.open("rb") as file:
+            address = {"Bucket": self._bucket, "Key": self._prefix + name}
+            try:
+                self._client.put_object(**address, Body=file, IfNoneMatch="*", Metadata=writer)
+            except self._client.exceptions.ClientError as error:
+                # A request is repeated whose answer got lost, and then is in its own way.
+                if not _is_in_the_way(error) or self._client.head_object(**address)["Metadata"] != writer:
+                    raise
 
     def _remove(self, names: Sequence[str]) -> None:
         for name in names:
@@ -99,13 +109,23 @@ class BucketFolder:
         except Exception as error:
             if not is_refusal(error):
                 raise
-            code = getattr(error, "response", {}).get("Error", {}).get("Code")
-            if code == "NoSuchKey":
+            if _code(error) == "NoSuchKey":
                 raise FileNotFoundError(f"{self.place} has no {name}") from error
-            if code in ("PreconditionFailed", "ConditionalRequestConflict"):
+            if _is_in_the_way(error):
                 raise FileExistsError(f"{self.place} has a {name} by now") from error
             reason = " ".join(str(error).split()).rstrip(".")
             raise StoreError(
                 f"{self.place} cannot be {done}: {reason}. AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the other "
                 "usual variables say who asks, AWS_ENDPOINT_URL which service."
             ) from error
+
+
+def _code(error: Exception) -> str | None:
+    """What a service calls its refusal."""
+    code: str | None = getattr(error, "response", {}).get("Error", {}).get("Code")
+    return code
+
+
+def _is_in_the_way(error: Exception) -> bool:
+    """Whether a file was not to be there and is, or is being written."""
+    return _code(error) in ("PreconditionFailed", "ConditionalRequestConflict")

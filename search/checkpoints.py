@@ -1,9 +1,9 @@
 """Checkpoints of running trials, in a folder or a bucket that the study's hosts share.
 
 Each holder of a trial writes under two names of its own (its fencing token is part of them), never over the one that
-the ledger has: it is entered as `name@epoch` in the transaction of that epoch's report. So a checkpoint is never half
-written where it counts, a worker that lost its trial writes over nobody's, and the names to remove when a trial ends
-are known without listing the store.
+the ledger has: it is entered as `name@epoch/steps` in the transaction of that epoch's report. So a checkpoint is never
+half written where it counts, a worker that lost its trial writes over nobody's, and the names to remove when a trial
+ends are known without listing the store.
 """
 
 from __future__ import annotations
@@ -35,9 +35,24 @@ class Resumable(Protocol):
     @property
     def epoch(self) -> int: ...
 
+    @property
+    def steps(self) -> int:
+        """How many steps have been reached, at which trials are compared: epochs, or folds of several epochs."""
+
     def save(self, file: BinaryIO) -> None: ...
 
     def resume(self, file: BinaryIO) -> None: ...
+
+
+def steps_of(entry: str) -> int:
+    """How many reports the training of a ledger's entry had made."""
+    return _parts(entry)[2]
+
+
+def _parts(entry: str) -> tuple[str, int, int]:
+    name, _, reached = entry.rpartition("@")
+    epoch, _, steps = reached.partition("/")
+    return name, int(epoch), int(steps)
 
 
 class Checkpoints:
@@ -70,11 +85,11 @@ class Checkpoints:
             _log.warning("trial %d: going on without a new checkpoint: %s", claim.number, error)
             return beside
         self._has_written = True
-        return f"{name}@{training.epoch}"
+        return f"{name}@{training.epoch}/{training.steps}"
 
     def read(self, entry: str) -> BinaryIO | None:
         """The checkpoint of a ledger's entry, or None (and a line in the log) if this host has not the whole of it."""
-        name, _, epoch = entry.rpartition("@")
+        name, epoch, _ = _parts(entry)
         try:
             with self._errors("read"), self._opened().open_reader(name) as file:
                 blob = file.read()
@@ -82,7 +97,7 @@ class Checkpoints:
             _log.warning("the checkpoint %s is not in %s: starting over", name, self.place)
             return None
         digest, contents = blob[:_DIGEST_BYTES], blob[_DIGEST_BYTES:]
-        if hashlib.sha256(contents).digest() != digest or int.from_bytes(contents[:_EPOCH_BYTES]) != int(epoch):
+        if hashlib.sha256(contents).digest() != digest or int.from_bytes(contents[:_EPOCH_BYTES]) != epoch:
             _log.warning("the checkpoint %s in %s is damaged, or another epoch's: starting over", name, self.place)
             return None
         return io.BytesIO(contents[_EPOCH_BYTES:])

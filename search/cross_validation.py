@@ -18,7 +18,7 @@ from search.evaluation import Scores
 from search.recipe import Recipe
 
 if TYPE_CHECKING:
-    from search.objective import Train, TrainedModel
+    from search.objective import Train
 
 
 class CrossValidation:
@@ -28,16 +28,19 @@ class CrossValidation:
         """Raises what `train` does where the recordings do not serve the recipe."""
         self._recipe, self._views, self._device, self._train = recipe, views, device, train
         self._scores: list[Scores] = []  # of the folds that have ended
-        self._fold = 0
-        self._model = self._begun(0)
+        self._begin(0)
 
     @property
     def epoch(self) -> int:
         return self._fold * self._recipe.epochs + self._model.epoch
 
     @property
+    def steps(self) -> int:
+        return len(self._scores)
+
+    @property
     def step(self) -> int | None:
-        return len(self._scores) if self._model.epoch == self._recipe.epochs else None
+        return self.steps if self._model.epoch == self._recipe.epochs else None
 
     @property
     def parameters(self) -> int:
@@ -46,8 +49,8 @@ class CrossValidation:
     def run_epoch(self, before_batch: Callable[[], None]) -> None:
         """One pass of one model over its training clips. Raises TrialFailure as its training does."""
         if self._model.epoch == self._recipe.epochs:
-            self._fold += 1
-            self._model = self._begun(self._fold)
+            self._end()
+            self._begin(self._fold + 1)
         self._model.run_epoch(before_batch)
         if self._model.epoch == self._recipe.epochs:
             self._scores.append(self._model.validation_scores())
@@ -71,9 +74,12 @@ class CrossValidation:
         state = json.loads(file.read(int.from_bytes(file.read(8))))
         self._scores = [np.array(scores) for scores in state["scores"]]
         if state["fold"] != self._fold:
-            self._fold = state["fold"]
-            self._model = self._begun(self._fold)
+            self._end()
+            self._begin(state["fold"])
         self._model.resume(io.BytesIO(file.read()))
 
-    def _begun(self, fold: int) -> TrainedModel:
-        return self._train(self._recipe, self._views[fold], self._device)
+    def _begin(self, fold: int) -> None:
+        self._fold, self._model = fold, self._train(self._recipe, self._views[fold], self._device)
+
+    def _end(self) -> None:
+        del self._model  # a device may hold one and not two

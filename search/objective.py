@@ -35,7 +35,7 @@ class Trained(Resumable, Protocol):
 
     @property
     def step(self) -> int | None:
-        """What was reached at which trials are compared: an epoch, or a fold; None in between."""
+        """The step that was just reached; None in between."""
 
     @property
     def parameters(self) -> int: ...

@@ -7,8 +7,8 @@
                                     └─► as many of the machine's other IDs, as if of this one        label 1
 
 proxy : what a clip of label 1 stands for: one kind of fault in one grade, or clips of other IDs.
-value : the mean AUC of these clips (search.evaluation), as of any labelled ones. Since each proxy of a machine ID has
-        as many clips, that is for each ID the mean of its proxies' AUCs, and the mean of that over IDs.
+value : the mean AUC of these clips (search.evaluation), as of any labelled ones. An ID's is the mean of its proxies'
+        AUCs, in which each fault of a grade counts alike, and other IDs' clips by how many there are.
 
 A proxy that cheap detectors tell every time, and one that none of them tells at all, say nothing of which model is the
 better one. They are found and left out before a search, once for all of its trials.

@@ -28,7 +28,7 @@ from search.steering import IN_WORDS, PROXY_CAUTION
 if TYPE_CHECKING:
     from search.final import Detector
 
-_SHOWN_TRIALS = 5
+_IN_TERMINAL = 5
 _SHOWN_SUSPICIONS = 10
 
 
@@ -94,10 +94,10 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
         parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
     if "proxy" in status.objectives:
         parts.append(Text(f"Mind: {PROXY_CAUTION}.", style="yellow"))
-    for failed, reason in status.failures[:_SHOWN_TRIALS]:
+    for failed, reason in status.failures[:_IN_TERMINAL]:
         parts.append(Text.from_markup(f"[red]trial {failed} failed[/red]: {escape(reason)}"))
-    if len(status.failures) > _SHOWN_TRIALS:
-        parts.append(Text(f"… and {len(status.failures) - _SHOWN_TRIALS} more failed; --json lists them"))
+    if len(status.failures) > _IN_TERMINAL:
+        parts.append(Text(f"… and {len(status.failures) - _IN_TERMINAL} more failed; --json lists them"))
     return Group(*parts)
 
 
@@ -124,7 +124,7 @@ def _best_trials(status: Status, comparison: Comparison) -> Table:
     table = Table(
         "trial", status.metric_name, "95 % interval", "", "settings", box=None, padding=(0, 2), header_style="bold"
     )
-    for trial in status.finished[:_SHOWN_TRIALS]:
+    for trial in status.finished[:_IN_TERMINAL]:
         tie = "tie" if trial.number in comparison.ties else ""
         table.add_row(
             str(trial.number),

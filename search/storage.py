@@ -278,14 +278,12 @@ class StudyStorage(Patience, RDBStorage):
             raise LeaseLost(f"the trial with the ID {trial_id} is not held here")
         return self._held[trial_id]
 
-    def rewind(self, claim: Claim) -> None:
-        """Forgets what was reported after the claim's checkpoint, during an outage: it is trained again."""
-        assert claim.checkpoint is not None
-        epoch = int(claim.checkpoint.rpartition("@")[2])
+    def rewind(self, claim: Claim, *, steps: int) -> None:
+        """Forgets what was reported after so many steps, those of the claim's checkpoint: it is trained again."""
 
         def wipe(session: Session) -> None:
             ledger.fence(session, claim, states=("running",))
-            optuna_rows.forget_reports(session, claim.trial_id, after=epoch)
+            optuna_rows.forget_reports(session, claim.trial_id, after=steps)
 
         self.transact(wipe)
 

@@ -124,9 +124,13 @@ class Training:
         self._fitted_epoch = -1
 
     @property
+    def steps(self) -> int:
+        """Trials are compared after each epoch."""
+        return self.epoch
+
+    @property
     def step(self) -> int | None:
-        """The epoch that was trained last: trials are compared after each."""
-        return self.epoch or None
+        return self.steps or None
 
     @property
     def parameters(self) -> int:

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from features.corpus import Corpus, read_corpus
 from features.errors import OffkeyError, StoreError
 from search import ledger, optuna_rows
-from search.checkpoints import Checkpoints
+from search.checkpoints import Checkpoints, steps_of
 from search.errors import StorageError
 from search.evaluation import Scores
 from search.ledger import Claim, LeaseLost
@@ -162,7 +162,8 @@ class Worker:
         _log.info("trial %d: claimed, attempt %d", claim.number, claim.attempts)
         checkpoint = None if claim.checkpoint is None else self.checkpoints.read(claim.checkpoint)
         if checkpoint is not None:
-            self.storage.rewind(claim)
+            assert claim.checkpoint is not None
+            self.storage.rewind(claim, steps=steps_of(claim.checkpoint))
         if checkpoint is None and claim.token > 1:
             # Parameters that its last worker had not all suggested are suggested anew: a sampler's later numbers
             # depend on its earlier ones.
@@ -192,7 +193,8 @@ class Worker:
                         self.storage.enter_checkpoint(claim)
 
         def train(recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
-            models[:] = [(self.train or train_for_real)(recipe, corpus, device)]
+            models.clear()  # a device may hold one and not two
+            models.append((self.train or train_for_real)(recipe, corpus, device))
             return models[0]
 
         try:

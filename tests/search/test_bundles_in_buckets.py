@@ -22,7 +22,7 @@ from waitress.server import create_server
 
 from features.corpus import read_corpus
 from search import api
-from search.bucket import bucket_of
+from search.bucket import BucketFolder, bucket_of
 from search.bundle import load_bundle, save_bundle
 from search.dashboard import dashboard_app
 from search.errors import BundleError
@@ -204,6 +204,23 @@ def test_an_upload_that_fails_leaves_nothing_there_and_the_detector_here(
     (kept,) = temporary.iterdir()
     assert f"The detector is kept in {kept}" in str(raised.value)
     assert load_bundle(kept).thresholds == detector.thresholds
+
+
+def test_a_request_that_is_repeated_since_its_answer_got_lost_is_not_in_its_own_way(lab: Any, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("a card")
+    folder = BucketFolder(PLACE)
+    put = folder._client.put_object
+
+    def put_twice(**request: Any) -> None:
+        content = request.pop("Body").read()
+        put(**request, Body=content)
+        put(**request, Body=content)
+
+    folder._client.put_object = put_twice
+    folder.put(["README.md"], tmp_path)
+    assert content_of(lab, "detectors/pump/README.md") == b"a card"
+    with pytest.raises(FileExistsError, match="has a README.md by now"):
+        BucketFolder(PLACE).put(["README.md"], tmp_path)
 
 
 def test_a_training_that_is_stopped_leaves_nothing_anywhere(lab: Any, detector: Detector, temporary: Path) -> None:

@@ -43,6 +43,10 @@ class Note:
     def __init__(self, epoch: int, contents: bytes = b"") -> None:
         self.epoch, self.contents = epoch, contents
 
+    @property
+    def steps(self) -> int:
+        return self.epoch
+
     def save(self, file: BinaryIO) -> None:
         file.write(self.contents)
 
@@ -103,7 +107,7 @@ def test_what_one_host_writes_another_reads(place: Place) -> None:
 
 
 def name_of(entry: str | None) -> str:
-    """The artifact of a ledger's entry, `name@epoch`."""
+    """The artifact of a ledger's entry, `name@epoch/steps`."""
     assert entry is not None
     return entry.rpartition("@")[0]
 
@@ -125,8 +129,8 @@ def test_a_checkpoint_is_written_beside_the_one_that_counts_and_never_over_it(pl
 
 def test_a_file_of_another_epoch_than_the_ledgers_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = Checkpoints(str(tmp_path), "study")
-    assert checkpoints.write(held(), Note(5), beside=None) == "study-trial-7-1-0@5"
-    assert checkpoints.read("study-trial-7-1-0@3") is None
+    assert checkpoints.write(held(), Note(5), beside=None) == "study-trial-7-1-0@5/5"
+    assert checkpoints.read("study-trial-7-1-0@3/3") is None
     assert "another epoch's: starting over" in caplog.text
 
 

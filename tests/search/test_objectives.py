@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,7 +24,8 @@ from search.errors import MisuseError, StudyError, TrialFailure
 from search.evaluation import Scores, figure
 from search.export import export_recipe
 from search.final import train_detector
-from search.objective import objective, train_for_real
+from search.ledger import Claim
+from search.objective import TrainedModel, objective, train_for_real
 from search.pruning import noise_key
 from search.recipe import Recipe, ValidationSettings
 from search.report.page import report
@@ -310,6 +312,70 @@ class TestFolds:
         assert trial.state == TrialState.COMPLETE
         attempts = study.storage.transact(lambda s: s.get_one(ledger.TrialRow, trial._trial_id).attempts)
         assert attempts == 1
+
+    def test_folds_that_ended_after_the_last_checkpoint_are_trained_and_reported_again(
+        self, tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = tiny_study(trials=1, validation={"folds": 3})
+        first, second = study.worker(quick=True), study.worker(quick=True)
+        write = first.checkpoints.write
+
+        def until_it_is_full(claim: Claim, training: Resumable, *, beside: str | None) -> str | None:
+            return write(claim, training, beside=beside) if training.epoch <= 4 else beside
+
+        class Lost(BaseException):
+            pass
+
+        class LostInTheLastFold(QuickTraining):
+            def run_epoch(self, before_batch: Callable[[], None]) -> None:
+                if reached() == [1, 2]:
+                    raise Lost
+                super().run_epoch(before_batch)
+
+        curves: list[list[int]] = []
+
+        class Watched(QuickTraining):
+            def run_epoch(self, before_batch: Callable[[], None]) -> None:
+                curves.append(reached())
+                super().run_epoch(before_batch)
+
+        def reached() -> list[int]:
+            return list(trials_of(study)[0].intermediate_values)
+
+        monkeypatch.setattr(first.checkpoints, "write", until_it_is_full)
+        first.train, second.train = LostInTheLastFold, Watched
+        claim = first.storage.claim(study.stored.study_id, first.owner, first={})
+        assert claim is not None
+        with pytest.raises(Lost):
+            first._work_on(claim)
+        study.storage.transact(lambda s: ledger.expire(s, study.stored.study_id, first.owner))
+        second.run()
+
+        assert curves == [[1], [1], [1, 2], [1, 2], [1, 2]]  # from the fourth of the nine epochs on
+        undisturbed = tiny_study(trials=1, validation={"folds": 3}, study="undisturbed")
+        undisturbed.worker(quick=True).run()
+        assert [trial.intermediate_values for trial in trials_of(study)] == [
+            trial.intermediate_values for trial in trials_of(undisturbed)
+        ]
+
+    def test_no_model_is_made_beside_another(self, corpus: Corpus) -> None:
+        recipe = Recipe.model_validate(TINY | {"training": TINY["training"] | {"seed": 3}})
+        alive: weakref.WeakSet[object] = weakref.WeakSet()
+
+        def train(recipe: Recipe, view: Corpus, device: str) -> TrainedModel:
+            assert not alive
+            alive.add(model := QuickTraining(recipe, view, device))
+            return model
+
+        training = CrossValidation(recipe, steering_of(corpus, ValidationSettings(folds=3)).views, "cpu", train)
+        file = io.BytesIO()
+        while training.epoch < 6:
+            training.run_epoch(lambda: None)
+            file = io.BytesIO()
+            training.save(file)
+        file.seek(0)
+        del training
+        CrossValidation(recipe, steering_of(corpus, ValidationSettings(folds=3)).views, "cpu", train).resume(file)
 
     def test_wilcoxon_stops_trials_between_folds(self, tiny_study: MakeStudy) -> None:
         search = {"trials": 12, "pruner": "wilcoxon", "sampler": "random"}
