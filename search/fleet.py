@@ -45,9 +45,10 @@ class Fleet:
     slots: Sequence[Slot]
     log_folder: Path
     artifacts: str | None = None  # where checkpoints go, if not where the study's maker wanted them
+    first: int = 0  # the number of the first slot's worker
     draining: bool = False
     interrupted: bool = False  # some worker left without giving its trial back
-    began: float = 0.0  # by the database's clock
+    began: float = 0.0  # by the database's clock; 0: when it is started
     _workers: dict[int, _Started] = field(default_factory=dict)  # slot → process
     _starts: dict[int, float] = field(default_factory=dict)  # slot → when to start its next worker (monotonic)
     _progress: tuple[int, frozenset[str | None]] | None = None  # of the study when a worker last died
@@ -60,13 +61,18 @@ class Fleet:
             self.log_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StudyError(f"The log folder {self.log_folder} cannot be made: {error.strerror}") from error
-        self.began = self.storage.transact(ledger.now)
+        self.began = self.began or self.storage.transact(ledger.now)
         for slot in range(len(self.slots)):
             self._start(slot)
 
     def was_stopped(self) -> bool:
         """Whether the study's workers were asked to leave since this fleet began (`offkey stop`)."""
         return self.storage.transact(lambda session: ledger.is_stopped(session, self.stored.study_id, since=self.began))
+
+    @property
+    def note(self) -> str | None:
+        """What keeps workers from working: nothing, since all have a place here."""
+        return None
 
     def watch(self) -> bool:
         """Replaces workers that died and frees their trials; True while any worker runs or is to be started.
@@ -144,8 +150,9 @@ class Fleet:
         self.watch()
 
     def _start(self, slot: int) -> None:
-        owner = ledger.new_owner(slot)
-        log = self.log_folder / f"worker-{slot}.log"
+        number = self.first + slot
+        owner = ledger.new_owner(number)
+        log = self.log_folder / f"worker-{number}.log"
         options = ["--set", f"corpus.root={self.root}"]
         options += ["--device", self.slots[slot].device, "--owner", owner, "--parent", str(os.getpid())]
         options += [] if self.artifacts is None else ["--artifacts", self.artifacts]

@@ -15,9 +15,12 @@ from features.synthesis import make_corpus
 from search.cli.app import main
 
 
+#: The longest test, for the others to run beside it, and those that share a cluster, for one process to have them all.
+FIRST = ("test_wheel.py", "test_ray.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first, for the others to run beside it."""
-    items.sort(key=lambda item: item.path.name != "test_wheel.py")
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,11 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on standard output")]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda:0, …")]
 WorkersOption = Annotated[
-    str, typer.Option(metavar="N|auto", help="local worker processes; auto: one for each GPU, else for two cores")
+    str, typer.Option(metavar="N|auto", help="worker processes; auto: one for each GPU here, else for two cores")
+]
+OnOption = Annotated[
+    str | None,
+    typer.Option("--on", metavar="ADDRESS", help="workers on a Ray cluster: ray://HOST:10001, HOST:6379 or auto"),
 ]
 ArtifactsOption = Annotated[
     str | None,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +18,7 @@ from rich.markup import escape
 from search.cli.options import (
     ArtifactsOption,
     JsonOption,
+    OnOption,
     SetOption,
     StorageOption,
     StudyArgument,
@@ -23,15 +27,29 @@ from search.cli.options import (
     url_of,
 )
 from search.cli.status import show_summary, status_of
-from search.cli.terminal import err, print_json, progress_bar
+from search.cli.terminal import err, print_json, progress_bar, warn
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
     from search.placement import Slot
-    from search.running import Moment
+    from search.preparation import Prepared
+    from search.running import Moment, Workers
     from search.storage import StudyStorage
     from search.stored_study import StoredStudy
     from search.study_file import Study
+
+#: Off a terminal, what keeps workers from working is said no more often (seconds).
+_NOTE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where workers run, if not on this host."""
+
+    address: str  # as Ray takes it
+    workers: int
+    gpus: float  # of each worker: a share of one, or 0
+    stay: bool  # when this command leaves
 
 
 def search(
@@ -39,6 +57,11 @@ def search(
     name: Annotated[str | None, typer.Option("--study", metavar="NAME", help="the study's name in the storage")] = None,
     workers: WorkersOption = "auto",
     per_device: Annotated[int | None, typer.Option(min=1, metavar="K", help="workers for each GPU")] = None,
+    on: OnOption = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="with --on: of a GPU; default: 0, on the CPU")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="with --on: Ctrl-C leaves the workers at work")] = False,
     storage: StorageOption = None,
     trials: Annotated[int | None, typer.Option(help="trials in all; may be raised later")] = None,
     hours: Annotated[float | None, typer.Option(help="wall clock with at least one worker")] = None,
@@ -46,18 +69,27 @@ def search(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Runs a study to its budget with local workers; joins it if it exists. Ctrl-C drains; run again to go on."""
+    """Runs a study to its budget, here or on a cluster; joins it if it exists. Ctrl-C drains; run again to go on."""
     url = url_of(storage)
     overrides = list(settings or [])
     overrides += [] if trials is None else [f"search.trials={trials}"]
     overrides += [] if hours is None else [f"search.hours={hours}"]
-    slots = slots_of(workers, per_device)
+    if on is None:
+        if gpus_per_worker is not None or detach:
+            raise MisuseError("--gpus-per-worker and --detach are of workers on a cluster: --on says where it is")
+        places: list[Slot] | Cluster = slots_of(workers, per_device)
+    else:
+        places = _cluster_of(on, workers, per_device, gpus_per_worker or 0.0, stay=detach, url=url)
     from search.running import find_study
 
     with storage_errors(url):
         found = find_study(study, url, overrides=overrides, name=name)
         opened, stored, drained = run_search(
-            found, url, slots, log_folder=Path("offkey-logs"), artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS")
+            found,
+            url,
+            places,
+            log_folder=Path("offkey-logs"),
+            artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS"),
         )
         status, comparison = status_of(opened, stored)
     if as_json:
@@ -84,34 +116,103 @@ def slots_of(workers: str, per_device: int | None) -> list[Slot]:
     return slots(None if workers == "auto" else int(workers), per_device)
 
 
-def run_search(
-    study: Study, url: str, slots: list[Slot], *, log_folder: Path, artifacts: str | None = None
-) -> tuple[StudyStorage, StoredStudy, bool]:
-    """Runs a study with local workers; the last value tells whether it was asked to stop before its budget was met."""
-    from search.preparation import prepare
-    from search.running import build_features, fleet_for, supervise
+def _cluster_of(address: str, workers: str, per_device: int | None, gpus: float, *, stay: bool, url: str) -> Cluster:
+    from search.database import parse_url, shown
 
-    prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"))
-    for warning in prepared.warnings:
-        err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
-    with progress_bar("features") as advance:
-        build_features(prepared, progress=advance)
-    fleet = fleet_for(prepared, url, slots, log_folder=log_folder, artifacts=artifacts)
-    stored = fleet.stored
-    if stored.budget > prepared.study.search.trials:
-        err.print(f"{stored.name} has a budget of {stored.budget} trials already; joining never lowers it")
-    err.print(escape(f"{len(slots)} worker{'s' if len(slots) > 1 else ''}; logs in {fleet.log_folder}"))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    redraws = err.is_terminal and not err.is_dumb_terminal
-    ending = supervise(fleet, _redrawn if redraws else _in_lines, pause=0.5 if redraws else 1, on_drain=_say_draining)
+    if not workers.isdigit() or int(workers) < 1:
+        raise MisuseError(f"--on needs --workers N, a number of at least 1, but got {workers!r}")
+    if per_device is not None:
+        raise MisuseError("--per-device is for the GPUs of this host; with --on, --gpus-per-worker is a worker's share")
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        raise MisuseError(
+            f"--on needs a storage that all nodes reach, but {shown(parsed)} is a file of this host: "
+            "--storage postgresql://… is one"
+        )
+    return Cluster(address, int(workers), gpus, stay)
+
+
+def run_search(
+    study: Study, url: str, places: list[Slot] | Cluster, *, log_folder: Path, artifacts: str | None = None
+) -> tuple[StudyStorage, StoredStudy, bool]:
+    """Runs a study; the last value tells whether its budget is not met since it was asked to stop."""
+    from search.preparation import prepare
+    from search.running import supervise
+
+    with _connected(places.address) if isinstance(places, Cluster) else nullcontext():
+        with progress_bar("recordings") as advance:
+            prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"), progress=advance)
+        for warning in prepared.warnings:
+            warn(warning)
+        if isinstance(places, Cluster):
+            fleet = _workers_on(places, prepared, url, artifacts)
+        else:
+            fleet = _workers_here(places, prepared, url, artifacts, log_folder)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        redraws = err.is_terminal and not err.is_dumb_terminal
+        ending = supervise(
+            fleet,
+            _redrawn if redraws else _in_lines,
+            pause=0.5 if redraws else 1,
+            on_drain=_say_draining,
+            stay=isinstance(places, Cluster) and places.stay,
+        )
     if ending == "interrupted":
         told = "unfinished epochs are repeated" if fleet.interrupted else "every trial was given back"
         err.print(f"Stopped: {told}.")
+    elif ending == "left":
+        err.print(f"The workers stay at work; `offkey stop {escape(fleet.stored.name)}` makes them leave.")
     elif ending == "stopped":
         err.print("Stopped by `offkey stop`: every trial was given back.")
     elif ending == "out of time":
         err.print("The study's hours are used up; --hours gives it more.")
-    return fleet.storage, stored, ending in ("interrupted", "stopped")
+    return fleet.storage, fleet.stored, ending in ("interrupted", "stopped", "left")
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    # Ray prints what befalls its nodes on standard output, which is for results: it skips the lines that match this.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    try:
+        from search.ray_fleet import connected
+    except ImportError as error:
+        if error.name != "ray":
+            raise
+        raise MisuseError("--on needs Ray: pip install 'offkey[ray]'") from error
+    with connected(address):
+        yield
+
+
+def _workers_on(cluster: Cluster, prepared: Prepared, url: str, artifacts: str | None) -> Workers:
+    from search.ray_fleet import RayFleet
+    from search.running import store_study
+
+    storage, stored, artifacts = store_study(prepared, url, artifacts)
+    _say_budget(stored, prepared)
+    if (artifacts or stored.artifacts) is None:
+        warn("without --artifacts a trial that moves to another node starts over there")
+    err.print(escape(f"{_count(cluster.workers)} on {cluster.address}; logs in $OFFKEY_CACHE/logs of each node"))
+    return RayFleet(storage, stored, prepared.corpus.root.resolve(), cluster.workers, cluster.gpus, artifacts)
+
+
+def _workers_here(slots: list[Slot], prepared: Prepared, url: str, artifacts: str | None, log_folder: Path) -> Workers:
+    from search.running import build_features, fleet_for
+
+    with progress_bar("features") as advance:
+        build_features(prepared, progress=advance)
+    fleet = fleet_for(prepared, url, slots, log_folder=log_folder, artifacts=artifacts)
+    _say_budget(fleet.stored, prepared)
+    err.print(escape(f"{_count(len(slots))}; logs in {fleet.log_folder}"))
+    return fleet
+
+
+def _say_budget(stored: StoredStudy, prepared: Prepared) -> None:
+    if stored.budget > prepared.study.search.trials:
+        err.print(f"{stored.name} has a budget of {stored.budget} trials already; joining never lowers it")
+
+
+def _count(workers: int) -> str:
+    return f"{workers} worker{'s' if workers > 1 else ''}"
 
 
 def _say_draining() -> None:
@@ -125,14 +226,15 @@ def _redrawn(moments: Iterator[Moment]) -> None:
 
     with Live(console=err, auto_refresh=False, transient=True) as live:
         for moment in moments:
-            live.update(screen.progress(moment.status, note=moment.away), refresh=True)
+            live.update(screen.progress(moment.status, note=moment.away or moment.note), refresh=True)
 
 
 def _in_lines(moments: Iterator[Moment]) -> None:
-    """A line whenever trials end, and one when the storage is away."""
+    """A line whenever trials end, one when the storage is away, and some on workers that wait for a place."""
     from search import screen
 
     before = next(moments)
+    said, when = before.note, time.monotonic()
     for moment in moments:
         if moment.away is not None:
             if before.away is None:
@@ -140,3 +242,7 @@ def _in_lines(moments: Iterator[Moment]) -> None:
         elif line := screen.finished_line(moment.status, before.status.done):
             err.print(escape(line))
         before = moment
+        if moment.note != said and time.monotonic() - when > _NOTE_SECONDS:
+            said, when = moment.note, time.monotonic()
+            if said is not None:
+                err.print(escape(said))
