@@ -6,22 +6,26 @@ PYTHON ?= python3
 UV := .venv/bin/uv
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: demo test chromium lock
+.PHONY: demo test programs lock
 
 demo: .venv/.installed
 	.venv/bin/offkey demo
 
-test: .venv/.installed chromium
+test: .venv/.installed programs
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy features models search studies benchmarks tests
 	.venv/bin/pytest -n 4 --dist worksteal
 
-# The dashboard's tests look at it in a browser, and fail without one.
-chromium:
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
-		test "$$(id -u)" = 0 || { echo "The tests need Chromium: sudo apt-get install chromium" >&2; exit 1; }; \
-		apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
+# The dashboard's tests look at it in a browser, the database's put a pooler before a server: they fail without them.
+programs:
+	@wanted=; \
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		wanted="chromium"; \
+	PATH="$$PATH:/usr/sbin" command -v pgbouncer >/dev/null || wanted="$$wanted pgbouncer"; \
+	test -z "$$wanted" || { \
+		test "$$(id -u)" = 0 || { echo "The tests need programs: sudo apt-get install $$wanted" >&2; exit 1; }; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$wanted; }
 
 # Debian keeps venv in a package of its own. librosa compiles itself when it is first imported, for half a minute, and
 # processes that do so together may spoil what they keep.

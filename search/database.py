@@ -42,7 +42,15 @@ _POSTGRESQL_CONNECTION = {
     "tcp_user_timeout": 15_000,
     "application_name": "offkey",
     "client_encoding": "utf8",  # whatever the database's is: one in SQL_ASCII would give bytes for text
+    "prepare_threshold": None,  # until it is known who is at the other end
 }
+
+#: The option of a connection whose statements each stand alone: a large study is read for longer than a transaction
+#: may be idle, and a transaction would not let them see the same moment either.
+ONLY_READS = "only_reads"
+
+#: How often a statement has come before the server is told to keep it: psycopg's own default.
+_PREPARED_AFTER = 5
 
 #: SQLSTATEs of a server that goes down, comes up, is full, or undid a transaction for another's sake.
 _AWAY_STATES = ("57P01", "57P02", "57P03", "25P03", "53300", "40001", "40P01")
@@ -109,14 +117,28 @@ def connect_args(url: URL) -> dict[str, Any]:
 def engine_of_one(url: URL, *, lease: float) -> Engine:
     """An engine with one connection. A transaction that is left open for a sixth of a lease (seconds) is undone by the
     server: a worker that was stopped inside one keeps nobody from renewing their leases."""
-    engine = create_engine(url, pool_size=1, max_overflow=0, connect_args=connect_args(url))
+    arguments = connect_args(url)
     if url.get_backend_name() == "postgresql":
+        arguments["autocommit"] = True  # for the driver: our own BEGIN says more than its
+    engine = create_engine(url, pool_size=1, max_overflow=0, connect_args=arguments)
+    if url.get_backend_name() == "postgresql":
+        limit = max(1, round(lease / 6 * 1000))
 
         @event.listens_for(engine, "connect")
-        def limit_idle_transactions(connection: Any, record: Any) -> None:
-            # Set, not passed as an option: poolers refuse options.
-            connection.execute(f"SET idle_in_transaction_session_timeout = {max(1, round(lease / 6 * 1000))}")
-            connection.commit()
+        def prepare_statements(connection: Any, record: Any) -> None:
+            # A third of the server's time, but behind a pooler the next transaction is on another of its connections.
+            # A pooler goes by a number of its own.
+            (number,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+            if number == connection.info.backend_pid:
+                connection.prepare_threshold = _PREPARED_AFTER
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            if connection.get_execution_options().get(ONLY_READS):
+                return
+            # Each transaction's own: poolers refuse options, and behind one the next may be on another connection of
+            # the server's, which others use too. In one message, it takes no time of its own.
+            connection.exec_driver_sql(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {limit}")
 
     return engine
 

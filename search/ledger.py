@@ -315,11 +315,14 @@ def clear(transaction: Transaction, claim: Claim) -> None:
 
 
 def sign_of_life(transaction: Transaction, study_id: int, lease: float) -> None:
-    """Adds the time since any worker's last sign of life, unless it is so long that there was none."""
+    """Adds the time since any worker's last sign of life, unless it is so long that there was none.
+
+    One within a tenth of a lease of the last changes nothing: a thousand workers would wait for each other at the row.
+    """
     gap = database_now() - StudyRow.last_seen
     transaction.execute(
         update(StudyRow)
-        .where(StudyRow.study_id == study_id)
+        .where(StudyRow.study_id == study_id, func.abs(func.coalesce(gap, lease)) >= lease / 10)
         .values(
             active_seconds=StudyRow.active_seconds + case((func.coalesce(gap, lease) < lease, gap), else_=0.0),
             last_seen=database_now(),

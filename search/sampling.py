@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.pruning import NoisePruner
 from search.recipe import SearchSettings
@@ -63,6 +63,20 @@ def pruner_for(settings: SearchSettings, *, max_steps: int) -> BasePruner:
             return HyperbandPruner(min_resource=1, max_resource=max_steps, reduction_factor=3)
 
 
+def curves_read(settings: SearchSettings) -> tuple[TrialState, ...]:
+    """The states of the trials whose reports the study's sampler and pruner look at.
+
+    TPE takes what a pruned trial reported last for its value; Hyperband keeps what it compares in system attributes.
+    """
+    match settings.pruner:
+        case "none" | "hyperband":
+            return (TrialState.PRUNED,)
+        case "median" | "wilcoxon":
+            return TrialState.PRUNED, TrialState.COMPLETE
+        case "noise":
+            return tuple(TrialState)
+
+
 class FamilySampler(BaseSampler):
     """Samples a conditional space: first the family, then its settings by TPE from that family's own trials.
 
@@ -97,6 +111,9 @@ class FamilySampler(BaseSampler):
         if param_name == "family":
             by_claim = families_by_claim(self._space.families, trials)
             return by_claim[self._draw % len(by_claim)]
+        # Its family may have been suggested after the trials were read.
+        own = create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
+        trials = [own if other.number == trial.number else other for other in trials]
         self._params = self._suggested(trial.params["family"], study, trials)
         return self._params[param_name]
 

@@ -18,7 +18,7 @@ from search.evaluation import Scores, Truth
 from search.ledger import Claim
 from search.outages import StorageAway
 from search.pruning import is_rung, noise_key, noise_of
-from search.sampling import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, pruner_for, sampler_for
+from search.sampling import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, curves_read, pruner_for, sampler_for
 from search.storage import Cache, StudyStorage
 from search.stored_study import StoredStudy
 
@@ -38,7 +38,7 @@ class Suggestions:
 
     @cached_property
     def _cache(self) -> Cache:
-        return Cache(self._storage)
+        return Cache(self._storage, curves=curves_read(self.study.search))
 
     @cached_property
     def pruner(self) -> BasePruner:
@@ -60,7 +60,8 @@ class Suggestions:
         redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if search.duplicates == "fresh" and can_differ else 0
         for draw in range(redraws + 1):
             trial = self._trial_of(claim, draw)
-            self.study.space.close(trial)
+            with self._cache.as_read():
+                self.study.space.close(trial)
             digest = hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:40]
             repeat = self._settle(claim, digest, may_repeat=draw == redraws)
             if repeat is not None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,7 +32,8 @@ from search.errors import StorageError, StudyError
 from search.ledger import Claim, LeaseLost, StudyRow, TrialRow
 from search.outages import StorageAway
 from search.storage import WAITED_FOR, StudyStorage
-from search.stored_study import load_stored
+from search.stored_study import load_stored, with_stored_proxies
+from search.study_file import study_of_tree
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
@@ -752,6 +754,33 @@ def test_a_default_that_is_written_out_makes_no_other_study(
 ) -> None:
     first = tiny_study()
     assert tiny_study(**written_out).stored.uid == first.stored.uid
+
+
+BY_PROXIES = {"metric": "proxy", "share": 0.34}
+
+
+def test_other_proxies_than_those_that_a_study_goes_by_are_refused(tiny_study: MakeStudy) -> None:
+    tiny_study(validation={**BY_PROXIES, "proxies": ["other IDs"]})
+
+    with pytest.raises(StudyError, match=r"validation.proxies: stored \['other IDs'\], here \['knock 1'\]"):
+        tiny_study(validation={**BY_PROXIES, "proxies": ["knock 1"]})
+
+
+def test_whoever_names_no_proxies_takes_those_of_the_stored_study(
+    tiny_study: MakeStudy, storage_url: str, tmp_path: Path
+) -> None:
+    tree = {"study": "tiny", "model": {"family": "stat"}, "validation": BY_PROXIES}
+    unnamed = study_of_tree(tree, origin="here")
+    assert with_stored_proxies(unnamed, storage_url) == unnamed
+    assert with_stored_proxies(unnamed, f"sqlite:///{tmp_path / 'none.db'}") == unnamed
+
+    tiny_study(validation={**BY_PROXIES, "proxies": ["other IDs"]})
+
+    joining = with_stored_proxies(unnamed, storage_url)
+    assert joining.validation.proxies == ["other IDs"]
+    assert joining.tree == {**unnamed.tree, "validation": {**BY_PROXIES, "proxies": ["other IDs"]}}
+    named = study_of_tree({**tree, "validation": {**BY_PROXIES, "proxies": ["knock 1"]}}, origin="here")
+    assert with_stored_proxies(named, storage_url) == named
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -448,7 +448,7 @@ def test_reports_of_an_outage_that_came_without_a_checkpoint_are_trained_again(t
         lost.run()
     (row,) = rows_of(study)
     assert row.checkpoint is not None
-    assert row.checkpoint.endswith("@4"), "made before the outage was noticed, entered with the reports after it"
+    assert row.checkpoint.endswith("@4/4"), "made before the outage was noticed, entered with the reports after it"
 
     study.worker(lease=LEASE, quick=True).run()
 
