@@ -18,6 +18,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pydantic import ValidationError
+
 from features.cleaning import CleaningSettings
 from models.settings import TrainingSettings
 from search import space as spaces
@@ -164,7 +166,10 @@ def _differences(recipe: Recipe, tree: Tree) -> Iterator[tuple[str, object, obje
     of_recipe = _of_the_whole(recipe)
     defaults = {"train_on": CorpusSettings().train_on, **CleaningSettings().model_dump()}
     defaults["calibration_share"] = TrainingSettings().calibration_share
-    defaults |= ValidationSettings().model_dump()
+    try:  # what is left out may depend on what is there
+        defaults |= ValidationSettings.model_validate(tree.get("validation") or {}).model_dump()
+    except ValidationError:
+        return  # the check of the study says what is wrong there
     for path in (
         "corpus.train_on",
         "cleaning.method",

@@ -12,10 +12,11 @@ import torch
 from features.corpus import Corpus, Progress, read_corpus
 from search import database
 from search.bundle import require_free, save_bundle
+from search.clip_checks import require_figures, require_served, views_of, warnings_of
 from search.errors import StorageError, StudyError
 from search.final import Detector, train_detector
 from search.looks import Looks, enter_look
-from search.preparation import check_labels, require_served, with_proxies
+from search.preparation import with_proxies
 from search.recipe import Recipe
 from search.split import held_out_clips
 from search.steering import steering_of
@@ -35,6 +36,7 @@ def make_detector(
     device: torch.device,
     default_root: str | None = None,
     storage: str | None = None,
+    on_faults: Progress = _unseen,
     on_features: Progress = _unseen,
     on_epoch: Progress = _unseen,
     tell: Callable[[str], None] = _log.warning,
@@ -42,8 +44,8 @@ def make_detector(
     """Trains a recipe, measures it on the held-out test clips, and writes it to a folder or bucket (see search.bundle).
 
     `default_root` holds the clips of a recipe that does not say where they lie. The look at the test clips is counted
-    in `storage` (a URL), if it is there. `on_features` and `on_epoch` are told how far the work is (done, in all),
-    `tell` what the user should know.
+    in `storage` (a URL), if it is there. `on_faults`, `on_features` and `on_epoch` are told how far the work is (done,
+    in all), one after the other; `tell` what the user should know.
     Raises BundleError, CorpusError, StoreError, StudyError, UnservedError or TrialFailure; StorageError for what is no
     storage's URL. A storage that cannot be written costs a word, and not the detector.
     """
@@ -56,27 +58,25 @@ def make_detector(
             "corpus.root is missing: set it (on the command line with --set corpus.root=DIR), or $OFFKEY_DATA"
         )
     corpus = read_corpus(Path(root)).for_study(recipe.corpus.machines)
-    for line in (*corpus.warnings, *check_labels(corpus, recipe.validation)):
+    validation, train_on = recipe.validation, recipe.corpus.train_on
+    views = views_of(corpus, validation, train_on)
+    for line in warnings_of(corpus, validation, views):
         tell(line)
-    validation, said = with_proxies(recipe.validation, corpus, recipe, progress=on_features)
+    require_served(recipe, corpus, views)
+    validation, said = with_proxies(validation, corpus, recipe, progress=on_faults)
     for line in said:
         tell(line)
     recipe = recipe.model_copy(update={"validation": validation})
-    require_served(recipe, corpus)
-    for heard in _heard(corpus, recipe):
+    steering = steering_of(corpus, validation, train_on)
+    require_figures(steering, validation.objectives[:1])
+    # Views with made faults have other clips than the corpus.
+    for heard in (*steering.views, corpus) if validation.goes_by_proxies else (corpus,):
         open_corpus_stores(heard, recipe, progress=on_features)
     detector = train_detector(recipe, corpus, device, on_epoch=on_epoch)
     if storage is not None and detector.test is not None:
         detector = replace(detector, looks=_counted(storage, corpus, detector, detector.test.auc, tell))
     save_bundle(detector, bundle)
     return detector
-
-
-def _heard(corpus: Corpus, recipe: Recipe) -> list[Corpus]:
-    """The recordings that are to be trained or scored on, where those with made faults are other ones."""
-    if not recipe.validation.goes_by_proxies:
-        return [corpus]
-    return [*steering_of(corpus, recipe.validation, recipe.corpus.train_on).views, corpus]
 
 
 def _counted(storage: str, corpus: Corpus, detector: Detector, auc: float, tell: Callable[[str], None]) -> Looks:

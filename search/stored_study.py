@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from features.corpus import Corpus
-from search.errors import StudyError
+from search.errors import NoStorageError, StudyError
 from search.evaluation import Metric, Truth
 from search.ledger import StudyRow
 from search.recipe import Cost, Figure, ValidationSettings
@@ -39,7 +39,6 @@ _NOT_IDENTITY = (
     ("search", "trials"),
     ("search", "hours"),
     ("training", "threads"),
-    ("validation", "proxies"),  # found anew by each who joins: those of the first hold
 )
 
 
@@ -166,6 +165,31 @@ def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, artif
         lambda session: session.execute(update(StudyRow).where(StudyRow.study_id == created._study_id).values(changes))
     )
     return load_stored(storage, study.name)
+
+
+def with_stored_proxies(study: Study, url: str) -> Study:
+    """The study, with the proxies that the stored one of its name goes by, where it names none: they are found once.
+
+    Raises StorageError if the storage cannot be read.
+    """
+    if not study.validation.goes_by_proxies or study.validation.proxies is not None:
+        return study
+    try:
+        storage = StudyStorage(url)
+    except NoStorageError:
+        return study
+    try:
+        proxies = load_stored(storage, study.name).validation.proxies
+    except StudyError:  # there is none, or one of somebody else's, which joining refuses
+        return study
+    finally:
+        storage.engine.dispose()
+    if proxies is None:
+        return study
+    tree = study.tree
+    return study_of_tree(
+        {**tree, "validation": {**tree["validation"], "proxies": proxies}}, origin=f"study {study.name}"
+    )
 
 
 def load_stored(storage: StudyStorage, name: str) -> StoredStudy:

@@ -100,7 +100,8 @@ def search(
         show_summary(status, comparison)
         if status.best is not None:
             where = "" if storage is None else f" --storage {opened.shown_url}"
-            err.print(f"\nNext: [bold]offkey export {stored.name}{where} -o recipe.yaml[/bold]")
+            which = " --trial N" if len(status.objectives) > 1 else ""
+            err.print(f"\nNext: [bold]offkey export {stored.name}{which}{where} -o recipe.yaml[/bold]")
             err.print(f"      [bold]offkey train recipe.yaml{where} -o detector[/bold]")
     if drained:
         err.print("The same command goes on.")
@@ -138,10 +139,13 @@ def run_search(
     """Runs a study; the last value tells whether its budget is not met since it was asked to stop."""
     from search.preparation import prepare
     from search.running import supervise
+    from search.stored_study import with_stored_proxies
 
     with _connected(places.address) if isinstance(places, Cluster) else nullcontext():
         with progress_bar("recordings") as advance:
-            prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"), progress=advance)
+            prepared = prepare(
+                with_stored_proxies(study, url), default_root=os.environ.get("OFFKEY_DATA"), progress=advance
+            )
         for warning in prepared.warnings:
             warn(warning)
         if isinstance(places, Cluster):

@@ -93,6 +93,7 @@ def train_bundle(recipe: Recipe, bundle: str | Path, device: str, *, storage: st
             device=device_of(device),
             default_root=os.environ.get("OFFKEY_DATA"),
             storage=storage,
+            on_faults=stage("faults"),
             on_features=stage("features"),
             on_epoch=stage("training"),
             tell=warn,

@@ -548,6 +548,28 @@ def test_a_recipe_that_cannot_be_a_member_is_refused(recipe: dict[str, Any] | No
     assert message in text
 
 
+@pytest.mark.parametrize(
+    ("validation", "differs"),
+    [
+        ("{metric: proxy}", None),
+        ("{metric: [proxy, parameters]}", None),
+        ("{metric: proxy, share: 0.5}", "validation.share is 0.25 in wide.yaml, but 0.5 here"),
+        ("{metric: proxy, shares: 0.5}", "validation.shares is not a setting"),
+    ],
+)
+def test_a_recipe_that_was_found_by_proxies_is_a_member_where_as_many_clips_are_held_out(
+    validation: str, differs: str | None
+) -> None:
+    for name in ("wide", "deep"):
+        write_recipe(name, validation={"metric": "proxy"})
+    text = f"{WITH_RECIPES}validation: {validation}\n"
+
+    if differs is None:
+        assert load(text).validation.share == 0.25
+    else:
+        assert differs in refusal(text)
+
+
 def recipe_of(file: str) -> tuple[str, Recipe]:
     return file, load_study(file).first_recipe()
 

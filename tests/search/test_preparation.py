@@ -14,12 +14,17 @@ import pytest
 import soundfile
 from optuna.distributions import CategoricalDistribution
 
+from features.corpus import read_corpus
 from features.errors import CorpusError, UnservedError
 from models import families
 from models.labels import Labels
 from models.settings import WindowSettings
 from search.errors import StudyError
+from search.evaluation import evaluate
 from search.preparation import Prepared, prepare
+from search.recipe import ValidationSettings
+from search.split import labelled_test_clips
+from search.steering import steering_of
 from search.study_file import study_of_tree
 
 
@@ -263,6 +268,71 @@ def test_where_no_id_has_both_labels_auc_is_undefined_and_nothing_starts(
         prepared(corpus_copy)
 
 
+class TestFolds:
+    """Normal training clips steer too: what labels there are is asked of all of these clips together."""
+
+    def test_without_normal_test_clips_those_of_the_folds_are_told_from_the_faults(self, corpus_copy: Path) -> None:
+        remove(corpus_copy, "test/normal_*")
+
+        ready = prepared(corpus_copy, validation={"folds": 3})
+
+        ids = "compressor/00, compressor/02, compressor/04"
+        assert ready.warnings == (f"{ids}: too few labelled clips for a held-out test",)
+        assert evaluate(np.zeros(len(ready.steering.truth)), ready.steering.truth).per_id.keys() == set(ids.split(", "))
+
+    @pytest.mark.parametrize(("training_clips", "is_judged"), [(2, True), (1, False)])
+    def test_an_id_without_normal_clips_to_steer_is_left_out_with_a_warning(
+        self, corpus_copy: Path, training_clips: int, is_judged: bool
+    ) -> None:
+        remove(corpus_copy, "test/normal_id_02_*")
+        remove(corpus_copy, f"train/normal_id_02_0000000[{training_clips}-5].wav")
+
+        ready = prepared(corpus_copy, validation={"folds": 2})
+
+        left_out = "compressor/02: one label only in validation, AUC undefined, left out of the mean"
+        assert (left_out not in ready.warnings) == is_judged
+        judged = evaluate(np.zeros(len(ready.steering.truth)), ready.steering.truth).per_id
+        assert ("compressor/02" in judged) == is_judged
+
+    def test_without_a_fault_no_fold_tells_anything(self, corpus_copy: Path) -> None:
+        remove(corpus_copy, "anomaly_*")
+
+        with pytest.raises(StudyError, match="AUC is undefined: .* have normal clips only"):
+            prepared(corpus_copy, validation={"folds": 3})
+
+    def test_a_fold_without_normal_clips_is_refused_where_trials_are_compared_by_it_alone(
+        self, corpus_copy: Path
+    ) -> None:
+        remove(corpus_copy, "test/normal_*")
+        folds = {"folds": 7}  # six training clips of each machine ID
+
+        prepared(corpus_copy, validation=folds, search={"pruner": "median"})
+        with pytest.raises(StudyError, match="fold 7 alone of 7 does not tell them apart; fewer folds .* undefined"):
+            prepared(corpus_copy, validation=folds, search={"pruner": "wilcoxon"})
+
+    def test_what_the_first_folds_do_not_tell_is_refused_though_all_of_them_do(
+        self, corpus_root: Path, tmp_path: Path
+    ) -> None:
+        sound = next(corpus_root.rglob("*.wav"))
+        target = "fan/train/section_00_target_train_normal_0000.wav"
+        names = [f"fan/train/section_00_source_train_normal_{number:04d}.wav" for number in range(21)]
+        names += [target, *(f"fan/test/section_00_target_test_anomaly_{number:04d}.wav" for number in range(2))]
+        for name in names:
+            (tmp_path / "target" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(sound, tmp_path / "target" / name)
+        corpus = read_corpus(tmp_path / "target")
+
+        def fold_of_target(seed: int) -> int:
+            views = steering_of(corpus, ValidationSettings(folds=2, seed=seed)).views
+            return [target in {clip.name for clip in labelled_test_clips(view)} for view in views].index(True)
+
+        seeds = {fold_of_target(seed): seed for seed in range(10)}
+        official: dict[str, Any] = {"metric": "official", "folds": 2}
+        prepared(corpus.root, validation={**official, "seed": seeds[0]})
+        with pytest.raises(StudyError, match="the first 1 of 2 does not tell .* has none of the target domain"):
+            prepared(corpus.root, validation={**official, "seed": seeds[1]})
+
+
 def test_test_clips_without_a_label_in_their_names_are_no_labelled_clips(corpus_copy: Path) -> None:
     for path in (corpus_copy / "compressor" / "test").glob("*.wav"):
         word, _, rest = path.name.partition("_")
@@ -279,6 +349,19 @@ def test_a_test_clip_that_was_trained_on_is_warned_of(corpus_copy: Path) -> None
     assert warning.startswith("1 test clips are training clips too, compressor/test/normal_id_00_00000099.wav (compr")
 
 
+def test_contents_that_are_trained_on_twice_are_warned_of_where_one_copy_steers_beside_the_other(
+    corpus_copy: Path,
+) -> None:
+    train = corpus_copy / "compressor/train"
+    for number in range(1, 6):
+        shutil.copy(train / "normal_id_00_00000000.wav", train / f"normal_id_00_{number:08d}.wav")
+
+    assert prepared(corpus_copy, validation={"share": 0.5}).warnings == ()
+    for validation, count in (({"folds": 3}, 6), ({"metric": "proxy", "proxies": ["other IDs"]}, 2)):
+        warning, *_ = prepared(corpus_copy, validation=validation).warnings
+        assert warning.startswith(f"{count} training clips steer the search beside models that are trained on the same")
+
+
 def test_supplemental_clips_are_no_part_of_a_study(corpus_root: Path, corpus_copy: Path) -> None:
     machine = corpus_copy / "compressor"
     (machine / "supplemental").mkdir()
@@ -292,6 +375,30 @@ def test_what_the_corpus_warns_of_is_passed_on(corpus_copy: Path) -> None:
     (corpus_copy / "ground_truth_compressor_section_00_test.csv").write_text("section_00_0000.wav,1\n")
     (warning,) = prepared(corpus_copy).warnings
     assert warning.startswith("ground_truth_compressor_section_00_test.csv: not used")
+
+
+@pytest.mark.parametrize(
+    ("validation", "refusal"),
+    [
+        ({}, None),
+        ({"folds": 2}, "of the clips that `validation.folds: 2` leaves a trial to train on: .* has 1 of 3: train"),
+        (
+            {"metric": "proxy", "share": 0.5, "proxies": ["other IDs"]},
+            "of the clips that `validation.metric: proxy` leaves a trial to train on: .* has 1 of 3: train on",
+        ),
+    ],
+    ids=["share", "folds", "proxy"],
+)
+def test_what_a_recipe_asks_of_training_clips_is_asked_of_those_that_a_trial_is_left(
+    corpus_root: Path, validation: dict[str, Any], refusal: str | None
+) -> None:
+    blocks: dict[str, Any] = {"scoring": {"calibration": "z"}, "training": {"calibration_share": 0.34}}  # 2 of 6 clips
+
+    if refusal is None:
+        prepared(corpus_root, validation=validation, **blocks)
+    else:
+        with pytest.raises(UnservedError, match=refusal):
+            prepared(corpus_root, validation=validation, **blocks)
 
 
 class PickySettings(WindowSettings):
