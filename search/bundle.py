@@ -85,6 +85,7 @@ def metrics_of(detector: Detector) -> dict[str, Any]:
         if optimism is None
         else {"difference": optimism.difference, "interval": list(optimism.interval)},
         "test_looks": detector.looks.count,
+        "test_clips_seen": detector.looks.seen,
         "test_recipes": detector.looks.recipes,
         "seeds": _seeds(detector.seeds),
     }

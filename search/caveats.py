@@ -1,19 +1,19 @@
 """What stands beside a detector's figures, so that nobody takes them for more than they are.
 
-optimism : validation AUC − test AUC: how much the search flatters itself. The two are of different clips, so that it
-           is no paired difference.
+optimism : validation AUC − test AUC, over the machine IDs that both have: how much the search flatters itself. The two
+           are of different clips, so that it is no paired difference.
 seeds    : how the AUC of one model varies with its seed, over the members of an ensemble that differ in nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.evaluation import Bootstrap, Scores, Truth, mean_auc
+from search.evaluation import Bootstrap, Scores, Truth, id_aucs, mean_auc
 from search.steering import IN_WORDS
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ NOT_COMPARABLE = (
     "The validation AUC is of made faults and the test AUC of recorded ones: their difference says nothing of how much "
     "the search flatters itself"
 )
+
+#: Of a search that went by other machine IDs, and where it went by some others.
+OTHER_MACHINES = (
+    "Validation and test are of different machine IDs: their difference says nothing of how much the search flatters "
+    "itself"
+)
+SOME_MACHINES = "The difference of validation and test is of the machine IDs that both have: {}"
 
 #: What the spread over seeds is of, and what it is not.
 SPREAD = (
@@ -47,8 +54,18 @@ class Optimism:
         return low <= 0 <= high
 
 
-def optimism_of(validation: Scores, steering: Truth, test: Scores, held_out: Truth) -> Optimism:
-    """From the scores of the clips that steered the search, and of those that were held out."""
+def optimism_of(validation: Scores, steering: Truth, test: Scores, held_out: Truth) -> Optimism | None:
+    """From the scores of the clips that steered the search, and of those that were held out.
+
+    None if no machine ID has both labels in both.
+    """
+    common = id_aucs(validation, steering).keys() & id_aucs(test, held_out).keys()
+    if not common:
+        return None
+    (validation, steering), (test, held_out) = (
+        (scores[np.isin(truth.ids, list(common))], truth.of_ids(common))
+        for scores, truth in ((validation, steering), (test, held_out))
+    )
     resampled = Bootstrap(steering).aucs(validation)
     # Moved by one: both are drawn from the same random numbers, and the n-th of each would be no independent pair.
     resampled -= np.roll(Bootstrap(held_out).aucs(test), 1)
@@ -88,9 +105,12 @@ def sentences_beside(detector: Detector) -> Iterator[str]:
     if validation.goes_by_proxies:
         if detector.test is not None:
             yield NOT_COMPARABLE
-    elif metric != "auc":
-        on_test = "these clips do not tell it" if test_value is None else f"{test_value:.3f}"
-        yield f"The search went by another figure, {IN_WORDS[metric]}: validation {value:.3f}, test {on_test}"
+    else:
+        if detector.test is not None:
+            yield from _machines_compared(set(detector.validation.per_id), set(detector.test.per_id))
+        if metric != "auc":
+            on_test = "these clips do not tell it" if test_value is None else f"{test_value:.3f}"
+            yield f"The search went by another figure, {IN_WORDS[metric]}: validation {value:.3f}, test {on_test}"
     if validation.folds is not None:
         yield (
             f"The validation AUC is of {validation.folds} models, each trained without the clips of its fold, and the "
@@ -100,3 +120,11 @@ def sentences_beside(detector: Detector) -> Iterator[str]:
         yield "The difference of validation and test may be chance: its interval includes 0"
     if detector.test is not None:
         yield detector.looks.in_words
+
+
+def _machines_compared(validation: Set[str], test: Set[str]) -> Iterator[str]:
+    """Which machine IDs the optimism is of, where that is not every one."""
+    if not validation & test:
+        yield OTHER_MACHINES
+    elif validation != test:
+        yield SOME_MACHINES.format(", ".join(sorted(validation & test)))

@@ -16,8 +16,9 @@ metric : what one number is made of a scoring, from 0 to 1, higher is better:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -48,7 +49,7 @@ class Truth:
     labels: tuple[int, ...]  # 0 normal, 1 anomaly
     domains: tuple[Domain | None, ...] = ()  # of each clip; empty where none is known
     folds: tuple[int, ...] = ()  # in which each clip is scored, from 0, ascending; empty where there is one
-    recordings: tuple[int, ...] = ()  # what each clip is, by a number, where one may be in several folds
+    recordings: tuple[int, ...] = ()  # what each clip is of, by a number; empty where each is of one of its own
 
     @classmethod
     def of(cls, clips: Sequence[Description]) -> Truth:
@@ -89,8 +90,19 @@ class Truth:
         return replace(self._of_slice(self.last_fold), folds=(), recordings=())
 
     def count(self, label: int) -> int:
-        """How many recordings have that label."""
-        return _recordings(np.flatnonzero(np.array(self.labels) == label), self)
+        """How many clips have that label; one that is in several folds counts once."""
+        return _count(np.flatnonzero(np.array(self.labels) == label), self)
+
+    def of_ids(self, names: Collection[str]) -> Truth:
+        """The truth of these machine IDs' clips."""
+        chosen = [name in names for name in self.ids]
+        return Truth(
+            ids=tuple(compress(self.ids, chosen)),
+            labels=tuple(compress(self.labels, chosen)),
+            domains=tuple(compress(self.domains, chosen)),
+            folds=tuple(compress(self.folds, chosen)),
+            recordings=tuple(compress(self.recordings, chosen)),
+        )
 
     def _of_slice(self, part: slice) -> Truth:
         return Truth(self.ids[part], self.labels[part], self.domains[part], self.folds[part], self.recordings[part])
@@ -144,8 +156,8 @@ def evaluate(scores: Scores, truth: Truth) -> Figures:
         per_id[name] = IdFigures(
             auc=_measured("auc", scores, pairs),
             pauc=_measured("pauc", scores, pairs) if enough else None,
-            normal=_recordings(normals, truth),
-            anomaly=_recordings(anomalies, truth),
+            normal=_count(normals, truth),
+            anomaly=_count(anomalies, truth),
         )
     paucs = [figures.pauc for figures in per_id.values() if figures.pauc is not None]
     judged = np.flatnonzero(np.isin(truth.ids, list(per_id)))
@@ -185,19 +197,24 @@ def domain_aucs(scores: Scores, truth: Truth, *, year: Year | None = None) -> di
 
 
 class Bootstrap:
-    """Resamples of some clips, stratified by machine ID, label and domain: drawn once, for however many trials.
+    """Resamples of some recordings, stratified by machine ID, label and domain: drawn once, for however many trials.
+
+    As often as a recording is drawn, all clips of it are: in each fold, and with each fault that was made of it. The
+    fold that a recording is scored in is no stratum: one of a recording or two is nearly the same in each resample.
 
     The draws depend on the clips alone: two sets of scores of the same clips are resampled alike, so that their
     difference is a paired one. Raises StudyError if no ID has both labels.
     """
 
     def __init__(self, truth: Truth, *, resamples: int = RESAMPLES) -> None:
+        _members(truth)
         rng = np.random.default_rng(0)
+        strata, of_clips = _strata(truth)
+        of_recordings = np.zeros((of_clips.max() + 1, resamples), dtype=np.int32)
+        for stratum in strata.values():
+            of_recordings[stratum] = _draw_counts(rng, len(stratum), resamples)
         self._truth = truth
-        self._drawn = np.zeros((len(truth), resamples), dtype=np.int32)  # how often each clip is drawn in each
-        for stratum in _strata(truth):
-            drawn, of_clips = np.unique(np.array(truth.recordings or range(len(truth)))[stratum], return_inverse=True)
-            self._drawn[stratum] = _draw_counts(rng, len(drawn), resamples)[of_clips]
+        self._drawn = of_recordings[of_clips]  # how often each clip is drawn in each
 
     def aucs(self, scores: Scores) -> Scores:
         """The mean AUC of each resample, (resamples,)."""
@@ -212,9 +229,21 @@ class Bootstrap:
         parts = _parts(metric, self._truth, year)
         of_kind = {"auc": self._aucs, "pauc": self._paucs}
         values = np.array(
-            [np.mean([of_kind[part.kind](scores, *pair) for pair in pairs], axis=0) for part, pairs in parts.items()]
+            [
+                np.average(
+                    [of_kind[part.kind](scores, *pair) for pair in pairs],
+                    # A fold counts by how much of it is drawn: over the folds, that is as much in each resample.
+                    weights=[self._share(normals) * self._share(anomalies) for normals, anomalies in pairs],
+                    axis=0,
+                )
+                for part, pairs in parts.items()
+            ]
         )
         return _combined(metric, year, list(parts), values)
+
+    def _share(self, clips: _Indices) -> Scores:
+        """How many of some clips are drawn in each resample, of how many they are."""
+        return np.asarray(self._drawn[clips].mean(axis=0))
 
     def _aucs(self, scores: Scores, normals: _Indices, anomalies: _Indices) -> Scores:
         # AUC is the share of (anomaly, normal) pairs in the right order, a tie counting half (Mann and Whitney 1947):
@@ -224,19 +253,21 @@ class Bootstrap:
         twice = counts[below]
         twice += counts[not_above]
         twice *= self._drawn[anomalies]
-        return np.asarray(twice.sum(axis=0) / (2 * len(normals) * len(anomalies)))
+        pairs = counts[-1] * self._drawn[anomalies].sum(axis=0)
+        return np.asarray(twice.sum(axis=0) / (2 * np.maximum(pairs, 1)))
 
     def _paucs(self, scores: Scores, normals: _Indices, anomalies: _Indices) -> Scores:
         ranked, counts = self._ranked(scores, normals)
         ranked_anomalies, anomaly_counts = self._ranked(scores, anomalies)
+        drawn, drawn_anomalies = np.maximum(counts[-1], 1), np.maximum(anomaly_counts[-1], 1)
         # From the highest normal clip down, the first at which the rate is reached in every resample.
-        reached = (counts <= (1 - MAX_FALSE_POSITIVE_RATE) * len(normals)).all(axis=1)
+        reached = (counts[:-1] <= (1 - MAX_FALSE_POSITIVE_RATE) * drawn).all(axis=1)
         lowest = ranked[np.flatnonzero(reached)[-1]] if reached.any() else -np.inf
         thresholds = np.unique(scores[np.concatenate([normals, anomalies])])
         thresholds = thresholds[thresholds >= lowest][::-1]
         # The points of the ROC curve, (points, resamples): it starts where nothing is called an anomaly.
-        false = 1 - counts[np.r_[-1, np.searchsorted(ranked, thresholds)]] / len(normals)
-        true = 1 - anomaly_counts[np.r_[-1, np.searchsorted(ranked_anomalies, thresholds)]] / len(anomalies)
+        false = 1 - counts[np.r_[-1, np.searchsorted(ranked, thresholds)]] / drawn
+        true = 1 - anomaly_counts[np.r_[-1, np.searchsorted(ranked_anomalies, thresholds)]] / drawn_anomalies
         # Each line between two points counts as far as it lies within the rate.
         width, height = np.diff(false, axis=0), np.diff(true, axis=0)
         within = np.clip(MAX_FALSE_POSITIVE_RATE - false[:-1], 0, width)
@@ -321,9 +352,9 @@ def _pairs(normals: _Indices, anomalies: _Indices, truth: Truth) -> _Pairs:
     return [(of_fold, faulty) for of_fold, faulty in pairs if len(of_fold) and len(faulty)]
 
 
-def _recordings(clips: _Indices, truth: Truth) -> int:
-    """How many recordings some clips are of."""
-    return len({truth.recordings[clip] for clip in clips}) if truth.recordings else len(clips)
+def _count(clips: _Indices, truth: Truth) -> int:
+    """How many clips these are, each of them once."""
+    return len({truth.recordings[clip] for clip in clips}) if truth.folds else len(clips)
 
 
 def _by_label(clips: _Indices, truth: Truth) -> tuple[_Indices, _Indices]:
@@ -361,20 +392,23 @@ def _combined(metric: Metric, year: Year, parts: Sequence[Part], values: Scores)
     return np.asarray(values.min(axis=0) if metric == "worst_id" else values.mean(axis=0))
 
 
-def _strata(truth: Truth) -> list[_Indices]:
-    """The clips of each machine ID that has both labels, by label, domain and the folds that they are in."""
-    in_folds: dict[int, tuple[int, ...]] = defaultdict(tuple)
-    for recording, fold in zip(truth.recordings, truth.folds, strict=True):
-        in_folds[recording] += (fold,)
-    found = []
-    for members in _members(truth).values():
-        strata: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        for clip in members.tolist():
-            domain = truth.domains[clip] if truth.domains else None
-            folds = in_folds[truth.recordings[clip]] if truth.recordings else ()
-            strata[truth.labels[clip], domain, folds].append(clip)
-        found += [np.array(strata[key]) for key in sorted(strata, key=str)]
-    return found
+def fewest_recordings(truth: Truth) -> int:
+    """How many the smallest stratum has of those that a `Bootstrap` draws a machine ID's recordings from.
+
+    Raises StudyError if no ID has both labels.
+    """
+    judged, strata = _members(truth), _strata(truth)[0]
+    return min(len(recordings) for (name, _, _), recordings in strata.items() if name in judged)
+
+
+def _strata(truth: Truth) -> tuple[dict[tuple[str, int, str], _Indices], _Indices]:
+    """Recordings by machine ID, label and domain, each recording by its first clip; and which one each clip is of."""
+    _, first_clips, of_clips = np.unique(truth.recordings or range(len(truth)), return_index=True, return_inverse=True)
+    strata: dict[tuple[str, int, str], list[int]] = defaultdict(list)
+    for recording, clip in enumerate(first_clips.tolist()):
+        domain = truth.domains[clip] if truth.domains else None
+        strata[truth.ids[clip], truth.labels[clip], domain or ""].append(recording)
+    return {key: np.array(strata[key]) for key in sorted(strata)}, of_clips
 
 
 def scores_by_id(scores: Scores, truth: Truth) -> dict[str, tuple[Scores, npt.NDArray[np.int64]]]:

@@ -45,7 +45,7 @@ class Detector:
     value: float  # of the recipe's first objective, as its trial had it
     test: Figures | None  # None where no ID has both labels among the held-out clips
     test_value: float | None  # of that objective; None where the held-out clips do not tell it, or it is of made faults
-    optimism: Optimism | None  # None without a test figure, and where the validation's is of made faults
+    optimism: Optimism | None  # None without a test figure, and where the validation's is of made faults or other IDs
     seeds: Mapping[str, SeedSpread]  # by recipe, of members of an ensemble that differ in their seed alone
     looks: Looks  # at the held-out clips
     fingerprint: str  # of the corpus
@@ -69,6 +69,7 @@ def train_detector(
     epochs = recipe.epochs * (len(steering.views) + is_another)
     training, validation = _repeated(recipe, steering, device, on_epoch=lambda epoch: on_epoch(epoch, epochs))
     if is_another:
+        del training  # no two models at a time: a device may have no room for both
         training = Training(recipe, blind(corpus, recipe.validation), device)
         while training.epoch < recipe.epochs:
             training.run_epoch()
@@ -129,7 +130,8 @@ def _repeated(
     model: list[Training] = []
 
     def train(recipe: Recipe, view: Corpus, device: str) -> TrainedModel:
-        model[:] = [Training(recipe, view, torch.device(device))]
+        model.clear()  # no two at a time
+        model.append(Training(recipe, view, torch.device(device)))
         return model[0]
 
     trial = begun(recipe, steering, str(device), train)

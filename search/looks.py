@@ -6,8 +6,11 @@ once more chooses nothing.
 
     offkey_test_looks   a row for each evaluation: which clips, when, which recipe, its AUC
 
-Clips are known by their contents and labels, a recipe by all that its figures depend on: neither by where it lies, nor
-by what it is called. An evaluation counts for the storage that it is entered in: another storage knows nothing of it.
+Another seed or share of the validation, or a clip more, makes another set of test clips, of which many were looked at
+before: every look counts that was at one of them.
+
+Clips are known by their contents, a recipe by all that its figures depend on: neither by where it lies, nor by what it
+is called. An evaluation counts for the storage that it is entered in: another storage knows nothing of it.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, String, distinct, func, insert, inspect, select
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, Engine, String, distinct, func, insert, inspect, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from features.clip import Clip
@@ -34,7 +39,8 @@ class LookRow(Base):
     __tablename__ = "offkey_test_looks"
 
     look: Mapped[str] = mapped_column(String(32), primary_key=True)  # random
-    clips: Mapped[str] = mapped_column(String(64), index=True)  # see clips_digest
+    clips: Mapped[str] = mapped_column(String(64), index=True)  # all of them, see clips_digest
+    each_clip: Mapped[bytes | None]  # see clip_keys; None of looks that an earlier version entered
     looked: Mapped[float] = mapped_column()  # seconds since 1970 by the database's clock
     recipe: Mapped[str] = mapped_column(String(200))  # its name
     recipe_digest: Mapped[str] = mapped_column(String(64))
@@ -43,11 +49,14 @@ class LookRow(Base):
 
 @dataclass(frozen=True)
 class Looks:
-    """How often some clips were looked at, the last time included, as far as one storage knows."""
+    """How often some clips or a part of them were looked at, the last time included, as far as one storage knows."""
 
     count: int | None  # None where it is not known
     recipes: int | None  # different ones among them
     unknown: str = ""  # why it is not known
+    clips: int = 0  # how many they are
+    seen: int = 0  # how many of them were looked at before
+    unlisted: int = 0  # other looks, of which it is not known at which clips they were
 
     @classmethod
     def uncounted(cls, reason: str) -> Looks:
@@ -60,8 +69,15 @@ class Looks:
         if self.count is None or self.recipes is None:
             return f"How often the held-out test clips were looked at is not counted: {self.unknown}"
         if self.count == 1:
-            return "The held-out test clips were looked at for the first time, as far as this storage knows"
+            first = "The held-out test clips were looked at for the first time, as far as this storage knows"
+            others = f": of {self.unlisted} looks that an earlier version entered, it does not know the clips"
+            return first + (others if self.unlisted else "")
         seen = f"The held-out test clips were seen {self.count} times, this one included"
+        if self.seen < self.clips:
+            seen = (
+                f"{self.seen} of the {self.clips} held-out test clips were seen before: {self.count} looks, this one "
+                "included, were at some of them"
+            )
         if self.recipes == 1:
             return f"{seen}, always by this recipe: nothing was chosen by them"
         return f"{seen}, by {self.recipes} different recipes: the best of these flatters itself on them, too"
@@ -84,15 +100,17 @@ def enter_look(url: str, clips: Iterable[Clip], recipe: Recipe, auc: float) -> L
             if not inspect(engine).has_table(StudyRow.__tablename__):
                 return NO_STORAGE
             database.migrate(engine)
-            return _entered(engine, clips_digest(clips), recipe, auc)
+            return _entered(engine, tuple(clips), recipe, auc)
         finally:
             engine.dispose()
 
 
-def _entered(engine: Engine, clips: str, recipe: Recipe, auc: float) -> Looks:
+def _entered(engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float) -> Looks:
+    look, digest, keys = secrets.token_hex(16), clips_digest(clips), clip_keys(clips)
     row = {
-        "look": secrets.token_hex(16),
-        "clips": clips,
+        "look": look,
+        "clips": digest,
+        "each_clip": keys.tobytes(),
         "recipe": recipe.study,
         "recipe_digest": recipe_digest(recipe),
     }
@@ -100,14 +118,39 @@ def _entered(engine: Engine, clips: str, recipe: Recipe, auc: float) -> Looks:
         connection.execute(insert(LookRow).values(**row, looked=database_now(), auc=auc))
     # In a transaction of its own: of two that look at once, the one that commits last sees both.
     with engine.begin() as connection:
-        counts = select(func.count(), func.count(distinct(LookRow.recipe_digest))).where(LookRow.clips == clips)
-        count, recipes = connection.execute(counts).one()
-    return Looks(count, recipes)
+        return _counted(connection, look, digest, keys)
+
+
+def _counted(connection: Connection, look: str, digest: str, keys: npt.NDArray[np.uint64]) -> Looks:
+    """The looks at some of the same clips as this `look`'s, itself included."""
+    before = set(connection.execute(select(LookRow.clips).where(LookRow.look != look).distinct()).scalars())
+    # The clips of each set once, however often it was looked at.
+    first = select(func.min(LookRow.look)).where(LookRow.each_clip.is_not(None)).group_by(LookRow.clips)
+    sets = connection.execute(select(LookRow.clips, LookRow.each_clip).where(LookRow.look.in_(first))).all()
+    seen_in = {
+        name: np.isin(keys, np.frombuffer(blob, dtype=keys.dtype)) for name, blob in sets if blob and name in before
+    }
+    sharing = [name for name, seen in seen_in.items() if seen.any()]
+    counts = select(func.count(), func.count(distinct(LookRow.recipe_digest)))
+    count, recipes = connection.execute(counts.where(LookRow.clips.in_([digest, *sharing]))).one()
+    unlisted = select(func.count()).where(LookRow.clips.not_in([name for name, _ in sets]))
+    return Looks(
+        count,
+        recipes,
+        clips=len(keys),
+        seen=int(np.any(list(seen_in.values()), axis=0).sum()),
+        unlisted=connection.execute(unlisted).scalar_one(),
+    )
 
 
 def clips_digest(clips: Iterable[Clip]) -> str:
     """Of contents and labels, in whatever order, whatever their names are."""
     return digest_of(sorted(f"{clip.digest}\0{clip.label}" for clip in clips))
+
+
+def clip_keys(clips: Iterable[Clip]) -> npt.NDArray[np.uint64]:
+    """A number for the contents of each clip, ascending: the same on every host."""
+    return np.sort(np.array([int(digest_of([clip.digest])[:16], 16) for clip in clips], dtype="<u8"))
 
 
 def recipe_digest(recipe: Recipe) -> str:

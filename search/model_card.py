@@ -29,7 +29,7 @@ def model_card(detector: Detector) -> str:
     recipe, test, scoring = detector.recipe, detector.test, detector.recipe.scoring
     origin = f"trial {recipe.from_.trial} of study `{recipe.from_.study}`" if recipe.from_ else "a recipe of its own"
     test_line = (
-        "No held-out figure: the labelled clips did not suffice."
+        "No held-out figure: there are no labelled clips, or too few."
         if test is None
         else f"Held-out test AUC {test.auc:.3f} (95 % interval {test.interval[0]:.3f} to {test.interval[1]:.3f}), "
         f"on clips that no search has seen.\nOver the clips of all machine IDs together it is {test.pooled:.3f}."

@@ -11,8 +11,9 @@ import optuna
 from sqlalchemy.orm import Session
 
 from search import optuna_rows
+from search.recipe import Cost, Figure
 from search.status import Comparison, Status, compare, machines, read_status, worth
-from search.steering import IN_WORDS, PROXY_CAUTION, clips_in_words
+from search.steering import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION, clips_in_words
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy
 from search.upkeep import lock_study
@@ -71,10 +72,14 @@ def _about(stored: StoredStudy) -> str:
         f"{stored.identity['data']['clips']} clips.\n\n"
         f"**Steered by** {_escaped(clips_in_words(stored.validation, stored.truth))}. No trial sees the other labelled "
         "clips: they are for the final detector alone.\n\n"
-        f"**Searched for**: {', '.join(IN_WORDS[objective] for objective in stored.objectives)}"
-        f"{f' ({PROXY_CAUTION})' if stored.validation.goes_by_proxies else ''}.\n\n"
+        f"**Searched for**: {', '.join(map(_searched_for, stored.objectives))}.\n\n"
         + (f"| open setting | range |\n|---|---|\n{settings}\n\n" if settings else "")
     )
+
+
+def _searched_for(objective: Figure | Cost) -> str:
+    caution = {"proxy": PROXY_CAUTION, "worst_id": LOWEST_CAUTION}.get(objective)
+    return IN_WORDS[objective] + (f" ({caution})" if caution else "")
 
 
 def _result(status: Status, comparison: Comparison | None) -> str:

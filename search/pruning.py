@@ -16,7 +16,6 @@ reference : of the other trials at a rung, the last one of the best third.
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +23,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from features.clip import ANOMALY, NORMAL
-from search.evaluation import Bootstrap, Metric, Scores, Truth, scores_by_id
+from search.evaluation import Bootstrap, Metric, Scores, Truth, fewest_recordings
 
 #: Rungs are powers of it, and the reference ends the best one in so many trials.
 REDUCTION_FACTOR = 3
@@ -56,12 +54,10 @@ def noise_key(epoch: int) -> str:
 def noise_of(scores: Scores, truth: Truth, *, metric: Metric = "auc") -> list[float] | None:
     """The noise of a figure, (resamples,).
 
-    None if a machine ID has a single clip of a label: a resample is that clip again, and tells nothing of another one.
+    None if a stratum has a single recording: a resample is that one again, and tells nothing of another one.
     Raises StudyError if the clips do not tell the figure.
     """
-    clips = set(zip(truth.ids, truth.labels, truth.recordings or range(len(truth)), strict=True))
-    counts = Counter((name, label) for name, label, _ in clips)  # a recording counts once, in however many folds
-    if any(counts[name, label] < 2 for name in scores_by_id(scores, truth) for label in (NORMAL, ANOMALY)):
+    if fewest_recordings(truth) < 2:
         return None
     figures = Bootstrap(truth, resamples=RESAMPLES).figures(metric, scores)
     deviations = (figures - figures.mean()) / math.sqrt(RESAMPLES - 1)

@@ -22,13 +22,13 @@ from search.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.described import Described
 from search.evaluation import Figures
 from search.measured import Decided, Measured
-from search.status import Comparison, Status, worth
-from search.steering import IN_WORDS, PROXY_CAUTION
+from search.status import SHOWN_TRIALS, Comparison, Status, worth
+from search.steering import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 
 if TYPE_CHECKING:
     from search.final import Detector
 
-_IN_TERMINAL = 5
+_SHOWN_FAILURES = 5
 _SHOWN_SUSPICIONS = 10
 
 
@@ -94,10 +94,12 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
         parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
     if "proxy" in status.objectives:
         parts.append(Text(f"Mind: {PROXY_CAUTION}.", style="yellow"))
-    for failed, reason in status.failures[:_IN_TERMINAL]:
+    if status.objectives[0] == "worst_id":
+        parts.append(Text(f"Mind: {LOWEST_CAUTION}.", style="yellow"))
+    for failed, reason in status.failures[:_SHOWN_FAILURES]:
         parts.append(Text.from_markup(f"[red]trial {failed} failed[/red]: {escape(reason)}"))
-    if len(status.failures) > _IN_TERMINAL:
-        parts.append(Text(f"… and {len(status.failures) - _IN_TERMINAL} more failed; --json lists them"))
+    if len(status.failures) > _SHOWN_FAILURES:
+        parts.append(Text(f"… and {len(status.failures) - _SHOWN_FAILURES} more failed; --json lists them"))
     return Group(*parts)
 
 
@@ -124,7 +126,7 @@ def _best_trials(status: Status, comparison: Comparison) -> Table:
     table = Table(
         "trial", status.metric_name, "95 % interval", "", "settings", box=None, padding=(0, 2), header_style="bold"
     )
-    for trial in status.finished[:_IN_TERMINAL]:
+    for trial in status.finished[:SHOWN_TRIALS]:
         tie = "tie" if trial.number in comparison.ties else ""
         table.add_row(
             str(trial.number),
@@ -157,8 +159,9 @@ def _settings(trial: FrozenTrial) -> str:
 
 def _best_sentence(status: Status, comparison: Comparison) -> Text:
     assert status.best is not None
+    first = "Best" if len(status.objectives) == 1 else "First of these in the first objective"
     sentence = (
-        f"Best: trial {status.best.number}, validation {status.metric_name} {worth(status.best):.3f} "
+        f"{first}: trial {status.best.number}, validation {status.metric_name} {worth(status.best):.3f} "
         f"({interval(*comparison.interval)})."
     )
     if comparison.ties:
@@ -252,7 +255,7 @@ def figures(detector: Detector) -> RenderableType:
     steered = "made faults" if detector.recipe.validation.goes_by_proxies else "validation"
     for name, measured in ((steered, validation), ("test, held out", test)):
         if measured is None:
-            table.add_row(name, "n/a", "n/a", "n/a", "n/a", "too few labelled clips")
+            table.add_row(name, "n/a", "n/a", "n/a", "n/a", "no labelled clips, or too few")
         else:
             auc, pooled = f"{measured.auc:.3f}", f"{measured.pooled:.3f}"
             table.add_row(name, auc, interval(*measured.interval), _pauc(measured.pauc), pooled, _clips(measured))

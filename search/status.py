@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,7 +17,7 @@ from search import ledger
 from search.evaluation import Bootstrap, Scores, Truth
 from search.ledger import StudyRow, TrialRow, database_now
 from search.recipe import Cost, Figure
-from search.steering import IN_WORDS
+from search.steering import IN_WORDS, directions_of
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy, was_deleted
 
@@ -108,13 +109,10 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
             complete.append(trial)
     counts["waiting"] += budget - len(rows)
     baseline = next((trial for trial in complete if trial.number == 0), None) if stored.tree.get("baseline") else None
-    several = len(stored.objectives) > 1
-    front = tuple(trial for trial in optuna_study.best_trials if keeps_to_limits(trial)) if several else ()
+    within_limits = list(filter(keeps_to_limits, complete))
+    front = front_of(within_limits, stored.objectives) if len(stored.objectives) > 1 else ()
     of_front = {trial.number for trial in front}
-    finished = sorted(
-        filter(keeps_to_limits, complete),
-        key=lambda trial: (-worth(trial), trial.number not in of_front, trial.number),
-    )
+    finished = sorted(within_limits, key=lambda trial: (-worth(trial), trial.number not in of_front, trial.number))
     return Status(
         study=stored.name,
         budget=budget,
@@ -136,6 +134,24 @@ def worth(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
+def front_of(trials: Sequence[FrozenTrial], objectives: Sequence[Figure | Cost]) -> tuple[FrozenTrial, ...]:
+    """Complete trials that no other one is better than: as good in all objectives, and better in one. In their order.
+
+    Optuna's `Study.best_trials` would read every trial from the storage once more.
+    """
+    signs = [1 if direction == StudyDirection.MINIMIZE else -1 for direction in directions_of(objectives)]
+    losses = np.array([trial.values for trial in trials]).reshape(-1, len(signs)) * signs
+    left = np.lexsort(losses.T[::-1])  # no trial is better than the first of those that are left
+    found: list[int] = []
+    while len(left):
+        best = losses[left[0]]
+        found.append(left[0])
+        is_equal, is_better = (losses[left] == best).all(axis=1), (losses[left] < best).any(axis=1)
+        is_equal[0] = False
+        left = left[is_equal | is_better]
+    return tuple(trials[place] for place in sorted(found))
+
+
 def keeps_to_limits(trial: FrozenTrial) -> bool:
     """Whether a trial keeps to the study's constraints."""
     return all(excess <= 0 for excess in trial.constraints.values())
@@ -149,6 +165,7 @@ class Comparison:
     ties: tuple[int, ...]  # numbers of other complete trials whose paired difference from the best includes 0
     gain: tuple[float, float, float] | None  # best minus baseline: difference, low, high
     intervals: Mapping[int, tuple[float, float]]  # 95 %, of the first objective, of trials that are shown, by number
+    may_guess: bool  # whether these clips cannot tell the best trial from guessing
 
     @property
     def gain_in_words(self) -> str:
@@ -180,7 +197,15 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_
         of_baseline = bootstrap.figures(stored.metric, scores[0])
         gain_low, gain_high = np.quantile(best - of_baseline, [0.025, 0.975])
         gain = (worth(status.best) - status.baseline, float(gain_low), float(gain_high))
-    return Comparison(interval=intervals[status.best.number], ties=tuple(ties), gain=gain, intervals=intervals)
+    # Guessing has 0.5 in the mean over machine IDs; in the lowest of them it has less, the more of them there are.
+    of_mean = bootstrap.aucs(scores[status.best.number]) if stored.metric == "worst_id" else best
+    return Comparison(
+        interval=intervals[status.best.number],
+        ties=tuple(ties),
+        gain=gain,
+        intervals=intervals,
+        may_guess=_interval(of_mean)[0] <= 0.5,
+    )
 
 
 def _interval(resampled: Scores) -> tuple[float, float]:

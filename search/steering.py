@@ -11,7 +11,7 @@ No view has a label of a held-out test clip, so that nothing that a search does 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from optuna.study import StudyDirection
@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from features.clip import ANOMALY, NORMAL
 from features.corpus import Corpus
 from search.evaluation import Metric, Scores, Truth, figure
-from search.proxy import proxies_named, proxy_clips
+from search.proxy import OTHER_IDS, ProxyClip, proxies_named, proxy_clips
 from search.recipe import Cost, Figure, TrainOn, ValidationSettings
 from search.split import blind, folds_of, labelled_test_clips
 
@@ -49,6 +49,12 @@ PROXY_CAUTION = (
     "order the settings of a family better than chance"
 )
 
+#: To be read wherever an interval of such a figure is.
+LOWEST_CAUTION = (
+    "the lowest of several AUCs is pessimistic, and its interval still more: of machine IDs that are equally easy to "
+    "tell, chance puts one behind the others"
+)
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -74,12 +80,25 @@ def steering_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainO
             raise ValueError("the proxies of a study are decided when it is prepared")
         proxies = proxies_named(validation.proxies)
         proxied = proxy_clips(corpus, share=validation.share, seed=validation.seed, train_on=train_on, proxies=proxies)
-        return Steering((proxied.corpus,), Truth.of(proxied.clips))
+        return Steering((proxied.corpus,), _truth_of(proxied.clips))
     blinded = blind(corpus, validation)
     if validation.folds is None:
         return Steering((blinded,), Truth.of(labelled_test_clips(blinded)))
     views = folds_of(blinded, validation, train_on)
     return Steering(views, Truth.of_folds([labelled_test_clips(view) for view in views]))
+
+
+def _truth_of(clips: Sequence[ProxyClip]) -> Truth:
+    """The truth of proxies' clips: one with a made fault is no other recording than without it.
+
+    One of another ID is: drawn with that ID's normal clips, an ID's anomalies might all be left out of a resample.
+    """
+    numbers = {clip.name: number for number, clip in enumerate(clips) if clip.proxy in (None, OTHER_IDS)}
+    sources = [
+        clip.name if clip.proxy in (None, OTHER_IDS) else clip.name.removeprefix(f"faults/{clip.proxy.name}/")
+        for clip in clips
+    ]
+    return replace(Truth.of(clips), recordings=tuple(numbers[source] for source in sources))
 
 
 def clips_in_words(validation: ValidationSettings, truth: Truth) -> str:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.evaluation import Scores, evaluate
 from search.report import plots
 from search.status import Comparison, Status, worth
-from search.steering import IN_WORDS
+from search.steering import IN_WORDS, LOWEST_CAUTION
 from search.stored_study import StoredStudy
 
 #: With fewer complete trials, "the best tenth" is not one trial.
@@ -41,13 +41,15 @@ class Figure:
 
 
 def intervals(status: Status, comparison: Comparison) -> Figure:
-    """The best trial and the baseline, between guessing and perfect."""
+    """The best trial and the baseline."""
     assert status.best is not None
     rows = [(f"best (trial {status.best.number})", worth(status.best), comparison.interval)]
     if status.baseline is not None and status.best.number != 0:
         rows.append(("baseline", status.baseline, comparison.intervals[0]))
-    drawn = plots.intervals(rows, measure=status.metric_name)
-    return Figure("intervals", "How well faults are told from normal sound", "", drawn)
+    is_lowest = status.objectives[0] == "worst_id"
+    drawn = plots.intervals(rows, measure=status.metric_name, guessing=None if is_lowest else 0.5)
+    caption = f"Mind: {LOWEST_CAUTION}." if is_lowest else ""
+    return Figure("intervals", "How well faults are told from normal sound", caption, drawn)
 
 
 def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pruner: str) -> Iterator[Figure]:

@@ -32,8 +32,10 @@ _COLUMNS = 3
 _MANY = 300  # dots, which are small from there on
 
 
-def intervals(rows: Sequence[tuple[str, float, tuple[float, float]]], *, measure: str) -> go.Figure:
-    """A line for each (name, figure, 95 % interval), between guessing and perfect; `measure` names the figure."""
+def intervals(
+    rows: Sequence[tuple[str, float, tuple[float, float]]], *, measure: str, guessing: float | None
+) -> go.Figure:
+    """A line for each (name, figure, 95 % interval); `measure` names the figure, `guessing` is what guesses have."""
     figure = go.Figure()
     for (name, value, (low, high)), colour in zip(reversed(rows), (GREY, BLUE)[-len(rows) :], strict=True):
         spread = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
@@ -43,8 +45,11 @@ def intervals(rows: Sequence[tuple[str, float, tuple[float, float]]], *, measure
             hovertemplate=f"{measure} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}<extra></extra>",
         )  # fmt: skip
     lowest = min(low for _, _, (low, _) in rows)
-    figure.add_vline(x=0.5, line={"color": BLACK, "dash": "dot", "width": 1})
-    lay_out(figure, height=60 + 48 * len(rows), x=f"{measure} (0.5: guessing, 1: perfect) and 95 % interval", y=None)
+    scale = "1: perfect"
+    if guessing is not None:
+        figure.add_vline(x=guessing, line={"color": BLACK, "dash": "dot", "width": 1})
+        scale = f"{guessing:g}: guessing, {scale}"
+    lay_out(figure, height=60 + 48 * len(rows), x=f"{measure} ({scale}) and 95 % interval", y=None)
     figure.update_xaxes(range=[min(0.48, lowest - 0.02), 1.01])
     figure.update_yaxes(showgrid=False, range=[-0.5, len(rows) - 0.3])
     return figure.update_layout(showlegend=False, margin={"t": 8})

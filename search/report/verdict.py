@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from features.clip import ANOMALY, NORMAL
 from search.report.facts import detector_commands
 from search.status import Comparison, Status, machines, worth
-from search.steering import IN_WORDS, PROXY_CAUTION
+from search.steering import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 from search.stored_study import StoredStudy
 from search.study_file import Study
 
@@ -59,18 +59,23 @@ def verdict(
     if status.best is None or comparison is None:
         return Verdict(_headline_without(status), (_tried(stored, study, status), *_limits(status)), steps)
     low, high = comparison.interval
-    headline = _HEADLINES.get(status.objectives[0], "The best detector has {name} {value:.3f}.").format(
+    headline = _HEADLINES.get(status.objectives[0], "The best detector's {name} is {value:.3f}.").format(
         hundreds=100 * worth(status.best), name=status.metric_name, value=worth(status.best)
     )
-    if low <= 0.5:
+    if comparison.may_guess:
         headline = "These clips cannot tell that the best detector is any better than guessing."
+    scale = LOWEST_CAUTION if stored.metric == "worst_id" else "guessing has 0.5, a perfect detector 1"
     measured = (
         f"The best has a validation {status.metric_name} of {worth(status.best):.3f}, with a 95 % interval from "
-        f"{low:.3f} to {high:.3f}: guessing has 0.5, a perfect detector 1. The clips that measured it also chose it, "
-        "which flatters it: the figure to quote is what “offkey train” measures, on clips that no search has seen."
+        f"{low:.3f} to {high:.3f}: {scale}. The clips that measured it also chose it, which flatters it: "
     )
     if stored.validation.goes_by_proxies:
-        measured += f" Mind: {PROXY_CAUTION}."
+        measured += (
+            "the figure to quote is what “offkey train” measures on recorded faults, as soon as there are some. "
+            f"Mind: {PROXY_CAUTION}."
+        )
+    else:
+        measured += "the figure to quote is what “offkey train” measures, on clips that no search has seen."
     told = (
         _tried(stored, study, status),
         measured,
@@ -156,7 +161,8 @@ def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, u
         yield Step(f"Go on: {left} of {status.budget} trials are left.", (goes_on,))
     if best is None:
         return
-    aside = "Train the detector, and measure it on the clips that were kept aside:"
+    measured = "" if stored.validation.goes_by_proxies else ", and measure it on the clips that were kept aside"
+    aside = f"Train the detector{measured}:"
     yield Step(aside, tuple(detector_commands(stored, best, url)))
     if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain[1] <= 0:
         yield Step("Label more clips of faults: the more there are, the smaller the gains that they can tell.")

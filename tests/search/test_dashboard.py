@@ -414,7 +414,7 @@ def files() -> list[Path]:
 class Begun:
     """A training after its first epoch."""
 
-    epoch = 1
+    epoch = steps = 1
 
     def save(self, file: BinaryIO) -> None:
         file.write(b"weights")

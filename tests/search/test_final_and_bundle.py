@@ -6,6 +6,7 @@ import json
 import logging
 import resource
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from features.corpus import Corpus, read_corpus
 from search.bundle import load_bundle, metrics_of, require_free, save_bundle
-from search.caveats import SPREAD, Optimism, optimism_of
+from search.caveats import SPREAD, Optimism, optimism_of, sentences_beside
 from search.ensembles import ensemble_of
 from search.errors import BundleError
 from search.evaluation import Truth
@@ -34,6 +35,7 @@ from search.split import blind, held_out_clips, labelled_test_clips, training_cl
 from search.status import read_status
 from search.steering import steering_of
 from search.study_file import load_study, study_of_tree
+from search.training import Training
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
@@ -170,10 +172,72 @@ def test_the_interval_of_a_difference_between_two_parts_is_of_independent_clips(
 
     optimism = optimism_of(scores, truth, scores, truth)
 
+    assert optimism is not None
     deviation = np.quantile(optimism.interval, 1) / 1.96
     alone = 0.0745  # (1/12 · 61/900)½: Mann and Whitney (1947), of one AUC without any difference between labels
     assert optimism.difference == 0
     assert deviation == pytest.approx(2**0.5 * alone, rel=0.15)
+
+
+def test_optimism_is_of_the_machine_ids_that_have_both_figures() -> None:
+    ids, labels = ("fan/00",) * 20 + ("fan/02",) * 20 + ("fan/04",) * 20, (0, 1) * 30
+    scores = np.random.default_rng(0).normal(size=60)
+    steering, held_out = Truth(ids[:40], labels[:40]), Truth(ids[20:], labels[20:])
+    common = Truth(ids[20:40], labels[20:40])
+
+    assert optimism_of(scores[:40], steering, scores[20:], held_out) == optimism_of(
+        scores[20:40], common, scores[20:40], common
+    )
+    assert optimism_of(scores[:20], Truth(ids[:20], labels[:20]), scores[20:], held_out) is None
+
+
+def test_which_machine_ids_the_optimism_is_of_is_told_where_it_is_not_all(detector: Detector) -> None:
+    assert detector.test is not None
+    one_less = dict(list(detector.test.per_id.items())[1:])
+
+    told = list(sentences_beside(replace(detector, test=replace(detector.test, per_id=one_less))))
+
+    said = "The difference of validation and test is of the machine IDs that both have: compressor/02, compressor/04"
+    assert said in told
+    assert not any("machine IDs" in sentence for sentence in sentences_beside(detector))
+
+
+def test_sets_of_other_machine_ids_are_not_compared(tmp_path: Path, corpus_root: Path) -> None:
+    # As in the challenge since 2020: some machine IDs are of the development set, the others of the evaluation set.
+    for path in corpus_root.rglob("*.wav"):
+        folder = tmp_path / ("eval_data" if "id_04" in path.name else "dev_data") / path.relative_to(corpus_root).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    tree = {
+        "study": "levels",
+        "corpus": {"train_on": "development+additional"},
+        "model": {"family": "stat"},
+        "validation": {"clips": "development"},
+    }
+
+    detector = train_detector(Recipe.model_validate(tree), read_corpus(tmp_path), CPU)
+
+    assert detector.test is not None
+    assert (detector.optimism, metrics_of(detector)["optimism"]) == (None, None)
+    assert "Validation and test are of different machine IDs" in model_card(detector)
+
+
+def test_no_model_is_trained_while_another_takes_the_memory(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[Training] = weakref.WeakSet()
+    others: list[int] = []
+
+    class Counted(Training):
+        def __init__(self, *arguments: Any) -> None:
+            others.append(len(alive))
+            alive.add(self)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("search.final.Training", Counted)
+    recipe = Recipe.model_validate({"study": "l", "model": {"family": "stat"}, "validation": {"folds": 2}})
+
+    train_detector(recipe, corpus, CPU)
+
+    assert others == [0, 0, 0]  # two folds, and the detector itself
 
 
 @pytest.mark.parametrize(("interval", "is_told"), [((-0.1, 0.2), True), ((0.01, 0.2), False), ((-0.2, -0.1), False)])

@@ -59,13 +59,36 @@ def test_a_first_look_a_repeat_and_another_recipe_are_told_apart(storage_url: st
 
     seen = [enter_look(storage_url, held_out, recipe, 0.7) for recipe in (one, one, other, one)]
 
-    assert seen == [Looks(1, 1), Looks(2, 1), Looks(3, 2), Looks(4, 2)]
+    clips = len(held_out)
+    assert seen[0] == Looks(1, 1, clips=clips)
+    assert seen[1:] == [Looks(*counts, clips=clips, seen=clips) for counts in ((2, 1), (3, 2), (4, 2))]
 
 
-def test_looks_at_other_clips_are_counted_apart(storage_url: str, held_out: tuple[Clip, ...]) -> None:
-    enter_look(storage_url, held_out, recipe_of(), 0.7)
+@on_both_databases
+def test_a_look_counts_for_each_set_that_shares_a_clip_with_it(storage_url: str, held_out: tuple[Clip, ...]) -> None:
+    one, other = recipe_of(), recipe_of(validation={"seed": 1})
+    first, second, third = held_out[:6], held_out[4:10], held_out[10:]
 
-    assert enter_look(storage_url, held_out[1:], recipe_of(), 0.7) == Looks(1, 1)
+    def look(clips: tuple[Clip, ...], recipe: Recipe = one) -> Looks:
+        return enter_look(storage_url, clips, recipe, 0.7)
+
+    assert look(first) == Looks(1, 1, clips=6)
+    assert look(third) == Looks(1, 1, clips=len(held_out) - 10)  # other ones
+    assert look(second, other) == Looks(2, 2, clips=6, seen=2)
+    assert look(second, other) == Looks(3, 2, clips=6, seen=6)
+    assert look(first) == Looks(4, 2, clips=6, seen=6)
+    assert look(held_out) == Looks(6, 2, clips=len(held_out), seen=len(held_out))
+
+
+@pytest.mark.parametrize("change", [{"label": None}, {"name": "elsewhere"}, {"split": "train"}])
+def test_a_clip_that_was_looked_at_is_known_by_its_contents(
+    storage_url: str, held_out: tuple[Clip, ...], change: dict[str, Any]
+) -> None:
+    enter_look(storage_url, held_out[:5], recipe_of(), 0.7)
+
+    again = enter_look(storage_url, [replace(clip, **change) for clip in held_out[4:]], recipe_of(), 0.7)
+
+    assert (again.count, again.seen) == (2, 1)
 
 
 def test_what_was_looked_at_when_by_which_recipe_is_kept(storage_url: str, held_out: tuple[Clip, ...]) -> None:
@@ -88,20 +111,42 @@ def test_of_looks_at_the_same_moment_none_is_lost_and_one_has_seen_all(
         seen = list(pool.map(lambda recipe: enter_look(storage_url, held_out, recipe, 0.7), recipes))
 
     assert max(looks.count or 0 for looks in seen) == 6
-    assert enter_look(storage_url, held_out, recipes[0], 0.7) == Looks(7, 6)
+    assert enter_look(storage_url, held_out, recipes[0], 0.7) == Looks(7, 6, clips=len(held_out), seen=len(held_out))
+
+
+def make_older(url: str, revision: str) -> None:
+    """Takes a storage's tables back to those of an earlier version."""
+    engine, config = engine_of(url), Config()
+    config.set_main_option("script_location", database._MIGRATIONS)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+    engine.dispose()
 
 
 @on_both_databases
 def test_a_storage_of_before_looks_were_counted_begins_to_count(storage_url: str, held_out: tuple[Clip, ...]) -> None:
-    engine, config = engine_of(storage_url), Config()
-    config.set_main_option("script_location", database._MIGRATIONS)
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "3")
-    assert not inspect(engine).has_table(LookRow.__tablename__)
-    engine.dispose()
+    make_older(storage_url, "3")
+    assert not inspect(engine_of(storage_url)).has_table(LookRow.__tablename__)
 
-    assert enter_look(storage_url, held_out, recipe_of(), 0.7) == Looks(1, 1)
+    assert enter_look(storage_url, held_out, recipe_of(), 0.7) == Looks(1, 1, clips=len(held_out))
+
+
+@on_both_databases
+def test_looks_of_before_each_clip_was_kept_count_for_the_same_set_and_are_told_of_at_another(
+    storage_url: str, held_out: tuple[Clip, ...]
+) -> None:
+    for _ in range(2):
+        enter_look(storage_url, held_out, recipe_of(), 0.7)
+    make_older(storage_url, "4")
+
+    another = enter_look(storage_url, held_out[1:], recipe_of(), 0.7)
+    the_same = enter_look(storage_url, held_out, recipe_of(), 0.7)
+
+    clips = len(held_out)
+    assert another == Looks(1, 1, clips=clips - 1, unlisted=2)
+    assert "first time, as far as this storage knows: of 2 looks that an earlier version entered" in another.in_words
+    assert the_same == Looks(4, 1, clips=clips, seen=clips)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}/none.db", "sqlite:///file:{}/none.db?uri=true"])
@@ -163,6 +208,11 @@ def test_a_recipe_is_known_by_what_its_figures_depend_on(changes: dict[str, Any]
         (
             Looks(5, 4),
             "were seen 5 times, this one included, by 4 different recipes: the best of these flatters itself",
+        ),
+        (
+            Looks(3, 2, clips=120, seen=80),
+            "80 of the 120 held-out test clips were seen before: 3 looks, this one included, were at some of them, by "
+            "2 different recipes: the best of these flatters itself",
         ),
         (NO_STORAGE, "is not counted: no study storage here (--storage names one)"),
     ],

@@ -22,6 +22,7 @@ from models.families import FAMILIES
 from search.errors import StudyError
 from search.evaluation import Scores, Truth, mean_auc
 from search.note import write_note
+from search.steering import LOWEST_CAUTION
 from search.storage import StudyStorage
 from search.stored_study import load_stored
 
@@ -114,6 +115,14 @@ def test_the_result_in_words(tiny_study: MakeStudy, aucs: list[float | None], ba
     end_trials(study, aucs)
 
     assert said in note_of(study)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [("auc", "AUC."), (["worst_id", "auc"], f"lowest AUC of a machine ID ({LOWEST_CAUTION}), AUC.")],
+)
+def test_what_is_searched_for_is_said_with_what_to_mind(tiny_study: MakeStudy, metric: Any, said: str) -> None:
+    assert f"**Searched for**: {said}\n" in note_of(tiny_study(validation={"metric": metric}))
 
 
 def test_a_gain_whose_interval_includes_zero_is_none_that_these_clips_can_tell(tiny_study: MakeStudy) -> None:

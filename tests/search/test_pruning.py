@@ -168,13 +168,25 @@ def test_noise_is_how_far_other_clips_of_the_same_machines_move_an_auc() -> None
     assert np.mean(errors) == pytest.approx(np.std(aucs), rel=0.2)
 
 
-def test_a_single_clip_of_a_label_tells_no_noise() -> None:
-    truth = Truth(ids=("fan/00",) * 5 + ("fan/02",) * 3, labels=(0, 0, 1, 1, 1, 0, 0, 1))
+@pytest.mark.parametrize(
+    ("labels", "more", "is_told"),
+    [
+        ((0, 0, 1, 1, 1), {}, True),
+        ((0, 0, 1, 1, 1, 0, 0, 1), {"ids": ("fan/00",) * 5 + ("fan/02",) * 3}, False),
+        ((0, 0, 1, 1, 1, 0), {"ids": ("fan/00",) * 5 + ("fan/02",)}, True),  # the other ID has no AUC
+        ((0, 0, 1) * 2, {"folds": (0, 0, 0, 1, 1, 1), "recordings": (0, 1, 2) * 2}, False),
+        ((0, 1, 1) * 2, {"folds": (0, 0, 0, 1, 1, 1), "recordings": (0, 2, 3, 1, 2, 3)}, True),  # one in each fold
+        ((0, 0, 1, 1), {"recordings": (0, 1, 0, 1)}, True),  # each with a made fault
+        ((0, 1, 1), {"recordings": (0, 0, 0)}, False),
+        ((0, 0, 1, 1), {"domains": ("source", "source", "source", "target")}, False),
+    ],
+)
+def test_a_single_recording_of_its_kind_tells_no_noise(
+    labels: tuple[int, ...], more: dict[str, Any], is_told: bool
+) -> None:
+    truth = Truth(**{"ids": ("fan/00",) * len(labels), "labels": labels, **more})
 
-    assert noise_of(np.arange(8.0), truth) is None
-    assert noise_of(np.arange(5.0), Truth(truth.ids[:5], truth.labels[:5])) is not None
-    in_two_folds = Truth(("fan/00",) * 6, (0, 0, 1) * 2, folds=(0, 0, 0, 1, 1, 1), recordings=(0, 1, 2) * 2)
-    assert noise_of(np.arange(6.0), in_two_folds) is None
+    assert (noise_of(np.arange(float(len(labels))), truth) is not None) == is_told
 
 
 @pytest.mark.parametrize(

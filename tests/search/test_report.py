@@ -21,12 +21,13 @@ from sqlalchemy import text
 
 from features.corpus import read_corpus
 from search.cli.status import status_of
-from search.evaluation import Scores, Truth, evaluate, mean_auc
+from search.evaluation import Scores, Truth, evaluate, figure
 from search.export import export_recipe
 from search.ledger import FinalState
 from search.report import plots
 from search.report.page import report
 from search.report.verdict import verdict
+from search.steering import LOWEST_CAUTION
 from search.storage import Cache
 from search.stored_study import identity_of, load_stored
 from search.study_file import load_study, to_yaml
@@ -111,7 +112,7 @@ def end(
     assert claim is not None
     value = None
     if scores is not None:
-        value = mean_auc(scores, tiny.stored.truth)
+        value = figure(tiny.stored.metric, scores, tiny.stored.truth)
         optuna_study = optuna.load_study(
             study_name="tiny", storage=Cache(tiny.storage), sampler=RandomSampler(seed=claim.number)
         )
@@ -209,6 +210,24 @@ def test_the_verdict_is_how_the_study_stands(
     verdict = verdict_on(tiny)
 
     assert [words for words in told if words not in verdict] == []
+
+
+@pytest.mark.parametrize(("wrong", "guesses"), [(2, False), (4, True)])
+def test_the_lowest_of_several_aucs_is_held_against_no_0_5(tiny_study: MakeStudy, wrong: int, guesses: bool) -> None:
+    # Of three IDs one is told by chance or worse; whether that is guessing says the mean over them.
+    tiny = tiny_study(validation={"metric": "worst_id"})
+    end(tiny, scored(tiny, wrong=wrong))
+
+    said, page = verdict_on(tiny), page_of(tiny)
+
+    assert ("any better than guessing" in said) == guesses
+    assert ("The best detector's lowest AUC of a machine ID is 0.333." in said) == (not guesses)
+    assert "guessing has 0.5" not in said
+    assert f"to 1.000: {LOWEST_CAUTION}." in said or guesses
+    layout = page.figures["intervals"]["layout"]
+    assert "shapes" not in layout
+    assert layout["xaxis"]["title"]["text"] == "lowest AUC of a machine ID (1: perfect) and 95 % interval"
+    assert page.text.count(LOWEST_CAUTION) == 2  # in words, and below the figure
 
 
 @pytest.mark.parametrize(
@@ -311,8 +330,8 @@ def test_every_figure_fits_a4_and_names_its_axes(finished: TinyStudy) -> None:
     page = page_of(finished)
 
     assert page.figures.keys() == {"intervals", "history", "curves", "histograms", "roc"}
-    for figure in page.figures.values():
-        layout = figure["layout"]
+    for drawn in page.figures.values():
+        layout = drawn["layout"]
         assert layout["width"] <= 210 / 25.4 * 96 - 2 * 15 / 25.4 * 96
         assert layout["height"] < 900
         assert layout["xaxis"]["title"]["text"]

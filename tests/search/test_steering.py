@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from features.clip import ANOMALY, NORMAL
 from features.corpus import Corpus, read_corpus
 from search.errors import StudyError, StudyFileError
-from search.evaluation import Bootstrap, Truth, evaluate, figure, id_aucs, mean_auc
+from search.evaluation import Bootstrap, Scores, Truth, evaluate, figure, id_aucs, mean_auc
 from search.preparation import prepare
 from search.recipe import ValidationSettings
 from search.split import held_out_clips, labelled_test_clips
@@ -92,6 +92,30 @@ def folded(scores: list[list[float]], labels: list[int], ids: list[str]) -> tupl
     return np.array([score for fold in scores for score in fold]), truth
 
 
+def dealt(folds: int, *, training: int, labelled: int, anomalies: int) -> Truth:
+    """One machine ID: labelled normal clips and anomalies in each fold, and training clips, each in one."""
+    recordings = [
+        [
+            *range(anomalies + labelled),
+            *(anomalies + labelled + clip for clip in range(training) if clip % folds == fold),
+        ]
+        for fold in range(folds)
+    ]
+    of_clips = [recording for of_fold in recordings for recording in of_fold]
+    return Truth(
+        ids=("fan/00",) * len(of_clips),
+        labels=tuple(int(recording < anomalies) for recording in of_clips),
+        folds=tuple(fold for fold, of_fold in enumerate(recordings) for _ in of_fold),
+        recordings=tuple(of_clips),
+    )
+
+
+def of_recordings(truth: Truth, seed: int, *, ability: float = 1.0) -> Scores:
+    """Scores of models that are alike: what a recording has in one fold, it has in each."""
+    scores = np.random.default_rng(seed).normal(size=max(truth.recordings) + 1)[list(truth.recordings)]
+    return np.asarray(scores + ability * np.array(truth.labels))
+
+
 class TestFiguresOfFolds:
     LABELS: ClassVar = [0, 0, 0, 1, 1, 0, 0, 1, 1, 1]
     IDS: ClassVar = ["fan/00"] * 5 + ["fan/02"] * 5
@@ -120,6 +144,50 @@ class TestFiguresOfFolds:
         once = Bootstrap(of_one).aucs(np.array(scores))
         thrice = Bootstrap(folded([scores] * 3, self.LABELS, self.IDS)[1]).aucs(np.array(scores * 3))
         np.testing.assert_allclose(thrice, once)
+
+    @pytest.mark.parametrize("folds", [2, 3, 12])
+    def test_however_few_training_clips_a_fold_has_they_are_resampled_as_in_one_fold(self, folds: int) -> None:
+        truth = dealt(folds, training=12, labelled=0, anomalies=8)
+        scores = of_recordings(truth, seed=0)
+        _, places = np.unique(truth.recordings, return_index=True)
+        of_one = Truth(ids=("fan/00",) * 20, labels=(1,) * 8 + (0,) * 12)
+        assert mean_auc(scores, truth) == pytest.approx(mean_auc(scores[places], of_one))
+        np.testing.assert_allclose(Bootstrap(truth).aucs(scores), Bootstrap(of_one).aucs(scores[places]))
+
+    def test_the_interval_is_as_wide_as_other_clips_would_move_the_figure(self) -> None:
+        truth = dealt(6, training=9, labelled=7, anomalies=12)  # with one or two training clips in each fold
+        draws = [of_recordings(truth, seed) for seed in range(60)]
+        aucs = [mean_auc(scores, truth) for scores in draws]
+        bootstrap = Bootstrap(truth, resamples=300)
+        errors = [bootstrap.aucs(scores).std(ddof=1) for scores in draws]
+        assert np.mean(errors) == pytest.approx(np.std(aucs), rel=0.2)
+
+    @given(st.integers(2, 9), st.integers(1, 14), st.integers(1, 3), st.integers(0, 9))
+    @settings(max_examples=30, deadline=None, database=None)
+    def test_folds_of_unequal_size_leave_no_doubt_where_there_is_none(
+        self, folds: int, training: int, labelled: int, seed: int
+    ) -> None:
+        truth = dealt(folds, training=training, labelled=labelled, anomalies=2)
+        certain = Bootstrap(truth, resamples=50).aucs(of_recordings(truth, seed, ability=100.0))
+        np.testing.assert_allclose(certain, 1.0)
+
+    def test_two_scorings_of_the_folds_are_resampled_alike(self) -> None:
+        truth = dealt(5, training=12, labelled=2, anomalies=4)
+        scores, bootstrap = of_recordings(truth, seed=0), Bootstrap(truth, resamples=50)
+        np.testing.assert_allclose(bootstrap.aucs(scores) + bootstrap.aucs(-scores), 1.0)
+
+    def test_a_fold_s_pauc_is_of_the_normal_clips_that_are_drawn_of_it(self) -> None:
+        truth = dealt(2, training=26, labelled=2, anomalies=6)
+        scores, bootstrap = of_recordings(truth, seed=0), Bootstrap(truth, resamples=20)
+        paucs = bootstrap.figures("pauc", scores)
+        for resample, drawn in enumerate(bootstrap._drawn.T):
+            values, weights = [], []
+            for fold in (0, 1):
+                clips = np.repeat(np.arange(len(truth)), drawn * (np.array(truth.folds) == fold))
+                labels = np.array(truth.labels)[clips]
+                values.append(roc_auc_score(labels, scores[clips], max_fpr=0.1))
+                weights.append((labels == NORMAL).sum())
+            assert paucs[resample] == pytest.approx(np.average(values, weights=weights))
 
     def test_a_machine_id_without_both_labels_in_a_fold_is_judged_by_the_others(self) -> None:
         truth = Truth(ids=("fan/00",) * 5, labels=(0, 0, 1, 0, 1), folds=(0, 0, 0, 1, 2), recordings=(0, 1, 2, 3, 2))
@@ -219,6 +287,41 @@ class TestProxies:
         assert validation(metric="proxy", share=0.5).share == 0.5
         assert validation().share == 0.5
 
+    @pytest.mark.parametrize("proxies", [["other IDs"], ["knock 1", "other IDs", "whine 0.5"]])
+    def test_a_fault_is_resampled_with_the_recording_that_has_it(self, corpus: Corpus, proxies: list[str]) -> None:
+        by_proxies = validation(metric="proxy", share=0.5, proxies=proxies)
+        steering = steering_of(corpus, by_proxies)
+        clips, truth = labelled_test_clips(steering.views[0]), steering.truth
+        drawn = Bootstrap(truth, resamples=50)._drawn
+        of_normals = {clip.name: drawn[place] for place, clip in enumerate(clips) if clip.label == NORMAL}
+        assert len(of_normals) == 9
+        of_faults = {place: clip for place, clip in enumerate(clips) if clip.name.startswith("faults/")}
+        assert len(of_faults) == 9 * (len(proxies) - 1)
+        for place, clip in of_faults.items():
+            (source,) = [name for name in of_normals if clip.name.endswith(name)]
+            np.testing.assert_array_equal(drawn[place], of_normals[source])
+        assert f"9 normal training clips, which no trial trains on, and {9 * len(proxies)} made" in clips_in_words(
+            by_proxies, truth
+        )
+        assert {of_id.anomaly for of_id in evaluate(np.arange(float(len(truth))), truth).per_id.values()} == {
+            3 * len(proxies)
+        }
+
+    def test_faults_made_of_few_recordings_have_an_interval_as_wide_as_other_recordings_would_move_the_figure(
+        self,
+    ) -> None:
+        recordings = tuple(range(12)) * 9  # as they are, and with eight faults
+        truth = Truth(ids=("fan/00",) * 108, labels=(0,) * 12 + (1,) * 96, recordings=recordings)
+
+        def scores(seed: int) -> Scores:
+            rng = np.random.default_rng(seed)
+            told = 0.7 * rng.normal(size=12)  # how well whatever is wrong with a recording is told
+            return np.asarray(rng.normal(size=108) / 2 + (1 + told)[list(recordings)] * np.array(truth.labels))
+
+        bootstrap, draws = Bootstrap(truth, resamples=300), [scores(seed) for seed in range(100)]
+        errors = [bootstrap.aucs(draw).std(ddof=1) for draw in draws]
+        assert np.mean(errors) == pytest.approx(np.std([mean_auc(draw, truth) for draw in draws]), rel=0.2)
+
     def test_a_study_keeps_the_proxies_that_were_found_when_it_was_prepared(self, corpus_root: Path) -> None:
         tree = {
             "study": "here",
@@ -233,4 +336,4 @@ class TestProxies:
         assert any(f"the search goes by {', '.join(proxies)}" in warning for warning in prepared.warnings)
         again = prepare(study_of_tree(prepared.study.tree, origin="again"), default_root=None)
         assert again.study.validation == prepared.study.validation
-        assert again.warnings == ()
+        assert again.warnings == tuple(line for line in prepared.warnings if line.startswith("the search goes by"))
