@@ -4,7 +4,7 @@ waveforms   : (batch, samples) float32, full scale is [-1, 1); of one channel, o
               hears, all of one length
 machine_ids : (batch,) int64, which of the detector's machine IDs each clip is of; -1 for one never trained on
 scores      : (batch,) float64, higher is more anomalous; not a number for a machine ID that the detector has nothing
-              to say of
+              to say of, and for clips that do not fill one of its windows or crops
 
 What `models.scorer` does with numpy around the networks, it does in operations that ONNX has. It does not know:
 
@@ -44,6 +44,7 @@ class DetectorNetwork(nn.Module):
         scorer = bundle.scorer
         self.front_end = WaveformNetwork(bundle.recipe.features)
         self.scorer = _network_of(scorer)
+        self.least_frames = bundle.recipe.model.excerpt_frames(bundle.recipe.features.bins)
         self.id_count = len(bundle.labels.ids)
         self.least_id = UNKNOWN if scorer.hears_unknown_ids else 0
         is_single = isinstance(scorer, Single) and not scorer.densities
@@ -51,11 +52,12 @@ class DetectorNetwork(nn.Module):
 
     def forward(self, waveforms: Tensor, machine_ids: Tensor | None = None) -> Tensor:
         frames = self.front_end(waveforms)
+        suffices = torch.ones_like(frames[:, :, 0]).sum(dim=1) >= self.least_frames
         if machine_ids is None:
-            scores: Tensor = self.scorer(frames, torch.zeros_like(waveforms[:, 0], dtype=torch.int64))
-            return scores
+            scores = self.scorer(frames, torch.zeros_like(waveforms[:, 0], dtype=torch.int64))
+            return torch.where(suffices, scores, torch.nan)
         known = machine_ids.clamp(self.least_id, self.id_count - 1)
-        return torch.where(known == machine_ids, self.scorer(frames, known), torch.nan)
+        return torch.where(suffices & (known == machine_ids), self.scorer(frames, known), torch.nan)
 
 
 class _SingleNetwork(nn.Module):

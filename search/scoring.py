@@ -70,8 +70,14 @@ def score_clips(bundle: Bundle, paths: Iterable[Path], device: torch.device) -> 
             decision=None if threshold is None else int(score > threshold),
             error=None
             if threshold is not None
-            else f"no threshold: {machine}/{machine_id} was not trained on, or none of its clips withheld to set one",
+            else f"no decision: {machine}/{machine_id} {_without_threshold(bundle, f'{machine}/{machine_id}')}",
         )
+
+
+def _without_threshold(bundle: Bundle, id_name: str) -> str:
+    if id_name not in bundle.labels.ids:
+        return "was not trained on"
+    return "has no threshold, since none of its training clips was withheld to set one"
 
 
 def _named(path: Path, labels: Labels) -> tuple[str, str, str]:

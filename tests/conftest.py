@@ -14,7 +14,6 @@ import torch
 from features.synthesis import make_corpus
 from search.cli.app import main
 
-
 #: The longest test, for the others to run beside it, and those that share a cluster, for one process to have them all.
 FIRST = ("test_wheel.py", "test_ray.py")
 

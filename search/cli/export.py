@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 
 from search.cli.options import StorageOption, StudyArgument, open_study, storage_errors, stored_name, url_of
-from search.cli.terminal import err, write_text
+from search.cli.terminal import err, warn, write_text
+from search.errors import StudyError
 
 if TYPE_CHECKING:
     from search.recipe import Recipe
@@ -34,16 +35,39 @@ def export(
 
 
 def write_recipe(storage: StudyStorage, stored: StoredStudy, trial: int | None, output: Path | None) -> Recipe:
+    from optuna.trial import TrialState
+
     from search.export import export_recipe
     from search.study_file import to_yaml
 
     recipe = export_recipe(storage, stored, number=trial)
+    if trial is not None and storage.get_trial(_trial_id(storage, stored, trial)).state == TrialState.PRUNED:
+        warn(f"trial {trial} was pruned: nobody knows what it is worth after all of its epochs")
     text = to_yaml(recipe.tree())
     if output in (None, Path("-")):
         sys.stdout.write(text)
     else:
-        assert output is not None
+        assert output is not None and recipe.from_ is not None
+        _require_export(output)
         write_text(output, text)
-        assert recipe.from_ is not None
         err.print(escape(f"Wrote {output}: trial {recipe.from_.trial} of {stored.name}"))
     return recipe
+
+
+def _trial_id(storage: StudyStorage, stored: StoredStudy, number: int) -> int:
+    return storage.get_trial_id_from_study_id_trial_number(stored.study_id, number)
+
+
+def _require_export(file: Path) -> None:
+    """Raises StudyError for a file that is there and was not exported: somebody may have written it by hand."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    if not file.exists():
+        return
+    try:
+        tree = YAML(typ="safe").load(file)
+    except (OSError, UnicodeDecodeError, YAMLError):
+        tree = None
+    if not isinstance(tree, dict) or "from" not in tree:
+        raise StudyError(f"{file} exists and is no exported recipe: it is left as it is. Choose another name with -o.")

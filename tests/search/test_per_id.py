@@ -244,7 +244,7 @@ def test_a_bundle_with_a_model_of_all_scores_an_unknown_id_and_decides_nothing(
     unknown = rows["normal_id_06_00000000.wav"]
     assert unknown.score is not None and unknown.score > 0
     assert unknown.decision is None
-    assert unknown.error is not None and "no threshold: compressor/06 was not trained on" in unknown.error
+    assert unknown.error is not None and "no decision: compressor/06 was not trained on" in unknown.error
 
 
 @pytest.mark.parametrize("family", FAMILIES)

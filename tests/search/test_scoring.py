@@ -197,7 +197,7 @@ def test_a_clip_of_an_unknown_id_has_a_score_and_no_decision(bundle: Path, clips
     assert (row.machine_id, row.decision) == ("03", None)
     assert row.score == rows_of(bundle, clips / "normal_id_00_00000000.wav")[0].score
     assert row.error is not None
-    assert row.error.startswith("no threshold: compressor/03 was not trained on")
+    assert row.error.startswith("no decision: compressor/03 was not trained on")
 
 
 def test_a_detector_of_one_machine_takes_clips_of_any_folder_for_that_machine_s(bundle: Path, clips: Path) -> None:
