@@ -405,6 +405,32 @@ def test_an_export_that_cannot_be_is_an_error(
     assert ran.stderr.startswith(f"error: {message}")
 
 
+@pytest.mark.parametrize("text", ["study: mine\n", "a note: [", "\0"])
+def test_export_writes_over_an_export_and_over_nothing_else(offkey: Offkey, finished: TinyStudy, text: str) -> None:
+    Path("mine.yaml").write_text(text)
+
+    refused = offkey("export", "tiny", "-o", "mine.yaml")
+    again = [offkey("export", "tiny", "-o", "recipe.yaml").code for _ in range(2)]
+
+    assert refused.code == 1
+    assert "mine.yaml exists and is no exported recipe: it is left as it is" in refused.stderr
+    assert Path("mine.yaml").read_text() == text
+    assert again == [0, 0]
+
+
+def test_a_pruned_trial_is_exported_with_a_warning(offkey: Offkey, tiny_study: Callable[..., TinyStudy]) -> None:
+    study = tiny_study(trials=1)
+    claim = study.storage.claim(study.stored.study_id, "worker", first={})
+    assert claim is not None
+    study.worker(quick=True)._suggestions.settled_trial(claim).set_user_attr("threads", 1)
+    study.storage.finish(claim, "pruned", values=[0.5], scores=np.zeros(len(study.stored.truth)))
+
+    ran = offkey("export", "tiny", "--trial", 0, "--storage", study.url, "-o", "recipe.yaml")
+
+    assert ran.code == 0
+    assert "warning: trial 0 was pruned" in ran.stderr
+
+
 def test_train_json_is_one_document_with_the_agreed_keys(offkey: Offkey, recipe: Path) -> None:
     ran = offkey("train", recipe, "-o", "detector", "--json")
 

@@ -107,6 +107,8 @@ class TestSeveralObjectives:
         shown = offkey("status", "tiny", "--storage", study.url)
         assert "95 % interval" in shown.stdout
         assert "parameters" in shown.stdout
+        assert "First of these in the first objective: trial" in shown.stdout
+        assert "Best" not in shown.stdout
         refused = offkey("export", "tiny", "--storage", study.url)
         assert (refused.code, refused.stdout) == (2, "")
         assert "--trial N" in refused.stderr

@@ -302,6 +302,17 @@ def test_the_file_takes_any_number_of_clips_of_any_length(exported: Exported) ->
         np.testing.assert_allclose(scores, own, rtol=TOLERANCE)
 
 
+@pytest.mark.parametrize("missing", [1, 500])
+def test_clips_that_do_not_fill_a_window_have_no_score(exported: Exported, missing: int) -> None:
+    samples = int(exported.session.get_modelmeta().custom_metadata_map["least_samples"]) - missing
+
+    (scores,) = exported.session.run(
+        ["scores"], {"waveforms": np.full((2, samples), 0.1, np.float32), "machine_ids": np.array([0, 1])}
+    )
+
+    assert np.isnan(scores).all()
+
+
 def test_the_file_says_what_it_takes_and_gives(exported: Exported) -> None:
     known = exported.session.get_modelmeta().custom_metadata_map
 
