@@ -232,7 +232,7 @@ def test_without_withheld_clips_there_are_scores_and_no_decisions(
     rows = rows_of(bundle, *clip_paths([clips]))
 
     assert all(row.score is not None and row.decision is None for row in rows)
-    assert all(row.error is not None and "none of its clips withheld" in row.error for row in rows)
+    assert all(row.error is not None and "none of its training clips was withheld" in row.error for row in rows)
 
 
 def test_the_command_writes_a_row_for_each_clip_as_csv(bundle: Path, clips: Path, offkey: Offkey) -> None:

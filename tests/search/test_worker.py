@@ -125,7 +125,7 @@ def undisturbed(tiny_study: MakeStudy, known_curves: dict[str, object]) -> Calla
     return of
 
 
-@pytest.mark.parametrize(("storage_url", "moment"), zip(cycle(DATABASES), MOMENTS), indirect=["storage_url"])
+@pytest.mark.parametrize(("storage_url", "moment"), [*zip(cycle(DATABASES), MOMENTS)], indirect=["storage_url"])
 def test_a_worker_killed_at_any_moment_leaves_a_study_that_ends_as_if_undisturbed(
     tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str
 ) -> None:
@@ -140,7 +140,7 @@ def test_a_worker_killed_at_any_moment_leaves_a_study_that_ends_as_if_undisturbe
     assert checkpoints_left() == []
 
 
-@pytest.mark.parametrize(("storage_url", "moment"), zip(cycle(DATABASES[::-1]), MOMENTS), indirect=["storage_url"])
+@pytest.mark.parametrize(("storage_url", "moment"), [*zip(cycle(DATABASES[::-1]), MOMENTS)], indirect=["storage_url"])
 def test_a_worker_stopped_at_any_moment_and_continued_after_its_lease_finds_out_and_writes_nothing_over(
     tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str
 ) -> None:
