@@ -17,31 +17,34 @@ from __future__ import annotations
 import json
 import logging
 import os
+import reprlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from optuna.trial import FrozenTrial
 
 from features.corpus import Progress
-from features.errors import OffkeyError
+from features.errors import CorpusError, OffkeyError
 from search.database import default_url, parse_url, shown, storage_errors
-from search.errors import MisuseError, StudyError
+from search.errors import MisuseError, StudyError, StudyFileError
 from search.export import export_recipe
 from search.measured import Measured, measure
 from search.official import Year
 from search.placement import device_of, slots
 from search.recipe import Recipe
 from search.running import Moment, build_features, find_study, fleet_for, supervise
-from search.score_files import ScoreRow, distinct
+from search.score_files import ScoreRow, distinct, read_scores
 from search.score_truth import judged
 from search.standing import Gain, Summary, Trial, reading
 from search.status import Status
+from search.study_checks import idle_settings
 from search.study_file import Study as StudyFile
-from search.study_file import study_of_tree
+from search.study_file import load_study, study_of_tree
 
 if TYPE_CHECKING:
     from search.bundle import Bundle
@@ -62,6 +65,9 @@ __all__ = [
 ]
 
 logging.getLogger("offkey").addHandler(logging.NullHandler())  # only a worker writes a log
+
+_BUNDLE = "a folder or s3://BUCKET/PREFIX"
+_PATHS = "wav files, or folders of them"
 
 #: Seconds between two looks at a search that runs.
 _PAUSE = 0.5
@@ -95,8 +101,16 @@ class Study:
         another study under another `name`. `storage` is a database URL; None is $OFFKEY_STORAGE, else an SQLite file in
         the working directory, which `run` makes.
 
-        Raises StudyFileError for what breaks a rule of study files, StorageError if the storage cannot be read.
+        Raises StudyFileError for what breaks a rule of study files, StorageError if the storage cannot be read,
+        CorpusError if there is no such root.
         """
+        _require(source, str | Path, "source", "a study file or a study's name")
+        _require(root, str | Path | None, "root", "a corpus: a folder or a table of clips")
+        _require(settings, Mapping | None, "settings", 'a dict, {"training.epochs": 5} for one')
+        if root is not None and not Path(root).exists():
+            raise CorpusError(
+                f"root: {Path(root).absolute()} does not exist: give a corpus, a folder or a table of clips"
+            )
         url = storage or default_url()
         overrides = [_override(path, value) for path, value in (settings or {}).items()]
         overrides += [] if root is None else [_override("corpus.root", root)]
@@ -132,6 +146,7 @@ class Study:
         serve the study, if a stored one of its name differs, or if workers keep failing.
         """
         from search.preparation import prepare
+        from search.stored_study import with_stored_proxies
 
         if workers != "auto" and (not isinstance(workers, int) or workers < 1):
             raise MisuseError(f"workers must be a number of at least 1, or 'auto', but got {workers!r}")
@@ -147,7 +162,7 @@ class Study:
                     progress(moment.status)
 
         with storage_errors(self._url):
-            prepared = prepare(study, default_root=os.environ.get("OFFKEY_DATA"))
+            prepared = prepare(with_stored_proxies(study, self._url), default_root=os.environ.get("OFFKEY_DATA"))
             for warning in prepared.warnings:
                 _warn(warning)
             build_features(prepared)
@@ -176,7 +191,7 @@ class Study:
 
     @property
     def trials(self) -> list[Trial]:
-        """A row for each trial, by number, as `pandas.DataFrame(study.trials)` takes them. Raises as `summary`."""
+        """A row for each trial, by number, as pandas' DataFrame takes them. Raises as `summary`."""
         with reading(self._url, self.name) as study:
             return study.trials()
 
@@ -208,7 +223,7 @@ class Study:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     bundle: str | Path,
     *,
     device: str = "cpu",
@@ -216,17 +231,19 @@ def train(
     progress: Progress = lambda done, total: None,
 ) -> Detector:
     """Trains the final detector, measures it on the held-out test clips, and writes it to `bundle`: a folder,
-    or a text `s3://BUCKET/PREFIX`.
+    or a text `s3://BUCKET/PREFIX`. The recipe is that of `Study.recipe`, or a file as `offkey export` writes them.
 
     That look at the test clips is counted in `storage`, the same as `Study.load`'s if it is left out. `progress` is
     told after each epoch how many are done, and of how many.
     Raises BundleError if something is there, or it cannot be written, StudyError or CorpusError if the recordings do
-    not serve the recipe.
+    not serve the recipe, MisuseError or StudyFileError for what is no recipe.
     """
     from search.making import make_detector
 
+    _require(recipe, Recipe | str | Path, "recipe", "that of study.recipe(), or a file of `offkey export`")
+    _require(bundle, str | Path, "bundle", _BUNDLE)
     return make_detector(
-        recipe,
+        recipe if isinstance(recipe, Recipe) else _recipe_of(recipe),
         bundle,
         device=device_of(device),
         default_root=os.environ.get("OFFKEY_DATA"),
@@ -249,33 +266,63 @@ def score(
     A row has path, machine, machine_id, score (higher is more anomalous), decision (1 anomaly, 0 normal) and, where one
     of these is missing, error. Raises BundleError for what is no bundle, StudyError if there is no wav file.
     """
+    from search.bundle import Bundle
     from search.scoring import clip_paths, score_clips
 
-    detector = _loaded(bundle) if isinstance(bundle, str | Path) else bundle
-    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    files = clip_paths(given)
+    _require(bundle, Bundle | str | Path, "bundle", f"{_BUNDLE}, or what load_bundle gives")
+    _require(paths, str | Path | Iterable, "paths", _PATHS)
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    for path in given:
+        _require(path, str | Path, "paths", _PATHS)
+    detector = bundle if isinstance(bundle, Bundle) else _loaded(bundle)
+    files = clip_paths(map(Path, given))
     first = next(files, None)
     if first is None:
         raise StudyError(f"No wav file in {', '.join(map(str, given)) or 'an empty list of paths'}")
     return score_clips(detector, chain([first], files), device_of(device))
 
 
-def evaluate(rows: Iterable[ScoredClip], truth: str | Path, *, year: Year | None = None) -> Measured:
+def evaluate(rows: Iterable[ScoredClip] | str | Path, truth: str | Path, *, year: Year | None = None) -> Measured:
     """All figures of some scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
 
-    `truth` is a corpus, a folder of the challenge's ground-truth tables, or a CSV with the columns file and label.
+    `rows` are those of `score`, or a file or folder as `offkey evaluate` takes them. `truth` is a corpus, the
+    challenge's ground-truth tables, or a CSV with the columns file and label. All labelled clips count, also those that
+    a search went by: what a detector is worth on held-out clips alone is in what `train` gives.
     `year` chooses the official score's rule (2022 for that and all later years); None goes by the clips.
     Raises StudyError if a row has no score, or the truth does not fit the rows.
     """
     if year is not None and year not in get_args(Year):
         raise MisuseError(f"year must be one of {', '.join(map(str, get_args(Year)))}, or None, but got {year!r}")
-    scored = distinct(map(_score_row, rows))
+    _require(rows, str | Path | Iterable, "rows", "those of score(), or a file of scores")
+    _require(truth, str | Path, "truth", "a corpus, ground-truth tables or a CSV (file, label)")
+    scored = read_scores([Path(rows)]) if isinstance(rows, str | Path) else distinct(map(_score_row, rows))
     if not scored:
         raise StudyError("There are no rows. Those of score() can be read once: keep them with list(…)")
-    clips = judged(scored, Path(truth))
+    clips = judged(scored, Path(truth), year=year)
     for warning in clips.warnings:
         _warn(warning)
     return measure(clips, year=year)
+
+
+def _require(value: object, kinds: type | UnionType, name: str, wanted: str) -> None:
+    """Raises MisuseError, which says what is wanted, unless the value is of one of these kinds."""
+    if not isinstance(value, kinds):
+        raise MisuseError(f"{name} must be {wanted}, but got {reprlib.repr(value)}")
+
+
+def _recipe_of(file: str | Path) -> Recipe:
+    if not Path(file).is_file():
+        raise StudyFileError(
+            f"There is no recipe file {file}: `offkey export` writes one, and study.recipe() gives one"
+        )
+    study = load_study(file)
+    if opened := study.space.distributions():
+        raise MisuseError(
+            f"{file} leaves {', '.join(opened)} open: search it with Study.load, and train study.recipe()"
+        )
+    for idle in idle_settings(study.space):
+        _warn(idle, depth=4)
+    return study.first_recipe()
 
 
 def _loaded(bundle: str | Path) -> Bundle:
@@ -290,6 +337,9 @@ def _loaded(bundle: str | Path) -> Bundle:
 
 def _score_row(row: ScoredClip) -> ScoreRow:
     """The row as it would be read from a file."""
+    from search.scoring import ScoredClip
+
+    _require(row, ScoredClip, "rows", "those of score(), or a file of scores")
     if row.score is None:
         raise StudyError(f"{row.path} has no score ({row.error}): leave it out")
     return ScoreRow(row.machine, Path(row.path).name, row.score, row.decision, where=f"the row of {row.path}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -16,7 +17,8 @@ import optuna
 
 from features.corpus import Progress
 from search import ledger
-from search.errors import MisuseError, NoStorageError, StudyError
+from search.database import parse_url, shown, storage_errors
+from search.errors import MisuseError, NoStorageError, StudyFileError
 from search.fleet import Fleet
 from search.outages import PATIENCE, StorageAway
 from search.placement import Slot
@@ -67,18 +69,40 @@ class Moment:
 def find_study(source: str, url: str, *, overrides: Sequence[str] = (), name: str | None = None) -> Study:
     """The study of a file, of a shipped name, or of a name in the storage, with `--set` overrides.
 
-    Raises StudyFileError for what breaks a rule, MisuseError for a stored study that is to have another name.
+    Raises StudyFileError for what breaks a rule and for what is none of them, MisuseError for a stored study that is to
+    have another name, StorageError if the storage cannot be read.
     """
     if Path(source).is_file() or source in shipped_studies():
         return load_study(source, overrides=overrides, name=name)
-    try:
-        with reading(url, source) as found:
-            stored = found.stored
-    except (StudyError, NoStorageError):
-        return load_study(source)  # whose error lists what could be meant
+    _require_stored(source, url)
+    with reading(url, source) as found:
+        stored = found.stored
     if name not in (None, source):
         raise MisuseError(f"--study {name}: {source} is a stored study and has its name; give a file to start another")
     return stored.study(overrides=tuple(overrides))
+
+
+def _require_stored(source: str, url: str) -> None:
+    """Raises StudyFileError, with what may be meant, if there is no study of this name."""
+    try:
+        held = _names_in(url)
+    except NoStorageError:
+        held, where = [], f"there is no study storage {shown(parse_url(url))}"
+    else:
+        where = f"{shown(parse_url(url))} holds {', '.join(held) or 'no study'}"
+    if source not in held:
+        near = get_close_matches(source, [*held, *shipped_studies()], n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Studies that ship: {', '.join(shipped_studies())}."
+        raise StudyFileError(f"{source}: no such study file, no study of that name ships, and {where}. {hint}")
+
+
+def _names_in(url: str) -> list[str]:
+    with storage_errors(url):
+        storage = StudyStorage(url)
+        try:
+            return sorted(study.study_name for study in storage.get_all_studies())
+        finally:
+            storage.engine.dispose()
 
 
 def build_features(prepared: Prepared, *, progress: Progress | None = None) -> None:

@@ -25,6 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
+from features.errors import CorpusError
 from search import api, ledger
 from search.document import Document
 from search.errors import MisuseError, NoStorageError, StudyError, StudyFileError
@@ -126,6 +127,7 @@ def test_rows_and_figures_are_those_of_the_command_line(in_the_notebook: Noteboo
     Path("tested.jsonl").write_text("".join(json.dumps(vars(row)) + "\n" for row in tested))
     printed = offkey("evaluate", "tested.jsonl", "--truth", "clips", "--json")
     assert json.loads(printed.stdout) == json.loads(json.dumps(measured.as_json()))
+    assert api.evaluate("tested.jsonl", truth="clips").as_json() == measured.as_json()
 
 
 def test_a_loaded_bundle_scores_as_its_folder_does_and_a_clip_that_is_not_there_gets_a_row(notebook: Notebook) -> None:
@@ -189,6 +191,17 @@ def test_a_recipe_is_the_best_trial_s_or_that_of_the_one_that_is_asked_for(in_th
         assert (recipe.from_.study, recipe.from_.trial) == ("first", trial.number)
         assert (recipe.model.h_dim, recipe.training.epochs) == (trial.params["h_dim"], 5)
         assert recipe.corpus.root == str(in_the_notebook.folder / "clips")
+
+
+def test_a_recipe_file_is_trained_as_the_recipe_that_was_exported(
+    in_the_notebook: Notebook, offkey: Callable[..., Ran]
+) -> None:
+    assert offkey("export", "first", "-o", "recipe.yaml").code == 0
+
+    detector = api.train("recipe.yaml", "from_file")
+
+    assert detector.recipe == in_the_notebook.names["detector"].recipe
+    assert detector.value == in_the_notebook.names["detector"].value
 
 
 def end(study: TinyStudy, state: Literal["complete", "pruned", "failed"], *values: float, reason: str = "") -> None:
@@ -284,6 +297,15 @@ def test_a_password_is_not_shown(corpus_root: Path) -> None:
         (lambda s: api.train(s.recipe(), "detector"), api.OffkeyError, "detector exists already"),
         (lambda s: api.score("detector", "detector"), StudyError, "No wav file in detector"),
         (lambda s: api.score("nowhere", "clips"), api.OffkeyError, "nowhere is not a bundle"),
+        (lambda s: api.Study.load("vae", root="clps"), CorpusError, "root: .*/clps does not exist"),
+        (lambda s: api.Study.load("frist"), StudyFileError, "sqlite:///offkey.db holds first. Did you mean first?"),
+        (
+            lambda s: api.Study.load("first", storage="sqlite:///other.db"),
+            StudyFileError,
+            "first: no such study file.*there is no study storage sqlite:///other.db",
+        ),
+        (lambda s: api.train("r.yaml", "new"), StudyFileError, "There is no recipe file r.yaml"),
+        (lambda s: api.train(ROOT / "studies" / "vae_tuning.yaml", "new"), MisuseError, "leaves .*h_dim.* open"),
         (
             lambda s: api.evaluate([], "clips", year=cast("Any", 2019)),
             MisuseError,
@@ -296,6 +318,29 @@ def test_misuse_is_named(
 ) -> None:
     with pytest.raises(error, match=message):
         misuse(in_the_notebook.names["study"])
+
+
+@pytest.mark.parametrize(
+    ("misuse", "message"),
+    [
+        (lambda api, s: api.Study.load(5), "source must be a study file or a study's name, but got 5"),
+        (lambda api, s: api.Study.load("vae", settings=["a=1"]), "settings must be a dict.*but got .'a=1'"),
+        (lambda api, s: api.Study.load("vae", root=5), "root must be a corpus.*but got 5"),
+        (lambda api, s: api.train(s, "new"), r"recipe must be that of study.recipe\(\).*got Study\(name='f"),
+        (lambda api, s: api.train(s.recipe(), 5), "bundle must be a folder or s3://"),
+        (lambda api, s: api.score("detector", 5), "paths must be wav files, or folders of them, but got 5"),
+        (lambda api, s: api.score("detector", [5]), "paths must be wav files, or folders of them, but got 5"),
+        (lambda api, s: api.score(s.recipe(), "clips"), "bundle must be .* or what load_bundle gives"),
+        (lambda api, s: api.evaluate(5, "clips"), r"rows must be those of score\(\).*but got 5"),
+        (lambda api, s: api.evaluate([{"score": 1}], "clips"), r"rows must be those of score\(\).*but got {"),
+        (lambda api, s: api.evaluate([], None), "truth must be a corpus.*but got None"),
+    ],
+)
+def test_a_value_of_a_wrong_kind_is_named_with_what_is_wanted(
+    in_the_notebook: Notebook, misuse: Callable[[Any, api.Study], object], message: str
+) -> None:
+    with pytest.raises(MisuseError, match=message):
+        misuse(api, in_the_notebook.names["study"])
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

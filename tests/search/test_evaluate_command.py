@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +163,62 @@ def test_the_year_chooses_the_rule(offkey: Offkey, year: str, rule: int) -> None
     assert json.loads(ran.stdout)["official"]["year"] == rule
 
 
+@pytest.mark.parametrize("place", ["", "/ground_truth_data", "/ground_truth_data/ground_truth_fan_section_00_test.csv"])
+def test_the_tables_are_found_in_a_folder_above_in_their_own_and_one_alone(place: str, offkey: Offkey) -> None:
+    write_sections()
+
+    ran = offkey("evaluate", "all/submission", "--truth", f"all{place}", "--json")
+
+    document = json.loads(ran.stdout)
+    assert (document["per_id"]["fan/00"]["normal"], document["official"]["year"]) == (24, 2020 if place else 2022)
+    assert ("no domain is known of the 48 clips section_…" in ran.stderr) == bool(place)
+
+
+@pytest.mark.parametrize("year", [(), ("--year", 2020)], ids=["by the clips", "as is said"])
+def test_the_rule_of_2020_is_no_silent_choice_for_clips_of_later_years(
+    year: tuple[object, ...], offkey: Offkey
+) -> None:
+    write_sections()
+    shutil.rmtree("all/ground_truth_domain")
+
+    ran = offkey("evaluate", "all/submission", "--truth", "all", *year, "--json")
+
+    assert json.loads(ran.stdout)["official"]["year"] == 2020
+    assert ("their official score is by the rule of 2020" in ran.stderr) == (not year)
+
+
+def test_clips_that_a_table_labels_and_that_have_no_score_are_told(offkey: Offkey) -> None:
+    write_sections()
+    scores = Path("all/submission/anomaly_score_fan_section_00_test.csv")
+    scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:40]))
+
+    ran = offkey("evaluate", "all/submission", "--truth", "all")
+
+    assert ran.code == 0
+    assert "8 of the 48 clips of fan that it labels are not there, section_00_0040.wav for one" in ran.stderr
+
+
+def test_a_table_whose_folder_does_not_say_what_it_holds_is_named(offkey: Offkey) -> None:
+    write_sections()
+    Path("all/ground_truth_data").rename("tables")
+
+    ran = offkey("evaluate", "all/submission", "--truth", "tables")
+
+    assert ran.code == 1
+    assert "tables says of none of the 48 scored clips whether it is normal" in ran.stderr
+    assert "tables/ground_truth_fan_section_00_test.csv: not used, since its folder does not say" in ran.stderr
+
+
+def test_a_truth_without_any_recording_or_table_is_named(offkey: Offkey) -> None:
+    Path("empty").mkdir()
+
+    ran = offkey("evaluate", scores_csv(), "--truth", "empty")
+
+    assert ran.code == 1
+    assert "empty has no ground-truth tables (ground_truth_data/ground_truth_<machine>_section_<ID>" in ran.stderr
+    assert "and is no corpus: No wav file below" in ran.stderr
+
+
 def test_a_detector_s_scores_are_measured_against_the_corpus(corpus_root: Path, offkey: Offkey) -> None:
     clips = sorted((corpus_root / "compressor" / "test").iterdir())
     scores = {clip.name: (float(label_of(clip.name)), 0) for clip in clips}
@@ -172,6 +229,65 @@ def test_a_detector_s_scores_are_measured_against_the_corpus(corpus_root: Path, 
 
     assert json.loads(ran.stdout)["auc"] == 1
     assert "1 scored clips have no label and are left out, normal_id_00_00000999.wav" in ran.stderr
+    assert "where a search went by some of them, the figure on held-out clips is that of `offkey train`" in ran.stderr
+
+
+BARE = [{"file": file, "score": score} for file, (score, _) in CLIPS.items()]
+
+
+@pytest.mark.parametrize(
+    ("truth_of", "ids"),
+    [
+        (lambda file: {"file": file, "machine": "fan"}, ["fan/00", "fan/02"]),
+        (lambda file: {"path": f"x/fan/test/{file}"}, ["fan/00", "fan/02"]),
+        (lambda file: {"file": file}, ["unnamed/00", "unnamed/02"]),
+    ],
+    ids=["by the truth's column", "by the truth's folder", "by neither"],
+)
+def test_where_there_is_one_machine_scores_need_not_name_it(
+    truth_of: Callable[[str], dict[str, str]], ids: list[str], offkey: Offkey
+) -> None:
+    write_csv("truth.csv", [{**truth_of(file), "label": file.partition("_")[0]} for file in CLIPS])
+
+    ran = offkey("evaluate", write_csv("scores.csv", BARE), "--truth", "truth.csv", "--json")
+
+    assert list(json.loads(ran.stdout)["per_id"]) == ids
+    assert ran.stderr == ""
+
+
+def test_a_corpus_or_a_table_of_one_machine_names_it_too(corpus_root: Path, offkey: Offkey) -> None:
+    clips = sorted((corpus_root / "compressor" / "test").iterdir())
+    write_csv("scores.csv", [{"path": clip.name, "score": label_of(clip.name)} for clip in clips])
+    write_sections()
+    lines = Path("all/submission/anomaly_score_fan_section_00_test.csv").read_text()
+    Path("sections.csv").write_text(f"file,score\n{lines}")
+
+    assert "compressor/00" in offkey("evaluate", "scores.csv", "--truth", corpus_root, "--json").stdout
+    assert "fan/00" in offkey("evaluate", "sections.csv", "--truth", "all", "--json").stdout
+
+
+def test_where_there_are_several_machines_a_score_names_its_own(offkey: Offkey) -> None:
+    write_csv("truth.csv", [{"file": f, "machine": m, "label": label_of(f)} for m in ("fan", "pump") for f in CLIPS])
+    write_csv("scores.csv", BARE)
+    write_csv("twice.csv", [*BARE, *BARE])
+    write_csv("pumps.csv", ours(machine="slider"))
+
+    for scores, message in (
+        (
+            "scores.csv",
+            "scores.csv, line 2: no machine in the path of normal_id_00_00000000.wav, and truth.csv is of fan, "
+            "pump: write <machine>/test/normal_id_00_00000000.wav, or add a column machine",
+        ),
+        (
+            "twice.csv",
+            "twice.csv, line 8: normal_id_00_00000000.wav has a score already, in twice.csv, line 2. If they are "
+            "two machines', write <machine>/test/",
+        ),
+        ("pumps.csv", "They are of slider by their folder or column machine, and truth.csv is of fan, pump"),
+    ):
+        ran = offkey("evaluate", scores, "--truth", "truth.csv")
+        assert ran.code == 1
+        assert message in ran.stderr
 
 
 def test_an_id_without_any_score_is_left_out_with_a_warning(truth: str, offkey: Offkey) -> None:
@@ -190,6 +306,8 @@ def test_an_id_without_any_score_is_left_out_with_a_warning(truth: str, offkey: 
         (",3.0,", ",nan,", "scores.csv, line 5: a score is finite, but got nan"),
         (",3.0,", ",,", "line 5: x/fan/test/anomaly_id_00_00000001.wav has no score (no reason is given)"),
         (",3.0,1", ",3.0,7", "scores.csv, line 5: a decision is 0 or 1, but got '7'"),
+        (",3.0,1", ",3.0,", "1 of the 4 scored clips of fan/00 have no decision, anomaly_id_00_00000001.wav"),
+        ("x/fan/test/anomaly_id_00_00000001.wav", "", "scores.csv, line 5: which clip? Its path is missing"),
         ("score", "points", "scores.csv: no column score in its first line"),
         (
             "anomaly_id_00_00000001",
@@ -218,7 +336,8 @@ def test_what_is_wrong_with_scores_is_said_with_its_place(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("scores.csv", "", "scores.csv: no column path and no score in its first line ('')"),
+        ("scores.csv", "", "scores.csv: no column path or file and no score in its first line ('')"),
+        ("scores.csv", "path;score\na.wav;1\n", "('path;score'). Its columns seem to be separated by semicolons"),
         ("scores.csv", "path,score\n", "No scores in scores.csv"),
         ("scores.jsonl", "{\n", "scores.jsonl, line 1: not JSON"),
         ("scores.jsonl", "[]\n", "scores.jsonl, line 1: a JSON object, but got '[]'"),
@@ -240,8 +359,8 @@ def test_files_that_hold_no_scores_are_refused(
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"label": "normal"}, "truth.csv, line 2: a label is 0 (normal) or 1 (anomaly), but got 'normal'"),
-        ({"file": "", "label": ""}, "truth.csv, line 2: a label is 0 (normal) or 1 (anomaly), but got ''"),
+        ({"label": "broken"}, "truth.csv, line 2: a label is 0 or normal, 1 or anomaly, but got 'broken'"),
+        ({"file": "", "label": ""}, "truth.csv, line 2: a label is 0 or normal, 1 or anomaly, but got ''"),
         ({"domain": "moon"}, "truth.csv, line 2: a domain is source or target, but got 'moon'"),
     ],
 )
@@ -284,6 +403,22 @@ def test_a_clip_has_one_decision(line: str, message: str, truth: str, offkey: Of
     assert message in ran.stderr
 
 
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_all_scored_clips_of_the_challenge_s_files_have_a_decision_or_none_has(
+    kept: int, truth: str, offkey: Offkey
+) -> None:
+    decisions = Path(challenge_files(), "decision_result_fan_id_00.csv")
+    decisions.write_text("".join(decisions.read_text().splitlines(keepends=True)[:kept]))
+
+    ran = offkey("evaluate", "submission", "--truth", truth)
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert (
+        f"decision_result_fan_id_00.csv: {4 - kept} of the 4 clips that have a score have no decision, "
+        f"{list(CLIPS)[kept]} for one" in ran.stderr
+    )
+
+
 @pytest.mark.parametrize("decision", [True, 0.5, "yes"])
 def test_a_decision_in_json_is_a_whole_number(decision: object, truth: str, offkey: Offkey) -> None:
     Path("scores.jsonl").write_text("".join(json.dumps(row | {"decision": decision}) + "\n" for row in ours()))
@@ -308,6 +443,16 @@ def test_a_truth_that_is_not_there_is_an_error(offkey: Offkey) -> None:
 
     assert ran.code == 1
     assert "nowhere.csv does not exist: --truth is a CSV (file, label)" in ran.stderr
+
+
+def test_a_truth_tells_machines_by_folders_that_are_called_as_the_scored_ones(offkey: Offkey) -> None:
+    for truth, machines in (("both.csv", ("fan", "pump")), ("neither.csv", ("data",))):
+        write_csv(truth, [{"path": f"{m}/test/{f}", "label": label_of(f)} for m in machines for f in CLIPS])
+
+        ran = offkey("evaluate", scores_csv(), "--truth", truth, "--json")
+
+        assert list(json.loads(ran.stdout)["per_id"]) == ["fan/00", "fan/02"]
+        assert ("no clip of pump/00, pump/02 has a score" in ran.stderr) == (truth == "both.csv")
 
 
 def test_which_machine_s_a_clip_is_must_be_told_where_several_were_scored(truth: str, offkey: Offkey) -> None:
