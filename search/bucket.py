@@ -76,31 +76,41 @@ class BucketFolder:
 
         Raises FileExistsError if one is there: of two that write at once, one is refused.
         """
-        done: list[str] = []
         writer = {"offkey-writer": secrets.token_hex(8)}
         try:
             for name in names:
                 self._put(name, folder / name, writer)
-                done.append(name)
         except BaseException:
             with suppress(StoreError):  # what cannot be removed either will be in the way, which is told then
-                self._remove(done)
+                for name in names:
+                    if self._is_of(writer, name):
+                        self._remove(name)
             raise
 
     def _put(self, name: str, path: Path, writer: dict[str, str]) -> None:
         with self._errors("written", name), path.open("rb") as file:
-            address = {"Bucket": self._bucket, "Key": self._prefix + name}
+            key = self._prefix + name
             try:
-                self._client.put_object(**address, Body=file, IfNoneMatch="*", Metadata=writer)
+                self._client.put_object(Bucket=self._bucket, Key=key, Body=file, IfNoneMatch="*", Metadata=writer)
             except self._client.exceptions.ClientError as error:
                 # A request is repeated whose answer got lost, and then is in its own way.
-                if not _is_in_the_way(error) or self._client.head_object(**address)["Metadata"] != writer:
+                if not _is_in_the_way(error) or not self._is_of(writer, name):
                     raise
 
-    def _remove(self, names: Sequence[str]) -> None:
-        for name in names:
-            with self._errors("written", name):
-                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+    def _is_of(self, writer: dict[str, str], name: str) -> bool:
+        """Whether the file is there, and of this writer."""
+        with self._errors("read", name):
+            try:
+                found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+            except self._client.exceptions.ClientError as error:
+                if _code(error) == "404":
+                    return False
+                raise
+        return bool(found["Metadata"] == writer)
+
+    def _remove(self, name: str) -> None:
+        with self._errors("written", name):
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
 
     @contextmanager
     def _errors(self, done: str, name: str = "") -> Iterator[None]:

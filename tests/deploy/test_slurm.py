@@ -23,10 +23,6 @@ def directives() -> dict[str, str]:
     return dict(found)
 
 
-def test_the_script_is_a_dozen_lines_long() -> None:
-    assert len(SCRIPT.read_text().splitlines()) <= 12
-
-
 def test_the_signal_goes_to_the_step_and_leaves_more_time_than_a_drain_takes() -> None:
     # With B: in front it would go to the shell alone, which is srun by then, and that kills its step.
     name, seconds = directives()["signal"].split("@")
