@@ -146,9 +146,7 @@ def _suggestions(asks: list[Ask]) -> str:
 
 def _fleets(costs: Costs, fleets: list[Run]) -> str:
     def predicted(run: Run) -> str:
-        epochs = 4 * FEW if "reports" in run.label else FEW
-        others = run.workers // (4 if "studies" in run.label else 1) - 1
-        return "" if "Optuna" in run.label else f"{1000 * costs.trial(epochs, others=others).server:.0f}"
+        return "" if run.sharing is None else f"{1000 * costs.trial(run.epochs, others=run.sharing).server:.0f}"
 
     rows = [
         (

@@ -173,6 +173,9 @@ def measure_costs(bench: Bench, *, ended: int, running: Sequence[int], times: in
     end = few - claim - asks[0] - epoch * FEW - rungs[0] * rungs_of(FEW)
     for worker in (short, long):
         worker.storage.engine.dispose()
+    for cost in (claim, asks[0], epoch, rungs[0], renew, end, read):
+        # What is left for CPU seconds may be less than their noise, in a quick run; counts have none.
+        assert min(cost.numbers[:3]) >= 0, cost
     return Costs(claim, asks[0], epoch, rungs[0], renew, end, read, LOCKED_TRIPS)
 
 
@@ -186,13 +189,14 @@ def _suggestion_and_rung(bench: Bench, worker: Worker, times: int) -> tuple[Cost
             trials[0].report(0.5, step)
             cost = bench.cost(trials[0].should_prune)
             rung, question = (rung + cost, question) if step == 1 else (rung, question + cost)
+        worker.storage.finish(claim, "complete", values=[0.5])  # else a later claim takes it over as lost
     return ask * (1 / times), (rung - question) * (1 / times)
 
 
 def _claim(worker: Worker) -> Any:
     claim = worker.storage.claim(worker.stored.study_id, worker.owner, first={})
     worker.owner = f"{worker.owner.partition('#')[0]}#{time.monotonic_ns()}"  # else the next claim is this trial again
-    assert claim is not None
+    assert claim is not None and claim.token == 1, "a claim that takes over costs less than one that starts a trial"
     return claim
 
 

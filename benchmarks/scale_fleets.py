@@ -38,6 +38,8 @@ class Run:
     label: str
     workers: int
     trials: int
+    epochs: int  # of each trial
+    sharing: int | None  # other workers on a worker's own study; None: not Offkey's workers
     connections: int  # of the server's, at most
     server: float  # CPU seconds of the server, a trial
     between: float  # of the pooler or proxy, a trial
@@ -67,6 +69,7 @@ def offkey_fleet(
         names = [f"part-{number % studies}" for number in range(workers)]
         return _run(
             bench.server, label, trials, [(_offkey, reached, name) for name in names],
+            epochs=epochs, sharing=workers // studies - 1,
             between=lambda: 0.0 if pooler is None else pooler.cpu_seconds,
         )  # fmt: skip
 
@@ -84,7 +87,7 @@ def optuna_fleet(bench: Bench, label: str, *, workers: int, trials: int, through
             reached = f"grpc://localhost:{port}"
         of_proxy = (lambda: 0.0) if proxy is None else (lambda: sum(psutil.Process(proxy.pid).cpu_times()[:2]))
         jobs = [(_optuna, reached, str(trials // workers))] * workers
-        return _run(bench.server, label, trials, jobs, between=of_proxy)
+        return _run(bench.server, label, trials, jobs, epochs=FEW, sharing=None, between=of_proxy)
 
 
 def _run(
@@ -93,6 +96,8 @@ def _run(
     trials: int,
     jobs: Sequence[tuple[Callable[[Any, str, str], None], str, str]],
     *,
+    epochs: int,
+    sharing: int | None,
     between: Callable[[], float],
 ) -> Run:
     """Starts a process for each job; all begin at the same moment, each with one trial behind it."""
@@ -119,7 +124,8 @@ def _run(
     cpu, of_between = server.cpu_seconds - cpu, between() - of_between
     for process in processes:
         process.join()
-    return Run(label, len(jobs), trials, connections, cpu / trials, of_between / trials, spent / trials, seconds)
+    each = cpu / trials, of_between / trials, spent / trials
+    return Run(label, len(jobs), trials, epochs, sharing, connections, *each, seconds)
 
 
 def _connections(own: psycopg.Connection) -> int:

@@ -98,9 +98,10 @@ class PostgresServer:
 class PgBouncer:
     """A pooler of its own before a server, which gives a connection of the server's for each transaction."""
 
-    def __init__(self, server: PostgresServer, *, connections: int, **settings: object) -> None:
-        """`connections` are the server's at most, for each database; `settings` are lines of pgbouncer.ini."""
-        self._server, self._connections, self._settings = server, connections, settings
+    def __init__(self, server: PostgresServer, *, connections: int, only: str = "*", **settings: object) -> None:
+        """`connections` are the server's at most, for each database; `only` is the one database that it knows (default:
+        it knows all); `settings` are lines of pgbouncer.ini."""
+        self._server, self._connections, self._only, self._settings = server, connections, only, settings
 
     def __enter__(self) -> PgBouncer:
         self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer"))
@@ -118,7 +119,7 @@ class PgBouncer:
         }
         host = self._server.address.query["host"]
         lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
-        (self._folder / "pgbouncer.ini").write_text(f"[databases]\n* = host={host}\n[pgbouncer]\n{lines}")
+        (self._folder / "pgbouncer.ini").write_text(f"[databases]\n{self._only} = host={host}\n[pgbouncer]\n{lines}")
         (self._folder / "users").write_text('"postgres" ""\n')
         self.start()
         return self

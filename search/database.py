@@ -56,7 +56,10 @@ _PREPARED_AFTER = 5
 _AWAY_STATES = ("57P01", "57P02", "57P03", "25P03", "53300", "40001", "40P01")
 
 #: What a server says at once, and will say again: errors of a connection that is being made have no SQLSTATE.
-_REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
+_REFUSALS = (
+    "authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied",
+    "no such database", "no such user",  # PgBouncer's words
+)  # fmt: skip
 
 
 def default_url() -> str:

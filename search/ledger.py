@@ -38,8 +38,10 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -52,6 +54,10 @@ LEASE_SECONDS = 30.0
 MAX_ATTEMPTS = 3
 
 FinalState = Literal["complete", "pruned", "failed"]
+
+#: What a worker may expect that found no trial: that another comes free, or why it may leave.
+Outlook = Literal["open", "stopped", "over", "deleted"]
+
 Transaction = Connection | Session
 
 
@@ -82,7 +88,17 @@ class TrialRow(Base):
     """One trial of the budget."""
 
     __tablename__ = "offkey_trials"
-    __table_args__ = (Index("offkey_trials_settings", "study_id", "settings", unique=True),)
+    __table_args__ = (
+        Index("offkey_trials_settings", "study_id", "settings", unique=True),
+        # Of a study of ten thousand trials a few are open, and every claim looks for the first of them.
+        Index(
+            "offkey_trials_open",
+            "study_id",
+            "number",
+            sqlite_where=text("state IN ('running', 'waiting')"),
+            postgresql_where=text("state IN ('running', 'waiting')"),
+        ),
+    )
 
     trial_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     study_id: Mapped[int] = mapped_column(index=True)
@@ -99,6 +115,10 @@ class TrialRow(Base):
     rate: Mapped[float | None]  # batches a second
     memory: Mapped[int | None] = mapped_column(BigInteger)  # bytes, on the device
     scores: Mapped[bytes | None] = mapped_column(LargeBinary)  # float64 of the validation clips, last epoch
+
+
+#: As the index says it: with parameters for the two states, SQLite would not know it again.
+_is_open = TrialRow.state.in_((literal_column("'running'"), literal_column("'waiting'")))
 
 
 def new_owner(worker: int) -> str:
@@ -155,6 +175,7 @@ def take_over(
         select(TrialRow.trial_id)
         .where(
             TrialRow.study_id == study_id,
+            _is_open,
             or_(TrialRow.state == "waiting", own, *([lost] if lost_too else [])),
             select(StudyRow.study_id).where(StudyRow.study_id == study_id, _within_hours()).exists(),
         )
@@ -288,9 +309,12 @@ def expire(transaction: Transaction, study_id: int, owner: str) -> None:
 def set_free(transaction: Transaction, study_id: int, owner: str | None) -> list[int]:
     """Lets trials wait whose worker was ended on purpose, or all lost ones (None); their IDs. No attempt failed."""
     which = TrialRow.lease_until < database_now() if owner is None else TrialRow.owner == owner
+    running = select(TrialRow.trial_id).where(TrialRow.study_id == study_id, TrialRow.state == "running", which)
+    # Of lost ones, those that another frees at this moment are its own: two that waited for each other would be undone.
+    held = running.order_by(TrialRow.trial_id).with_for_update(skip_locked=owner is None)
     freed = transaction.execute(
         update(TrialRow)
-        .where(TrialRow.study_id == study_id, TrialRow.state == "running", which)
+        .where(TrialRow.trial_id.in_(held))
         .values(state="waiting", owner=None, lease_until=None)
         .returning(TrialRow.trial_id)
         .execution_options(synchronize_session=False)
@@ -333,14 +357,27 @@ def sign_of_life(transaction: Transaction, study_id: int, lease: float) -> None:
 def unfinished(transaction: Transaction, study_id: int) -> bool:
     """Whether a trial of the study is still to be done, by whomever."""
     open_slots = select(StudyRow.study_id).where(StudyRow.study_id == study_id, StudyRow.handed_out < StudyRow.budget)
-    open_trials = select(TrialRow.trial_id).where(
-        TrialRow.study_id == study_id, TrialRow.state.in_(("running", "waiting"))
-    )
     # Slots first: one that is taken in between is a trial by then.
-    return (
-        transaction.execute(open_slots).first() is not None
-        or transaction.execute(open_trials.limit(1)).first() is not None
-    )
+    return transaction.execute(open_slots).first() is not None or _has_open_trials(transaction, study_id)
+
+
+def _has_open_trials(transaction: Transaction, study_id: int) -> bool:
+    open_trials = select(TrialRow.trial_id).where(TrialRow.study_id == study_id, _is_open)
+    return transaction.execute(open_trials.limit(1)).first() is not None
+
+
+def outlook(transaction: Transaction, study_id: int, *, since: float) -> Outlook:
+    """What a worker may expect that was there at this time, and found no trial to work on: in two statements, since
+    many ask while the last trials run."""
+    asked = select(StudyRow.handed_out < StudyRow.budget, _within_hours(), StudyRow.stopped)
+    study = transaction.execute(asked.where(StudyRow.study_id == study_id)).one_or_none()
+    if study is None:
+        return "deleted"
+    has_slots, is_in_time, stopped = study
+    # Slots first: one that is taken in between is a trial by then.
+    if not is_in_time or not (has_slots or _has_open_trials(transaction, study_id)):
+        return "over"
+    return "open" if stopped is None or stopped < since else "stopped"
 
 
 def progress(transaction: Transaction, study_id: int) -> tuple[int, frozenset[str | None]]:
@@ -376,6 +413,27 @@ def is_stopped(transaction: Transaction, study_id: int, *, since: float) -> bool
     """Whether the workers that were there at this time were asked to leave."""
     asked = select(StudyRow.study_id).where(StudyRow.study_id == study_id, StudyRow.stopped >= since)
     return transaction.execute(asked).first() is not None
+
+
+def admits(transaction: Transaction, study_id: int, *, since: float | None) -> bool:
+    """Whether the study is there, and the workers that were there at this time were not asked to leave.
+
+    Until the commit nobody can keep claims out; who does so already is waited for.
+    """
+    # The weakest lock, which keeps out FOR UPDATE alone: other claims take and write the row meanwhile. A stronger one
+    # would be shared by two that then both want to write, each waiting for the other.
+    row = select(StudyRow.stopped).where(StudyRow.study_id == study_id).with_for_update(read=True, key_share=True)
+    found = transaction.execute(row).one_or_none()
+    return found is not None and (since is None or found.stopped is None or found.stopped < since)
+
+
+def keep_claims_out(transaction: Transaction, study_id: int) -> None:
+    """Waits for the claims that are being made, and keeps later ones waiting until the commit.
+
+    PostgreSQL's strongest lock of a row, which no write of ours takes. It does not queue: while claims come without a
+    gap it waits for one. In SQLite it is the first write that keeps everybody out.
+    """
+    transaction.execute(select(StudyRow.study_id).where(StudyRow.study_id == study_id).with_for_update())
 
 
 def at_work(transaction: Transaction, study_id: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,8 +26,9 @@ from features.errors import OffkeyError
 from search import ledger
 from search.draining import TO_NEXT_BATCH
 from search.errors import MisuseError, StudyError
+from search.fleet import Trouble, in_one_note, is_open
 from search.outages import StorageAway
-from search.ray_worker import Orders, RayWorker, Report, is_open
+from search.ray_worker import Orders, RayWorker, Report
 from search.storage import StudyStorage
 from search.stored_study import StoredStudy
 
@@ -43,6 +45,9 @@ _ANSWER_SECONDS = 5.0
 
 #: What actors may take to drain: their worker's time and to spare (seconds).
 _DRAIN_SECONDS = TO_NEXT_BATCH + 5.0
+
+#: So many actors may give up before the fleet does, if no trial gets on in between.
+_MOST_ERRORS = 3
 
 
 @contextmanager
@@ -96,14 +101,20 @@ class RayFleet:
     _questions: dict[int, Any] = field(default_factory=dict)  # slot → the report to come
     _answered: dict[int, float] = field(default_factory=dict)  # slot → when it last did, or was first asked (monotonic)
     _asked: float = 0.0  # when all were (monotonic)
+    _notes: dict[int, str | None] = field(default_factory=dict)  # slot → its actor's
+    _starts: dict[int, float] = field(default_factory=dict)  # slot → when to start its next actor (monotonic)
+    _troubles: dict[int, Trouble] = field(default_factory=dict)  # slot → of its actors that gave up
+    _progress: tuple[int, frozenset[str | None]] | None = None  # of the study when an actor last gave up
+    _errors: Counter[int] = field(default_factory=Counter)  # of slots since then, without any progress
 
     def start(self) -> None:
         """Starts an actor for each slot; those that are there already, from a search that was left, are taken over."""
         self.began = self.storage.transact(ledger.now)
         prefix = self._name("")
-        there = [int(name.removeprefix(prefix)) for name in list_named_actors() if name.startswith(prefix)]
-        for slot in sorted({*range(self.workers), *there}):
-            self._start(slot)
+        with self._connection():
+            there = [int(name.removeprefix(prefix)) for name in list_named_actors() if name.startswith(prefix)]
+            for slot in sorted({*range(self.workers), *there}):
+                self._start(slot)
 
     def was_stopped(self) -> bool:
         """Whether the study's workers were asked to leave since this fleet began (`offkey stop`)."""
@@ -113,42 +124,60 @@ class RayFleet:
     def note(self) -> str | None:
         """What keeps workers from working."""
         waiting = len(self._waiting())
-        return f"{waiting} of {len(self._actors)} workers wait for a place in the cluster" if waiting else None
+        kept = f"{waiting} of {len(self._actors)} workers wait for a place in the cluster" if waiting else None
+        own = {slot: trouble.note(slot) for slot, trouble in self._troubles.items()}
+        ending = in_one_note([self._notes.get(slot) or own.get(slot) for slot in sorted(self._notes.keys() | own)])
+        return "; ".join(note for note in (kept, ending) if note is not None) or None
 
     def watch(self) -> bool:
-        """Asks all actors how they are; True while any is there.
+        """Asks all actors how they are, and replaces those that gave up; True while any is there, or to be started.
 
-        Raises StudyError with its reason if one gave up: no trial got on anywhere meanwhile.
+        Raises StudyError, and whatever one gave up with if all do and no trial gets on meanwhile.
         """
-        if time.monotonic() - self._asked < _ASK_SECONDS:
-            return bool(self._actors)
-        self._asked = time.monotonic()
+        if time.monotonic() - self._asked >= _ASK_SECONDS:
+            self._asked = time.monotonic()
+            with self._connection():
+                self._collect()
+                if not self.draining:
+                    self._replace()
+        return bool(self._actors or self._starts)
+
+    @contextmanager
+    def _connection(self) -> Iterator[None]:
+        """Raises StudyError, and knows of no actors any more, if the connection to the cluster is lost."""
         try:
-            ended = self._ended()
+            yield
         except (ConnectionError, RaySystemError) as error:
-            self._actors.clear()
-            self._questions.clear()
+            for known in (self._actors, self._questions, self._answered, self._notes, self._starts):
+                known.clear()
             raise StudyError(
                 f"The connection to the Ray cluster is lost: {error}. Workers that are there go on; "
                 "the same command follows them again."
             ) from error
-        if (ended or self._waiting()) and not self.draining:
-            if self._is_wanted():
-                for slot in ended:  # somebody ended it, or it ended before the budget was raised
-                    self._start(slot)
-            else:
-                for slot in self._waiting():
-                    self._end(slot)
-        return bool(self._actors)
+
+    def _replace(self) -> None:
+        """Starts the actors that are due, or ends those that wait for a place, if there is nothing to do."""
+        due = [slot for slot, when in self._starts.items() if time.monotonic() >= when]
+        waiting = self._waiting()
+        if not due and not waiting:
+            return
+        is_wanted = self._is_wanted()
+        for slot in due:
+            del self._starts[slot]
+            if is_wanted:
+                self._start(slot)
+        for slot in [] if is_wanted else waiting:
+            self._end(slot)
 
     def _waiting(self) -> list[int]:
         """The slots whose actors have no place: they do not answer."""
         now = time.monotonic()
         return [slot for slot, when in self._answered.items() if now - when > _ANSWER_SECONDS]
 
-    def _ended(self) -> list[int]:
-        """Collects the answers, asks anew, and ends the actors whose worker has ended; their slots."""
-        ended = []
+    def _collect(self) -> None:
+        """Collects the answers, asks anew, ends the actors whose worker has ended and plans the next ones."""
+        if not self._questions:
+            return
         answers, _ = ray.wait(list(self._questions.values()), num_returns=len(self._questions), timeout=0)
         slots = [slot for slot, question in self._questions.items() if question in answers]
         for slot, report in self._reports(slots).items():
@@ -156,10 +185,13 @@ class RayFleet:
             if report is None or report.ended:
                 self.interrupted |= report is not None and report.interrupted
                 self._end(slot)
-                ended.append(slot)
+                if not self.draining:  # somebody ended it, or it ended before the budget was raised
+                    self._starts.setdefault(slot, time.monotonic())
             else:
                 self._questions[slot] = self._actors[slot].report.remote()
-        return ended
+                self._notes[slot] = report.note
+                if report.note is None and slot in self._troubles and self._troubles[slot].is_past:
+                    del self._troubles[slot]
 
     def _reports(self, slots: list[int]) -> dict[int, Report | None]:
         """What those that answer say, by their slots; None for one whose actor is gone."""
@@ -180,9 +212,29 @@ class RayFleet:
         except RayTaskError as error:
             if self.draining:
                 return Report(ended=True, interrupted=True)
-            self._end(slot)
-            raise (error.cause if isinstance(error.cause, OffkeyError) else error) from None
+            self._give_up(slot, error)
+            return None
         return report
+
+    def _give_up(self, slot: int, error: RayTaskError) -> None:
+        """Plans the successor of an actor that gave up. Raises its error if all do and no trial gets on."""
+        cause = error.cause
+        reason = str(cause) if isinstance(cause, OffkeyError) else f"{type(cause).__name__}: {cause}"
+        self._troubles[slot] = Trouble.after(self._troubles.get(slot), reason)
+        self._starts[slot] = self._troubles[slot].again
+        try:
+            with self.storage.impatient():
+                progress = self.storage.transact(lambda session: ledger.progress(session, self.stored.study_id))
+        except StorageAway:
+            return  # nothing is known of the others
+        if progress != self._progress:
+            self._progress = progress
+            self._errors.clear()
+        self._errors[slot] += 1
+        at_work = self._actors.keys() - self._errors.keys() - set(self._waiting())
+        if self._errors.total() >= _MOST_ERRORS and not at_work and self._is_wanted():
+            self._end(slot)
+            raise (cause if isinstance(cause, OffkeyError) else error) from None
 
     def _is_wanted(self) -> bool:
         """Whether a worker that is not there is missed."""
@@ -195,21 +247,24 @@ class RayFleet:
     def stop(self) -> None:
         """Drains, waits, and ends the actors that are left by then; those that have no place are not waited for."""
         self.draining = True
-        for actor in self._actors.values():
-            actor.drain.remote()
-        deadline = time.monotonic() + _DRAIN_SECONDS
-        while self._actors and time.monotonic() < deadline:
-            for slot in self._waiting():
-                self._end(slot)
-            self.watch()
-            time.sleep(_ASK_SECONDS / 4)
+        self._starts.clear()
+        with self._connection():
+            for actor in self._actors.values():
+                actor.drain.remote()
+            deadline = time.monotonic() + _DRAIN_SECONDS
+            while self._actors and time.monotonic() < deadline:
+                for slot in self._waiting():
+                    self._end(slot)
+                self.watch()
+                time.sleep(_ASK_SECONDS / 4)
         self.interrupted |= bool(self._actors)
         self.kill()
 
     def kill(self) -> None:
         """Ends every actor that is left at once; its trial goes on from its last checkpoint when the lease is over."""
-        for slot in list(self._actors):
-            self._end(slot)
+        with self._connection():
+            for slot in list(self._actors):
+                self._end(slot)
 
     def _start(self, slot: int) -> None:
         orders = Orders(
@@ -240,7 +295,7 @@ class RayFleet:
     def _end(self, slot: int) -> None:
         """Ends an actor, for good."""
         ray.kill(self._actors[slot])
-        for known in (self._actors, self._questions, self._answered):
+        for known in (self._actors, self._questions, self._answered, self._notes):
             known.pop(slot, None)
 
     def _name(self, slot: int | str) -> str:

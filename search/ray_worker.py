@@ -16,13 +16,12 @@ import ray
 
 from features.cache import cache_folder
 from features.errors import OffkeyError
-from search import ledger
 from search.database import storage_errors
-from search.fleet import Fleet
+from search.fleet import Fleet, is_open
 from search.outages import PATIENCE
 from search.placement import Slot
 from search.storage import StudyStorage
-from search.stored_study import StoredStudy, load_stored
+from search.stored_study import load_stored
 
 #: Between two looks at the process (seconds).
 _LOOK_SECONDS = 0.5
@@ -50,6 +49,7 @@ class Report:
 
     ended: bool
     interrupted: bool  # it left without giving its trial back
+    note: str | None = None  # on what keeps it from working
 
 
 class RayWorker:
@@ -68,7 +68,10 @@ class RayWorker:
         """How the worker is. Raises what ended it, if it was an error."""
         if self._error is not None:
             raise self._error
-        return Report(self._ended, self._fleet is not None and self._fleet.interrupted)
+        if self._fleet is None:
+            return Report(self._ended, interrupted=False)
+        note = self._fleet.note
+        return Report(self._ended, self._fleet.interrupted, note and f"On {socket.gethostname()}: {note}")
 
     def drain(self) -> None:
         """Asks the worker to give its trial back and leave."""
@@ -109,14 +112,3 @@ class RayWorker:
                 storage.engine.dispose()  # the server has a connection for each worker, not for its keeper too
         finally:
             self._fleet.stop()
-
-
-def is_open(storage: StudyStorage, stored: StoredStudy, *, since: float) -> bool:
-    """Whether there is work for a worker that was wanted at that time (by the database's clock)."""
-    return storage.transact(
-        lambda session: (
-            ledger.unfinished(session, stored.study_id)
-            and not ledger.out_of_time(session, stored.study_id)
-            and not ledger.is_stopped(session, stored.study_id, since=since)
-        )
-    )

@@ -147,7 +147,7 @@ class StudyStorage(Patience, RDBStorage):
         """
 
         def take(session: Session) -> Claim | None:
-            if there_since is not None and ledger.is_stopped(session, study_id, since=there_since):
+            if not ledger.admits(session, study_id, since=there_since):
                 return None
             # Leases that ran out while the database was away belong to workers that may renew them any moment now.
             settled = self.seconds_since_outage > self.lease / 2

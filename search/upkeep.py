@@ -89,7 +89,7 @@ def delete_study(storage: StudyStorage, stored: StoredStudy, *, exhibits_in: Seq
 
 
 def lock_study(session: Session, stored: StoredStudy) -> None:
-    """Keeps everybody else from claiming its trials until the commit. Raises StudyError if it is there no more."""
+    """Keeps everybody else from writing its row until the commit. Raises StudyError if it is there no more."""
     row = update(StudyRow).where(StudyRow.study_id == stored.study_id, StudyRow.uid == stored.uid)
     locked = row.values(uid=stored.uid).returning(StudyRow.study_id).execution_options(synchronize_session=False)
     if session.execute(locked).one_or_none() is None:
@@ -97,7 +97,8 @@ def lock_study(session: Session, stored: StoredStudy) -> None:
 
 
 def _require_idle(session: Session, stored: StoredStudy) -> None:
-    """Locks the study. Raises StudyError if workers are at work on it."""
+    """Locks the study, for claims too. Raises StudyError if workers are at work on it, or it is there no more."""
+    ledger.keep_claims_out(session, stored.study_id)
     lock_study(session, stored)
     owners = ledger.at_work(session, stored.study_id)
     if owners:

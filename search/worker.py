@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("offkey.worker")
 
-#: Seconds between looks for a trial while others hold all that are left.
+#: Seconds to the second look for a trial while others hold all that are left; the pause grows to a third of a lease.
 _POLL_SECONDS = 1.0
 
 
@@ -69,39 +70,34 @@ class Worker:
         """Works until no trial is left, or `stop` is set. Raises StudyError if the study is deleted meanwhile."""
         first = self.stored.tree.get("baseline", {})
         self.began = self.began or self.storage.transact(ledger.now)
-        had_trials = False
+        had_trials, pause = False, _POLL_SECONDS
         while not self.stop.is_set():
             claim = self.storage.claim(self.stored.study_id, self.owner, first=first, there_since=self.began)
             if claim is not None:
                 self._work_on(claim)
-                had_trials = True
-            elif not self.storage.transact(lambda s: ledger.exists(s, self.stored.study_id)):
+                had_trials, pause = True, _POLL_SECONDS
+                continue
+            outlook = self.storage.transact(lambda s: ledger.outlook(s, self.stored.study_id, since=self.began))
+            if outlook == "deleted":
                 raise was_deleted(self.stored.name)
-            elif self._is_over():
+            if outlook == "over":
                 for ended in self.storage.transact(lambda s: ledger.uncleared(s, self.stored.study_id)):
                     self._remove_checkpoints(ended)  # whose worker was lost right after it
                 if had_trials:  # else one that never needed torch would load it for this
                     self._write_note()
                 return
-            elif not self.storage.transact(self._heed_stop):
-                # A worker that holds one of the last trials may be lost. Slept, not waited for: a signal that
-                # arrives inside Event.wait finds the event's lock taken.
-                time.sleep(_POLL_SECONDS)
+            if outlook == "stopped":
+                self.stop.set()
+            else:  # a worker that holds one of the last trials may be lost
+                self._rest(pause)
+                pause = min(2 * pause, self.storage.lease / 3)
 
-    def _heed_stop(self, session: Session) -> bool:
-        """Whether the study's workers were asked to leave."""
-        is_stopped = ledger.is_stopped(session, self.stored.study_id, since=self.began)
-        if is_stopped:
-            self.stop.set()
-        return is_stopped
-
-    def _is_over(self) -> bool:
-        return self.storage.transact(
-            lambda session: (
-                not ledger.unfinished(session, self.stored.study_id)
-                or ledger.out_of_time(session, self.stored.study_id)
-            )
-        )
+    def _rest(self, seconds: float) -> None:
+        """Lets so much time pass, or as little as half of it: workers that began to wait at once do not ask at once."""
+        until = time.monotonic() + SystemRandom().uniform(seconds / 2, seconds)
+        # Slept, not waited for: a signal that arrives inside Event.wait finds the event's lock taken.
+        while not self.stop.is_set() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _POLL_SECONDS))
 
     def _work_on(self, claim: Claim) -> None:
         self.claim = claim
@@ -314,7 +310,8 @@ class Worker:
         ledger.renew(session, claim, self.storage.lease, **vitals)
         if ledger.out_of_time(session, self.stored.study_id):
             self.stop.set()
-        self._heed_stop(session)
+        if ledger.is_stopped(session, self.stored.study_id, since=self.began):
+            self.stop.set()
 
 
 @dataclass
@@ -341,14 +338,17 @@ def join(
     lease: float = ledger.LEASE_SECONDS,
     patience: float = PATIENCE,
     stop: threading.Event | None = None,
+    began: float | None = None,
 ) -> Worker:
     """A worker on a stored study, with the clips below `root` (default: where the study's maker had them), and
-    checkpoints in `artifacts` (default: where its maker wanted them).
+    checkpoints in `artifacts` (default: where its maker wanted them). It heeds an `offkey stop` from when it `began`
+    (by the database's clock; default: now).
 
     Raises StudyError naming what differs if data or versions are not those of the study.
     """
     storage = StudyStorage(url, lease=lease, patience=patience)
-    began = storage.transact(ledger.now)  # reading the recordings may take minutes, in which a stop may come
+    if began is None:  # before the recordings are read: that may take minutes, in which a stop may come
+        began = storage.transact(ledger.now)
     stored = load_stored(storage, name)
     whole = read_corpus(Path(root or stored.root)).for_study(stored.machines)
     require_same(stored, {**stored.identity, **surroundings(whole)})

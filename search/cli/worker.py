@@ -31,6 +31,7 @@ def worker(
     settings: SetOption = None,
     owner: Annotated[str | None, typer.Option(hidden=True, help="this worker's name in the ledger")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="drain when this process is gone")] = None,
+    began: Annotated[float | None, typer.Option(hidden=True, help="heed stops from then on (database's clock)")] = None,
 ) -> None:
     """One worker on a study that exists: what `search` starts, for other hosts and schedulers."""
     import threading
@@ -69,6 +70,7 @@ def worker(
             device=device,
             artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS"),
             stop=stop,
+            began=began,
         )
         if owner is not None:
             started.owner = owner

@@ -25,6 +25,7 @@ from search.fleet import Fleet
 from search.placement import Slot, cores
 from search.storage import StudyStorage
 from search.study_file import to_yaml
+from search.worker import join
 from tests.search.offkey_process import Quick, Terminal, offkey_process, stand_in, until
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ on_postgresql = pytest.mark.parametrize("storage_url", ["postgresql"], indirect=
 WAITS = "mkfifo hold 2>/dev/null; read line < hold"
 WAITS_THROUGH_SIGTERM = f"trap '' TERM; touch ready; {WAITS}"
 IS_KILLED = "date +%s.%N >> starts; kill -KILL $$"
+NOTES_ITS_START_AND_WAITS = f"date +%s.%N >> starts; {WAITS}"
 FAILS = "date +%s.%N >> starts; echo the reason; exit 1"
+KEEPS_FAILING = "echo 'error: GPU 0 is broken:'; echo '  see there'; exit 1"
 IS_DONE = "date +%s.%N >> starts"
 
 
@@ -177,17 +180,69 @@ def test_a_worker_that_is_killed_is_replaced_after_a_pause_that_doubles_up_to_a_
             assert_replaced_after(pause, fleet, clock)
 
 
-def test_the_pauses_begin_anew_when_a_trial_has_ended(tiny_study: MakeStudy, clock: Clock) -> None:
+def test_the_pauses_begin_anew_when_a_worker_of_the_slot_has_ended_a_trial_and_not_when_another_has(
+    tiny_study: MakeStudy, clock: Clock
+) -> None:
     study = tiny_study()
-    with fleet_of(study, IS_KILLED, [CPU]) as fleet:
+    with fleet_of(study, NOTES_ITS_START_AND_WAITS, [CPU]) as fleet:
         until(lambda: len(starts()) == 1)
-        for pause in (0.5, 1, 2):
+        for pause, who in ((0.5, None), (1, "somebody else"), (2, None), (0.5, "its own"), (1, None)):
+            (worker,) = waiting_workers(1)
+            if who is not None:
+                owner = owner_of(worker) if who == "its own" else who
+                claim = study.storage.claim(study.stored.study_id, owner, first={})
+                assert claim is not None
+                study.storage.finish(claim, "failed", values=None)
+            worker.kill()
             assert_replaced_after(pause, fleet, clock)
-        claim = study.storage.claim(study.stored.study_id, "somebody", first={})
-        assert claim is not None
-        study.storage.finish(claim, "failed", values=None)
-        for pause in (0.5, 1):
-            assert_replaced_after(pause, fleet, clock)
+
+
+def test_a_slot_whose_workers_keep_ending_while_others_get_on_is_told_of_until_one_lasts(
+    tiny_study: MakeStudy, clock: Clock
+) -> None:
+    study = tiny_study(trials=9)
+    with fleet_of(study, KEEPS_FAILING, [CPU]) as fleet:
+        for number, pause in enumerate((0.5, 1, 2, 4)):
+            until(lambda: workers_of_this_process() == [])
+            claim = study.storage.claim(study.stored.study_id, "somebody else", first={})
+            assert claim is not None
+            study.storage.finish(claim, "failed", values=None)
+            fleet.watch()
+            assert fleet.note == (None if number == 0 else "worker 0 keeps ending: GPU 0 is broken: see there")
+            clock.now += pause + 0.01
+            fleet.watch()
+        clock.now += 61
+        assert fleet.note is None
+
+
+def test_a_slot_whose_workers_keep_ending_does_not_keep_a_search_that_is_done(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleets, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(fleets, "_LONGEST_PAUSE", 0.001)
+    study = tiny_study(trials=3)
+    with fleet_of(study, FAILS, [CPU]) as fleet:
+        for number in (1, 2, 3):
+            until(lambda: fleet.watch() and len(starts()) == number)  # noqa: B023
+            claim = study.storage.claim(study.stored.study_id, "somebody else", first={})
+            assert claim is not None
+            study.storage.finish(claim, "failed", values=None)
+        until(lambda: not fleet.watch())
+        assert len(starts()) == 4
+
+
+def test_a_worker_that_is_started_heeds_a_stop_since_its_fleet_began(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    with fleet_of(study, WAITS, [CPU]) as fleet:
+        (worker,) = waiting_workers(1)
+        command = worker.cmdline()
+        study.storage.transact(lambda session: ledger.request_stop(session, study.stored.study_id))
+    began = float(command[command.index("--began") + 1])
+    assert began == fleet.began
+    late = join(study.url, "tiny", began=began)
+    late.run()
+    assert late.stop.is_set()
+    assert trials_of(study) == []
 
 
 @pytest.mark.parametrize(("worker", "most"), [(FAILS, 3), (IS_KILLED, 10)], ids=["end with an error", "are killed"])

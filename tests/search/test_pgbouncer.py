@@ -147,3 +147,12 @@ def test_a_command_says_at_once_what_the_pooler_refuses(
     assert (ran.code, ran.stdout) == (1, "")
     assert message in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_command_says_at_once_that_the_pooler_knows_no_such_database(
+    offkey: Offkey, postgres: PostgresServer, storage_url: str
+) -> None:
+    with PgBouncer(postgres, connections=1, only="another") as pooler:
+        ran = offkey("worker", "tiny", "--storage", pooler.url(storage_url))
+    assert (ran.code, ran.stdout) == (1, "")
+    assert f"no such database: {make_url(storage_url).database}" in ran.stderr

@@ -7,6 +7,7 @@ in place of it.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import sys
@@ -284,6 +285,25 @@ def test_ctrl_c_leaves_detached_workers_at_work_and_drains_them_where_the_same_c
     logs = [file for file in nodes.folder.rglob("logs/**/*") if file.is_file()]
     assert logs
     assert not [file for file in logs if b"secret" in file.read_bytes()]
+
+
+@on_postgresql
+def test_a_node_that_cannot_work_costs_the_others_nothing_and_is_told_of(nodes: Nodes, tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=99, **QUICK)
+    nodes.let_workers(WORKS, Quick(pause=0.5))
+    with nodes.another() as (cache, _), connected(nodes.address):
+        cache.mkdir(exist_ok=True)
+        (cache / "logs").write_text("in the way")
+        fleet = RayFleet(study.storage, study.stored, study.root, workers=2, gpus=1)
+        fleet.start()
+        try:
+            told = rf"worker \d keeps ending: On \S+: The log folder {cache}/logs/tiny cannot be made: .*"
+            until(lambda: fleet.watch() and re.fullmatch(told, fleet.note or "") and has_epochs(study))
+            fleet.stop()
+        finally:
+            fleet.kill()
+    assert nodes.actors == []
+    assert not fleet.interrupted, "what the other had at work was given back"
 
 
 @on_postgresql

@@ -5,6 +5,8 @@ Counts hold on any machine. Seconds are measured by benchmarks/scale.py, and sta
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +17,15 @@ import optuna
 import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event, select, update
+from sqlalchemy import event, insert, select, text, update
 
-from benchmarks.scale_costs import Unmoved
+from benchmarks.scale_costs import LOCKED_TRIPS, Unmoved
 from benchmarks.scale_model import Cost, Costs, Fleet, load, most_workers, rungs_of
 from search import ledger
-from search.ledger import Claim, StudyRow
+from search.ledger import Claim, StudyRow, TrialRow
 from search.storage import Cache, StudyStorage
 from search.worker import Worker
+from tests.search.offkey_process import until
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
@@ -68,11 +71,14 @@ def test_a_trial_asks_a_server_so_often_and_no_more(tiny_study: MakeStudy) -> No
     worker = tiny_study(trials=3, model=MODEL, baseline={}, search={"trials": 3, "pruner": "hyperband"}).worker()
     worker._suggestions.pruner = Unmoved()
     counts: dict[str, int] = {}
+    claims: list[str] = []
 
     def count(what: str, action: Callable[[], Any]) -> Any:
         with statements(worker.storage) as sent:
             result = action()
         counts[what] = len(sent)
+        if what == "claim":
+            claims[:] = sent
         return result
 
     for _ in range(2):  # the first trial of a worker asks for what it keeps
@@ -84,7 +90,7 @@ def test_a_trial_asks_a_server_so_often_and_no_more(tiny_study: MakeStudy) -> No
         count("renewal", lambda: worker.storage.transact(lambda s: worker._renew(s, claim, {"rate": 1.0})))  # noqa: B023
         count("end", lambda: worker.storage.finish(claim, "complete", values=[0.5], attributes={"a": 1}))  # noqa: B023
     assert counts == {
-        "claim": 9,
+        "claim": 10,
         "ask + suggest": 27,  # five for each of its two settings
         "report": 4,
         "prune after 1": 14,  # a rung: it reads the others
@@ -92,6 +98,52 @@ def test_a_trial_asks_a_server_so_often_and_no_more(tiny_study: MakeStudy) -> No
         "renewal": 6,
         "end": 10,
     }
+    taken = next(place for place, statement in enumerate(claims) if "SET handed_out" in statement)
+    assert len(claims) - (taken + 1) == LOCKED_TRIPS
+
+
+@on_postgresql
+def test_a_worker_that_waits_for_a_trial_asks_ever_less_often_and_leaves_when_it_is_told_to(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.worker._POLL_SECONDS", 0.05)
+    study = tiny_study(trials=1)
+    claimed(study.worker())
+    worker = study.worker(lease=1.2)
+    worker.began = worker.storage.transact(ledger.now)
+    with statements(worker.storage) as sent:
+
+        def looks() -> int:
+            return sum("FOR KEY SHARE" in statement for statement in sent)
+
+        began = time.monotonic()
+        waiting = threading.Thread(target=worker.run, daemon=True)
+        waiting.start()
+        until(lambda: looks() >= 6)
+        assert time.monotonic() - began >= (0.05 + 0.1 + 0.2 + 0.4 + 0.4) / 2, "each pause is shortened by half at most"
+        worker.stop.set()
+        waiting.join(timeout=10)
+    assert not waiting.is_alive()
+    assert len(sent) == 11 * looks()
+
+
+@on_both_databases
+def test_the_trials_that_are_open_are_found_without_those_that_have_ended(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1)
+    study_id, engine = study.stored.study_id, study.storage.engine
+    with engine.begin() as connection:
+        ended = {"study_id": study_id, "state": "complete", "token": 1, "attempts": 1}
+        connection.execute(insert(TrialRow), [{**ended, "trial_id": n, "number": n} for n in range(1000, 3000)])
+        connection.execute(text("ANALYZE"))
+    asked: list[tuple[str, Any]] = []
+    explain = "EXPLAIN" if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+    with engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+        ledger.take_over(connection, study_id, "host:1", 30.0)
+        ledger.outlook(connection, study_id, since=0.0)
+        looks = [(statement, values) for statement, values in asked if "offkey_trials" in statement]
+        plans = [str(connection.exec_driver_sql(f"{explain} {look}", values).all()) for look, values in looks]
+    assert ["offkey_trials_open" in plan for plan in plans] == [True] * len(looks), plans
 
 
 def finish_trials(study: TinyStudy, count: int) -> None:

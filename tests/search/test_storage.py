@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     MakeStudy = Callable[..., TinyStudy]
 
 on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 
 WRITES: dict[str, Callable[[StudyStorage, int], object]] = {
     "set_trial_param": lambda s, t: s.set_trial_param(t, "x", 0.5, FloatDistribution(0, 1)),
@@ -600,6 +601,32 @@ def test_hours_that_are_used_up_end_claims_and_count_only_time_with_a_worker(tin
         assert active == pytest.approx(20, abs=5)
         connection.execute(update(StudyRow).values(active_seconds=3600.0))
     assert study.storage.claim(study.stored.study_id, "other", first={}) is None
+
+
+@on_postgresql
+def test_at_the_end_of_the_hours_workers_that_free_the_lost_trials_do_not_wait_for_each_other(
+    tiny_study: MakeStudy,
+) -> None:
+    study = tiny_study()
+    first, second = (claim(study.storage, study, owner) for owner in ("lost", "lost too"))
+    with study.storage.engine.begin() as connection:
+        connection.execute(update(TrialRow).values(lease_until=0.0))
+    with study.storage.engine.begin() as connection:
+        ledger.clear(connection, first)  # as one that writes to it at this moment
+        other = StudyStorage(study.url)
+        freed = other.transact(lambda session: ledger.set_free(session, study.stored.study_id, None))
+    assert freed == [second.trial_id]
+
+
+@on_postgresql
+def test_claims_do_not_wait_for_each_other_at_the_studys_row(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    study_id = study.stored.study_id
+    study.storage.release(claim(study.storage, study, "earlier"))
+    with study.storage.engine.begin() as connection:
+        assert ledger.admits(connection, study_id, since=None)
+        assert claim(StudyStorage(study.url), study, "takes over").number == 0
+        assert claim(StudyStorage(study.url), study, "starts a trial").number == 1
 
 
 @on_both_databases

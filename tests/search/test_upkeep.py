@@ -156,11 +156,15 @@ def test_a_study_that_workers_are_at_work_on_is_left_alone(
 
 
 @on_both_databases
-@pytest.mark.parametrize("change", ["delete", "rename"])
+@pytest.mark.parametrize(("change", "trial"), [("delete", "waiting"), ("rename", "waiting"), ("delete", "new")])
 def test_a_worker_that_comes_at_that_very_moment_gets_a_trial_of_the_study_or_none(
-    tiny_study: MakeStudy, change: str
+    tiny_study: MakeStudy, change: str, trial: str
 ) -> None:
     study = tiny_study(trials=1)
+    if trial == "waiting":
+        given_back = study.storage.claim(study.stored.study_id, "host:2", first={})
+        assert given_back is not None
+        study.storage.release(given_back)
     elsewhere, claims = StudyStorage(study.url), list[Claim | None]()
     worker = threading.Thread(
         target=lambda: claims.append(elsewhere.claim(study.stored.study_id, "host:1", first={})), daemon=True
