@@ -210,8 +210,8 @@ class RayFleet:
                 raise _not_installed(str(error).strip().splitlines()[-1]) from error
             return None
         except RayTaskError as error:
-            if self.draining:
-                return Report(ended=True, interrupted=True)
+            if self.draining:  # one that gave up holds no trial: its fleet has drained; of a bug nothing is known
+                return Report(ended=True, interrupted=not isinstance(error.cause, OffkeyError))
             self._give_up(slot, error)
             return None
         return report
