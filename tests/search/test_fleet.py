@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,9 +64,12 @@ def fleet_of(study: TinyStudy, worker: str, slots: list[Slot]) -> Iterator[Fleet
 
 
 def workers_of_this_process() -> list[psutil.Process]:
-    """By slot."""
-    workers = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    return sorted((worker for worker in workers if "--owner" in worker.cmdline()), key=owner_of)
+    """By slot; without those that have ended, be it at this moment."""
+    owners = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, ValueError):  # a zombie is one; another child has no owner
+            owners[child] = owner_of(child)
+    return sorted(owners, key=lambda worker: owners[worker])
 
 
 def waiting_workers(count: int) -> list[psutil.Process]:
