@@ -15,10 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
-
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from search import ledger
 from search.draining import TO_NEXT_BATCH
@@ -154,7 +150,9 @@ class Fleet:
                 else:
                     self.storage.transact(lambda session: ledger.expire(session, self.stored.study_id, worker.owner))
                 progress = self.storage.transact(lambda session: ledger.progress(session, self.stored.study_id))
-                if self.storage.transact(lambda session: self._has_ended_a_trial(session, worker)):
+                if self.storage.transact(
+                    lambda session: ledger.has_ended_any(session, self.stored.study_id, worker.owner)
+                ):
                     self._troubles.pop(slot, None)
                 is_over = not is_open(self.storage, self.stored, since=self.began)
         except StorageAway as away:
@@ -175,12 +173,6 @@ class Fleet:
             self.stop()
             raise StudyError(f"Workers keep ending and no trial gets on. {worker.log} says:\n{_last_lines(worker.log)}")
         self._starts[slot] = trouble.again
-
-    def _has_ended_a_trial(self, session: Session, worker: _Started) -> bool:
-        row = ledger.TrialRow
-        ended = row.state.in_(get_args(ledger.FinalState))
-        own = select(row.trial_id).where(row.study_id == self.stored.study_id, row.owner == worker.owner, ended)
-        return session.execute(own.limit(1)).first() is not None
 
     def drain(self) -> None:
         """Asks every worker to give its trial back and leave."""

@@ -297,6 +297,13 @@ def is_ended(transaction: Transaction, claim: Claim) -> bool:
     return transaction.execute(ended).first() is not None
 
 
+def has_ended_any(transaction: Transaction, study_id: int, owner: str) -> bool:
+    """Whether the worker has ended a trial of the study."""
+    ended = TrialRow.state.in_(get_args(FinalState))
+    own = select(TrialRow.trial_id).where(TrialRow.study_id == study_id, TrialRow.owner == owner, ended)
+    return transaction.execute(own.limit(1)).first() is not None
+
+
 def expire(transaction: Transaction, study_id: int, owner: str) -> None:
     """Ends the leases of a worker that is known to be dead."""
     transaction.execute(

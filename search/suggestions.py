@@ -19,8 +19,9 @@ from search.ledger import Claim
 from search.outages import StorageAway
 from search.pruning import is_rung, noise_key, noise_of
 from search.sampling import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, curves_read, pruner_for, sampler_for
-from search.storage import Cache, StudyStorage
+from search.storage import StudyStorage
 from search.stored_study import StoredStudy
+from search.trial_cache import Cache
 
 if TYPE_CHECKING:
     from search.study_file import Study

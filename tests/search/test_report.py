@@ -28,9 +28,9 @@ from search.report import plots
 from search.report.page import report
 from search.report.verdict import verdict
 from search.steering import LOWEST_CAUTION
-from search.storage import Cache
 from search.stored_study import identity_of, load_stored
 from search.study_file import load_study, to_yaml
+from search.trial_cache import Cache
 
 if TYPE_CHECKING:
     from tests.conftest import Ran

@@ -23,7 +23,8 @@ from benchmarks.scale_costs import LOCKED_TRIPS, Unmoved
 from benchmarks.scale_model import Cost, Costs, Fleet, load, most_workers, rungs_of
 from search import ledger
 from search.ledger import Claim, StudyRow, TrialRow
-from search.storage import Cache, StudyStorage
+from search.storage import StudyStorage
+from search.trial_cache import Cache
 from search.worker import Worker
 from tests.search.offkey_process import until
 
