@@ -32,16 +32,17 @@ from rich.table import Table
 from benchmarks import quick
 from benchmarks.servers import PostgresServer
 from benchmarks.sides import machine_line
-from features.synthesis import make_corpus
-from search import sampling  # noqa: F401  imported before the fork
-from search.evaluation import mean_auc
-from search.ledger import TrialRow, progress, unfinished
-from search.outages import PATIENCE
-from search.preparation import prepare
-from search.split import blind
-from search.storage import StudyStorage
-from search.stored_study import StoredStudy, create_or_join
-from search.study_file import study_of_tree
+from features.clips.synthesis import make_corpus
+from search.evaluation.metrics import mean_auc
+from search.preparation.prepared import prepare
+from search.sampling import samplers  # noqa: F401  imported before the fork
+from search.storage.ledger import progress, unfinished
+from search.storage.outages import PATIENCE
+from search.storage.stored_study import StoredStudy, create_or_join
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import TrialRow
+from search.study.study_file import study_of_tree
+from search.validation.split import blind
 
 EPOCHS = 5
 

@@ -27,10 +27,10 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from rich.console import Console
 from rich.table import Table
 
-from search.recipe import SearchSettings
-from search.sampling import sampler_for
-from search.space import OpenSetting, Space
-from search.study_file import Study
+from search.sampling.samplers import sampler_for
+from search.study.recipe import SearchSettings
+from search.study.space import OpenSetting, Space
+from search.study.study import Study
 
 BUDGETS = (50, 100, 200)
 NOISE = 0.01  # AUC, standard deviation from training to training

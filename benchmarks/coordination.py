@@ -35,15 +35,16 @@ from sqlalchemy import insert, update
 from benchmarks.quick import QuickTraining, mean_score, quick_study, without_aucs
 from benchmarks.servers import PostgresServer
 from benchmarks.sides import machine_line
-from features.synthesis import make_corpus
-from search import database
-from search.ledger import StudyRow, TrialRow
-from search.objective import trial_recipe
-from search.preparation import prepare
-from search.storage import StudyStorage
-from search.stored_study import create_or_join, load_stored
-from search.study_file import Study, study_of_tree
-from search.worker import join
+from features.clips.synthesis import make_corpus
+from search.preparation.prepared import prepare
+from search.storage import database
+from search.storage.stored_study import create_or_join, load_stored
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import StudyRow, TrialRow
+from search.study.study import Study
+from search.study.study_file import study_of_tree
+from search.study.trial_recipe import trial_recipe
+from search.workers.worker import join
 
 EPOCHS, ROUNDS, TRIALS_IN_A_ROUND = 20, 3, 24
 OURS = "Offkey"

@@ -26,11 +26,12 @@ from sqlalchemy import func, select
 
 from benchmarks.quick import QuickTraining, quick_study, without_aucs
 from benchmarks.servers import PostgresServer
-from search.ledger import TrialRow, progress
-from search.storage import StudyStorage
-from search.stored_study import create_or_join
-from search.study_file import study_of_tree
-from search.worker import join
+from search.storage.ledger import progress
+from search.storage.stored_study import create_or_join
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import TrialRow
+from search.study.study_file import study_of_tree
+from search.workers.worker import join
 
 EPOCHS = 5
 
@@ -51,8 +52,8 @@ def main() -> None:
 def _measure(folder: Path, server: PostgresServer, workers: int, trials: int) -> None:
     # Here, so that the workers do not load torch with this module.
     from benchmarks.sides import machine_line
-    from features.synthesis import make_corpus
-    from search.preparation import prepare
+    from features.clips.synthesis import make_corpus
+    from search.preparation.prepared import prepare
 
     os.environ["OFFKEY_CACHE"] = str(folder / "cache")
     make_corpus(folder / "corpus", train_clips=6, test_clips=6, seconds=1.0)

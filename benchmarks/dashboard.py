@@ -26,14 +26,14 @@ from benchmarks.coordination import EPOCHS, _fill
 from benchmarks.quick import quick_study
 from benchmarks.servers import PostgresServer
 from benchmarks.sides import machine_line
-from features.synthesis import make_corpus
-from search import database
+from features.clips.synthesis import make_corpus
 from search.cli.dashboard import READING_SECONDS
-from search.dashboard import dashboard_app
-from search.preparation import prepare
-from search.storage import StudyStorage
-from search.stored_study import create_or_join
-from search.study_file import study_of_tree
+from search.dashboard.app import dashboard_app
+from search.preparation.prepared import prepare
+from search.storage import database
+from search.storage.stored_study import create_or_join
+from search.storage.study_storage import StudyStorage
+from search.study.study_file import study_of_tree
 
 ROUNDS = 5
 

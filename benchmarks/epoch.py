@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.sides import in_turn, machine_line, on_one_core, show, write_noise
-from features.corpus import read_corpus
-from features.windows import Batch
-from search.recipe import Recipe
-from search.split import blind
-from search.training import Training
+from features.clips.corpus import read_corpus
+from features.windows.excerpts import Batch
+from search.study.recipe import Recipe
+from search.training.loop import Training
+from search.validation.split import blind
 
 CLIPS, ROUNDS, CONTEXT, BATCH = 60, 3, 5, 1000
 

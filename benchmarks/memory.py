@@ -47,10 +47,10 @@ def watched() -> Iterator[list[float]]:
 
 def train(root: str) -> None:
     """Reads a corpus, computes or maps its frames, trains one epoch, validates; prints the peak in MB."""
-    from features.corpus import read_corpus
-    from search.recipe import Recipe
-    from search.split import blind
-    from search.training import Training
+    from features.clips.corpus import read_corpus
+    from search.study.recipe import Recipe
+    from search.training.loop import Training
+    from search.validation.split import blind
 
     recipe = Recipe.model_validate(
         {

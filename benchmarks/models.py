@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sides import in_turn, machine_line, on_one_core, write_noise
-from features.corpus import read_corpus
-from features.windows import Batch
+from features.clips.corpus import read_corpus
+from features.windows.excerpts import Batch
 from models.families import FAMILIES
-from search.bundle import load_bundle, save_bundle
-from search.final import train_detector
-from search.recipe import Recipe
-from search.scoring import score_clips
-from search.split import blind
-from search.training import Training
+from search.detector.bundle import load_bundle, save_bundle
+from search.detector.final import train_detector
+from search.detector.scoring import score_clips
+from search.study.recipe import Recipe
+from search.training.loop import Training
+from search.validation.split import blind
 
 CLIPS, ROUNDS, SCORED, SECONDS = 60, 5, 20, 10.0
 CPU = torch.device("cpu")
@@ -97,7 +97,7 @@ def main() -> None:
             recipe = recipe_of(model, epochs=1)
             training = Training(recipe_of(model, epochs=2 * ROUNDS), blind(corpus, recipe.validation), CPU)
             speed, ratio = "", ""
-            if recipe.model.is_trained and not recipe.model.ensemble:
+            if recipe.model.is_trained and not recipe.ensemble:
                 sides = {
                     "epoch": training.run_epoch,
                     "steps": steps_on_one_batch(training, recipe.training.batch_size),

@@ -1,4 +1,4 @@
-"""How far the label-free value of search.proxy can be trusted: does it rank models as real faults do?
+"""How far the label-free value of search.validation.proxy_clips can be trusted: does it rank models as real faults do?
 
     python -m benchmarks.proxy -o DIR [--trials 20]         # on sounds made here, whose faults the proxies do not know
     python -m benchmarks.proxy ROOT -o DIR [--trials 6]     # on a corpus with labelled test clips, machine by machine
@@ -36,18 +36,22 @@ from rich.table import Table
 from scipy.stats import rankdata
 
 from benchmarks.sides import machine_line, on_one_core
-from features.corpus import Corpus, read_corpus
-from features.faults import KINDS
-from features.feature_settings import FeatureSettings
-from features.synthesis import make_corpus
+from features.clips.corpus import Corpus, read_corpus
+from features.clips.faults import KINDS
+from features.clips.synthesis import make_corpus
+from features.frames.feature_settings import FeatureSettings
 from search.errors import TrialFailure
-from search.evaluation import Truth, mean_auc
-from search.objective import trial_recipe
-from search.proxy import OTHER_IDS, Proxied, aucs_of, judged, proxy_clips, used
-from search.recipe import ValidationSettings
-from search.split import blind, held_out_clips, labelled_test_clips
-from search.study_file import Study, study_of_tree
-from search.training import Training
+from search.evaluation.metrics import mean_auc
+from search.evaluation.truth import Truth
+from search.preparation.proxy_judgement import aucs_of, judged, used
+from search.study.proxies import OTHER_IDS
+from search.study.recipe import ValidationSettings
+from search.study.study import Study
+from search.study.study_file import study_of_tree
+from search.study.trial_recipe import trial_recipe
+from search.training.loop import Training
+from search.validation.proxy_clips import Proxied, proxy_clips
+from search.validation.split import blind, held_out_clips, labelled_test_clips
 
 HELD_OUT_SHARE = 0.25  # of the normal training clips
 VALIDATION = ValidationSettings()

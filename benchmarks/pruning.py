@@ -5,8 +5,8 @@
 step : where trials are compared: after an epoch, or after a model of a cross-validation (folds), which is trained
        without a part of the training clips, and scores that part, too.
 
-The trials are recorded once, into FOLDER, on the corpus of features.synthesis with 60 + 60 labelled clips of each of
-three machine IDs: random settings of one family (vae) and of several (families), 18 epochs each, and of one with 6
+The trials are recorded once, into FOLDER, on the corpus of features.clips.synthesis with 60 + 60 labelled clips of each
+of three machine IDs: random settings of one family (vae) and of several (families), 18 epochs each, and of one with 6
 folds of 12 epochs (folds); one core, an hour and more. Then each seed draws that many normal clips and as many
 anomalies of each ID, which steer the search, with folds each model's own part beside them, and an order of the
 settings, and each pruner sees the same: one worker, an Optuna study in memory, trials that report what was recorded. As
@@ -20,7 +20,7 @@ AUC of what steers so far. Seeds differ in clips and order; settings, trainings 
 
 FOLDER/truth.npz       : ids and labels of the labelled clips, (clips,).
 FOLDER/POOL-NUMBER.npy : scores after each epoch, (epochs, clips); no epochs for a setting that failed.
-FOLDER/folds-truth.npz : the truth of all models' clips, one model's after the other's, as in search.evaluation.
+FOLDER/folds-truth.npz : the truth of all models' clips, one model's after the other's, as in search.evaluation.metrics.
 FOLDER/folds-NUMBER.npy: scores of these, (clips,); none for a setting that failed.
 """
 
@@ -45,18 +45,19 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import mannwhitneyu
 
-from features.clip import ANOMALY, NORMAL
-from features.corpus import Corpus, read_corpus
-from features.synthesis import make_corpus
-from search.cross_validation import CrossValidation
+from features.clips.clip import ANOMALY, NORMAL
+from features.clips.corpus import Corpus, read_corpus
+from features.clips.synthesis import make_corpus
 from search.errors import TrialFailure
-from search.evaluation import Scores, Truth
-from search.objective import train_for_real, trial_recipe
-from search.pruning import NoisePruner, is_rung, noise_key, noise_of
-from search.recipe import Recipe, SearchSettings, ValidationSettings
-from search.sampling import pruner_for, sampler_for
-from search.split import folds_of, labelled_test_clips
-from search.study_file import study_of_tree
+from search.evaluation.truth import Scores, Truth
+from search.sampling.pruning import NoisePruner, is_rung, noise_key, noise_of
+from search.sampling.samplers import pruner_for, sampler_for
+from search.study.recipe import Recipe, SearchSettings, ValidationSettings
+from search.study.study_file import study_of_tree
+from search.study.trial_recipe import trial_recipe
+from search.training.cross_validation import CrossValidation
+from search.training.objective import train_for_real
+from search.validation.split import folds_of, labelled_test_clips
 
 EPOCHS = 18
 FOLDS, EPOCHS_OF_A_FOLD = 6, 12

@@ -18,18 +18,21 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from features.clip import Clip
-from features.corpus import Corpus
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus
+from features.frames.framing import Frames
 from models.families import FAMILIES
 from models.settings import WindowSettings
-from search import exhibits, ledger, steering
-from search.draining import drain_on_signals, leave_in_time
-from search.evaluation import Metric, Scores, Truth
-from search.exhibits import Exhibit
-from search.official import Year
-from search.recipe import Recipe
-from search.split import labelled_test_clips
-from search.worker import join
+from search.dashboard import exhibits
+from search.evaluation.metrics import Metric
+from search.evaluation.official import Year
+from search.evaluation.truth import Scores, Truth
+from search.storage import ledger
+from search.study.recipe import Recipe
+from search.validation import views
+from search.validation.split import labelled_test_clips
+from search.workers.draining import drain_on_signals, leave_in_time
+from search.workers.worker import join
 
 
 class Settings(WindowSettings):
@@ -60,6 +63,8 @@ class QuickTraining:
 
     batches = 4  # in an epoch
     pause = 0.0  # seconds, of a batch
+    frame_seconds = 0.032
+    unit = "dB"
 
     def __init__(self, recipe: Recipe, corpus: Corpus, device: str) -> None:
         assert recipe.training.seed is not None
@@ -90,8 +95,11 @@ class QuickTraining:
     def validation_scores(self) -> Scores:
         return self._scores.copy()
 
-    def exhibits(self, scores: Scores) -> Sequence[Exhibit]:
-        return ()
+    def frames_of(self, clip: Clip) -> Frames:
+        raise NotImplementedError
+
+    def reconstruction_of(self, clip: Clip) -> Frames | None:
+        return None
 
     def save(self, file: BinaryIO) -> None:
         file.write(json.dumps({"epoch": self.epoch, "scores": self._scores.tolist()}).encode())
@@ -108,7 +116,7 @@ def work(url: str, name: str, *, lease: float = ledger.LEASE_SECONDS, pause: flo
     worker = join(url, name, lease=lease, stop=stop)
     leave_in_time(stop, worker.release)
     QuickTraining.pause = pause / QuickTraining.batches
-    worker.train = QuickTraining
+    worker.train, worker.show = QuickTraining, None
     worker.run()
 
 
@@ -129,7 +137,7 @@ def mean_score(metric: Metric, scores: Scores, truth: Truth, *, year: Year | Non
 
 def without_aucs() -> None:
     """Lets this process's workers compute no AUC."""
-    steering.figure = mean_score  # type: ignore[attr-defined]
+    views.figure = mean_score  # type: ignore[attr-defined]
     exhibits.id_aucs = lambda scores, truth: {"all": float(scores.mean())}  # type: ignore[attr-defined]
 
 

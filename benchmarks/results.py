@@ -32,18 +32,21 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.sides import machine_line
-from features.clip import NORMAL
-from features.corpus import read_corpus
+from features.clips.clip import NORMAL
+from features.clips.corpus import read_corpus
+from features.clips.synthesis import MACHINE, make_corpus
 from features.errors import UnservedError
-from features.synthesis import MACHINE, make_corpus
-from search.evaluation import FEWEST_NORMALS_FOR_PAUC, MAX_FALSE_POSITIVE_RATE, Bootstrap, Scores, Truth, mean_auc
-from search.export import recipe_of
-from search.objective import trial_recipe
-from search.preparation import prepare
-from search.recipe import Recipe
-from search.storage import StudyStorage
-from search.stored_study import load_stored
-from search.study_file import Study, load_study
+from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, MAX_FALSE_POSITIVE_RATE, mean_auc
+from search.evaluation.truth import Scores, Truth
+from search.preparation.prepared import prepare
+from search.results.export import recipe_of
+from search.storage.stored_study import load_stored
+from search.storage.study_storage import StudyStorage
+from search.study.recipe import Recipe
+from search.study.study import Study
+from search.study.study_file import load_study
+from search.study.trial_recipe import trial_recipe
 
 #: What is measured of a study: a name for the setting, whether it is the baseline, and its recipe.
 Chosen = list[tuple[str, bool, Recipe]]
@@ -110,10 +113,10 @@ def measure(setting: str, is_baseline: bool, recipe: Recipe, file: Path) -> Meas
     """Trains a recipe and scores the held-out test clips; kept in a file. None where the clips cannot serve it."""
     import torch
 
-    from search.bundle import Bundle
-    from search.final import train_detector
-    from search.scoring import score_clips
-    from search.split import held_out_clips
+    from search.detector.bundle import Bundle
+    from search.detector.final import train_detector
+    from search.detector.scoring import score_clips
+    from search.validation.split import held_out_clips
 
     if not file.exists():
         corpus = read_corpus(Path(str(recipe.corpus.root))).for_study(recipe.corpus.machines)

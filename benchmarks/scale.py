@@ -28,8 +28,8 @@ from benchmarks.scale_fleets import Run, offkey_fleet, optuna_fleet
 from benchmarks.scale_model import RENEWAL, Cost, Costs, Fleet, load, most_workers
 from benchmarks.servers import PostgresServer
 from benchmarks.sides import machine_line
-from features.synthesis import make_corpus
-from search.plot_style import BLUE, GREEN, PALE, VERMILION
+from features.clips.synthesis import make_corpus
+from search.pages.colours import BLUE, GREEN, PALE, VERMILION
 
 BEGIN, END = "<!-- measured by benchmarks.scale: begin -->", "<!-- measured by benchmarks.scale: end -->"
 

@@ -28,7 +28,7 @@ from sqlalchemy import make_url
 from benchmarks.quick import QuickTraining, without_aucs
 from benchmarks.scale_costs import FEW, Bench, Unmoved
 from benchmarks.servers import PgBouncer, PostgresServer
-from search.worker import join
+from search.workers.worker import join
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _run(
     """Starts a process for each job; all begin at the same moment, each with one trial behind it."""
     context = multiprocessing.get_context("forkserver")
     # Once, not in each worker: 64 times torch is more than 16 GB.
-    context.set_forkserver_preload(["__main__", "torch", "search.objective", "search.suggestions"])
+    context.set_forkserver_preload(["__main__", "torch", "search.training.objective", "search.sampling.suggestions"])
     gates, processes = [], []
     for target, url, name in jobs:
         here, there = context.Pipe()

@@ -22,9 +22,10 @@ from torch import nn
 
 from benchmarks.memory import watched
 from benchmarks.sides import in_turn, machine_line, on_one_core
-from features.crops import Crops
-from features.store_files import FrameStore, map_store
-from features.windows import Batch, ContextWindows, Excerpts
+from features.store.files import FrameStore, map_store
+from features.windows.context_windows import ContextWindows
+from features.windows.crops import Crops
+from features.windows.excerpts import Batch, Excerpts
 
 FRAMES, BINS = 313, 128  # of a clip of 10 s
 CLIPS, ROUNDS = 1000, 7  # where time is measured
@@ -34,7 +35,7 @@ LIMITED_CLIPS, LIMIT, LIMITED_BATCHES = 10000, 768 << 20, 100  # 1.6 GB of frame
 
 
 def write_store(folder: Path, clips: int) -> Path:
-    """A store of noise, written as `features.store` lays it out; left to the disk, not to the cache of pages."""
+    """A store of noise, written as `features.store.building` lays it out, and out of the cache of pages."""
     folder.mkdir()
     noise = np.random.default_rng(0).normal(-40, 10, (FRAMES, BINS)).astype(np.float32)
     with (folder / "frames.npy").open("wb") as file:

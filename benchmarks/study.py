@@ -113,10 +113,10 @@ def offkey(folder: Path, name: str, *overrides: str) -> None:
 def main() -> None:
     import optuna
 
-    from features.corpus import read_corpus
-    from features.synthesis import make_corpus
-    from search.recipe import Recipe
-    from search.split import blind, labelled_test_clips, training_clips
+    from features.clips.corpus import read_corpus
+    from features.clips.synthesis import make_corpus
+    from search.study.recipe import Recipe
+    from search.validation.split import blind, labelled_test_clips, training_clips
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

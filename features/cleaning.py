@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from features.clip import Clip
-from features.corpus import Corpus
-from features.feature_settings import SHARED, FeatureSettings
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus
+from features.frames.feature_settings import SHARED, FeatureSettings
 from features.settings import Effects, Settings
-from features.store import open_store
+from features.store.building import open_store
 
 Values = npt.NDArray[np.float64]
 

@@ -21,11 +21,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.windows import Batch
+from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
-from models.conditioning import ConditionalSettings, told, with_ids
 from models.labels import Labels
-from models.scale import Scale
+from models.layers.conditioning import ConditionalSettings, told, with_ids
+from models.layers.scale import Scale
 from models.settings import DensitySettings, WindowSettings
 
 #: Keras's defaults, which the baseline uses: its momentum .99 is .01 of the new batch here. Running averages, by which

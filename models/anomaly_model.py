@@ -1,6 +1,6 @@
 """What every family of models gives.
 
-inputs : as they lie in the store, in the feature's units (`models.scale` brings them to the unit interval):
+inputs : as they lie in the store, in the feature's units (`models.layers.scale` brings them to the unit interval):
          (batch, context · bins) float32 for families on windows, (batch, 1, bins, frames) for those on crops.
 scores : (batch,) float32, higher is more anomalous.
 """
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from features.windows import Batch
+from features.windows.excerpts import Batch
 
 
 class AnomalyModel(nn.Module, ABC):

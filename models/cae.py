@@ -31,10 +31,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.errors import UnservedError
-from features.windows import Batch
+from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
-from models.scale import Scale
+from models.layers.scale import Scale
 from models.settings import CropSettings, DensitySettings
 
 #: Kernel and padding of the convolutions of stride 2.

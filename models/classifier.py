@@ -9,7 +9,7 @@ Which classes, there are three ways to say:
 
     ids             machine IDs: Giri et al., "Self-Supervised Classification for Detecting Anomalous Sounds" (2020)
     attributes      machine IDs with what else is known of a clip: its speed, load and so on
-    augmentations   machine IDs with what was done to the crop (models.augmentations): where there is one ID only
+    augmentations   machine IDs with what was done to the crop (models.layers.augmentations): where there is one ID only
 
 A clip's ID is known in scoring, and its class is what the score is about. Its attributes need not be known, so that
 the best class of its ID counts, for every clip alike; its augmentations are all tried, and their scores averaged.
@@ -35,10 +35,11 @@ from torch.nn import functional
 
 from features.errors import UnservedError
 from features.settings import Effects
-from features.windows import Batch
+from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
-from models.augmentations import TRANSFORMATIONS, transformed
-from models.backbones import (
+from models.labels import Labels
+from models.layers.augmentations import TRANSFORMATIONS, transformed
+from models.layers.backbones import (
     SMALL,
     SmallResNet,
     SpectrumNetwork,
@@ -48,9 +49,8 @@ from models.backbones import (
     require_weights,
     settle_quickly,
 )
-from models.labels import Labels
-from models.margins import AdaCos, ArcFace, CrossEntropy, Head, Targets
-from models.scale import Scale
+from models.layers.margins import AdaCos, ArcFace, CrossEntropy, Head, Targets
+from models.layers.scale import Scale
 from models.settings import CropSettings, DensitySettings
 
 _ADACOS = ("adacos", "subcluster_adacos")

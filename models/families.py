@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from features.errors import OffkeyError
-from features.frames import Frames
+from features.frames.framing import Frames
 from models.labels import Labels
 from models.settings import FamilySettings
 
@@ -24,7 +24,7 @@ FAMILIES = {
     "group_made": "models.group_made",
     "classifier": "models.classifier",
     "stat": "models.stat",
-    "fusion": "models.fusion",
+    "fusion": "models.scoring.fusion",
 }
 
 
@@ -48,7 +48,7 @@ def settings_from(block: Any) -> Any:
 
 def build(settings: FamilySettings, limits: tuple[Frames, Frames], labels: Labels) -> AnomalyModel:
     """A fresh model for frames whose bins lie within limits, (bins,) twice; weights from torch's random state."""
-    from models.scale import Scale  # torch takes seconds to load
+    from models.layers.scale import Scale  # torch takes seconds to load
 
     model: AnomalyModel = _module(settings.family).Model(settings, Scale(limits), labels)
     return model

@@ -22,10 +22,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from features.windows import Batch
+from features.windows.excerpts import Batch
 from models.labels import Labels
-from models.masked import MaskedModel, MaskedSettings
-from models.scale import Scale
+from models.layers.masked import MaskedModel, MaskedSettings
+from models.layers.scale import Scale
 
 Orderings = Literal["each_last", "middle_last", "in_time"]
 

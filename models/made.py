@@ -16,8 +16,8 @@ import torch
 from pydantic import Field
 
 from models.labels import Labels
-from models.masked import MaskedModel, MaskedSettings
-from models.scale import Scale
+from models.layers.masked import MaskedModel, MaskedSettings
+from models.layers.scale import Scale
 
 
 class Settings(MaskedSettings):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from features.feature_settings import FeatureSettings
+from features.frames.feature_settings import FeatureSettings
 from features.settings import Settings
 from models.families import settings_from
 from models.settings import FamilySettings, ScoringSettings, TrainingSettings
@@ -22,3 +23,17 @@ class Member(Settings):
     model: AnyFamily
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()
+
+
+class EnsembleSettings(FamilySettings):
+    """A family of several models, each with features and a training of its own."""
+
+    @property
+    def ensemble(self) -> Mapping[str, Member]:
+        """Members by name."""
+        raise NotImplementedError
+
+
+def members_in(model: FamilySettings) -> Mapping[str, Member]:
+    """The members of an ensemble by name; empty for any other family."""
+    return model.ensemble if isinstance(model, EnsembleSettings) else {}

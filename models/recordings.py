@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from features.crops import Crops
-from features.feature_settings import FeatureSettings
-from features.store_files import FrameStore
-from features.windows import ContextWindows, Excerpts
+from features.frames.feature_settings import FeatureSettings
+from features.store.files import FrameStore
+from features.windows.context_windows import ContextWindows
+from features.windows.crops import Crops
+from features.windows.excerpts import Excerpts
 from models.labels import Labels
 from models.settings import CropSettings, FamilySettings
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Collection
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,13 +11,10 @@ from features.errors import UnservedError
 from features.settings import Effects, Settings
 from models.labels import Labels
 
-if TYPE_CHECKING:
-    from models.member import Member
-
-#: How window scores become one clip score: models.pooling.
+#: How window scores become one clip score: models.scoring.pooling.
 Pooling = Literal["mean", "max", "top", "gwrp"]
 
-#: Densities of what a model embeds: models.densities.
+#: Densities of what a model embeds: models.scoring.densities.
 Backend = Literal["mahalanobis", "gmm", "knn", "lof"]
 BACKENDS: tuple[Backend, ...] = ("mahalanobis", "gmm", "knn", "lof")
 
@@ -70,11 +67,6 @@ class FamilySettings(Settings):
     )
 
     ONLY_BESIDE: ClassVar[Effects] = {"unknown_id": {"per_id": [True], "score": BACKENDS}}
-
-    @property
-    def ensemble(self) -> Mapping[str, Member]:
-        """Members by name, each with features, a model and a training of its own; empty for one that is a model."""
-        return {}
 
     @property
     def is_trained(self) -> bool:

@@ -6,7 +6,7 @@ Detection" (ICASSP 2023).
     inputs (batch, bins), scaled to [0, 1]
       → of a clip's frames, in each bin the mean weighted by rank (bins,): loudest frames first, weights falling by
         `decay`; decay 1 is the mean over time, decay 0 the maximum
-      → density (models.densities)
+      → density (models.scoring.densities)
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from features.windows import Batch
+from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
-from models.scale import Scale
+from models.layers.scale import Scale
 from models.settings import Backend, DensitySettings
 
 

@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.windows import Batch
+from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
-from models.conditioning import ConditionalSettings, told, with_ids
 from models.labels import Labels
-from models.scale import Scale
+from models.layers.conditioning import ConditionalSettings, told, with_ids
+from models.layers.scale import Scale
 from models.settings import DensitySettings, WindowSettings
 
 

@@ -28,28 +28,29 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from optuna.trial import FrozenTrial
 
-from features.corpus import Progress
 from features.errors import CorpusError, OffkeyError
-from search.database import default_url, parse_url, shown, storage_errors
+from features.progress import Progress
 from search.errors import MisuseError, StudyError, StudyFileError
-from search.export import export_recipe
-from search.measured import Measured, measure
-from search.official import Year
-from search.placement import device_of, slots
-from search.recipe import Recipe
-from search.running import Moment, build_features, find_study, fleet_for, supervise
-from search.score_files import ScoreRow, distinct, read_scores
-from search.score_truth import judged
-from search.standing import Gain, Summary, Trial, reading
-from search.status import Status
-from search.study_checks import idle_settings
-from search.study_file import Study as StudyFile
-from search.study_file import load_study, study_of_tree
+from search.evaluation.measured import Measured, measure
+from search.evaluation.official import Year
+from search.evaluation.score_files import ScoreRow, distinct, read_scores
+from search.evaluation.score_truth import judged
+from search.results.export import export_recipe
+from search.results.status import Status
+from search.results.trials import Gain, Summary, Trial, reading
+from search.storage.database import default_url, parse_url, shown, storage_errors
+from search.storage.study_lookup import find_study
+from search.study.effects import idle_settings
+from search.study.recipe import Recipe
+from search.study.study import Study as StudyFile
+from search.study.study_file import load_study, study_of_tree
+from search.workers.placement import device_of, slots
+from search.workers.supervision import Moment, build_features, fleet_for, supervise
 
 if TYPE_CHECKING:
-    from search.bundle import Bundle
-    from search.final import Detector
-    from search.scoring import ScoredClip
+    from search.detector.bundle import Bundle
+    from search.detector.detector import Detector
+    from search.detector.scoring import ScoredClip
 
 __all__ = [
     "Gain",
@@ -145,8 +146,8 @@ class Study:
         finished epoch, and is raised then; a second one ends them at once. Raises StudyError if the recordings do not
         serve the study, if a stored one of its name differs, or if workers keep failing.
         """
-        from search.preparation import prepare
-        from search.stored_study import with_stored_proxies
+        from search.preparation.prepared import prepare
+        from search.storage.stored_study import with_stored_proxies
 
         if workers != "auto" and (not isinstance(workers, int) or workers < 1):
             raise MisuseError(f"workers must be a number of at least 1, or 'auto', but got {workers!r}")
@@ -238,7 +239,7 @@ def train(
     Raises BundleError if something is there, or it cannot be written, StudyError or CorpusError if the recordings do
     not serve the recipe, MisuseError or StudyFileError for what is no recipe.
     """
-    from search.making import make_detector
+    from search.detector.making import make_detector
 
     _require(recipe, Recipe | str | Path, "recipe", "that of study.recipe(), or a file of `offkey export`")
     _require(bundle, str | Path, "bundle", _BUNDLE)
@@ -266,8 +267,8 @@ def score(
     A row has path, machine, machine_id, score (higher is more anomalous), decision (1 anomaly, 0 normal) and, where one
     of these is missing, error. Raises BundleError for what is no bundle, StudyError if there is no wav file.
     """
-    from search.bundle import Bundle
-    from search.scoring import clip_paths, score_clips
+    from search.detector.bundle import Bundle
+    from search.detector.scoring import clip_paths, score_clips
 
     _require(bundle, Bundle | str | Path, "bundle", f"{_BUNDLE}, or what load_bundle gives")
     _require(paths, str | Path | Iterable, "paths", _PATHS)
@@ -326,7 +327,7 @@ def _recipe_of(file: str | Path) -> Recipe:
 
 
 def _loaded(bundle: str | Path) -> Bundle:
-    from search.bundle import load_bundle
+    from search.detector.bundle import load_bundle
 
     told: list[str] = []
     loaded = load_bundle(bundle, tell=told.append)
@@ -337,7 +338,7 @@ def _loaded(bundle: str | Path) -> Bundle:
 
 def _score_row(row: ScoredClip) -> ScoreRow:
     """The row as it would be read from a file."""
-    from search.scoring import ScoredClip
+    from search.detector.scoring import ScoredClip
 
     _require(row, ScoredClip, "rows", "those of score(), or a file of scores")
     if row.score is None:

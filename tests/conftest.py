@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from features.synthesis import make_corpus
+from features.clips.synthesis import make_corpus
 from search.cli.app import main
 
 #: The longest test, for the others to run beside it, and those that share a cluster, for one process to have them all.

@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.placement import cores
+from search.workers.placement import cores
 
 ROOT = Path(__file__).parent.parent
 UV = Path(sys.executable).parent / "uv"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from features.clip import Clip
-from features.corpus import Corpus
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus
 from search.analysis.differences import Distances, Spectrum, distances, groups_of, spectrum_of
 from search.analysis.embedding import Map, map_of
 from search.analysis.inventory import Inventory, inventory

@@ -20,7 +20,7 @@ from itertools import combinations
 
 import numpy as np
 
-from features.clip import Clip
+from features.clips.clip import Clip
 from search.analysis.settings import AnalysisSettings
 from search.analysis.statistics import Statistics, Values
 from search.analysis.view import View

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.clip import ANOMALY, NORMAL, Clip
+from features.clips.clip import ANOMALY, NORMAL, Clip
 from search.analysis.statistics import Statistics, Values, standardised
 from search.analysis.view import View
 

@@ -16,7 +16,8 @@ from search.analysis.embedding import ANOMALOUS_TEST, NORMAL_TEST, ROLES, TRAINI
 from search.analysis.separability import Measured, Scope
 from search.analysis.statistics import Values
 from search.analysis.words import method_name
-from search.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, lay_out, plain
+from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from search.pages.plotly_style import lay_out, plain
 
 #: More spectra than this in one figure are a carpet.
 MOST_SPECTRA = 8

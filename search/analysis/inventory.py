@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from features.clip import ANOMALY, NORMAL, Clip
-from features.inspection import Suspicion, inspect, leaks
+from features.clips.clip import ANOMALY, NORMAL, Clip
+from features.clips.inspection import Suspicion, inspect, leaks
 from search.analysis.statistics import Progress, Statistics
 from search.analysis.view import View
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.clip import ANOMALY, NORMAL, Clip
+from features.clips.clip import ANOMALY, NORMAL, Clip
 from search.analysis.separability import Measured, Separability
 
 

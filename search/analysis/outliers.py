@@ -9,15 +9,15 @@ from collections import Counter
 from dataclasses import dataclass
 
 from features.cleaning import OUTLYING, Method, Outlier, deviations, features_of
-from features.clip import Clip
-from features.corpus import Corpus
-from features.store import open_store
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus
+from features.store.building import open_store
 from search.analysis import pictures
 from search.analysis.page import template
 from search.analysis.settings import heard
 from search.analysis.statistics import Progress
 from search.analysis.words import Told
-from search.plot_style import WIDTH
+from search.pages.plotly_style import WIDTH
 
 #: Method, and the features whose frames it takes.
 METHODS: dict[Method, str] = {"zscore": "zero_crossings+rms+centroid", "neighbours": "logmel"}

@@ -18,7 +18,7 @@ from search.analysis.figures import MOST_DISTANCES, MOST_SPECTRA, Figure
 from search.analysis.folder import MARK
 from search.analysis.listening import Example
 from search.analysis.statistics import Progress
-from search.plot_style import WIDTH
+from search.pages.plotly_style import WIDTH
 
 _MOST_ROWS = 60
 _MOST_METHODS = 8

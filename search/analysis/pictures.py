@@ -15,12 +15,12 @@ import numpy as np
 import soundfile
 
 from features.cache import cache_folder
-from features.clip import Clip
+from features.clips.clip import Clip
+from features.clips.wav import UnreadableWav, Waveform
 from features.errors import CorpusError
-from features.feature_settings import FeatureSettings
-from features.frames import Frames
-from features.wav import UnreadableWav, Waveform
-from search.plot_style import BLACK, BLUE
+from features.frames.feature_settings import FeatureSettings
+from features.frames.framing import Frames
+from search.pages.colours import BLACK, BLUE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,10 +23,12 @@ from itertools import product
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from features.clip import ANOMALY, NORMAL, Clip
+from features.clips.clip import ANOMALY, NORMAL, Clip
 from search.analysis.statistics import Progress, Statistics, Values, standardised
 from search.analysis.view import View
-from search.evaluation import Bootstrap, Scores, Truth, id_aucs
+from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.metrics import id_aucs
+from search.evaluation.truth import Scores, Truth
 
 _NEIGHBOURS = 3
 

@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from features.corpus import Corpus
-from features.feature_settings import KINDS, FeatureSettings
+from features.clips.corpus import Corpus
+from features.frames.feature_settings import KINDS, FeatureSettings
 from features.settings import Settings
-from search.document import Document
 from search.errors import StudyFileError
-from search.recipe import ValidationSettings
+from search.study.document import Document
+from search.study.recipe import ValidationSettings
 
 #: Compared beside each kind by itself.
 STACK = "logmel+chroma"

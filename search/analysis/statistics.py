@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from features.cleaning import clip_statistics
-from features.clip import Clip
-from features.corpus import Corpus
-from features.feature_settings import KINDS
-from features.store import open_store
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus
+from features.frames.feature_settings import KINDS
+from features.store.building import open_store
 from search.analysis.settings import AnalysisSettings
 
 Values = npt.NDArray[np.float64]

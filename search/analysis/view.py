@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from features.clip import Clip
-from features.corpus import Corpus
-from search.recipe import ValidationSettings
-from search.split import blind, held_out_clips, labelled_test_clips
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus
+from search.study.recipe import ValidationSettings
+from search.validation.split import blind, held_out_clips, labelled_test_clips
 
 
 @dataclass(frozen=True)

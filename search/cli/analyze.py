@@ -46,7 +46,7 @@ def analyze(
     DIR/index.html needs no network, and DIR/separability.csv is its table. Labels that are kept for the final figure
     are not used.
     """
-    from features.corpus import read_corpus
+    from features.clips.corpus import read_corpus
     from search.analysis import words
     from search.analysis.analysis import analyse
     from search.analysis.folder import PAGE, TABLE, require_free, write_folder
@@ -106,7 +106,7 @@ def _print_tables(analysis: Analysis) -> None:
 
 def _best(title: str, scope: Scope) -> Table:
     from search.analysis.words import feature_name
-    from search.screen import interval
+    from search.results.wording import interval
 
     table = Table(box=None, padding=(0, 2), header_style="bold", title=title or None, title_justify="left")
     for column in ("feature", "detector", "mean AUC", "95 % interval", ""):

@@ -18,7 +18,7 @@ from search.cli.terminal import err, out, print_json, progress_bar
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
-    from features.store_upkeep import CachedStore
+    from features.store.upkeep import CachedStore
 
 #: Of a key's 32 digits: no two stores of a cache share so many.
 _SHOWN_DIGITS = 12
@@ -41,8 +41,8 @@ def _list_if_nothing_is_asked_for(context: typer.Context) -> None:
 def list_stores(as_json: JsonOption = False) -> None:
     """Lists the stores: features, clips, frames, size, last use."""
     from features.cache import cache_folder
-    from features.faults import faults_folder, faulty_files
-    from features.store_upkeep import cached_stores, size_of, unfinished_folders
+    from features.clips.faults import faults_folder, faulty_files
+    from features.store.upkeep import cached_stores, size_of, unfinished_folders
 
     faulty = faulty_files()
     of_faulty = sum(path.stat().st_size for path in faulty)
@@ -83,7 +83,7 @@ def verify(
     ] = None,
 ) -> None:
     """Reads stores and compares each clip's frames with their checksum. Exit code 1 if one is damaged."""
-    from features.store_upkeep import cached_stores
+    from features.store.upkeep import cached_stores
 
     stores = _chosen(cached_stores(), keys or [])
     damaged = _damaged(stores)
@@ -115,8 +115,8 @@ def prune(
     Processes of this host keep what they have open. Those of other hosts, on a network folder, do not: there, prune
     what is older than any training that runs.
     """
-    from features.faults import faulty_files
-    from features.store_upkeep import cached_stores, remove_free_locks, remove_store, size_of, stale_folders
+    from features.clips.faults import faulty_files
+    from features.store.upkeep import cached_stores, remove_free_locks, remove_store, size_of, stale_folders
 
     stores = cached_stores()
     found_damaged = _damaged(stores) if damaged else []
@@ -168,7 +168,7 @@ def _chosen(stores: list[CachedStore], keys: list[str]) -> list[CachedStore]:
 
 def _damaged(stores: list[CachedStore]) -> list[str]:
     """Keys of the damaged ones of these stores; says of each what is wrong with it."""
-    from features.store_upkeep import damage_of
+    from features.store.upkeep import damage_of
 
     checked = [store for store in stores if store.is_of_this_version]
     clips = [store.clips or 0 for store in checked]
@@ -224,7 +224,7 @@ def _document(store: CachedStore) -> dict[str, Any]:
 
 def _features(store: CachedStore) -> str:
     """Kind, and the settings that differ from their defaults."""
-    from features.feature_settings import FeatureSettings
+    from features.frames.feature_settings import FeatureSettings
 
     if not store.told:
         return "? (store.json cannot be read)"

@@ -32,25 +32,25 @@ def corpus(
         return
     if output is not None:
         raise MisuseError("-o names the page of --outliers, and without that there is none")
-    from features.corpus import read_corpus
-    from features.inspection import inspect
-    from search import screen
+    from features.clips.corpus import read_corpus
+    from features.clips.inspection import inspect
+    from search.cli import tables
 
     with progress_bar("reading", quiet=as_json) as progress:
         found = read_corpus(root, progress=progress)
     with progress_bar("listening", quiet=as_json) as progress:
         suspicions = inspect(found, progress=progress)
     if as_json:
-        print_json(screen.corpus_json(found, suspicions))
+        print_json(tables.corpus_json(found, suspicions))
     else:
-        out.print(screen.corpus(found))
-        where = screen.shown(str(found.root))
+        out.print(tables.corpus(found))
+        where = tables.shown(str(found.root))
         out.print(f"{len(found.clips)} clips of {len(found.machines)} machines in {where}", soft_wrap=True)
         for warning in found.warnings:
-            err.print(f"[yellow]warning:[/yellow] {screen.shown(warning)}")
+            err.print(f"[yellow]warning:[/yellow] {tables.shown(warning)}")
         if suspicions:
-            err.print(screen.suspicious(suspicions))
+            err.print(tables.suspicious(suspicions))
     for unreadable in found.unreadable:
-        err.print(f"[red]unreadable:[/red] {screen.shown(f'{unreadable.name}: {unreadable.reason}')}")
+        err.print(f"[red]unreadable:[/red] {tables.shown(f'{unreadable.name}: {unreadable.reason}')}")
     if found.unreadable:
         raise typer.Exit(1)

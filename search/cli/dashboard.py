@@ -49,8 +49,8 @@ def dashboard(
     """
     from waitress.server import create_server
 
-    from search.dashboard import dashboard_app, is_loopback
-    from search.storage import StudyStorage
+    from search.dashboard.app import dashboard_app, is_loopback
+    from search.storage.study_storage import StudyStorage
 
     password = _password()
     if password is None and not is_loopback(host):

@@ -26,8 +26,8 @@ def demo(
     trials: Annotated[int | None, typer.Option(help="trials in all")] = None,
 ) -> None:
     """The whole journey on sounds it makes itself: search, export, final training, scores, report."""
-    from features.synthesis import MACHINE, MACHINE_IDS, make_corpus
-    from search.study_file import load_study
+    from features.clips.synthesis import MACHINE, MACHINE_IDS, make_corpus
+    from search.study.study_file import load_study
 
     corpus_root, url = folder / "corpus", f"sqlite:///{folder / 'offkey.db'}"
     _step("1  Machine sounds", f"{len(MACHINE_IDS)} machines, four kinds of fault, as wav files")
@@ -82,7 +82,7 @@ def demo(
 def _fresh_name(stem: str, url: str) -> str:
     """The stem, or the stem with the first number that the storage has not."""
     from search.errors import StorageError
-    from search.storage import StudyStorage
+    from search.storage.study_storage import StudyStorage
 
     try:
         taken = {study.study_name for study in StudyStorage(url).get_all_studies()}

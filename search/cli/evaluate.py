@@ -13,7 +13,7 @@ from search.cli.terminal import err, out, print_json
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
-    from search.official import Year
+    from search.evaluation.official import Year
 
 
 def evaluate(
@@ -42,10 +42,10 @@ def evaluate(
 
     All labelled clips count, also those that a search went by: `offkey train` measures on held-out ones.
     """
-    from search import screen
-    from search.measured import measure
-    from search.score_files import read_scores
-    from search.score_truth import judged
+    from search.cli import tables
+    from search.evaluation.measured import measure
+    from search.evaluation.score_files import read_scores
+    from search.evaluation.score_truth import judged
 
     if year is not None and year < 2020:
         raise MisuseError(f"--year {year}: the challenge's Task 2 is there since 2020")
@@ -62,4 +62,4 @@ def evaluate(
     if as_json:
         print_json(measured.as_json())
     else:
-        out.print(screen.evaluation(measured))
+        out.print(tables.evaluation(measured))

@@ -14,9 +14,9 @@ from search.cli.terminal import err, warn, write_text
 from search.errors import StudyError
 
 if TYPE_CHECKING:
-    from search.recipe import Recipe
-    from search.storage import StudyStorage
-    from search.stored_study import StoredStudy
+    from search.storage.stored_study import StoredStudy
+    from search.storage.study_storage import StudyStorage
+    from search.study.recipe import Recipe
 
 
 def export(
@@ -37,8 +37,8 @@ def export(
 def write_recipe(storage: StudyStorage, stored: StoredStudy, trial: int | None, output: Path | None) -> Recipe:
     from optuna.trial import TrialState
 
-    from search.export import export_recipe
-    from search.study_file import to_yaml
+    from search.results.export import export_recipe
+    from search.study.study_file import to_yaml
 
     recipe = export_recipe(storage, stored, number=trial)
     if trial is not None and storage.get_trial(_trial_id(storage, stored, trial)).state == TrialState.PRUNED:

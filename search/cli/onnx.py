@@ -18,8 +18,8 @@ def onnx(
     output: Annotated[Path, typer.Option("-o", "--output", help="the file to write")] = Path("detector.onnx"),
 ) -> None:
     """Writes a detector as one ONNX file, from waveform to score, which is checked to give the same scores."""
-    from search.bundle import load_bundle
-    from search.onnx_export import export_onnx
+    from search.detector.bundle import load_bundle
+    from search.detector.onnx_export import export_onnx
 
     written = export_onnx(load_bundle(bundle, tell=warn), output)
     inputs = f"waveforms of {written.sample_rate} Hz" + (" and machine IDs" if written.takes_ids else "")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from search.storage import StudyStorage
-    from search.stored_study import StoredStudy
+    from search.storage.stored_study import StoredStudy
+    from search.storage.study_storage import StudyStorage
 
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="study file, shipped study, or name in the storage")
@@ -41,22 +41,22 @@ ArtifactsOption = Annotated[
 
 
 def url_of(storage: str | None) -> str:
-    from search.database import default_url
+    from search.storage.database import default_url
 
     return storage or default_url()
 
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    from search.database import storage_errors
+    from search.storage.database import storage_errors
 
     with storage_errors(url):
         yield
 
 
 def open_study(url: str, name: str) -> tuple[StudyStorage, StoredStudy]:
-    from search.storage import StudyStorage
-    from search.stored_study import load_stored
+    from search.storage.stored_study import load_stored
+    from search.storage.study_storage import StudyStorage
 
     storage = StudyStorage(url)
     return storage, load_stored(storage, name)
@@ -66,6 +66,6 @@ def stored_name(study: str) -> str:
     """The name in the storage of a study that is given by file or by name."""
     if not Path(study).is_file():
         return study
-    from search.study_file import load_study
+    from search.study.study_file import load_study
 
     return load_study(study).name

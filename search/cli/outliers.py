@@ -13,7 +13,7 @@ from search.cli.terminal import err, out, print_json, progress_bar, write_text
 
 def list_outliers(root: Path, output: Path, *, as_json: bool) -> None:
     """Lists training clips that do not sound normal, and writes a page to listen to them."""
-    from features.corpus import read_corpus
+    from features.clips.corpus import read_corpus
     from search.analysis.outliers import METHODS, outliers, outliers_page, told_of
 
     with progress_bar("reading", quiet=as_json) as progress:

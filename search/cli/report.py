@@ -12,8 +12,8 @@ from search.cli.options import StorageOption, StudyArgument, open_study, storage
 from search.cli.terminal import err, write_text
 
 if TYPE_CHECKING:
-    from search.storage import StudyStorage
-    from search.stored_study import StoredStudy
+    from search.storage.stored_study import StoredStudy
+    from search.storage.study_storage import StudyStorage
 
 
 def report(

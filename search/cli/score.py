@@ -19,7 +19,7 @@ from search.cli.terminal import err, open_output, progress_bar, warn
 from search.errors import MisuseError, StudyError
 
 if TYPE_CHECKING:
-    from search.scoring import ScoredClip
+    from search.detector.scoring import ScoredClip
 
 _STANDARD_INPUT = Path("-")
 
@@ -60,10 +60,10 @@ def write_scores(
     device: str,
 ) -> int:
     """Writes the scores of all clips; returns how many could not be scored or decided."""
-    from search.bundle import load_bundle
-    from search.placement import device_of
-    from search.scoring import clip_paths, score_clips
-    from search.submission import SubmissionFiles
+    from search.detector.bundle import load_bundle
+    from search.detector.scoring import clip_paths, score_clips
+    from search.detector.submission import SubmissionFiles
+    from search.workers.placement import device_of
 
     on = device_of(device)
     bundle = load_bundle(place, tell=warn)
@@ -96,7 +96,7 @@ def write_scores(
 
 def _writer(file: TextIO, *, jsonl: bool) -> Callable[[ScoredClip], object]:
     """What writes a row of scores."""
-    from search.scoring import ScoredClip
+    from search.detector.scoring import ScoredClip
 
     if jsonl:
         return lambda scored: file.write(json.dumps(asdict(scored)) + "\n")

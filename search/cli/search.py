@@ -31,12 +31,12 @@ from search.cli.terminal import err, print_json, progress_bar, warn
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
-    from search.placement import Slot
-    from search.preparation import Prepared
-    from search.running import Moment, Workers
-    from search.storage import StudyStorage
-    from search.stored_study import StoredStudy
-    from search.study_file import Study
+    from search.preparation.prepared import Prepared
+    from search.storage.stored_study import StoredStudy
+    from search.storage.study_storage import StudyStorage
+    from search.study.study import Study
+    from search.workers.placement import Slot
+    from search.workers.supervision import Moment, Workers
 
 #: Off a terminal, what keeps workers from working is said no more often (seconds).
 _NOTE_SECONDS = 10.0
@@ -80,7 +80,7 @@ def search(
         places: list[Slot] | Cluster = slots_of(workers, per_device)
     else:
         places = _cluster_of(on, workers, per_device, gpus_per_worker or 0.0, stay=detach, url=url)
-    from search.running import find_study
+    from search.storage.study_lookup import find_study
 
     with storage_errors(url):
         found = find_study(study, url, overrides=overrides, name=name)
@@ -93,7 +93,7 @@ def search(
         )
         status, comparison = status_of(opened, stored)
     if as_json:
-        from search.status import as_json as document
+        from search.results.comparison import as_json as document
 
         print_json(document(status, comparison))
     else:
@@ -110,7 +110,7 @@ def search(
 
 
 def slots_of(workers: str, per_device: int | None) -> list[Slot]:
-    from search.placement import slots
+    from search.workers.placement import slots
 
     if workers != "auto" and (not workers.isdigit() or int(workers) < 1):
         raise MisuseError(f"--workers must be a number of at least 1, or auto, but got {workers!r}")
@@ -118,7 +118,7 @@ def slots_of(workers: str, per_device: int | None) -> list[Slot]:
 
 
 def _cluster_of(address: str, workers: str, per_device: int | None, gpus: float, *, stay: bool, url: str) -> Cluster:
-    from search.database import parse_url, shown
+    from search.storage.database import parse_url, shown
 
     if not workers.isdigit() or int(workers) < 1:
         raise MisuseError(f"--on needs --workers N, a number of at least 1, but got {workers!r}")
@@ -137,9 +137,9 @@ def run_search(
     study: Study, url: str, places: list[Slot] | Cluster, *, log_folder: Path, artifacts: str | None = None
 ) -> tuple[StudyStorage, StoredStudy, bool]:
     """Runs a study; the last value tells whether its budget is not met since it was asked to stop."""
-    from search.preparation import prepare
-    from search.running import supervise
-    from search.stored_study import with_stored_proxies
+    from search.preparation.prepared import prepare
+    from search.storage.stored_study import with_stored_proxies
+    from search.workers.supervision import supervise
 
     with _connected(places.address) if isinstance(places, Cluster) else nullcontext():
         with progress_bar("recordings") as advance:
@@ -178,7 +178,7 @@ def _connected(address: str) -> Iterator[None]:
     # Ray prints what befalls its nodes on standard output, which is for results: it skips the lines that match this.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
-        from search.ray_fleet import connected
+        from search.workers.ray_fleet import connected
     except ImportError as error:
         if error.name != "ray":
             raise
@@ -188,8 +188,8 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _workers_on(cluster: Cluster, prepared: Prepared, url: str, artifacts: str | None) -> Workers:
-    from search.ray_fleet import RayFleet
-    from search.running import store_study
+    from search.workers.ray_fleet import RayFleet
+    from search.workers.supervision import store_study
 
     storage, stored, artifacts = store_study(prepared, url, artifacts)
     _say_budget(stored, prepared)
@@ -200,7 +200,7 @@ def _workers_on(cluster: Cluster, prepared: Prepared, url: str, artifacts: str |
 
 
 def _workers_here(slots: list[Slot], prepared: Prepared, url: str, artifacts: str | None, log_folder: Path) -> Workers:
-    from search.running import build_features, fleet_for
+    from search.workers.supervision import build_features, fleet_for
 
     with progress_bar("features") as advance:
         build_features(prepared, progress=advance)
@@ -226,16 +226,16 @@ def _say_draining() -> None:
 
 def _redrawn(moments: Iterator[Moment]) -> None:
     """Shows the study on a terminal until its workers are done."""
-    from search import screen
+    from search.cli import tables
 
     with Live(console=err, auto_refresh=False, transient=True) as live:
         for moment in moments:
-            live.update(screen.progress(moment.status, note=moment.away or moment.note), refresh=True)
+            live.update(tables.progress(moment.status, note=moment.away or moment.note), refresh=True)
 
 
 def _in_lines(moments: Iterator[Moment]) -> None:
     """A line whenever trials end, one when the storage is away, and some on workers that wait for a place."""
-    from search import screen
+    from search.cli import tables
 
     before = next(moments)
     said, when = before.note, time.monotonic()
@@ -243,7 +243,7 @@ def _in_lines(moments: Iterator[Moment]) -> None:
         if moment.away is not None:
             if before.away is None:
                 err.print(escape(moment.away))
-        elif line := screen.finished_line(moment.status, before.status.done):
+        elif line := tables.finished_line(moment.status, before.status.done):
             err.print(escape(line))
         before = moment
         if moment.note != said and time.monotonic() - when > _NOTE_SECONDS:

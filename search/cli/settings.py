@@ -18,8 +18,8 @@ def settings(
     as_json: JsonOption = False,
 ) -> None:
     """Every setting of a study file: what it is, what it may be, and what it is if left out."""
-    from search import screen
-    from search.described import blocks, described
+    from search.cli import tables
+    from search.study.described import blocks, described
 
     names = list(blocks()) if block is None else [block]
     found = {name: described(name) for name in names}
@@ -27,4 +27,4 @@ def settings(
         print_json({"blocks": {name: [asdict(setting) for setting in of] for name, of in found.items()}})
         return
     for name, of in found.items():
-        out.print(screen.settings(name, of))
+        out.print(tables.settings(name, of))

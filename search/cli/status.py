@@ -8,14 +8,15 @@ from search.cli.options import JsonOption, StorageOption, StudyArgument, open_st
 from search.cli.terminal import out, print_json
 
 if TYPE_CHECKING:
-    from search.status import Comparison, Status
-    from search.storage import StudyStorage
-    from search.stored_study import StoredStudy
+    from search.results.comparison import Comparison
+    from search.results.status import Status
+    from search.storage.stored_study import StoredStudy
+    from search.storage.study_storage import StudyStorage
 
 
 def status(study: StudyArgument, storage: StorageOption = None, as_json: JsonOption = False) -> None:
     """Progress, workers, leases, and the best trials with intervals and ties."""
-    from search.status import as_json as document
+    from search.results.comparison import as_json as document
 
     url = url_of(storage)
     with storage_errors(url):
@@ -30,13 +31,14 @@ def status(study: StudyArgument, storage: StorageOption = None, as_json: JsonOpt
 def status_of(storage: StudyStorage, stored: StoredStudy) -> tuple[Status, Comparison | None]:
     import optuna
 
-    from search.status import compare, read_status
+    from search.results.comparison import compare
+    from search.results.status import read_status
 
     current = read_status(storage, stored, optuna.load_study(study_name=stored.name, storage=storage))
     return current, compare(storage, stored, current)
 
 
 def show_summary(current: Status, comparison: Comparison | None) -> None:
-    from search import screen
+    from search.cli import tables
 
-    out.print(screen.summary(current, comparison))
+    out.print(tables.summary(current, comparison))

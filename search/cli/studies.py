@@ -8,11 +8,11 @@ from search.cli.terminal import out, print_json
 
 def studies(as_json: JsonOption = False) -> None:
     """The study files that ship, a line each; a name serves wherever a file does."""
-    from search import screen
-    from search.study_file import shipped_studies
+    from search.cli import tables
+    from search.study.study_file import shipped_studies
 
     shipped = shipped_studies()
     if as_json:
         print_json({"studies": [{"study": name, "about": line} for name, line in shipped.items()]})
     else:
-        out.print(screen.studies(shipped))
+        out.print(tables.studies(shipped))

@@ -16,9 +16,9 @@ from search.cli.terminal import err, out, print_json, progress_bar, say_written,
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
-    from features.corpus import Progress
-    from search.final import Detector
-    from search.recipe import Recipe
+    from features.progress import Progress
+    from search.detector.detector import Detector
+    from search.study.recipe import Recipe
 
 _SHOWN_DROPPED = 5
 
@@ -52,7 +52,7 @@ def train(
     """Trains the final detector and measures it on the held-out test clips, a look that the study storage counts."""
     closed = [(source, _recipe_of(source, settings or [])) for source in recipes]
     if len(closed) * seeds > 1:
-        from search.ensembles import ensemble_of
+        from search.study.ensembles import ensemble_of
 
         recipe = ensemble_of(closed, combine=combine or "mean", seeds=seeds)
     elif combine is not None:
@@ -61,7 +61,7 @@ def train(
         ((_, recipe),) = closed
     detector = train_bundle(recipe, output, device, storage=url_of(storage))
     if as_json:
-        from search.bundle import metrics_of
+        from search.detector.bundle import metrics_of
 
         print_json({"bundle": output, **metrics_of(detector)})
     else:
@@ -70,8 +70,8 @@ def train(
 
 
 def _recipe_of(source: str, overrides: list[str]) -> Recipe:
-    from search.study_checks import idle_settings
-    from search.study_file import load_study
+    from search.study.effects import idle_settings
+    from search.study.study_file import load_study
 
     study = load_study(source, overrides=overrides)
     if opened := study.space.distributions():
@@ -83,8 +83,8 @@ def _recipe_of(source: str, overrides: list[str]) -> Recipe:
 
 def train_bundle(recipe: Recipe, bundle: str | Path, device: str, *, storage: str | None = None) -> Detector:
     """Makes a detector where progress can be shown; `storage` counts its look at the test clips."""
-    from search.making import make_detector
-    from search.placement import device_of
+    from search.detector.making import make_detector
+    from search.workers.placement import device_of
 
     with _stages() as stage:
         return make_detector(
@@ -119,9 +119,9 @@ def _stages() -> Iterator[Callable[[str], Progress]]:
 
 
 def show_figures(detector: Detector) -> None:
-    from search import screen
+    from search.cli import tables
 
-    out.print(screen.figures(detector))
+    out.print(tables.figures(detector))
     cleaning = detector.recipe.cleaning
     if cleaning.method != "none" and not detector.dropped:
         warn(

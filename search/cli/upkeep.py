@@ -13,7 +13,7 @@ from search.cli.terminal import err
 
 def stop(study: StudyArgument, storage: StorageOption = None) -> None:
     """Asks a study's workers, wherever they are, to give their trials back and leave."""
-    from search.upkeep import stop_study
+    from search.storage.upkeep import stop_study
 
     url = url_of(storage)
     with storage_errors(url):
@@ -29,7 +29,7 @@ def rename(
     storage: StorageOption = None,
 ) -> None:
     """Gives a study in the storage another name."""
-    from search.upkeep import rename_study
+    from search.storage.upkeep import rename_study
 
     url = url_of(storage)
     with storage_errors(url):
@@ -44,7 +44,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Deletes a study from the storage, with its trials, checkpoints and pictures, after asking."""
-    from search.upkeep import delete_study
+    from search.storage.upkeep import delete_study
 
     url = url_of(storage)
     with storage_errors(url):

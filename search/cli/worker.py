@@ -20,7 +20,7 @@ from search.cli.options import (
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
-    from search.worker import Worker
+    from search.workers.worker import Worker
 
 
 def worker(
@@ -36,8 +36,8 @@ def worker(
     """One worker on a study that exists: what `search` starts, for other hosts and schedulers."""
     import threading
 
-    from search.draining import drain_on_signals, drain_without, leave_in_time
-    from search.worker import join
+    from search.workers.draining import drain_on_signals, drain_without, leave_in_time
+    from search.workers.worker import join
 
     logging.basicConfig(
         format="%(asctime)s %(process)d %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.WARNING, force=True
@@ -52,7 +52,7 @@ def worker(
     if len(roots) != len(settings or []):
         raise MisuseError("a worker takes the study as it is stored: only corpus.root may be --set")
     if device != "cpu":
-        from search.placement import device_of
+        from search.workers.placement import device_of
 
         device_of(device)
     joined: list[Worker] = []

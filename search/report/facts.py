@@ -10,13 +10,14 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from search.recipe import Cost, Figure
-from search.schema import description_of
-from search.screen import interval, number, objective_value
-from search.status import SHOWN_TRIALS, Comparison, Status, machines, worth
-from search.steering import clips_in_words
-from search.stored_study import StoredStudy
-from search.study_file import Study
+from search.results.comparison import Comparison
+from search.results.status import SHOWN_TRIALS, Status, machines, worth
+from search.results.wording import interval, number, objective_value
+from search.storage.stored_study import StoredStudy
+from search.study.recipe import Cost, Figure
+from search.study.schema import description_of
+from search.study.study import Study
+from search.validation.views import clips_in_words
 
 _SEARCHED_FOR: dict[Figure | Cost, str] = {
     "auc": "a high AUC, the mean over machine IDs",

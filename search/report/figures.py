@@ -12,11 +12,13 @@ import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
-from search.evaluation import Scores, evaluate
+from search.evaluation.figures import evaluate
+from search.evaluation.truth import Scores
 from search.report import plots
-from search.status import Comparison, Status, worth
-from search.steering import IN_WORDS, LOWEST_CAUTION
-from search.stored_study import StoredStudy
+from search.results.comparison import Comparison
+from search.results.status import Status, worth
+from search.storage.stored_study import StoredStudy
+from search.study.objectives import IN_WORDS, LOWEST_CAUTION
 
 #: With fewer complete trials, "the best tenth" is not one trial.
 _FEWEST_FOR_IMPORTANCES = 10

@@ -13,16 +13,17 @@ import jinja2
 import optuna
 from plotly.offline import get_plotlyjs
 
-from search.evaluation import evaluate
-from search.export import recipe_of
-from search.plot_style import WIDTH
+from search.evaluation.figures import evaluate
+from search.pages.plotly_style import WIDTH
 from search.report import facts, figures
 from search.report.verdict import verdict
-from search.status import compare, read_status, validation_scores
-from search.steering import IN_WORDS
-from search.storage import StudyStorage
-from search.stored_study import StoredStudy
-from search.study_file import to_yaml
+from search.results.comparison import compare
+from search.results.export import recipe_of
+from search.results.status import read_status, validation_scores
+from search.storage.stored_study import StoredStudy
+from search.storage.study_storage import StudyStorage
+from search.study.objectives import IN_WORDS
+from search.study.study_file import to_yaml
 
 _SHOWN_REASONS = 20
 

@@ -16,10 +16,13 @@ from optuna.trial import FrozenTrial
 from plotly.subplots import make_subplots
 from sklearn.metrics import roc_curve
 
-from features.clip import ANOMALY, NORMAL
-from search.evaluation import MAX_FALSE_POSITIVE_RATE, IdFigures, Scores, Truth, scores_by_id
-from search.plot_style import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, SKY, VERMILION, lay_out, plain
-from search.status import worth
+from features.clips.clip import ANOMALY, NORMAL
+from search.evaluation.figures import IdFigures
+from search.evaluation.metrics import MAX_FALSE_POSITIVE_RATE
+from search.evaluation.truth import Scores, Truth, scores_by_id
+from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, SKY, VERMILION
+from search.pages.plotly_style import lay_out, plain
+from search.results.status import worth
 
 #: More curves than this are a carpet.
 MOST_CURVES = 60

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from features.clip import ANOMALY, NORMAL
+from features.clips.clip import ANOMALY, NORMAL
 from search.report.facts import detector_commands
-from search.status import Comparison, Status, machines, worth
-from search.steering import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
-from search.stored_study import StoredStudy
-from search.study_file import Study
+from search.results.comparison import Comparison
+from search.results.status import Status, machines, worth
+from search.storage.stored_study import StoredStudy
+from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
+from search.study.study import Study
 
 #: What a first objective says to somebody who runs machines.
 _HEADLINES = {

@@ -15,11 +15,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from features.cache import cache_folder
-from search.preparation import prepare
-from search.storage import StudyStorage
-from search.stored_study import create_or_join
-from search.study_file import study_of_tree
-from search.worker import join
+from search.preparation.prepared import prepare
+from search.storage.stored_study import create_or_join
+from search.storage.study_storage import StudyStorage
+from search.study.study_file import study_of_tree
+from search.workers.worker import join
 from tests.search.served import Site, basic, served
 
 #: Where pictures of the pages go: absolute, since tests have working directories of their own.

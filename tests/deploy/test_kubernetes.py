@@ -21,7 +21,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 from ruamel.yaml import YAML
 
-from search.study_file import load_study
+from search.study.study_file import load_study
 from tests.deploy.cluster_scripts import HOUSE, among, as_read
 
 Manifest: TypeAlias = dict[str, Any]

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from features.cleaning import OUTLYING, CleaningSettings, Method, clean, deviations
 from features.cleaning import _robust_deviations as robust_deviations
-from features.corpus import Corpus, read_corpus
-from features.feature_settings import FeatureSettings
+from features.clips.corpus import Corpus, read_corpus
+from features.frames.feature_settings import FeatureSettings
 
 FEATURES = FeatureSettings(n_mels=16, n_fft=256, hop_length=128)
 RATE, SAMPLES, CLIPS = 16000, 8000, 20

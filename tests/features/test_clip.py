@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.clip import ANOMALY, NORMAL, WITHOUT_ID, Clip, NameParts, parse_stem
+from features.clips.clip import ANOMALY, NORMAL, WITHOUT_ID, Clip, NameParts, parse_stem
 
 CASES = {
     # DCASE 2020: development, additional training, evaluation

@@ -13,7 +13,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.corpus import Corpus, Unreadable, digest_of, read_corpus
+from features.clips.corpus import Corpus, Unreadable, read_corpus
+from features.digests import digest_of
 from features.errors import CorpusError
 
 TRAIN = "fan/train/normal_id_00_00000000.wav"
@@ -211,7 +212,7 @@ def test_all_readable_is_no_error(root: Path) -> None:
 AS_NOBODY = """
 import sys
 from pathlib import Path
-from features.corpus import read_corpus
+from features.clips.corpus import read_corpus
 
 root = Path(sys.argv[1])
 read_corpus(root)  # imports what is imported late

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.crops import Crops
 from features.errors import ClipTooShortError
-from features.store_files import FrameStore
-from features.windows import GPU_SHARE, Batch
+from features.store.files import FrameStore
+from features.windows.crops import Crops
+from features.windows.excerpts import GPU_SHARE, Batch
 from tests.features.test_windows import CPU, GPU, StandInGpu, generator, numbered_store
 
 

@@ -11,12 +11,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.clip import ANOMALY, NORMAL, Clip
-from features.corpus import read_corpus
+from features.clips.clip import ANOMALY, NORMAL, Clip
+from features.clips.corpus import read_corpus
+from features.clips.faults import GRADES, KINDS, Kind, faulty_clip, with_fault
+from features.clips.synthesis import FAULTS
+from features.clips.wav import Signal, read_header, signal_of
 from features.errors import CorpusError, StoreError
-from features.faults import GRADES, KINDS, Kind, faulty_clip, with_fault
-from features.synthesis import FAULTS
-from features.wav import Signal, read_header, signal_of
 
 RATE = 16000
 RISING = (0.05, *GRADES, 1.5)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from features.corpus import read_corpus
+from features.clips.corpus import read_corpus
 from features.errors import CorpusError
-from features.feature_settings import KINDS, FeatureSettings, settings_of
+from features.frames.feature_settings import KINDS, FeatureSettings, settings_of
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, 9000).astype(np.float32)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpus import Corpus, read_corpus
+from features.clips.corpus import Corpus, read_corpus
 from features.errors import CorpusError
 
 Facts = tuple[int | None, str | None, str]  # label, domain, attributes
@@ -201,7 +201,7 @@ def test_a_table_that_cannot_be_opened_is_refused(open_folder: Path, run_python:
     script = """
 import sys
 from pathlib import Path
-from features.corpus import CorpusError, read_corpus
+from features.clips.corpus import CorpusError, read_corpus
 become_nobody()
 try:
     read_corpus(Path(sys.argv[1]))

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from features.corpus import read_corpus
-from features.inspection import Suspicion, inspect, leaks
+from features.clips.corpus import read_corpus
+from features.clips.inspection import Suspicion, inspect, leaks
 
 RATE = 16000
 SAMPLES = 4000

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from features.corpus import Unreadable, read_corpus
+from features.clips.corpus import Unreadable, read_corpus
+from features.clips.manifest import is_manifest, read_manifest
 from features.errors import CorpusError
-from features.manifest import is_manifest, read_manifest
 
 
 @pytest.fixture

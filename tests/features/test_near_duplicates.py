@@ -14,9 +14,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.corpus import read_corpus
-from features.near_duplicates import NearDuplicate, comparable, near_duplicates
-from features.synthesis import synthesize
+from features.clips.corpus import read_corpus
+from features.clips.near_duplicates import NearDuplicate, comparable, near_duplicates
+from features.clips.synthesis import synthesize
 
 RATE = 16000
 SECONDS = 2

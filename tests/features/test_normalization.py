@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from features.normalization import bin_limits
-from features.store_files import FrameStore
+from features.store.files import FrameStore
+from features.windows.normalization import bin_limits
 
 
 def store_of(*clips: npt.NDArray[np.float32]) -> FrameStore:

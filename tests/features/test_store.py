@@ -16,13 +16,13 @@ import pytest
 import soundfile
 
 from features.cache import cache_folder
-from features.clip import Clip
-from features.corpus import read_corpus
+from features.clips.clip import Clip
+from features.clips.corpus import read_corpus
 from features.errors import CorpusError, StoreError
-from features.feature_settings import FeatureSettings
-from features.store import open_store
-from features.store_files import FrameStore, map_store
-from features.store_upkeep import cached_stores, damage_of, remove_store, stale_folders, unfinished_folders
+from features.frames.feature_settings import FeatureSettings
+from features.store.building import open_store
+from features.store.files import FrameStore, map_store
+from features.store.upkeep import cached_stores, damage_of, remove_store, stale_folders, unfinished_folders
 
 FEATURES = FeatureSettings(n_mels=16, n_fft=256, hop_length=128)
 
@@ -30,11 +30,11 @@ FEATURES = FeatureSettings(n_mels=16, n_fft=256, hop_length=128)
 SCRIPT = """
 import os, resource, signal, sys
 from pathlib import Path
-import features.store as store
+import features.store.building as store
 from features.cache import cache_folder
-from features.corpus import read_corpus
+from features.clips.corpus import read_corpus
 from features.errors import StoreError
-from features.feature_settings import FeatureSettings
+from features.frames.feature_settings import FeatureSettings
 
 FEATURES = FeatureSettings(n_mels=16, n_fft=256, hop_length=128)
 clips = read_corpus(Path(sys.argv[1])).clips
@@ -273,7 +273,7 @@ class TestAStackOfFeatures:
 # Eight processes build four stores at once, each in another order; three of them are killed in the middle.
 CROWD = """
 import errno, random, time
-from features.feature_settings import FeatureSettings
+from features.frames.feature_settings import FeatureSettings
 
 KINDS = [
     FeatureSettings(kind=kind, n_mels=16, n_fft=256, hop_length=128, normalize=normalize)
@@ -361,8 +361,8 @@ class TestALockThatNobodyGivesBack:
     @pytest.fixture
     def folder(self, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         """A store's place, whose lock is held. Whoever waits loses patience after half a second."""
-        monkeypatch.setattr("features.store._LOOK_SECONDS", 0.05)
-        monkeypatch.setattr("features.store._SILENCE_SECONDS", 0.5)
+        monkeypatch.setattr("features.store.building._LOOK_SECONDS", 0.05)
+        monkeypatch.setattr("features.store.building._SILENCE_SECONDS", 0.5)
         open_store(clips, FEATURES)
         (folder,) = stores()
         with Path(f"{folder}.lock").open("w") as lock:
@@ -605,7 +605,7 @@ def test_pages_are_read_ahead_unless_the_frames_fill_much_of_memory(
     open_store(clips, FEATURES)
     (folder,) = stores()
     size = (folder / "frames.npy").stat().st_size
-    monkeypatch.setattr("features.store_files._memory", lambda: size / frames_of_memory)
+    monkeypatch.setattr("features.store.files._memory", lambda: size / frames_of_memory)
     store = open_store(clips, FEATURES)
     mapped = Path("/proc/self/smaps").read_text().partition(f"{folder}/frames.npy")[2]
     flags = next(line for line in mapped.splitlines() if line.startswith("VmFlags:")).split()

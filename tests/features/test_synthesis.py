@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.corpus import read_corpus
-from features.feature_settings import FeatureSettings
-from features.synthesis import FAULTS, MACHINE, MACHINE_IDS, SAMPLE_RATE, Signal, make_corpus, synthesize
+from features.clips.corpus import read_corpus
+from features.clips.synthesis import FAULTS, MACHINE, MACHINE_IDS, SAMPLE_RATE, Signal, make_corpus, synthesize
+from features.frames.feature_settings import FeatureSettings
 
 FEATURES = FeatureSettings()
 
@@ -107,7 +107,7 @@ class TestACorpusThatIsKilledInTheMiddle:
     script = """
 import os, signal, sys
 from pathlib import Path
-from features.synthesis import make_corpus
+from features.clips.synthesis import make_corpus
 
 make_corpus(
     Path(sys.argv[1]), train_clips=2, test_clips=1, seconds=0.5,

@@ -14,9 +14,9 @@ import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.feature_settings import KINDS, FeatureSettings
-from features.frames import Frames
-from features.wav import Waveform
+from features.clips.wav import Waveform
+from features.frames.feature_settings import KINDS, FeatureSettings
+from features.frames.framing import Frames
 
 #: How far from librosa a value may lie, by kind: dB, dB · √bands, of the largest pitch class, dB, of full scale,
 #: crossings a sample, Hz.

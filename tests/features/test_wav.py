@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.wav import (
+from features.clips.wav import (
     Channel,
     UnreadableWav,
     read_header,

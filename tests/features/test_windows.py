@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
-from features.corpus import read_corpus
+from features.clips.corpus import read_corpus
 from features.errors import CorpusError
-from features.feature_settings import FeatureSettings
-from features.store import open_store
-from features.store_files import FrameStore
-from features.windows import GPU_SHARE, Batch, ContextWindows
+from features.frames.feature_settings import FeatureSettings
+from features.store.building import open_store
+from features.store.files import FrameStore
+from features.windows.context_windows import ContextWindows
+from features.windows.excerpts import GPU_SHARE, Batch
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -10,11 +10,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from features.feature_settings import FeatureSettings
-from features.windows import Batch
+from features.frames.feature_settings import FeatureSettings
+from features.windows.excerpts import Batch
 from models.ae import Model, Settings
 from models.labels import Labels
-from models.scale import Scale
+from models.layers.scale import Scale
 
 Array = npt.NDArray[np.float64]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from models.augmentations import TRANSFORMATIONS, transformed
+from models.layers.augmentations import TRANSFORMATIONS, transformed
 
 # Two crops of 8 bins and 3 frames.
 CROPS = torch.arange(48.0).view(2, 1, 8, 3)

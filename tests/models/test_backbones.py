@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from features.errors import UnservedError
-from models.backbones import (
+from models.layers.backbones import (
     BackboneError,
     SmallResNet,
     SpectrumNetwork,

@@ -14,16 +14,16 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
-from features.crops import Crops
+from features.clips.synthesis import synthesize
 from features.errors import UnservedError
-from features.feature_settings import FeatureSettings
-from features.store_files import FrameStore
-from features.synthesis import synthesize
-from features.windows import Batch
+from features.frames.feature_settings import FeatureSettings
+from features.store.files import FrameStore
+from features.windows.crops import Crops
+from features.windows.excerpts import Batch
 from models.cae import Model, Settings
 from models.labels import Labels
-from models.pooling import pool
-from models.scale import Scale
+from models.layers.scale import Scale
+from models.scoring.pooling import pool
 
 Array = npt.NDArray[np.float64]
 Latent = Literal["spatial", "global"]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import norm
 
 from features.errors import UnservedError
-from models.calibration import Calibration, require_normals, require_withheld
 from models.labels import UNKNOWN, Labels
+from models.scoring.calibration import Calibration, require_normals, require_withheld
 
 Array = npt.NDArray[np.float64]
 Kind = Literal["z", "empirical"]

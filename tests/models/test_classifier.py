@@ -10,15 +10,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from features.errors import UnservedError
-from features.feature_settings import FeatureSettings
-from features.windows import Batch
-from models.augmentations import TRANSFORMATIONS
+from features.frames.feature_settings import FeatureSettings
+from features.windows.excerpts import Batch
 from models.classifier import Model, Settings, log_odds
 from models.labels import Labels
-from models.margins import CrossEntropy
-from models.scale import Scale
+from models.layers.augmentations import TRANSFORMATIONS
+from models.layers.margins import CrossEntropy
+from models.layers.scale import Scale
 from search.errors import StudyFileError
-from search.study_file import study_of_tree
+from search.study.study_file import study_of_tree
 
 BINS, FRAMES = 16, 16
 LABELS = Labels.of([("fan/00", "slow"), ("fan/00", "fast"), ("fan/02", "slow"), ("fan/04", "")])

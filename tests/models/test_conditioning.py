@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from features.errors import UnservedError
-from features.feature_settings import FeatureSettings
-from features.windows import Batch
+from features.frames.feature_settings import FeatureSettings
+from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
-from models.conditioning import ConditionalSettings, told, with_ids
 from models.families import build, settings_of
 from models.labels import Labels
+from models.layers.conditioning import ConditionalSettings, told, with_ids
 from search.errors import StudyFileError
-from search.study_file import study_of_tree
+from search.study.study_file import study_of_tree
 
 BINS, CONTEXT = 8, 2
 LABELS = Labels.of([("fan/00", ""), ("fan/02", ""), ("fan/04", "")])

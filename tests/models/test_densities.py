@@ -18,7 +18,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from models import vae
-from models.densities import Density, density_of
+from models.scoring.densities import Density, density_of
 from models.settings import BACKENDS
 from models.stat import Settings
 
@@ -261,5 +261,5 @@ def test_lof_counts_clips_that_are_alike_once() -> None:
 def test_knn_holds_few_distances_at_a_time_and_scores_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     points, others = points_of(30, 5), points_of(17, 5, seed=1)
     whole = fitted(points, score="knn").scores_of(others)
-    monkeypatch.setattr("models.densities._MOST_DISTANCES", 100)
+    monkeypatch.setattr("models.scoring.densities._MOST_DISTANCES", 100)
     np.testing.assert_array_equal(fitted(points, score="knn").scores_of(others), whole)

@@ -12,12 +12,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from features.store_files import FrameStore
-from models.fusion import Fusion, Settings
+from features.store.files import FrameStore
 from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
-from models.scorer import Scores, Single
+from models.scoring.fusion import Fusion, Settings
+from models.scoring.scorer import Scores, Single
 
 VAE: dict[str, Any] = {"model": {"family": "vae"}}
 LABELS = Labels.of([("fan/00", ""), ("fan/02", "")])

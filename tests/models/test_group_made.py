@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from features.feature_settings import FeatureSettings
-from features.windows import Batch
+from features.frames.feature_settings import FeatureSettings
+from features.windows.excerpts import Batch
 from models.group_made import Model, Orderings, Settings, frame_orderings
 from models.labels import Labels
-from models.scale import Scale
+from models.layers.scale import Scale
 
 BINS = 4
 LABELS = Labels.of([("fan/00", ""), ("fan/02", "")])

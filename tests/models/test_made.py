@@ -4,11 +4,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from features.feature_settings import FeatureSettings
-from features.windows import Batch
+from features.frames.feature_settings import FeatureSettings
+from features.windows.excerpts import Batch
 from models.labels import Labels
+from models.layers.scale import Scale
 from models.made import Model, Settings
-from models.scale import Scale
 
 BINS = 4
 LABELS = Labels.of([("fan/00", ""), ("fan/02", "")])

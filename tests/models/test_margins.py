@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.margins import AdaCos, ArcFace, CrossEntropy, Head
+from models.layers.margins import AdaCos, ArcFace, CrossEntropy, Head
 
 Array = npt.NDArray[np.float64]
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from features.feature_settings import FeatureSettings
-from features.windows import Batch
+from features.frames.feature_settings import FeatureSettings
+from features.windows.excerpts import Batch
 from models import group_made, made
 from models.families import build
 from models.labels import Labels
-from models.masked import LEAST_DEVIATION, MaskedModel, MaskedNetwork, MaskedSettings, log_densities
+from models.layers.masked import LEAST_DEVIATION, MaskedModel, MaskedNetwork, MaskedSettings, log_densities
 from models.settings import FamilySettings
 
 Array = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.pooling import pool, pooled_embeddings
+from models.scoring.pooling import pool, pooled_embeddings
 from models.settings import Pooling
 
 #: Scores as a float32 model gives them, negative ones too (log-odds are).

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from features.feature_settings import FeatureSettings
-from features.frames import Frames
-from features.store_files import FrameStore
-from features.windows import Batch
-from models import reconstruction
+from features.frames.feature_settings import FeatureSettings
+from features.frames.framing import Frames
+from features.store.files import FrameStore
+from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.member import Member
-from models.reconstruction import reconstruction_of
 from models.recordings import Recordings
-from models.scorer import Single
+from models.scoring import reconstruction
+from models.scoring.reconstruction import reconstruction_of
+from models.scoring.scorer import Single
 
 FEATURES = FeatureSettings(n_mels=30)
 LABELS = Labels.of([("fan/00", "")])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.scale import Scale
+from models.layers.scale import Scale
 
 LIMITS = (np.array([-90, 0, -2], np.float32), np.array([10, 1, 2], np.float32))
 

@@ -14,20 +14,20 @@ import torch
 from pydantic import ValidationError
 from sklearn.covariance import LedoitWolf
 
-from features.corpus import Corpus, read_corpus
-from features.feature_settings import FeatureSettings
-from features.synthesis import SAMPLE_RATE, synthesize
-from features.windows import Batch
+from features.clips.corpus import Corpus, read_corpus
+from features.clips.synthesis import SAMPLE_RATE, synthesize
+from features.frames.feature_settings import FeatureSettings
+from features.windows.excerpts import Batch
 from models.labels import Labels
-from models.scale import Scale
+from models.layers.scale import Scale
 from models.settings import BACKENDS
 from models.stat import Model, Settings
-from search.bundle import load_bundle, save_bundle
-from search.final import train_detector
-from search.recipe import Recipe, ValidationSettings
-from search.scoring import score_clips
-from search.split import blind
-from search.training import Training
+from search.detector.bundle import load_bundle, save_bundle
+from search.detector.final import train_detector
+from search.detector.scoring import score_clips
+from search.study.recipe import Recipe, ValidationSettings
+from search.training.loop import Training
+from search.validation.split import blind
 
 Array = npt.NDArray[np.float64]
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import gamma, norm
 
+from models.scoring.threshold import gamma_quantile, normal_quantile, threshold_of
 from models.settings import ScoringSettings
-from models.threshold import gamma_quantile, normal_quantile, threshold_of
 
 RATES = st.floats(0, 1, exclude_max=True)
 SCORES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)

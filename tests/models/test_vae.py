@@ -10,13 +10,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from features.feature_settings import FeatureSettings
-from features.store_files import FrameStore
-from features.synthesis import synthesize
-from features.windows import Batch, ContextWindows
+from features.clips.synthesis import synthesize
+from features.frames.feature_settings import FeatureSettings
+from features.store.files import FrameStore
+from features.windows.context_windows import ContextWindows
+from features.windows.excerpts import Batch
 from models.labels import Labels
-from models.pooling import pool
-from models.scale import Scale
+from models.layers.scale import Scale
+from models.scoring.pooling import pool
 from models.vae import Model, Settings
 
 Array = npt.NDArray[np.float64]

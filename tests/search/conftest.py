@@ -13,13 +13,12 @@ from sqlalchemy import make_url
 
 from benchmarks.quick import QuickTraining
 from benchmarks.servers import PostgresServer
-from search.checkpoints import Checkpoints
-from search.preparation import prepare
-from search.storage import StudyStorage
-from search.stored_study import StoredStudy, create_or_join
-from search.study_file import study_of_tree
-from search.training import Training
-from search.worker import Worker
+from search.artifacts.checkpoints import Checkpoints
+from search.preparation.prepared import prepare
+from search.storage.stored_study import StoredStudy, create_or_join
+from search.storage.study_storage import StudyStorage
+from search.study.study_file import study_of_tree
+from search.workers.worker import Worker, draw
 from tests.search.s3_service import s3_environment, s3_server
 
 
@@ -42,6 +41,7 @@ class TinyStudy:
             self.stored.steering(prepared.corpus),
             Checkpoints(self.stored.artifacts, self.stored.uid),
             train=QuickTraining if quick else None,
+            show=draw,
         )
 
 
@@ -49,7 +49,7 @@ class TinyStudy:
 def _pictures_only_where_they_are_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than these trainings."""
     if request.path.name != "test_exhibits.py":
-        monkeypatch.setattr(Training, "exhibits", lambda training, scores: ())
+        monkeypatch.setattr("search.dashboard.exhibits.exhibits_of", lambda training, scores: ())
 
 
 @pytest.fixture(scope="session")

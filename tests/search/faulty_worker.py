@@ -23,14 +23,14 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
 from benchmarks.quick import QuickTraining
-from search import ledger, optuna_rows
-from search.checkpoints import Checkpoints
-from search.draining import drain_on_signals
-from search.objective import train_for_real
-from search.storage import StudyStorage
-from search.suggestions import Suggestions
-from search.training import Training
-from search.worker import Worker, join
+from search.artifacts.checkpoints import Checkpoints
+from search.sampling.suggestions import Suggestions
+from search.storage import ledger, optuna_rows
+from search.storage.study_storage import StudyStorage
+from search.training.loop import Training
+from search.training.objective import train_for_real
+from search.workers.draining import drain_on_signals
+from search.workers.worker import Worker, join
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy

@@ -30,11 +30,12 @@ import psutil
 import pytest
 
 import benchmarks.quick
-import search.objective
-import search.outages
-import search.worker
+import search.storage.outages
+import search.training.objective
+import search.workers.worker
 from benchmarks.quick import QuickTraining
-from search import database, draining, ledger
+from search.storage import database, ledger
+from search.workers import draining
 
 HOUSE = Path(__file__).parents[2]
 
@@ -207,10 +208,10 @@ def _main(arguments: list[str]) -> None:
     quick = Quick(**json.loads(os.environ[_QUICK]))
     QuickTraining.batches, QuickTraining.pause = quick.batches, quick.pause / quick.batches
     vars(benchmarks.quick)["time"] = types.SimpleNamespace(sleep=_announced_sleep)
-    search.objective.train_for_real = _AnnouncingTraining
-    search.worker.join = functools.partial(search.worker.join, lease=quick.lease)
-    search.worker._POLL_SECONDS = 0.1
-    search.outages._LONGEST_PAUSE = quick.longest_pause
+    search.training.objective.train_for_real = _AnnouncingTraining
+    search.workers.worker.join = functools.partial(search.workers.worker.join, lease=quick.lease)
+    search.workers.worker._POLL_SECONDS = 0.1
+    search.storage.outages._LONGEST_PAUSE = quick.longest_pause
     draining.TO_NEXT_BATCH = quick.to_next_batch
     database._BUSY_SECONDS = quick.busy  # type: ignore[assignment]
     if quick.moment is not None:

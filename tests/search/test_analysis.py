@@ -16,9 +16,9 @@ import pytest
 import soundfile
 from sklearn.covariance import LedoitWolf
 
-from features.clip import ANOMALY, NORMAL
-from features.corpus import read_corpus
-from features.feature_settings import KINDS
+from features.clips.clip import ANOMALY, NORMAL
+from features.clips.corpus import read_corpus
+from features.frames.feature_settings import KINDS
 from search.analysis.analysis import Analysis, analyse
 from search.analysis.differences import distances
 from search.analysis.folder import MARK
@@ -30,8 +30,8 @@ from search.analysis.tables import separability_csv
 from search.analysis.view import view_of
 from search.analysis.words import of_separability
 from search.errors import StudyFileError
-from search.recipe import ValidationSettings
-from search.split import held_out_clips
+from search.study.recipe import ValidationSettings
+from search.validation.split import held_out_clips
 from tests.search.test_report import Page
 
 if TYPE_CHECKING:

@@ -26,17 +26,17 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 
 from features.errors import CorpusError
-from search import api, ledger
-from search.document import Document
+from search import api
 from search.errors import MisuseError, NoStorageError, StudyError, StudyFileError
-from search.ledger import StudyRow
-from search.training import Training
-from search.worker import join
+from search.storage import ledger
+from search.storage.tables import StudyRow
+from search.study.document import Document
+from search.workers.worker import join
 from tests.search.offkey_process import stand_in
 
 if TYPE_CHECKING:
-    from search.scoring import ScoredClip
-    from search.status import Status
+    from search.detector.scoring import ScoredClip
+    from search.results.status import Status
     from tests.conftest import Ran
     from tests.search.conftest import TinyStudy
 
@@ -77,7 +77,9 @@ def notebook(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Not
         patched.setenv("CUDA_VISIBLE_DEVICES", "")
         for name in ("OFFKEY_STORAGE", "OFFKEY_DATA", "OFFKEY_ARTIFACTS"):
             patched.delenv(name, raising=False)
-        patched.setattr(Training, "exhibits", lambda training, scores: ())  # drawing takes longer than the training
+        patched.setattr(
+            "search.dashboard.exhibits.exhibits_of", lambda training, scores: ()
+        )  # drawing takes longer than the training
         patched.setattr(sys, "executable", stand_in(folder / "worker.sh", WAITS_FOR_A_THREAD))
         threading.Thread(target=_work, args=(folder,), daemon=True).start()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):

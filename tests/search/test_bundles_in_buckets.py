@@ -20,17 +20,18 @@ import pytest
 import torch
 from waitress.server import create_server
 
-from features.corpus import read_corpus
+from features.clips.corpus import read_corpus
 from search import api
-from search.bucket import BucketFolder, bucket_of
-from search.bundle import load_bundle, save_bundle
-from search.dashboard import dashboard_app
+from search.artifacts.bucket import BucketFolder, bucket_of
+from search.dashboard.app import dashboard_app
+from search.dashboard.exhibits import Exhibit, upload
+from search.detector.bundle import load_bundle, save_bundle
+from search.detector.detector import Detector
+from search.detector.final import train_detector
+from search.detector.scoring import score_clips
 from search.errors import BundleError
-from search.exhibits import Exhibit, upload
-from search.final import Detector, train_detector
-from search.recipe import Recipe
-from search.scoring import score_clips
-from search.study_file import to_yaml
+from search.study.recipe import Recipe
+from search.study.study_file import to_yaml
 from tests.search.s3_service import s3_environment
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from features.cache import cache_folder
-from features.corpus import read_corpus
-from features.faults import faulty_clip
-from features.feature_settings import FeatureSettings
-from features.store import open_store
-from features.store_upkeep import damage_of
+from features.clips.corpus import read_corpus
+from features.clips.faults import faulty_clip
+from features.frames.feature_settings import FeatureSettings
+from features.store.building import open_store
+from features.store.upkeep import damage_of
 from tests.search.offkey_process import HOUSE
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class TestPrune:
         self, offkey: Offkey, folders: dict[str, Path], corpus_root: Path
     ) -> None:
         script = (
-            "import sys; from pathlib import Path; from features.store_files import map_store\n"
+            "import sys; from pathlib import Path; from features.store.files import map_store\n"
             "store = map_store(Path(sys.argv[1])); print('mapped', flush=True); sys.stdin.readline()\n"
             "print(float(store.frames.sum(dtype='float64')))"
         )

@@ -17,13 +17,13 @@ import pytest
 
 from benchmarks.quick import QuickTraining
 from features.errors import StoreError
-from search.checkpoints import Checkpoints
+from search.artifacts.checkpoints import Checkpoints
 from search.errors import StudyError
-from search.ledger import Claim
-from search.preparation import prepare
-from search.storage import StudyStorage
-from search.stored_study import create_or_join
-from search.worker import join
+from search.preparation.prepared import prepare
+from search.storage.ledger import Claim
+from search.storage.stored_study import create_or_join
+from search.storage.study_storage import StudyStorage
+from search.workers.worker import join
 from tests.search.s3_service import s3_environment
 
 if TYPE_CHECKING:
@@ -92,14 +92,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(f"s3://{bucket}{prefix}", client=client)
 
 
-def held(*, number: int = 7, token: int = 1) -> Claim:
-    return Claim(trial_id=number + 1, number=number, token=token, attempts=1, checkpoint=None)
+def held(*, number: int = 7, token: int = 1) -> dict[str, int]:
+    return {"trial": number, "token": token}
 
 
 @everywhere
 def test_what_one_host_writes_another_reads(place: Place) -> None:
     contents = bytes(range(256)) * 1000
-    entry = Checkpoints(place.name, "study").write(held(), Note(1, contents), beside=None)
+    entry = Checkpoints(place.name, "study").write(Note(1, contents), **held(), beside=None)
     assert entry is not None
     file = Checkpoints(place.name, "study").read(entry)
     assert file is not None
@@ -118,7 +118,7 @@ def test_a_checkpoint_is_written_beside_the_one_that_counts_and_never_over_it(pl
     counts: str | None = None
     for epoch in range(1, 6):
         for unreported in (True, False):  # one that did not come to count, then one that does
-            entry = checkpoints.write(held(), Note(epoch, f"{unreported} {epoch}".encode()), beside=counts)
+            entry = checkpoints.write(Note(epoch, f"{unreported} {epoch}".encode()), **held(), beside=counts)
             if counts is not None:
                 file = checkpoints.read(counts)
                 assert file is not None
@@ -129,7 +129,7 @@ def test_a_checkpoint_is_written_beside_the_one_that_counts_and_never_over_it(pl
 
 def test_a_file_of_another_epoch_than_the_ledgers_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = Checkpoints(str(tmp_path), "study")
-    assert checkpoints.write(held(), Note(5), beside=None) == "study-trial-7-1-0@5/5"
+    assert checkpoints.write(Note(5), **held(), beside=None) == "study-trial-7-1-0@5/5"
     assert checkpoints.read("study-trial-7-1-0@3/3") is None
     assert "another epoch's: starting over" in caplog.text
 
@@ -138,10 +138,10 @@ def test_a_place_that_stops_working_costs_a_line_in_the_log_and_keeps_what_count
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = Checkpoints(str(tmp_path / "place"), "study")
-    counts = checkpoints.write(held(), Note(1), beside=None)
+    counts = checkpoints.write(Note(1), **held(), beside=None)
     shutil.rmtree(tmp_path / "place")
     (tmp_path / "place").write_text("in the way")
-    assert checkpoints.write(held(), Note(2), beside=counts) == counts
+    assert checkpoints.write(Note(2), **held(), beside=counts) == counts
     assert "going on without a new checkpoint" in caplog.text
 
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_that_is_not_there_or_not_whole_is_none_and_a_line_in_the_l
     place: Place, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = Checkpoints(place.name, "study")
-    entry = checkpoints.write(held(), Note(1, b"weights" * 100), beside=None)
+    entry = checkpoints.write(Note(1, b"weights" * 100), **held(), beside=None)
     assert entry is not None
     (stored,) = place.names()
     whole = place.contents(stored)
@@ -162,7 +162,7 @@ def test_a_checkpoint_that_is_not_there_or_not_whole_is_none_and_a_line_in_the_l
         "another file": b"some other file",
     }
     if damage == "missing":
-        checkpoints.remove(held())
+        checkpoints.remove(**held())
     else:
         place.put(stored, broken[damage])
 
@@ -177,7 +177,7 @@ def test_no_two_holders_of_a_trial_and_no_two_trials_and_no_two_studies_write_un
     place: Place,
 ) -> None:
     names = [
-        name_of(Checkpoints(place.name, uid).write(held(number=number, token=token), Note(1), beside=None))
+        name_of(Checkpoints(place.name, uid).write(Note(1), **held(number=number, token=token), beside=None))
         for uid in ("one", "another")
         for number in (1, 11)
         for token in (1, 2, 11)
@@ -189,23 +189,23 @@ def test_no_two_holders_of_a_trial_and_no_two_trials_and_no_two_studies_write_un
 def test_a_trials_end_leaves_nothing_of_any_of_its_holders_and_all_of_the_others(place: Place) -> None:
     checkpoints = Checkpoints(place.name, "study")
     for token in (1, 2, 3):
-        entry = checkpoints.write(held(token=token), Note(1), beside=None)
-        checkpoints.write(held(token=token), Note(2), beside=entry)
+        entry = checkpoints.write(Note(1), **held(token=token), beside=None)
+        checkpoints.write(Note(2), **held(token=token), beside=entry)
     others = [
-        name_of(checkpoints.write(held(number=77), Note(1), beside=None)),
-        name_of(Checkpoints(place.name, "another").write(held(), Note(1), beside=None)),
+        name_of(checkpoints.write(Note(1), **held(number=77), beside=None)),
+        name_of(Checkpoints(place.name, "another").write(Note(1), **held(), beside=None)),
     ]
 
-    checkpoints.remove(held(token=3))
+    checkpoints.remove(**held(token=3))
 
     assert sorted(name.rpartition("/")[2] for name in place.names()) == sorted(others)
-    checkpoints.remove(held(token=3))  # a second time: nothing is missed
+    checkpoints.remove(**held(token=3))  # a second time: nothing is missed
 
 
 def test_a_prefix_is_a_folder_in_the_bucket(s3: Any) -> None:
     s3.create_bucket(Bucket="with-prefixes")
     names = [
-        name_of(Checkpoints(f"s3://with-prefixes{prefix}", "study").write(held(), Note(1), beside=None))
+        name_of(Checkpoints(f"s3://with-prefixes{prefix}", "study").write(Note(1), **held(), beside=None))
         for prefix in ("", "/", "/a", "/a/b", "/a/b/c/")
     ]
     assert Place("s3://with-prefixes", client=s3).names() == sorted(
@@ -214,7 +214,7 @@ def test_a_prefix_is_a_folder_in_the_bucket(s3: Any) -> None:
 
 
 def test_without_a_place_they_are_in_this_hosts_cache(tmp_path: Path) -> None:
-    Checkpoints(None, "study").write(held(), Note(1), beside=None)
+    Checkpoints(None, "study").write(Note(1), **held(), beside=None)
     assert len(list((tmp_path / "cache" / "artifacts").iterdir())) == 1
 
 
@@ -245,7 +245,7 @@ def test_a_place_that_cannot_be_written_is_named_with_the_remedy(
 ) -> None:
     place = unusable(tmp_path, s3)
     with pytest.raises(StoreError) as raised:
-        Checkpoints(place, "study").write(held(), Note(1), beside=None)
+        Checkpoints(place, "study").write(Note(1), **held(), beside=None)
     assert f"Checkpoints in {place} cannot be written" in str(raised.value)
     assert "--artifacts or $OFFKEY_ARTIFACTS names another folder, or s3://BUCKET" in str(raised.value)
     assert "secret" not in str(raised.value)
@@ -255,7 +255,7 @@ def test_a_service_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
     for name, value in {**s3_environment("http://127.0.0.1:1"), "AWS_MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StoreError, match=r"Checkpoints in s3://somewhere cannot be written: .*127\.0\.0\.1:1"):
-        Checkpoints("s3://somewhere", "study").write(held(), Note(1), beside=None)
+        Checkpoints("s3://somewhere", "study").write(Note(1), **held(), beside=None)
 
 
 def test_a_bug_in_a_training_is_not_taken_for_the_places_fault(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_bug_in_a_training_is_not_taken_for_the_places_fault(tmp_path: Path) -
             raise OSError("a bug")
 
     with pytest.raises(OSError, match="a bug"):
-        Checkpoints(str(tmp_path / "place"), "study").write(held(), Buggy(1), beside=None)
+        Checkpoints(str(tmp_path / "place"), "study").write(Buggy(1), **held(), beside=None)
 
 
 def test_a_bucket_without_boto3_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ def test_a_bucket_without_boto3_is_refused_with_what_to_install(monkeypatch: pyt
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(StudyError, match=r"s3://bucket needs boto3: pip install 'offkey\[s3\]'"):
-        Checkpoints("s3://bucket", "study").write(held(), Note(1), beside=None)
+        Checkpoints("s3://bucket", "study").write(Note(1), **held(), beside=None)
 
 
 def test_a_checkpoint_counts_with_its_report_and_not_before(tiny_study: MakeStudy) -> None:
@@ -288,17 +288,21 @@ def test_a_checkpoint_counts_with_its_report_and_not_before(tiny_study: MakeStud
         return storage, claim
 
     storage, first = next_holder("first")
-    reported = checkpoints.write(first, Note(1, b"after 1"), beside=None)
+    reported = checkpoints.write(Note(1, b"after 1"), trial=first.number, token=first.token, beside=None)
     assert reported is not None
     storage.keep_checkpoint(first, reported)
     storage.set_trial_intermediate_value(first.trial_id, 1, 0.5)
-    unreported = checkpoints.write(first, Note(2, b"after 2"), beside=storage.checkpoint_in_ledger(first))
+    unreported = checkpoints.write(
+        Note(2, b"after 2"), trial=first.number, token=first.token, beside=storage.checkpoint_in_ledger(first)
+    )
     assert unreported is not None
     storage.keep_checkpoint(first, unreported)
 
     storage, second = next_holder("second")
     assert second.checkpoint == reported
-    unreported = checkpoints.write(second, Note(2, b"after 2"), beside=storage.checkpoint_in_ledger(second))
+    unreported = checkpoints.write(
+        Note(2, b"after 2"), trial=second.number, token=second.token, beside=storage.checkpoint_in_ledger(second)
+    )
     assert unreported is not None
     storage.keep_checkpoint(second, unreported)
 
@@ -354,7 +358,7 @@ def test_a_worker_killed_on_another_host_is_gone_on_with_from_the_place_that_bot
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("search.worker._POLL_SECONDS", 0.1)
+    monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.1)
     undisturbed = tiny_study(trials=1, study="undisturbed")
     undisturbed.worker(quick=True).run()
     made = tiny_study(trials=1)
@@ -383,7 +387,7 @@ def test_a_worker_killed_on_another_host_is_gone_on_with_from_the_place_that_bot
 def test_a_worker_killed_on_another_host_is_gone_on_with_from_the_start_where_they_share_nothing(
     tiny_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.worker._POLL_SECONDS", 0.1)
+    monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.1)
     undisturbed = tiny_study(trials=1, study="undisturbed")
     undisturbed.worker(quick=True).run()
     study = tiny_study(trials=1)

@@ -22,8 +22,8 @@ from optuna.distributions import CategoricalDistribution
 from benchmarks.quick import QuickTraining
 from search.cli.app import app
 from search.cli.demo import _fresh_name
-from search.preparation import prepare
-from search.study_file import load_study, shipped_studies
+from search.preparation.prepared import prepare
+from search.study.study_file import load_study, shipped_studies
 from tests.search.offkey_process import until
 
 if TYPE_CHECKING:

@@ -29,12 +29,13 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import event, func, inspect, select
 
-from search import ledger
-from search.checkpoints import Checkpoints
-from search.dashboard import REFUSED, dashboard_app, is_loopback
-from search.exhibits import Exhibit, upload
-from search.storage import StudyStorage
-from search.stored_study import load_stored
+from search.artifacts.checkpoints import Checkpoints
+from search.dashboard.app import REFUSED, dashboard_app, is_loopback
+from search.dashboard.exhibits import Exhibit, upload
+from search.storage import ledger
+from search.storage.stored_study import load_stored
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import StudyRow, TrialRow
 from tests.search.offkey_process import offkey_process, stand_in, until
 from tests.search.served import Answer, basic, served
 
@@ -369,7 +370,7 @@ def test_a_page_of_the_same_name_is_its_own(finished: TinyStudy, host: str, orig
 def rows_of(study: TinyStudy) -> list[int]:
     counts = [
         select(func.count()).select_from(table).where(table.study_id == study.stored.study_id)
-        for table in (ledger.StudyRow, ledger.TrialRow)
+        for table in (StudyRow, TrialRow)
     ]
     return [study.storage.transact(lambda s, count=count: s.execute(count).scalar_one()) for count in counts]  # type: ignore[misc]
 
@@ -428,7 +429,7 @@ def left_in_the_middle(study: TinyStudy) -> ledger.Claim:
     checkpoints = Checkpoints(study.stored.artifacts, study.stored.uid)
     claim = study.storage.claim(study.stored.study_id, "host:1", first={})
     assert claim is not None
-    entry = checkpoints.write(claim, Begun(), beside=None)
+    entry = checkpoints.write(Begun(), trial=claim.number, token=claim.token, beside=None)
     study.storage.transact(lambda session: ledger.fence(session, claim, checkpoint=entry))
     return claim
 
@@ -524,7 +525,7 @@ def put(study: TinyStudy, place: Path, content: bytes) -> None:
 
 def set_place(study: TinyStudy, place: str | None) -> None:
     with study.storage.engine.begin() as connection:
-        connection.execute(ledger.StudyRow.__table__.update().values(artifacts=place))  # type: ignore[attr-defined]
+        connection.execute(StudyRow.__table__.update().values(artifacts=place))  # type: ignore[attr-defined]
 
 
 def test_files_are_found_where_each_studys_workers_put_them(finished: TinyStudy, tmp_path: Path) -> None:

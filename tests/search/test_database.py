@@ -23,11 +23,12 @@ from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, Pro
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from benchmarks.servers import PostgresServer
-from search import database, ledger
-from search.database import default_url, is_away, migrate, parse_url, shown, storage_errors
 from search.errors import NoStorageError, StorageError
-from search.looks import LookRow
-from search.storage import StudyStorage
+from search.storage import database
+from search.storage.database import default_url, is_away, migrate, parse_url, shown, storage_errors
+from search.storage.looks import LookRow
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import Base
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
@@ -105,7 +106,7 @@ def assert_tables_are_the_ledgers(engine: Engine) -> None:
     with engine.connect() as connection:
         options = {"include_name": ours, "compare_type": True, "version_table": database.VERSION_TABLE}
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, ledger.Base.metadata) == []
+        assert compare_metadata(context, Base.metadata) == []
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select, update
 
-from search.ledger import StudyRow, TrialRow
+from search.storage.tables import StudyRow, TrialRow
 from tests.search.offkey_process import (
     FINISHED_AN_EPOCH,
     IN_A_LONG_BATCH,

@@ -19,13 +19,13 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
 from benchmarks.quick import QuickTraining
-from features.corpus import Corpus
-from search import ledger
-from search.export import export_recipe
-from search.recipe import Recipe
-from search.storage import StudyStorage
-from search.suggestions import Suggestions
-from search.worker import Worker, join
+from features.clips.corpus import Corpus
+from search.results.export import export_recipe
+from search.sampling.suggestions import Suggestions
+from search.storage import ledger
+from search.storage.study_storage import StudyStorage
+from search.study.recipe import Recipe
+from search.workers.worker import Worker, join
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
@@ -89,7 +89,7 @@ def run_together(workers: list[Worker]) -> None:
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.worker._POLL_SECONDS", 0.05)
+    monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.05)
 
 
 @on_both_databases

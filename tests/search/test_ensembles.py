@@ -15,16 +15,17 @@ import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
-from features.corpus import read_corpus
-from search.bundle import load_bundle, save_bundle
-from search.ensembles import ensemble_of, seed_groups
+from features.clips.corpus import read_corpus
+from search.detector.bundle import load_bundle, save_bundle
+from search.detector.final import train_detector
+from search.detector.scoring import score_clips
 from search.errors import StudyFileError
-from search.export import export_recipe
-from search.final import train_detector
-from search.objective import trial_recipe
-from search.recipe import Recipe
-from search.scoring import score_clips
-from search.study_file import Study, load_study, study_of_tree, to_yaml
+from search.results.export import export_recipe
+from search.study.ensembles import ensemble_of, seed_groups
+from search.study.recipe import Recipe
+from search.study.study import Study
+from search.study.study_file import load_study, study_of_tree, to_yaml
+from search.study.trial_recipe import trial_recipe
 
 if TYPE_CHECKING:
     from tests.conftest import Ran
@@ -68,7 +69,7 @@ def refusal(text: str, *overrides: str) -> str:
 
 
 def members_of(recipe: Recipe) -> dict[str, Any]:
-    return {name: member.model_dump() for name, member in recipe.model.ensemble.items()}
+    return {name: member.model_dump() for name, member in recipe.ensemble.items()}
 
 
 def test_an_open_setting_has_its_own_name_with_the_member_in_front_where_several_share_it() -> None:
@@ -296,7 +297,7 @@ def test_a_rule_between_a_member_s_settings_and_the_study_s_may_hold_at_some_cor
 
     recipe = load(text).first_recipe()
 
-    logmel = recipe.model.ensemble["logmel"].features
+    logmel = recipe.ensemble["logmel"].features
     assert logmel.n_mels <= logmel.n_fft // 2
 
 
@@ -474,7 +475,7 @@ def test_a_member_may_be_a_finished_recipe() -> None:
 
     assert list(study.space.distributions()) == ["wide.weight", "deep.weight"]
     recipe = study.first_recipe()
-    wide, deep = recipe.model.ensemble.values()
+    wide, deep = recipe.ensemble.values()
     assert (wide.features.n_mels, wide.training.seed, wide.scoring.pooling) == (16, 7, "max")
     assert (deep.features.kind, deep.features.n_chroma, deep.training.seed) == ("chroma", 24, None)
     assert recipe.scoring.false_alarm_rate == 0.1
@@ -588,7 +589,7 @@ def test_several_recipes_make_an_ensemble_named_by_their_studies() -> None:
 def test_seeds_make_members_of_one_recipe() -> None:
     recipe = ensemble_of([recipe_of(write_recipe("wide", training={"seed": 7}))], combine="max", seeds=3)
 
-    assert {name: member.training.seed for name, member in recipe.model.ensemble.items()} == {
+    assert {name: member.training.seed for name, member in recipe.ensemble.items()} == {
         "wide-seed-7": 7,
         "wide-seed-8": 8,
         "wide-seed-9": 9,

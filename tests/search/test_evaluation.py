@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from features.clip import Clip
+from features.clips.clip import Clip
 from search.errors import StudyError
-from search.evaluation import Bootstrap, Scores, Truth, evaluate, mean_auc, resampled_aucs
+from search.evaluation.bootstrap import Bootstrap, resampled_aucs
+from search.evaluation.figures import evaluate
+from search.evaluation.metrics import mean_auc
+from search.evaluation.truth import Scores, Truth
 
 
 def truth_of(labels: Sequence[int], ids: Sequence[str] | None = None) -> Truth:

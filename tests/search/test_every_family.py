@@ -11,16 +11,17 @@ import pytest
 import soundfile
 import torch
 
-from features.corpus import Corpus, read_corpus
-from features.synthesis import SAMPLE_RATE, synthesize
+from features.clips.corpus import Corpus, read_corpus
+from features.clips.synthesis import SAMPLE_RATE, synthesize
 from models.families import FAMILIES
-from search.bundle import Bundle, load_bundle, save_bundle
-from search.evaluation import Truth, id_aucs
-from search.final import train_detector
-from search.recipe import Recipe, ValidationSettings
-from search.scoring import score_clips
-from search.split import blind
-from search.training import Training
+from search.detector.bundle import Bundle, load_bundle, save_bundle
+from search.detector.final import train_detector
+from search.detector.scoring import score_clips
+from search.evaluation.metrics import id_aucs
+from search.evaluation.truth import Truth
+from search.study.recipe import Recipe, ValidationSettings
+from search.training.loop import Training
+from search.validation.split import blind
 
 CPU = torch.device("cpu")
 IDS = ("00", "02")
@@ -181,6 +182,6 @@ def test_how_many_excerpts_are_scored_at_a_time_changes_nothing(
 ) -> None:
     training = trained(recipe_of(family, epochs=1), corpus)
     whole = training.validation_scores()
-    monkeypatch.setattr("models.scorer._MOST_EXCERPTS", 3)
+    monkeypatch.setattr("models.scoring.scorer._MOST_EXCERPTS", 3)
 
     np.testing.assert_allclose(training.validation_scores(), whole, rtol=2e-5, atol=1e-6)

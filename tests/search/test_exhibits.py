@@ -20,18 +20,19 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.quick import QuickTraining
-from features.clip import Clip
-from features.corpus import Corpus, read_corpus
-from features.frames import Frames
-from features.logmel import HIGHEST, LOWEST
-from features.wav import Waveform, read_waveform
-from search import worker
-from search.evaluation import Scores, Truth
-from search.exhibits import Exhibit, exhibits_of, most_missed, upload, worst_alarm
-from search.pictures import MOST_BYTES
-from search.recipe import Recipe, ValidationSettings
-from search.split import blind, labelled_test_clips
-from search.training import Training
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus, read_corpus
+from features.clips.wav import Waveform, read_waveform
+from features.frames.framing import Frames
+from features.frames.logmel import HIGHEST, LOWEST
+from search.dashboard.exhibits import Exhibit, exhibits_of, most_missed, upload, worst_alarm
+from search.dashboard.pictures import MOST_BYTES
+from search.evaluation.truth import Scores, Truth
+from search.study.recipe import Recipe, ValidationSettings
+from search.training.loop import Training
+from search.training.trained import Shown
+from search.validation.split import blind, labelled_test_clips
+from search.workers import worker
 from tests.search.faulty_worker import faulty
 
 if TYPE_CHECKING:
@@ -223,8 +224,8 @@ def test_only_validation_clips_are_shown(corpus_root: Path, corpus: Corpus, monk
         read.append(path)
         return read_waveform(path)
 
-    monkeypatch.setattr("search.pictures.clip_picture", draw)
-    monkeypatch.setattr("search.exhibits.read_waveform", listen)
+    monkeypatch.setattr("search.dashboard.pictures.clip_picture", draw)
+    monkeypatch.setattr("search.dashboard.exhibits.read_waveform", listen)
 
     for seed in range(3):  # whatever is scored how
         scores = np.random.default_rng(seed).standard_normal(len(steering))
@@ -251,7 +252,7 @@ def test_a_reconstruction_has_the_shape_of_the_clips_frames(corpus: Corpus, cont
 def test_each_frame_is_taken_from_the_window_that_it_is_the_middle_of(
     corpus: Corpus, context: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.reconstruction._BATCH", batch)
+    monkeypatch.setattr("models.scoring.reconstruction._BATCH", batch)
     training = trained(corpus, recipe_with(context=context))
     clip = training.validation_clips[0]
     whole = next(iter(training.excerpts_of([clip]).in_order(1024)))
@@ -322,9 +323,6 @@ class Scripted(QuickTraining):
             scores[anomalies[: round(self._auc * len(anomalies))]] = 1
         return scores
 
-    def exhibits(self, scores: Scores) -> Sequence[Exhibit]:
-        return self.shows()
-
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
@@ -332,9 +330,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
     return Scripted
 
 
+def shown(model: Shown, scores: Scores) -> Sequence[Exhibit]:
+    assert isinstance(model, Scripted)
+    return model.shows()
+
+
 def run(study: TinyStudy, training: type[Scripted]) -> list[FrozenTrial]:
     each = study.worker()
-    each.train = training
+    each.train, each.show = training, shown
     each.run()
     return trials_of(study)
 
@@ -459,7 +462,7 @@ def test_what_a_complete_and_a_pruned_trial_tell_of_themselves(
     def may_be_pruned(trial: optuna.Trial) -> bool:
         return trial.number == 1
 
-    monkeypatch.setattr("search.suggestions._Trial.should_prune", may_be_pruned)
+    monkeypatch.setattr("search.sampling.suggestions._Trial.should_prune", may_be_pruned)
     study = tiny_study(trials=2)
     began = time.time()
     study.worker().run()

@@ -18,24 +18,27 @@ import torch
 from optuna.trial import FixedTrial
 from safetensors.torch import load_file, save_file
 
-from features.corpus import Corpus, read_corpus
-from search.bundle import load_bundle, metrics_of, require_free, save_bundle
-from search.caveats import SPREAD, Optimism, optimism_of, sentences_beside
-from search.ensembles import ensemble_of
+from features.clips.corpus import Corpus, read_corpus
+from search.detector.bundle import load_bundle, metrics_of, require_free, save_bundle
+from search.detector.caveats import SPREAD, sentences_beside
+from search.detector.detector import Detector
+from search.detector.final import train_detector
+from search.detector.model_card import model_card
+from search.detector.optimism import Optimism, optimism_of
+from search.detector.scoring import score_clips
 from search.errors import BundleError
-from search.evaluation import Truth
-from search.export import export_recipe
-from search.final import Detector, train_detector
-from search.looks import Looks
-from search.model_card import model_card
-from search.objective import objective, trial_recipe
-from search.recipe import Recipe, ValidationSettings
-from search.scoring import score_clips
-from search.split import blind, held_out_clips, labelled_test_clips, training_clips
-from search.status import read_status
-from search.steering import steering_of
-from search.study_file import load_study, study_of_tree
-from search.training import Training
+from search.evaluation.truth import Truth
+from search.results.export import export_recipe
+from search.results.status import read_status
+from search.storage.looks import Looks
+from search.study.ensembles import ensemble_of
+from search.study.recipe import Recipe, ValidationSettings
+from search.study.study_file import load_study, study_of_tree
+from search.study.trial_recipe import trial_recipe
+from search.training.loop import Training
+from search.training.objective import objective
+from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips
+from search.validation.views import steering_of
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
@@ -232,7 +235,7 @@ def test_no_model_is_trained_while_another_takes_the_memory(corpus: Corpus, monk
             alive.add(self)
             super().__init__(*arguments)
 
-    monkeypatch.setattr("search.final.Training", Counted)
+    monkeypatch.setattr("search.detector.final.Training", Counted)
     recipe = Recipe.model_validate({"study": "l", "model": {"family": "stat"}, "validation": {"folds": 2}})
 
     train_detector(recipe, corpus, CPU)

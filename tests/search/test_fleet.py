@@ -17,15 +17,15 @@ import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from features.synthesis import make_corpus
-from search import fleet as fleets
-from search import ledger
+from features.clips.synthesis import make_corpus
 from search.errors import StudyError
-from search.fleet import Fleet
-from search.placement import Slot, cores
-from search.storage import StudyStorage
-from search.study_file import to_yaml
-from search.worker import join
+from search.storage import ledger
+from search.storage.study_storage import StudyStorage
+from search.study.study_file import to_yaml
+from search.workers import fleet as fleets
+from search.workers.fleet import Fleet
+from search.workers.placement import Slot, cores
+from search.workers.worker import join
 from tests.search.offkey_process import Quick, Terminal, offkey_process, stand_in, until
 
 if TYPE_CHECKING:

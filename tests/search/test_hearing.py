@@ -12,17 +12,19 @@ import soundfile
 import torch
 from optuna.trial import FixedTrial
 
-from features.corpus import Corpus, read_corpus
-from search.bundle import load_bundle, save_bundle
+from features.clips.corpus import Corpus, read_corpus
+from search.detector.bundle import load_bundle, save_bundle
+from search.detector.final import train_detector
+from search.detector.scoring import score_clips
 from search.errors import StudyFileError
-from search.final import train_detector
-from search.objective import objective, trial_recipe
-from search.recipe import Recipe, ValidationSettings
-from search.scoring import score_clips
-from search.split import blind, held_out_clips
-from search.steering import steering_of
-from search.study_file import Study, study_of_tree, to_yaml
-from search.training import Training
+from search.study.recipe import Recipe, ValidationSettings
+from search.study.study import Study
+from search.study.study_file import study_of_tree, to_yaml
+from search.study.trial_recipe import trial_recipe
+from search.training.loop import Training
+from search.training.objective import objective
+from search.validation.split import blind, held_out_clips
+from search.validation.views import steering_of
 
 CPU = torch.device("cpu")
 

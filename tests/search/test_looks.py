@@ -16,18 +16,18 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, inspect, select
 
-from features.corpus import read_corpus
-from search import database
+from features.clips.corpus import read_corpus
+from search.detector.making import make_detector
 from search.errors import BundleError, StorageError
-from search.ledger import database_now
-from search.looks import NO_STORAGE, LookRow, Looks, clips_digest, enter_look, recipe_digest
-from search.making import make_detector
-from search.recipe import Recipe, ValidationSettings
-from search.split import held_out_clips
+from search.storage import database
+from search.storage.looks import NO_STORAGE, LookRow, Looks, clips_digest, enter_look, recipe_digest
+from search.storage.tables import database_now
+from search.study.recipe import Recipe, ValidationSettings
+from search.validation.split import held_out_clips
 
 if TYPE_CHECKING:
-    from features.clip import Clip
-    from search.final import Detector
+    from features.clips.clip import Clip
+    from search.detector.detector import Detector
 
 CPU = torch.device("cpu")
 

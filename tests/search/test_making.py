@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from features.errors import OffkeyError, UnservedError
+from search.detector.detector import Detector
+from search.detector.making import make_detector
 from search.errors import StudyError
-from search.final import Detector
-from search.making import make_detector
-from search.recipe import Recipe
+from search.study.recipe import Recipe
 
 CPU = torch.device("cpu")
 

@@ -19,12 +19,13 @@ from optuna_dashboard import get_note, save_note
 from sqlalchemy import event, func, select, text
 
 from models.families import FAMILIES
+from search.dashboard.note import write_note
 from search.errors import StudyError
-from search.evaluation import Scores, Truth, mean_auc
-from search.note import write_note
-from search.steering import LOWEST_CAUTION
-from search.storage import StudyStorage
-from search.stored_study import load_stored
+from search.evaluation.metrics import mean_auc
+from search.evaluation.truth import Scores, Truth
+from search.storage.stored_study import load_stored
+from search.storage.study_storage import StudyStorage
+from search.study.objectives import LOWEST_CAUTION
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy

@@ -14,15 +14,18 @@ import torch
 from optuna.trial import FixedTrial, TrialState
 
 from benchmarks.quick import QuickTraining
-from features.corpus import read_corpus
-from search.checkpoints import Resumable
+from features.clips.corpus import read_corpus
+from search.artifacts.checkpoints import Resumable
 from search.errors import TrialFailure
-from search.evaluation import Scores, mean_auc
-from search.objective import objective, trial_recipe
-from search.recipe import ValidationSettings
-from search.steering import Steering, steering_of
-from search.study_file import Study, study_of_tree
-from search.training import Training
+from search.evaluation.metrics import mean_auc
+from search.evaluation.truth import Scores
+from search.study.recipe import ValidationSettings
+from search.study.study import Study
+from search.study.study_file import study_of_tree
+from search.study.trial_recipe import trial_recipe
+from search.training.loop import Training
+from search.training.objective import objective
+from search.validation.views import Steering, steering_of
 
 EPOCHS = 3
 

@@ -16,23 +16,26 @@ import pytest
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from benchmarks.quick import QuickTraining
-from features.corpus import Corpus, read_corpus
-from search import ledger
-from search.checkpoints import Resumable
-from search.cross_validation import CrossValidation
+from features.clips.corpus import Corpus, read_corpus
+from search.artifacts.checkpoints import Resumable
+from search.detector.final import train_detector
 from search.errors import MisuseError, StudyError, TrialFailure
-from search.evaluation import Scores, figure
-from search.export import export_recipe
-from search.final import train_detector
-from search.ledger import Claim
-from search.objective import TrainedModel, objective, train_for_real
-from search.pruning import noise_key
-from search.recipe import Recipe, ValidationSettings
+from search.evaluation.metrics import figure
+from search.evaluation.truth import Scores
 from search.report.page import report
-from search.status import as_json, compare, read_status, validation_scores
-from search.steering import steering_of
-from search.study_file import study_of_tree
-from search.worker import Drained
+from search.results.comparison import as_json, compare
+from search.results.export import export_recipe
+from search.results.status import read_status, validation_scores
+from search.sampling.pruning import noise_key
+from search.storage import ledger
+from search.storage.tables import TrialRow
+from search.study.recipe import Recipe, ValidationSettings
+from search.study.study_file import study_of_tree
+from search.training.cross_validation import CrossValidation
+from search.training.objective import objective, train_for_real
+from search.training.trained import TrainedModel
+from search.validation.views import steering_of
+from search.workers.worker import Drained
 
 if TYPE_CHECKING:
     from tests.conftest import Ran
@@ -312,7 +315,7 @@ class TestFolds:
         (trial,) = trials_of(study)
         assert list(trial.intermediate_values) == [1, 2, 3]
         assert trial.state == TrialState.COMPLETE
-        attempts = study.storage.transact(lambda s: s.get_one(ledger.TrialRow, trial._trial_id).attempts)
+        attempts = study.storage.transact(lambda s: s.get_one(TrialRow, trial._trial_id).attempts)
         assert attempts == 1
 
     def test_folds_that_ended_after_the_last_checkpoint_are_trained_and_reported_again(
@@ -322,8 +325,8 @@ class TestFolds:
         first, second = study.worker(quick=True), study.worker(quick=True)
         write = first.checkpoints.write
 
-        def until_it_is_full(claim: Claim, training: Resumable, *, beside: str | None) -> str | None:
-            return write(claim, training, beside=beside) if training.epoch <= 4 else beside
+        def until_it_is_full(training: Resumable, *, trial: int, token: int, beside: str | None) -> str | None:
+            return write(training, trial=trial, token=token, beside=beside) if training.epoch <= 4 else beside
 
         class Lost(BaseException):
             pass

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.errors import StudyError
-from search.evaluation import Bootstrap, Metric, Scores, Truth, domain_aucs, figure
-from search.official import Part, Year, official_score, parts_of, year_for
+from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.metrics import Metric, domain_aucs, figure
+from search.evaluation.official import Part, Year, official_score, parts_of, year_for
+from search.evaluation.truth import Scores, Truth
 
 # The autoencoder of the DCASE 2020 Task 2 baseline on the development set, AUC and pAUC in per cent, averages over
 # machine IDs as published with it: Koizumi et al. (2020), and their averages over machine types.

@@ -19,26 +19,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.corpus import read_corpus
-from features.feature_settings import FeatureSettings
-from features.store_files import FrameStore
-from features.synthesis import synthesize
-from features.wav import Waveform
-from features.waveform_network import WaveformNetwork
-from features.windows import Batch
-from models.densities import Density
+from features.clips.corpus import read_corpus
+from features.clips.synthesis import synthesize
+from features.clips.wav import Waveform
+from features.frames.feature_settings import FeatureSettings
+from features.frames.waveform_network import WaveformNetwork
+from features.store.files import FrameStore
+from features.windows.excerpts import Batch
 from models.labels import Labels
 from models.recordings import Recordings
-from models.scorer import Calibrated, Single
-from models.scorer_tree import scorer_of
+from models.scoring.densities import Density
+from models.scoring.scorer import Calibrated, Single
+from models.scoring.tree import scorer_of
 from models.settings import CropSettings
-from search.bundle import Bundle, load_bundle, save_bundle
 from search.cli.onnx import onnx
-from search.final import train_detector
-from search.onnx_export import TOLERANCE, require_same_scores
-from search.onnx_network import DetectorNetwork, OnnxError
-from search.recipe import Recipe
-from search.scoring import clip_paths, score_clips
+from search.detector.bundle import Bundle, load_bundle, save_bundle
+from search.detector.final import train_detector
+from search.detector.onnx_export import TOLERANCE, require_same_scores
+from search.detector.onnx_network import DetectorNetwork, OnnxError
+from search.detector.scoring import clip_paths, score_clips
+from search.study.recipe import Recipe
 
 if TYPE_CHECKING:
     from tests.conftest import Ran

@@ -16,8 +16,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import make_url, select
 
-from search import database
-from search.ledger import TrialRow
+from search.storage import database
+from search.storage.tables import TrialRow
 from tests.search.offkey_process import FINISHED_AN_EPOCH, OffkeyProcess, Quick, offkey_process, until
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ import pytest
 import soundfile
 import torch
 
-from features.clip import Clip
-from features.corpus import Corpus, read_corpus
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus, read_corpus
 from features.errors import UnservedError
-from search.bundle import load_bundle, save_bundle
-from search.final import train_detector
-from search.recipe import Recipe, ValidationSettings
-from search.scoring import ScoredClip, score_clips
-from search.split import blind
-from search.training import Training
+from search.detector.bundle import load_bundle, save_bundle
+from search.detector.final import train_detector
+from search.detector.scoring import ScoredClip, score_clips
+from search.study.recipe import Recipe, ValidationSettings
+from search.training.loop import Training
+from search.validation.split import blind
 
 CPU = torch.device("cpu")
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from benchmarks.servers import PgBouncer
-from search import database
-from search.storage import StudyStorage
+from search.storage import database
+from search.storage.study_storage import StudyStorage
 from tests.search.offkey_process import FINISHED_AN_EPOCH, OffkeyProcess, Quick, offkey_process, until
 from tests.search.test_outages import assert_as_if_undisturbed, attempts, away
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import search
-from search import placement
 from search.errors import MisuseError
-from search.placement import Slot, cores, device_name, memory_used, slots, visible_gpus
+from search.workers import placement
+from search.workers.placement import Slot, cores, device_name, memory_used, slots, visible_gpus
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_memory_on_a_gpu_is_what_torch_has_reserved(monkeypatch: pytest.MonkeyPa
 def test_torch_is_imported_for_counting_gpus_alone() -> None:
     script = """
 import sys
-from search.placement import Slot, device_name, memory_used, slots, visible_gpus
+from search.workers.placement import Slot, device_name, memory_used, slots, visible_gpus
 assert visible_gpus() == [] and len(slots(2, None)) == 2 and Slot("cpu", None).environment(workers=2)
 print(device_name("cpu"), memory_used("cuda"), memory_used("cpu") > 0, "torch" in sys.modules)
 """

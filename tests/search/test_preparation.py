@@ -14,18 +14,18 @@ import pytest
 import soundfile
 from optuna.distributions import CategoricalDistribution
 
-from features.corpus import read_corpus
+from features.clips.corpus import read_corpus
 from features.errors import CorpusError, UnservedError
 from models import families
 from models.labels import Labels
 from models.settings import WindowSettings
 from search.errors import StudyError
-from search.evaluation import evaluate
-from search.preparation import Prepared, prepare
-from search.recipe import ValidationSettings
-from search.split import labelled_test_clips
-from search.steering import steering_of
-from search.study_file import study_of_tree
+from search.evaluation.figures import evaluate
+from search.preparation.prepared import Prepared, prepare
+from search.study.recipe import ValidationSettings
+from search.study.study_file import study_of_tree
+from search.validation.split import labelled_test_clips
+from search.validation.views import steering_of
 
 
 def prepared(root: Path | None, **blocks: Any) -> Prepared:

@@ -14,16 +14,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.clip import ANOMALY, NORMAL, Clip, Source
-from features.corpus import Corpus, read_corpus
-from features.faults import GRADES, KINDS
-from features.feature_settings import FeatureSettings
+from features.clips.clip import ANOMALY, NORMAL, Clip, Source
+from features.clips.corpus import Corpus, read_corpus
+from features.clips.faults import GRADES, KINDS
+from features.frames.feature_settings import FeatureSettings
 from search.errors import StudyError
-from search.evaluation import Truth, mean_auc
-from search.proxy import MOST_NORMALS, OTHER_IDS, PROXIES, Judged, Proxied, Proxy, aucs_of, judged, proxy_clips, used
-from search.recipe import Recipe, TrainOn
-from search.split import labelled_test_clips, training_clips
-from search.training import Training
+from search.evaluation.metrics import mean_auc
+from search.evaluation.truth import Truth
+from search.preparation.proxy_judgement import Judged, aucs_of, judged, used
+from search.study.proxies import OTHER_IDS, PROXIES, Proxy
+from search.study.recipe import Recipe, TrainOn
+from search.training.loop import Training
+from search.validation.proxy_clips import MOST_NORMALS, Proxied, proxy_clips
+from search.validation.split import labelled_test_clips, training_clips
 
 SHARE = 0.34  # of six clips two
 

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.evaluation import Bootstrap, Scores, Truth, figure
-from search.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, is_rung, noise_key, noise_of
-from search.recipe import SearchSettings
-from search.sampling import pruner_for
-from search.storage import FAILED
+from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.metrics import figure
+from search.evaluation.truth import Scores, Truth
+from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, is_rung, noise_key, noise_of
+from search.sampling.samplers import pruner_for
+from search.storage.study_storage import FAILED
+from search.study.recipe import SearchSettings
 
 Curve = Mapping[int, float]
 

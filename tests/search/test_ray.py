@@ -23,7 +23,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
-from search.ray_fleet import RayFleet, connected
+from search.workers.ray_fleet import RayFleet, connected
 from tests.search.offkey_process import HOUSE, Quick, offkey_process, until
 from tests.search.test_fleet import trials_of
 
@@ -53,9 +53,9 @@ FAILS = "echo the reason; exit 1"
 OPENS_FRAMES = """
 import os, sys
 from pathlib import Path
-from features.corpus import read_corpus
-from features.feature_settings import FeatureSettings
-from features.store import open_store
+from features.clips.corpus import read_corpus
+from features.frames.feature_settings import FeatureSettings
+from features.store.building import open_store
 done = []
 clips = read_corpus(Path(sys.argv[1])).clips
 open_store(clips, FeatureSettings(n_mels=32), progress=lambda *counts: done.append(counts))
@@ -344,7 +344,7 @@ def test_a_cluster_that_cannot_serve_is_refused(
 
 
 def test_without_ray_a_search_says_how_to_get_it(offkey: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "search.ray_fleet", raising=False)
+    monkeypatch.delitem(sys.modules, "search.workers.ray_fleet", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     ran = offkey("search", "vae", "--on", "auto", "--workers", "2", *SHARED)
     assert ran.code == 2

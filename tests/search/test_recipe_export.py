@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from search.errors import StudyError
-from search.export import export_recipe
-from search.objective import trial_recipe
-from search.recipe import Recipe
-from search.study_file import load_study, study_of_tree, to_yaml
+from search.results.export import export_recipe
+from search.study.recipe import Recipe
+from search.study.study_file import load_study, study_of_tree, to_yaml
+from search.study.trial_recipe import trial_recipe
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy

@@ -19,18 +19,21 @@ from optuna.trial import FrozenTrial, create_trial
 from plotly.offline import get_plotlyjs
 from sqlalchemy import text
 
-from features.corpus import read_corpus
+from features.clips.corpus import read_corpus
 from search.cli.status import status_of
-from search.evaluation import Scores, Truth, evaluate, figure
-from search.export import export_recipe
-from search.ledger import FinalState
+from search.evaluation.figures import evaluate
+from search.evaluation.metrics import figure
+from search.evaluation.truth import Scores, Truth
 from search.report import plots
 from search.report.page import report
 from search.report.verdict import verdict
-from search.steering import LOWEST_CAUTION
-from search.stored_study import identity_of, load_stored
-from search.study_file import load_study, to_yaml
-from search.trial_cache import Cache
+from search.results.export import export_recipe
+from search.storage.ledger import FinalState
+from search.storage.stored_study import load_stored
+from search.storage.trial_cache import Cache
+from search.study.identity import identity_of
+from search.study.objectives import LOWEST_CAUTION
+from search.study.study_file import load_study, to_yaml
 
 if TYPE_CHECKING:
     from tests.conftest import Ran

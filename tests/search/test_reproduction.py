@@ -16,18 +16,19 @@ import pytest
 import torch
 
 import search
-from features.corpus import read_corpus
-from search.bundle import load_bundle
-from search.objective import TrainedModel, train_for_real
-from search.scoring import score_clips
-from search.split import blind
-from search.status import validation_scores
-from search.training import Training
+from features.clips.corpus import read_corpus
+from search.detector.bundle import load_bundle
+from search.detector.scoring import score_clips
+from search.results.status import validation_scores
+from search.training.loop import Training
+from search.training.objective import train_for_real
+from search.training.trained import TrainedModel
+from search.validation.split import blind
 
 if TYPE_CHECKING:
-    from features.corpus import Corpus
-    from search.recipe import Recipe
-    from search.worker import Worker
+    from features.clips.corpus import Corpus
+    from search.study.recipe import Recipe
+    from search.workers.worker import Worker
     from tests.conftest import Ran
     from tests.search.conftest import TinyStudy
 
@@ -55,8 +56,8 @@ SCORE = """
 import json, sys
 from pathlib import Path
 import torch
-from search.bundle import load_bundle
-from search.scoring import score_clips
+from search.detector.bundle import load_bundle
+from search.detector.scoring import score_clips
 torch.set_num_threads(1)
 bundle, *clips = map(Path, sys.argv[1:])
 print(json.dumps([clip.score for clip in score_clips(load_bundle(bundle), clips, torch.device("cpu"))]))
@@ -68,10 +69,10 @@ TRAIN_AND_SCORE = """
 import json, sys
 from pathlib import Path
 import torch
-from search.bundle import load_bundle
-from search.making import make_detector
-from search.scoring import score_clips
-from search.study_file import load_study
+from search.detector.bundle import load_bundle
+from search.detector.making import make_detector
+from search.detector.scoring import score_clips
+from search.study.study_file import load_study
 recipe, root, bundle, *clips = sys.argv[1:]
 cpu = torch.device("cpu")
 detector = make_detector(load_study(recipe).first_recipe(), "again", device=cpu, default_root=root)

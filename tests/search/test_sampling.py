@@ -17,16 +17,17 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.quick import QuickTraining
-from features.corpus import Corpus
+from features.clips.corpus import Corpus
 from search.errors import StudyFileError, TrialFailure
-from search.evaluation import Scores
-from search.ledger import Claim, FinalState
-from search.preparation import prepare
-from search.recipe import Recipe
-from search.sampling import families_by_claim, sampler_for
-from search.storage import StudyStorage
-from search.stored_study import create_or_join
-from search.study_file import Study, load_study, study_of_tree
+from search.evaluation.truth import Scores
+from search.preparation.prepared import prepare
+from search.sampling.samplers import families_by_claim, sampler_for
+from search.storage.ledger import Claim, FinalState
+from search.storage.stored_study import create_or_join
+from search.storage.study_storage import StudyStorage
+from search.study.recipe import Recipe
+from search.study.study import Study
+from search.study.study_file import load_study, study_of_tree
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy

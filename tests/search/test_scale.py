@@ -21,11 +21,12 @@ from sqlalchemy import event, insert, select, text, update
 
 from benchmarks.scale_costs import LOCKED_TRIPS, Unmoved
 from benchmarks.scale_model import Cost, Costs, Fleet, load, most_workers, rungs_of
-from search import ledger
-from search.ledger import Claim, StudyRow, TrialRow
-from search.storage import StudyStorage
-from search.trial_cache import Cache
-from search.worker import Worker
+from search.storage import ledger
+from search.storage.ledger import Claim
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import StudyRow, TrialRow
+from search.storage.trial_cache import Cache
+from search.workers.worker import Worker
 from tests.search.offkey_process import until
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def test_a_trial_asks_a_server_so_often_and_no_more(tiny_study: MakeStudy) -> No
 def test_a_worker_that_waits_for_a_trial_asks_ever_less_often_and_leaves_when_it_is_told_to(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.worker._POLL_SECONDS", 0.05)
+    monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.05)
     study = tiny_study(trials=1)
     claimed(study.worker())
     worker = study.worker(lease=1.2)

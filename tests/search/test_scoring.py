@@ -18,11 +18,11 @@ import pytest
 import soundfile
 import torch
 
-from features.corpus import read_corpus
-from search.bundle import load_bundle, save_bundle
-from search.final import train_detector
-from search.recipe import Recipe
-from search.scoring import ScoredClip, clip_paths, score_clips
+from features.clips.corpus import read_corpus
+from search.detector.bundle import load_bundle, save_bundle
+from search.detector.final import train_detector
+from search.detector.scoring import ScoredClip, clip_paths, score_clips
+from search.study.recipe import Recipe
 
 if TYPE_CHECKING:
     from tests.conftest import Ran

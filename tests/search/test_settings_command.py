@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from models.families import FAMILIES, settings_of
-from search.described import described
+from search.study.described import described
 
 if TYPE_CHECKING:
     from tests.conftest import Ran

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FixedTrial
 
 from models.families import FAMILIES
-from search.study_file import load_study, shipped_studies
+from search.study.study_file import load_study, shipped_studies
 
 NAMES = sorted(file.name.removesuffix(".yaml") for file in resources.files("studies").iterdir() if "yaml" in file.name)
 

@@ -13,14 +13,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FixedTrial
 from torch import Tensor, nn
 
-from features.windows import Batch
+from features.windows.excerpts import Batch
 from models import families
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
-from models.scale import Scale
+from models.layers.scale import Scale
 from models.settings import WindowSettings
 from search.errors import StudyFileError
-from search.study_file import Study, load_study, study_of_tree, to_yaml
+from search.study.study import Study
+from search.study.study_file import load_study, study_of_tree, to_yaml
 
 
 class MeanSettings(WindowSettings):

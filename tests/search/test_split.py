@@ -20,29 +20,22 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 import search
-from features.clip import ANOMALY, NORMAL, Clip, Source, Split
-from features.corpus import Corpus, read_corpus
-from search.checkpoints import Checkpoints
+from features.clips.clip import ANOMALY, NORMAL, Clip, Source, Split
+from features.clips.corpus import Corpus, read_corpus
+from search.artifacts.checkpoints import Checkpoints
+from search.detector.final import train_detector
 from search.errors import StudyError
-from search.final import train_detector
-from search.objective import objective, trial_recipe
-from search.preparation import prepare
-from search.recipe import Recipe, ValidationSettings
-from search.split import (
-    blind,
-    held_out_clips,
-    labelled_test_clips,
-    serves,
-    training_clips,
-    undefined_ids,
-)
-from search.status import validation_scores
-from search.steering import steering_of
-from search.storage import StudyStorage
-from search.stored_study import create_or_join
-from search.study_file import study_of_tree
-from search.training import Training
-from search.worker import Worker
+from search.preparation.prepared import prepare
+from search.results.status import validation_scores
+from search.storage.stored_study import create_or_join
+from search.storage.study_storage import StudyStorage
+from search.study.recipe import Recipe, ValidationSettings
+from search.study.study_file import study_of_tree
+from search.study.trial_recipe import trial_recipe
+from search.training.objective import objective
+from search.validation.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
+from search.validation.views import steering_of
+from search.workers.worker import Worker
 
 SETTINGS = ValidationSettings()
 
@@ -394,7 +387,6 @@ def searched(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OFFKEY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patched.setattr(Training, "exhibits", lambda training, scores: ())  # drawing takes longer than these trainings
         yield run
 
 

@@ -13,15 +13,19 @@ from hypothesis import strategies as st
 from optuna.study import StudyDirection
 from sklearn.metrics import roc_auc_score
 
-from features.clip import ANOMALY, NORMAL
-from features.corpus import Corpus, read_corpus
+from features.clips.clip import ANOMALY, NORMAL
+from features.clips.corpus import Corpus, read_corpus
 from search.errors import StudyError, StudyFileError
-from search.evaluation import Bootstrap, Scores, Truth, evaluate, figure, id_aucs, mean_auc
-from search.preparation import prepare
-from search.recipe import ValidationSettings
-from search.split import held_out_clips, labelled_test_clips
-from search.steering import clips_in_words, directions_of, steering_of
-from search.study_file import load_study, study_of_tree
+from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.figures import evaluate
+from search.evaluation.metrics import figure, id_aucs, mean_auc
+from search.evaluation.truth import Scores, Truth
+from search.preparation.prepared import prepare
+from search.study.objectives import directions_of
+from search.study.recipe import ValidationSettings
+from search.study.study_file import load_study, study_of_tree
+from search.validation.split import held_out_clips, labelled_test_clips
+from search.validation.views import clips_in_words, steering_of
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,15 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from search import ledger, optuna_rows
-from search.database import storage_errors
 from search.errors import StorageError, StudyError
-from search.ledger import Claim, LeaseLost, StudyRow, TrialRow
-from search.outages import StorageAway
-from search.storage import WAITED_FOR, StudyStorage
-from search.stored_study import load_stored, with_stored_proxies
-from search.study_file import study_of_tree
+from search.storage import ledger, optuna_rows
+from search.storage.database import storage_errors
+from search.storage.ledger import Claim, LeaseLost
+from search.storage.outages import StorageAway
+from search.storage.stored_study import load_stored, with_stored_proxies
+from search.storage.study_storage import WAITED_FOR, StudyStorage
+from search.storage.tables import StudyRow, TrialRow, database_now
+from search.study.study_file import study_of_tree
 
 if TYPE_CHECKING:
     from tests.search.conftest import TinyStudy
@@ -115,7 +116,7 @@ def first_answer_lost() -> Iterator[list[str]]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Session, "commit", commit)
-        patched.setattr("search.outages._FIRST_PAUSE", 0.01)
+        patched.setattr("search.storage.outages._FIRST_PAUSE", 0.01)
         yield lost
     assert lost
 
@@ -591,11 +592,11 @@ def test_hours_that_are_used_up_end_claims_and_count_only_time_with_a_worker(tin
     study = tiny_study(trials=2, search={"trials": 2, "hours": 1.0})
     claim(study.storage, study, "worker")
     with study.storage.engine.begin() as connection:
-        long_ago = ledger.database_now() - 7200
+        long_ago = database_now() - 7200
         connection.execute(update(StudyRow).values(last_seen=long_ago))
         ledger.sign_of_life(connection, study.stored.study_id, lease=30.0)
         assert not ledger.out_of_time(connection, study.stored.study_id), "two hours without a worker do not count"
-        connection.execute(update(StudyRow).values(last_seen=ledger.database_now() - 20))
+        connection.execute(update(StudyRow).values(last_seen=database_now() - 20))
         ledger.sign_of_life(connection, study.stored.study_id, lease=30.0)
         active = connection.execute(select(StudyRow.active_seconds)).scalar_one()
         assert active == pytest.approx(20, abs=5)
@@ -680,7 +681,7 @@ NONSENSE = OperationalError("", None, psycopg.errors.UndefinedTable("no such tab
 def test_what_fails_while_the_database_is_away_is_tried_again(
     empty: StudyStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("search.outages._FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("search.storage.outages._FIRST_PAUSE", 0.001)
     empty.patience = 60.0
     call = Fickle(NO_ANSWER, failures=3)
     assert (empty.through_outages(call), call.calls) == ("done", 4)
@@ -689,7 +690,7 @@ def test_what_fails_while_the_database_is_away_is_tried_again(
 
 
 def test_patience_ends(empty: StudyStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.outages._FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("search.storage.outages._FIRST_PAUSE", 0.001)
     empty.patience = 0.05
     began = time.monotonic()
     with pytest.raises(OperationalError, match="connection refused"):
@@ -708,7 +709,7 @@ def test_an_error_that_waiting_does_not_mend_is_not_waited_for(empty: StudyStora
 def test_an_impatient_thread_is_told_at_once_and_its_impatience_is_its_own_and_ends(
     empty: StudyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.outages._FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("search.storage.outages._FIRST_PAUSE", 0.001)
     empty.patience = 60.0
     with empty.impatient():
         with empty.impatient(), pytest.raises(StorageAway, match="connection refused"):

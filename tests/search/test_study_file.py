@@ -12,7 +12,8 @@ import pytest
 from optuna.trial import FixedTrial
 
 from search.errors import StudyFileError
-from search.study_file import Study, load_study, study_of_tree, to_yaml
+from search.study.study import Study
+from search.study.study_file import load_study, study_of_tree, to_yaml
 
 STUDY = """\
 study: slider

@@ -17,18 +17,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from features.corpus import Corpus, read_corpus
+from features.clips.corpus import Corpus, read_corpus
 from features.errors import CorpusError, UnservedError
-from features.windows import Batch
+from features.windows.excerpts import Batch
 from models import families
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
-from models.scale import Scale
+from models.layers.scale import Scale
 from models.settings import WindowSettings
 from search.errors import TrialFailure
-from search.recipe import Recipe, ValidationSettings
-from search.split import blind
-from search.training import Training
+from search.study.recipe import Recipe, ValidationSettings
+from search.training.loop import Training
+from search.validation.split import blind
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -312,7 +312,7 @@ def test_an_epoch_waits_for_the_device_after_its_last_batch_alone(corpus: Corpus
 def test_scoring_waits_for_the_device_after_its_last_batch_alone(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.scorer._MOST_EXCERPTS", 100)
+    monkeypatch.setattr("models.scoring.scorer._MOST_EXCERPTS", 100)
     training = Training(recipe_of_probe("dropout"), corpus, VALUELESS)
     assert isinstance(training.models[0], ProbingModel)
 

@@ -17,16 +17,17 @@ import pytest
 from sqlalchemy import event, func, select
 
 from benchmarks.quick import QuickTraining
-from search import ledger
-from search.artifact_store import open_artifacts, place_of
+from search.artifacts.artifact_store import open_artifacts, place_of
+from search.dashboard.exhibits import Exhibit, upload
 from search.errors import StudyError
-from search.exhibits import Exhibit, upload
-from search.ledger import Claim, StudyRow, TrialRow
-from search.preparation import prepare
-from search.status import read_status
-from search.storage import StudyStorage
-from search.stored_study import create_or_join, load_stored
-from search.upkeep import delete_study, rename_study
+from search.preparation.prepared import prepare
+from search.results.status import read_status
+from search.storage import ledger
+from search.storage.ledger import Claim
+from search.storage.stored_study import create_or_join, load_stored
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import StudyRow, TrialRow
+from search.storage.upkeep import delete_study, rename_study
 from tests.search.faulty_worker import faulty
 from tests.search.offkey_process import until
 
@@ -113,7 +114,7 @@ def test_a_deleted_study_leaves_no_row_and_no_file_and_its_name_is_free(
 ) -> None:
     study = tiny_study(trials=2)
     shown = [Exhibit("1.png", "image/png", b"a picture")]
-    monkeypatch.setattr(QuickTraining, "exhibits", lambda self, scores: shown)
+    monkeypatch.setattr("search.dashboard.exhibits.exhibits_of", lambda model, scores: shown)
     finish_all(study)
     place = Path(study.worker().checkpoints.place)
     open_artifacts(str(place)).write("another-study's", (tmp_path / "x").open("w+b"))

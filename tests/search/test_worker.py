@@ -23,16 +23,16 @@ from sqlalchemy import event, select
 from sqlalchemy.exc import OperationalError
 
 from benchmarks.quick import QuickTraining
-from features.synthesis import make_corpus
-from search import ledger
+from features.clips.synthesis import make_corpus
+from search.detector.final import train_detector
 from search.errors import StudyError
-from search.export import export_recipe
-from search.final import train_detector
-from search.ledger import TrialRow
-from search.preparation import prepare
-from search.stored_study import require_same
-from search.training import Training
-from search.worker import join
+from search.preparation.prepared import prepare
+from search.results.export import export_recipe
+from search.storage import ledger
+from search.storage.stored_study import require_same
+from search.storage.tables import TrialRow
+from search.training.loop import Training
+from search.workers.worker import join
 from tests.search.faulty_worker import faulty, wait_until_stopped
 from tests.search.offkey_process import Quick, offkey_process
 
@@ -100,7 +100,7 @@ def assert_nothing_was_lost(study: TinyStudy, undisturbed: object) -> None:
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.worker._POLL_SECONDS", 0.1)
+    monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.1)
 
 
 TWO_OPEN = {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": {"low": 2, "high": 8}}
@@ -332,7 +332,7 @@ def test_a_worker_of_another_version_or_other_code_is_refused(
 def test_a_worker_loads_no_torch_and_no_scikit_learn_before_it_has_a_trial(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     program = (
-        "import sys; from search.worker import join; "
+        "import sys; from search.workers.worker import join; "
         f"join({study.url!r}, 'tiny'); print([n for n in ('torch', 'sklearn', 'librosa') if n in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -343,7 +343,7 @@ def test_a_worker_that_came_too_late_for_a_trial_loads_no_torch_until_it_leaves(
     study = tiny_study(trials=1)
     study.worker(quick=True).run()
     program = (
-        "import sys; from search.worker import join; "
+        "import sys; from search.workers.worker import join; "
         f"join({study.url!r}, 'tiny').run(); print([n for n in ('torch', 'sklearn', 'librosa') if n in sys.modules])"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -372,7 +372,7 @@ def test_a_note_that_cannot_be_written_costs_no_trial(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = tiny_study(trials=2)
-    monkeypatch.setattr("search.worker.write_note", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("search.workers.worker.write_note", lambda *arguments: 1 / 0)
     study.worker(quick=True).run()
     assert [trial.state for trial in trials_of(study)] == [TrialState.COMPLETE] * 2
     assert "the study's note could not be written" in caplog.text

@@ -1,0 +1,12 @@
+"""Clips on disk.
+
+clip             one recording: what its name, place and header say
+wav              wav files: header, samples, channels, sample rate
+corpus           all clips below a folder
+manifest         clips listed in a table
+ground_truth     labels from the challenge's tables
+inspection       clips that look wrong
+near_duplicates  clips of the same recording
+faults           synthetic faults
+synthesis        a corpus of synthetic sounds
+"""

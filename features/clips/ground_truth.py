@@ -1,0 +1,299 @@
+"""What the challenge's own tables say of clips whose names say less.
+
+The challenge's evaluation clips carry no label in their names. Its organisers give labels, domains and attributes in
+tables, each year in others, which may lie anywhere below the corpus root:
+
+    <machine>/attributes_<ID>.csv             columns file_name, d1p, d1v, d2p, …, and perhaps the full name
+    eval_data_list*.csv                       lines with a machine, each followed by its clips: name, full name, and
+                                              in 2020 the label
+    ground_truth_data/ground_truth_<machine>_section_<ID>_[source_|target_]test.csv        name, label
+    ground_truth_domain/…                     name, domain: 0 source, 1 target
+    ground_truth_attributes/…                 name, full name, and in 2024 perhaps a fuller one
+    <machine>/attributes_<ID>_{train,test}_correspondence.csv                full name, name
+
+A full name is one such as section_00_target_test_anomaly_0012_car_C1. Attributes have the form that they have in
+names, car_C1_spd_31V; where tables differ in them, the one further down counts. Labels and domains are for test clips,
+and are taken from the second, third and fourth alone: of the others, full names only serve to check them.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+from features.clips.clip import ANOMALY, NORMAL, Description, Domain, parse_stem
+from features.errors import CorpusError
+
+#: Attributes that tell nothing: of a name without a tail, and of machines whose attributes the challenge withholds.
+_UNTOLD = ("", "noAttribute")
+
+_LABELS = {NORMAL: "normal", ANOMALY: "an anomaly"}
+_DOMAINS: tuple[Domain, Domain] = ("source", "target")
+
+_Value = TypeVar("_Value", int, Domain)
+
+_Key = tuple[str, str]  # machine, and the clip's name without folders and suffix: the same for many machines
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a line says of a clip."""
+
+    label: int | None = None
+    domain: Domain | None = None
+    attributes: str = ""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of a table, and the clip that it is about."""
+
+    table: str  # its name below the root
+    line: int
+    machine: str
+    stem: str
+    said: _Said
+
+    @property
+    def key(self) -> _Key:
+        return self.machine, self.stem
+
+    @property
+    def where(self) -> str:
+        return f"{self.table}, line {self.line}"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One of the challenge's tables."""
+
+    name: str  # below the root
+    machine: str  # by its name or its folder's; empty for a table of several
+    lines: Sequence[tuple[int, list[str]]]  # line numbers and cells, empty lines left out
+
+    def row(self, line: int, clip: str, said: _Said, *, machine: str | None = None) -> _Row:
+        return _Row(self.name, line, self.machine if machine is None else machine, _stem(clip), said)
+
+    def malformed(self, line: int, rule: str, cells: Sequence[str]) -> CorpusError:
+        return CorpusError(f"{self.name}, line {line}: {rule}, but got {','.join(cells)!r}. Mend or remove it.")
+
+
+def completed_by(
+    paths: Sequence[Path], root: Path, clips: Mapping[str, Description]
+) -> tuple[dict[str, Description], tuple[str, ...]]:
+    """Clips by name, with what the tables below `root` say beyond their names; and warnings.
+
+    `paths` are any CSV files: those with other names than the challenge's are not opened.
+    Raises CorpusError for one of the challenge's that cannot be read, or contradicts another or a clip's name.
+    """
+    warnings: list[str] = []
+    by_kind: list[list[_Table]] = [[] for _ in _KINDS]
+    for path in sorted(paths):
+        name = path.relative_to(root).as_posix()
+        for kind, tables in zip(_KINDS, by_kind, strict=True):
+            if match := kind.place.search(f"/{name}"):
+                tables.append(_Table(name, match.groupdict().get("machine", ""), _lines(path, name)))
+                break
+        else:
+            if path.name.startswith("ground_truth_"):
+                folders = "ground_truth_data, ground_truth_domain or ground_truth_attributes"
+                warnings.append(f"{name}: not used, since its folder does not say what it holds: {folders}")
+    rows = [[list(kind.rows(table)) for table in tables] for kind, tables in zip(_KINDS, by_kind, strict=True)]
+    truth = _GroundTruth()
+    for kind, of_tables in zip(_KINDS, rows, strict=True):
+        for of_table in of_tables if kind.labels else ():
+            truth.take_labels(of_table)
+    for of_table in chain.from_iterable(rows):
+        warnings += truth.take_attributes(of_table)
+    completed = {name: truth.completing(name, clip) for name, clip in clips.items()}
+    return completed, (*warnings, *truth.missing(clips))
+
+
+class _GroundTruth:
+    """The rows of all tables, merged."""
+
+    def __init__(self) -> None:
+        self._labels: dict[_Key, _Row] = {}
+        self._domains: dict[_Key, _Row] = {}
+        self._attributes: dict[_Key, str] = {}
+
+    def take_labels(self, rows: Iterable[_Row]) -> None:
+        """Takes labels and domains. Raises CorpusError for one that contradicts an earlier row's."""
+        for row in rows:
+            if row.said.label is not None:
+                earlier = self._labels.setdefault(row.key, row)
+                _require_same(row, row.said.label, earlier.said.label, earlier.where)
+            if row.said.domain is not None:
+                earlier = self._domains.setdefault(row.key, row)
+                _require_same(row, row.said.domain, earlier.said.domain, earlier.where)
+
+    def take_attributes(self, rows: Sequence[_Row]) -> Iterator[str]:
+        """Takes one table's attributes, over those of earlier tables; but none, with a warning, if they are of others.
+
+        Of 2022's ToyCar and ToyTrain the full names and the labels disagree for half of the clips: they were
+        numbered in two ways.
+        """
+        unlike = [row for row in rows if self._contradicts(row)]
+        if unlike:
+            yield (
+                f"{unlike[0].table}: its attributes are not used, since the full names of {len(unlike)} of its "
+                f"{len(rows)} clips contradict the label or domain given elsewhere, in line {unlike[0].line} for one"
+            )
+            return
+        self._attributes.update((row.key, row.said.attributes) for row in rows if row.said.attributes not in _UNTOLD)
+
+    def _contradicts(self, row: _Row) -> bool:
+        label, domain = self._labels.get(row.key), self._domains.get(row.key)
+        return (label is not None and row.said.label not in (None, label.said.label)) or (
+            domain is not None and row.said.domain not in (None, domain.said.domain)
+        )
+
+    def completing(self, name: str, clip: Description) -> Description:
+        """A clip with what is known of it. Raises CorpusError if that contradicts its name."""
+        key = clip.machine, _stem(name)
+        if clip.split == "test" and (row := self._labels.get(key)):
+            _require_same(row, row.said.label, clip.label, f"the name of {name}")
+            clip = replace(clip, label=row.said.label)
+        if clip.split == "test" and (row := self._domains.get(key)):
+            _require_same(row, row.said.domain, clip.domain, f"the name of {name}")
+            clip = replace(clip, domain=row.said.domain)
+        if clip.attributes in _UNTOLD and key in self._attributes:
+            clip = replace(clip, attributes=self._attributes[key])
+        return clip
+
+    def missing(self, clips: Mapping[str, Description]) -> Iterator[str]:
+        """Warnings of clips that a table labels and that are not there, for machines that have any for testing."""
+        there = {(clip.machine, _stem(name)) for name, clip in clips.items() if clip.split == "test"}
+        machines = {machine for machine, _ in there}
+        labelled: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for row in self._labels.values():
+            labelled[row.table, row.machine].append(row.stem)
+        for (table, machine), stems in labelled.items():
+            missing = [stem for stem in stems if (machine, stem) not in there]
+            if machine in machines and missing:
+                yield (
+                    f"{table}: {len(missing)} of the {len(stems)} clips of {machine} that it labels are not there, "
+                    f"{missing[0]}.wav for one"
+                )
+
+
+def _require_same(row: _Row, value: int | str | None, other: int | str | None, other_place: str) -> None:
+    if other not in (None, value):
+        said, unlike = (_LABELS[v] if isinstance(v, int) else f"of the {v} domain" for v in (value, other))
+        raise CorpusError(
+            f"{row.where}: {row.stem}.wav of {row.machine} is {said}, but {unlike} by {other_place}. "
+            "Mend or remove one of the two."
+        )
+
+
+def _lines(path: Path, name: str) -> list[tuple[int, list[str]]]:
+    try:
+        # A machine's name need not be UTF-8, and is then compared with a folder's as Python holds that.
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            rows = csv.reader(file)
+            stripped = ((rows.line_num, [cell.strip() for cell in row]) for row in rows)
+            return [(line, cells) for line, cells in stripped if any(cells)]
+    except OSError as error:
+        raise CorpusError(f"{name}: cannot be opened ({error.strerror}). Make it readable, or remove it.") from error
+    except csv.Error as error:
+        raise CorpusError(f"{name}: not comma-separated values ({error}). Mend or remove it.") from error
+
+
+def _stem(clip: str) -> str:
+    """A clip's name without folders and suffix. Not Path.stem: speeds such as spd_7.5V end names of no suffix."""
+    name = clip.rpartition("/")[2]
+    return name[:-4] if name.lower().endswith(".wav") else name
+
+
+def _full_name(name: str) -> _Said:
+    parts = parse_stem(_stem(name))
+    return _Said(parts.label, parts.domain, parts.attributes)
+
+
+def _attribute_columns(table: _Table) -> Iterator[_Row]:
+    header = table.lines[0][1] if table.lines else []
+    for line, cells in table.lines[1:]:
+        said = dict(zip(header, cells, strict=False))
+        full = _full_name(next((cell for column, cell in said.items() if column.startswith("file_name_")), ""))
+        pairs = [(said.get(f"d{number}p"), said.get(f"d{number}v")) for number in range(1, len(header))]
+        attributes = "_".join(f"{parameter}_{value}" for parameter, value in pairs if parameter and value)
+        yield table.row(line, cells[0], full if full.attributes else replace(full, attributes=attributes))
+
+
+def _evaluation_list(table: _Table) -> Iterator[_Row]:
+    machine = ""
+    for line, cells in table.lines:
+        if len(cells) == 1:
+            machine = cells[0]
+            continue
+        said = _full_name(cells[1])
+        if not machine or said.label is None or cells[2:] not in ([], [str(said.label)]):
+            rule = (
+                "a line is a machine, or a clip of it, its full name with a label in it, and perhaps the same as 0 or 1"
+            )
+            raise table.malformed(line, rule, cells)
+        yield table.row(line, cells[0], said, machine=machine)
+
+
+def _labels(table: _Table) -> Iterator[_Row]:
+    for line, cells in table.lines:
+        yield table.row(line, cells[0], _Said(label=_flag(table, line, cells, (NORMAL, ANOMALY))))
+
+
+def _domains(table: _Table) -> Iterator[_Row]:
+    for line, cells in table.lines:
+        yield table.row(line, cells[0], _Said(domain=_flag(table, line, cells, _DOMAINS)))
+
+
+def _flag(table: _Table, line: int, cells: Sequence[str], values: tuple[_Value, _Value]) -> _Value:
+    """The value that a line of two cells, name and 0 or 1, stands for."""
+    if len(cells) != 2 or cells[1] not in ("0", "1"):
+        first, second = (_LABELS[v] if isinstance(v, int) else v for v in values)
+        raise table.malformed(line, f"a line is a clip and 0 ({first}) or 1 ({second})", cells)
+    return values[int(cells[1])]
+
+
+def _full_names(table: _Table) -> Iterator[_Row]:
+    for line, cells in table.lines:
+        if len(cells) < 2:
+            raise table.malformed(line, "a line is a clip and its full name", cells)
+        yield table.row(line, cells[0], _full_name(cells[-1] or cells[1]))
+
+
+def _correspondences(table: _Table) -> Iterator[_Row]:
+    for line, cells in table.lines[1:]:
+        if len(cells) < 2:
+            raise table.malformed(line, "a line is a full name and a clip", cells)
+        yield table.row(line, cells[1], _full_name(cells[0]))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of table."""
+
+    place: re.Pattern[str]  # of its name below the root
+    rows: Callable[[_Table], Iterator[_Row]]
+    labels: bool  # whether labels and domains are taken from it, or attributes alone
+
+
+_OF_SECTION = r"/ground_truth_(?P<machine>[^/]+)_section_\d\d_(?:(?:source|target)_)?test\.csv$"
+
+#: The attributes of later kinds count more.
+_KINDS = (
+    _Kind(re.compile(r"/(?P<machine>[^/]+)/attributes_\d\d\.csv$"), _attribute_columns, labels=False),
+    _Kind(re.compile(r"/eval_data_list[^/]*\.csv$"), _evaluation_list, labels=True),
+    _Kind(re.compile("/ground_truth_data" + _OF_SECTION), _labels, labels=True),
+    _Kind(re.compile("/ground_truth_domain" + _OF_SECTION), _domains, labels=True),
+    _Kind(re.compile("/ground_truth_attributes" + _OF_SECTION), _full_names, labels=False),
+    _Kind(
+        re.compile(r"/(?P<machine>[^/]+)/attributes_\d\d_(?:train|test)_correspondence\.csv$"),
+        _correspondences,
+        labels=False,
+    ),
+)

@@ -1,0 +1,41 @@
+"""The plain spectrum in decibels, each frequency for itself.
+
+frames : (frames, 1 + n_fft/2), dB; librosa's `power_to_db(abs(stft(…)) ** 2, top_db=None)`, transposed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from features.clips.wav import Waveform
+from features.frames import logmel
+from features.frames.framing import Frames, ends
+from features.frames.parameters import Parameters
+from features.frames.spectrum import magnitudes
+
+UNIT = "dB"
+SETTINGS = ()
+
+#: librosa's floor of the power before the logarithm, as a magnitude: -100 dB.
+_FLOOR = np.float32(1e-5)
+
+
+def bins(settings: Parameters) -> int:
+    return 1 + settings.n_fft // 2
+
+
+def limits(settings: Parameters) -> tuple[Frames, Frames]:
+    """As wide as log-mel's, from a full-scale sine downwards."""
+    highest = 20 * math.log10(settings.n_fft / 4)
+    return ends(highest - (logmel.HIGHEST - logmel.LOWEST), highest, bins(settings))
+
+
+def frames(waveform: Waveform, settings: Parameters) -> Frames:
+    """Log-spectra of one waveform, (frames, 1 + n_fft/2), dB."""
+    spectrum = magnitudes(waveform, n_fft=settings.n_fft, hop_length=settings.hop_length)
+    np.maximum(spectrum, _FLOOR, out=spectrum)
+    np.log10(spectrum, out=spectrum)
+    spectrum *= np.float32(20)
+    return spectrum

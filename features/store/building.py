@@ -1,0 +1,258 @@
+"""The frames of a whole corpus, computed once and memory-mapped by everyone after.
+
+    <cache>/frames/<key>/frames.npy      (frames, bins) float32: all clips one after another
+    <cache>/frames/<key>/offsets.npy     (clips + 1,) int64: clip i holds rows offsets[i] to offsets[i + 1]
+    <cache>/frames/<key>/checksums.npy   (clips,) uint32: CRC-32 of each clip's frames
+    <cache>/frames/<key>/store.json      what it was computed from, for people; its time is that of the last use
+
+The key is a digest of the feature settings and of the clips' contents, in order: whoever changes a clip or a
+setting has another key, so that nothing stale is ever served. A stack of features is put together from the stores
+of its parts, so that no feature is computed twice.
+
+A store is built in a folder whose name nobody else has, and then renamed. Renaming is atomic on network folders
+too, and builders of one key make the same files: whoever finds the store there already throws its own away. That is
+all that correctness rests on. The lock beside the store saves double work, where locks work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import BinaryIO
+
+import joblib
+import numpy as np
+from filelock import FileLock, Timeout
+
+from features.clips.clip import Clip
+from features.clips.wav import UnreadableWav
+from features.errors import CorpusError, StoreError
+from features.frames.feature_settings import FeatureSettings
+from features.frames.framing import Frames
+from features.progress import Progress
+from features.store.files import (
+    FORMAT,
+    FrameStore,
+    damage,
+    explain,
+    frames_folder,
+    key_of,
+    last_written,
+    map_store,
+    partial_of,
+    partials,
+    stale,
+    write_header,
+)
+
+#: Clips computed by one task: enough to hide joblib's dispatch, few enough to share the cores evenly.
+_CLIPS_PER_TASK = 8
+
+#: Whoever waits for a builder looks for signs of life so often, and goes on alone after so long without (seconds).
+_LOOK_SECONDS, _SILENCE_SECONDS = 5.0, 120.0
+
+#: Uses are noted no more often (seconds): a note is a write, to a server perhaps.
+_NOTE_SECONDS = 3600.0
+
+
+def open_store(clips: Sequence[Clip], features: FeatureSettings, *, progress: Progress | None = None) -> FrameStore:
+    """The frame store of these clips under these settings, built first if nobody has.
+
+    Any number of processes may ask at the same moment: one builds, the others wait and map its work.
+    Raises StoreError if the store cannot be written or is damaged, CorpusError if a clip is no longer what it was
+    when the corpus was read; nothing half-written is left behind.
+    """
+    folder = frames_folder() / key_of(FORMAT, version("librosa"), features.key, [clip.digest for clip in clips])
+    try:
+        while True:  # until it is there: it may be removed at any moment
+            if folder.exists():
+                with suppress(FileNotFoundError):
+                    store = map_store(folder)
+                    _note_use(folder)
+                    return store
+                if folder.exists():
+                    raise StoreError(damage(folder, "a file is missing"))
+            _build_in_turn(folder, clips, features, progress)
+    except OSError as error:
+        raise StoreError(explain(error, folder)) from error
+
+
+def _note_use(folder: Path) -> None:
+    told = folder / "store.json"
+    with suppress(OSError):  # a cache that may only be read serves all the same
+        if time.time() - told.stat().st_mtime > _NOTE_SECONDS:
+            os.utime(told)
+
+
+def _build_in_turn(folder: Path, clips: Sequence[Clip], features: FeatureSettings, progress: Progress | None) -> None:
+    """Builds a store, or waits for another who does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    frames_of: Callable[[int], Frames]
+    stages = 1
+    if features.is_derived:
+        stages += len(features.parts)
+        parts = [
+            open_store(clips, part, progress=_stage(progress, number, stages))
+            for number, part in enumerate(features.parts)
+        ]
+
+        def frames_of(clip: int) -> Frames:
+            return features.combined([part.of_clip(clip) for part in parts])
+    else:
+
+        def frames_of(clip: int) -> Frames:
+            return _computed(clips[clip], features)
+
+    with _turn(folder):
+        if not folder.exists():
+            _build(folder, clips, features, frames_of, _stage(progress, stages - 1, stages))
+
+
+def _stage(progress: Progress | None, number: int, stages: int) -> Progress | None:
+    """Progress of one of several builds, each over all clips."""
+    if progress is None:
+        return None
+    return lambda done, clips: progress(number * clips + done, stages * clips)
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Waits while another builds this store: until it is there, or the builder gives no sign of life.
+
+    So a lock that a file system does not have, or that nobody gives back, stops nobody.
+    """
+    lock = FileLock(f"{folder}.lock")
+    signs, last_sign = _signs_of_life(folder), time.monotonic()
+    with ExitStack() as held:
+        while not folder.exists() and time.monotonic() - last_sign < _SILENCE_SECONDS:
+            try:
+                held.enter_context(lock.acquire(timeout=_LOOK_SECONDS))
+            except Timeout:
+                before, signs = signs, _signs_of_life(folder)
+                if signs != before:
+                    last_sign = time.monotonic()
+            except (OSError, NotImplementedError):
+                break  # no locks here; if it is for want of permission, building says so
+            else:
+                break
+        yield
+
+
+def _signs_of_life(folder: Path) -> set[tuple[Path, float]]:
+    """What changes while somebody builds this store; compared with itself only, since hosts' clocks differ."""
+    return {(partial, last_written(partial)) for partial in partials(folder)}
+
+
+def _build(
+    folder: Path,
+    clips: Sequence[Clip],
+    features: FeatureSettings,
+    frames_of: Callable[[int], Frames],
+    progress: Progress | None,
+) -> None:
+    partial = partial_of(folder)
+    partial.mkdir()
+    try:
+        for other in stale(partials(folder), now=partial.stat().st_mtime):
+            shutil.rmtree(other, ignore_errors=True)
+        counts = [features.frames_of(clip) for clip in clips]
+        offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        frames_file = partial / "frames.npy"
+        start_of_data = write_header(frames_file, (int(offsets[-1]), features.bins))
+        row_bytes = features.bins * np.dtype(np.float32).itemsize
+        checksums: list[int] = []
+        for finished in joblib.Parallel(n_jobs=_jobs(), prefer="threads", return_as="generator")(
+            joblib.delayed(_write_clips)(
+                frames_file,
+                start_of_data + int(offsets[first]) * row_bytes,
+                frames_of,
+                {clip: counts[clip] for clip in range(first, min(first + _CLIPS_PER_TASK, len(clips)))},
+            )
+            for first in range(0, len(clips), _CLIPS_PER_TASK)
+        ):
+            checksums += finished
+            if progress is not None:
+                progress(len(checksums), len(clips))
+        told = {
+            "format": FORMAT,
+            "librosa": version("librosa"),
+            "key": features.key,
+            "features": features.model_dump(mode="json"),
+            "bins": features.bins,
+            "frames": int(offsets[-1]),
+            "clips": [{"name": clip.name, "digest": clip.digest} for clip in clips],
+        }
+        with _written(partial / "offsets.npy") as file:
+            np.save(file, offsets)
+        with _written(partial / "checksums.npy") as file:
+            np.save(file, np.array(checksums, dtype=np.uint32))
+        with _written(partial / "store.json") as file:
+            file.write(json.dumps(told, indent=1).encode())
+        _finish(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _finish(partial: Path, folder: Path) -> None:
+    try:
+        partial.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(partial, ignore_errors=True)  # another was quicker, with the same
+
+
+def _jobs() -> int:
+    """All cores, or a worker's share of them: OMP_NUM_THREADS, as for the arithmetic."""
+    threads = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # one for each level of nested loops
+    return int(threads) if threads.isdigit() and int(threads) > 0 else -1
+
+
+def _write_clips(path: Path, position: int, frames_of: Callable[[int], Frames], counts: dict[int, int]) -> list[int]:
+    """Computes and writes some neighbouring clips' frames, so many of each; returns their checksums.
+
+    Written, not mapped: on a full disk a write raises an error, while a mapped page kills the process.
+    """
+    checksums = []
+    with path.open("r+b") as file:
+        file.seek(position)
+        for clip, count in counts.items():
+            frames = np.ascontiguousarray(frames_of(clip), dtype=np.float32)
+            if len(frames) != count:  # they would be taken for a neighbour's
+                raise RuntimeError(f"{count} frames were expected of clip {clip}, but there are {len(frames)}")
+            file.write(frames.data)
+            checksums.append(zlib.crc32(frames.data))
+        file.flush()
+        os.fsync(file.fileno())
+    return checksums
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """A file that is on the disk at the end."""
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _computed(clip: Clip, features: FeatureSettings) -> Frames:
+    """Frames of a clip's file, of the very bytes that its digest was taken of: they are served as its ever after."""
+    try:
+        contents = clip.path.read_bytes()
+        if hashlib.sha256(contents).hexdigest() != clip.digest:
+            raise CorpusError(f"{clip.path} changed after the corpus was read. Run again.")
+        return features.frames(features.waveform(contents))
+    except OSError as error:
+        raise CorpusError(f"{clip.path} can no longer be read ({error.strerror}).") from error
+    except UnreadableWav as error:
+        raise CorpusError(f"{clip.path} cannot be used: {error}") from error

@@ -1,0 +1,170 @@
+"""The frame stores of a cache: listed, verified, removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from features.errors import StoreError
+from features.progress import Progress
+from features.store.files import FORMAT, explain, frames_folder, key_of, partial_of, read_header, stale
+
+
+@dataclass(frozen=True)
+class CachedStore:
+    """A store in the cache, as its store.json tells of it."""
+
+    folder: Path
+    told: dict[str, Any]  # empty if store.json cannot be read
+    size: int  # bytes
+    used: float  # seconds since 1970; right to an hour
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    @property
+    def clips(self) -> int | None:
+        return len(self.told["clips"]) if self.told else None
+
+    @property
+    def is_of_this_version(self) -> bool:
+        """Whether this version of Offkey would ever open it; where that cannot be told, it would."""
+        return not self.told or (self.told.get("format"), self.told.get("librosa")) == (FORMAT, version("librosa"))
+
+
+def cached_stores() -> list[CachedStore]:
+    """All whole stores of the cache, the last used one first."""
+    try:
+        folders = [path for path in frames_folder().iterdir() if path.is_dir() and path.suffix != ".partial"]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(explain(error, frames_folder() / "any")) from error
+    found = []
+    for folder in folders:
+        told: Any = {}
+        with suppress(OSError, ValueError):
+            told = json.loads((folder / "store.json").read_text())
+        told = told if isinstance(told, dict) and isinstance(told.get("clips"), list) else {}
+        with suppress(FileNotFoundError):  # removed at this moment
+            dated = folder / "store.json" if (folder / "store.json").exists() else folder
+            found.append(CachedStore(folder, told, size_of(folder), dated.stat().st_mtime))
+    return sorted(found, key=lambda store: (-store.used, store.key))
+
+
+def unfinished_folders() -> list[Path]:
+    """Folders of stores that are being built, or were by a process that is dead."""
+    return sorted(frames_folder().glob("*.partial"))
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the files in a folder; 0 for one that is not there."""
+    sizes = [0]
+    for file in path.rglob("*"):
+        with suppress(FileNotFoundError):
+            sizes.append(file.lstat().st_size)
+    return sum(sizes)
+
+
+def damage_of(folder: Path, *, progress: Progress | None = None) -> list[str]:
+    """What is wrong with a store, a line for each file or clip; empty for a whole one. Reads all of it.
+
+    Read, not mapped: a disk that cannot read a page kills the process that has it mapped.
+    """
+    try:
+        told = json.loads((folder / "store.json").read_text())
+        names = [clip["name"] for clip in told["clips"]]
+        key = key_of(told["format"], told["librosa"], told["key"], [clip["digest"] for clip in told["clips"]])
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        return [f"store.json cannot be read ({_reason(error)})"]
+    if key != folder.name:
+        return ["store.json tells of another store"]
+    try:
+        offsets, checksums = np.load(folder / "offsets.npy"), np.load(folder / "checksums.npy")
+        file = (folder / "frames.npy").open("rb")
+    except (OSError, ValueError, EOFError) as error:
+        return [f"a file cannot be read ({_reason(error)})"]
+    with file:
+        try:
+            (frames, bins), start = read_header(file)
+        except (OSError, ValueError) as error:
+            return [f"frames.npy cannot be read ({_reason(error)})"]
+        fits = (frames, bins, len(checksums), len(offsets)) == (
+            told["frames"],
+            told["bins"],
+            len(names),
+            len(names) + 1,
+        )
+        if not fits or offsets[0] != 0 or offsets[-1] != frames or (np.diff(offsets) < 0).any():
+            return ["offsets.npy, checksums.npy or frames.npy does not fit store.json"]
+        damaged = []
+        for clip, name in enumerate(names):
+            try:
+                file.seek(start + int(offsets[clip]) * bins * 4)
+                whole = zlib.crc32(file.read(int(offsets[clip + 1] - offsets[clip]) * bins * 4)) == checksums[clip]
+            except OSError:
+                whole = False
+            if not whole:
+                damaged.append(name)
+            if progress is not None:
+                progress(clip + 1, len(names))
+    return damaged
+
+
+def remove_store(folder: Path) -> int:
+    """Removes a store, or an unfinished one, and returns the bytes that this freed.
+
+    Renamed first, so that nobody finds half of it. A process of this host that has it mapped is not harmed: its
+    pages stay until it ends. Raises StoreError where that is not allowed.
+    """
+    doomed = partial_of(folder)
+    size = size_of(folder)
+    try:
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return 0  # another has removed it
+    except OSError as error:
+        raise StoreError(explain(error, folder)) from error
+    shutil.rmtree(doomed, ignore_errors=True)  # a network folder may keep what is mapped; the next removal takes it
+    return size - size_of(doomed)
+
+
+def stale_folders() -> list[Path]:
+    """Unfinished folders in which nobody works any longer."""
+    unfinished = unfinished_folders()
+    if not unfinished:
+        return []
+    try:
+        with tempfile.TemporaryFile(dir=frames_folder()) as file:
+            now = os.fstat(file.fileno()).st_mtime
+    except OSError:
+        now = time.time()
+    return stale(unfinished, now=now)
+
+
+def remove_free_locks() -> int:
+    """Removes the lock files that nobody holds, and returns how many."""
+    removed = 0
+    for path in sorted(frames_folder().glob("*.lock")):
+        # Whoever waits for a lock that is unlinked takes another; at worst two build the same.
+        with suppress(Timeout, OSError, NotImplementedError), FileLock(path, timeout=0):
+            path.unlink()
+            removed += 1
+    return removed
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,7 @@
+"""From stored frames to batches on a device.
+
+excerpts         stretches of frames, gathered in whole batches
+context_windows  all stretches of a few frames, as vectors
+crops            some long stretches, as pictures
+normalization    bins standardised over the training clips
+"""

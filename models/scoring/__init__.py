@@ -1,0 +1,12 @@
+"""From a trained network to clip scores.
+
+scorer          clips to scores, with everything around a model
+tree            which scorers a recipe asks for
+pooling         window scores to one clip score
+densities       how unusual an embedding is
+fusion          an ensemble's scores, combined
+calibration     scores on one scale for each machine ID
+threshold       from which score on a clip is called an anomaly
+learnt          arrays that are learnt beside the weights
+reconstruction  what a model makes of a clip, frame by frame
+"""

@@ -1,0 +1,277 @@
+"""From recordings to one score for each clip: a network or a density, one for each machine ID, calibrated.
+
+scores : (clips,) float64, higher is more anomalous.
+
+A scorer is a tree, and all that it has learnt is its state dict:
+
+    Calibrated          on the scale of the withheld normal clips
+    └─ PerId            routes clips to the scorer of their machine ID
+       └─ Single        one model of a family: window scores pooled, or a density of what it embeds
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from features.errors import UnservedError
+from features.frames.framing import Frames
+from features.windows.excerpts import Batch
+from models.families import build
+from models.labels import UNKNOWN, Labels
+from models.member import Member
+from models.recordings import Recordings
+from models.scoring.calibration import Calibration, require_normals, require_withheld
+from models.scoring.densities import Density, density_of
+from models.scoring.pooling import pool, pooled_embeddings
+from models.settings import DensitySettings
+
+Scores = npt.NDArray[np.float64]
+
+#: Windows or crops scored at a time, at most, and numbers that they may hold together.
+_MOST_EXCERPTS, _MOST_NUMBERS = 1024, 4_000_000
+
+
+class Scorer(nn.Module, ABC):
+    """Gives each clip a score."""
+
+    @abstractmethod
+    def singles(self) -> Iterator[Single]:
+        """Every model below."""
+
+    @abstractmethod
+    def single_of(self, name: str) -> Single:
+        """The model that a clip of a machine ID (machine/ID) comes to first."""
+
+    @property
+    @abstractmethod
+    def shares_unknown_ids(self) -> bool:
+        """Whether clips of machine IDs never trained on go to a model or density of all IDs."""
+
+    @property
+    @abstractmethod
+    def hears_unknown_ids(self) -> bool:
+        """Whether it has something to say of clips of machine IDs never trained on."""
+
+    @abstractmethod
+    def fit(self, train: Recordings, withheld: Recordings) -> None:
+        """Learns from normal clips what is learnt after the networks: densities, calibrations."""
+
+    @abstractmethod
+    def scores_of(self, recordings: Recordings) -> Scores:
+        """A score for each clip, (clips,). Raises UnservedError for a machine ID that it has nothing to say of."""
+
+
+class Single(Scorer):
+    """One model, and the density of its embeddings if that gives the score."""
+
+    def __init__(self, member: Member, labels: Labels, limits: tuple[Frames, Frames]) -> None:
+        super().__init__()
+        self.member = member
+        self.labels = labels
+        self.model = build(member.model, limits, labels)
+        # One for each machine ID, in their order, and perhaps one for all.
+        self.densities = nn.ModuleList()
+        if member.model.backend is not None:
+            assert isinstance(member.model, DensitySettings)
+            shared = member.model.unknown_id == "shared"
+            self.densities.extend(density_of(member.model) for _ in range(len(labels.ids) + shared))
+
+    def singles(self) -> Iterator[Single]:
+        yield self
+
+    def single_of(self, name: str) -> Single:
+        return self
+
+    def fit(self, train: Recordings, withheld: Recordings) -> None:
+        if not self.densities:
+            return
+        embeddings, ids = self._embeddings(train), train.id_indices(self.labels)
+        for index, density in enumerate(self.densities):
+            assert isinstance(density, Density)
+            density.fit(embeddings[ids == index] if index < len(self.labels.ids) else embeddings)
+
+    def scores_of(self, recordings: Recordings) -> Scores:
+        ids = recordings.id_indices(self.labels)
+        model = self.member.model
+        if not self.hears_unknown_ids and UNKNOWN in ids:
+            unknown = recordings.ids[int(np.flatnonzero(ids == UNKNOWN)[0])]
+            raise UnservedError(f"{unknown} was not trained on, and {model.family} has nothing to say of it")
+        if not self.densities:
+            return self._pooled_scores(recordings)
+        embeddings = self._embeddings(recordings)
+        scores = np.empty(len(ids))
+        for index in np.unique(ids):
+            density = self.densities[int(index)]  # UNKNOWN is -1: the last one, which is for all
+            assert isinstance(density, Density)
+            scores[ids == index] = density.scores_of(embeddings[ids == index])
+        return scores
+
+    @property
+    def shares_unknown_ids(self) -> bool:
+        return bool(self.densities) and self.member.model.unknown_id == "shared"
+
+    @property
+    def hears_unknown_ids(self) -> bool:
+        model = self.member.model
+        return not model.knows_ids and (not self.densities or model.unknown_id == "shared")
+
+    def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
+        """For forward passes and losses; gradients follow their types, and weights stay float32."""
+        if self.member.training.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+
+    @torch.inference_mode()
+    def _pooled_scores(self, recordings: Recordings) -> Scores:
+        self.model.eval()
+        excerpts = recordings.excerpts(self.member.features, self.member.model, self.labels)
+        # Filled in place: results kept between large passing arrays would leave holes that grow with the corpus.
+        scores = torch.empty(len(excerpts), device=recordings.device)
+        clips = torch.empty(len(excerpts), dtype=torch.int64, device=recordings.device)
+        done = 0
+        with self.arithmetic(recordings.device):
+            for batch in self._in_order(recordings):
+                part = slice(done, done := done + len(batch.clips))
+                scores[part] = self.model.score(batch)
+                clips[part] = batch.clips
+        # Pooled on the CPU: a GPU adds in whatever order, and a trial's value would not be the same twice.
+        scoring = self.member.scoring
+        pooled = pool(
+            scores.cpu(),
+            clips.cpu(),
+            clip_count=len(recordings),
+            pooling=scoring.pooling,
+            decay=scoring.decay,
+            top_share=scoring.top_share,
+        )
+        return np.asarray(pooled.numpy(), dtype=np.float64)
+
+    @torch.inference_mode()
+    def _embeddings(self, recordings: Recordings) -> Scores:
+        """(clips, dim). Raises FloatingPointError where the network has diverged."""
+        self.model.eval()
+
+        def embedded() -> Iterator[tuple[Tensor, Tensor]]:
+            with self.arithmetic(recordings.device):
+                for batch in self._in_order(recordings):
+                    yield self.model.embed(batch).float().cpu(), batch.clips.cpu()
+
+        pooled = pooled_embeddings(embedded(), clip_count=len(recordings), decay=self.member.model.embedding_decay)
+        embeddings = np.asarray(pooled.numpy(), dtype=np.float64)
+        if not np.isfinite(embeddings).all():
+            raise FloatingPointError("embeddings are not finite")
+        return embeddings
+
+    def _in_order(self, recordings: Recordings) -> Iterator[Batch]:
+        features, model = self.member.features, self.member.model
+        size = model.excerpt_frames(features.bins) * features.bins
+        return recordings.excerpts(features, model, self.labels).in_order(
+            max(min(_MOST_EXCERPTS, _MOST_NUMBERS // size), 1)
+        )
+
+
+#: Makes the model of a member for some labels: a fresh one, in training; in a bundle, one whose weights are loaded.
+Make = Callable[[Member, Labels], Single]
+
+
+class PerId(Scorer):
+    """One model for each machine ID, and perhaps one for all, to which clips of other IDs go."""
+
+    def __init__(self, member: Member, labels: Labels, make: Make) -> None:
+        super().__init__()
+        self.labels = labels
+        own = [make(member, labels.of_id(name)) for name in labels.ids]
+        self.models = nn.ModuleList([*own, make(member, labels)] if member.model.unknown_id == "shared" else own)
+
+    def singles(self) -> Iterator[Single]:
+        for model in self.models:
+            assert isinstance(model, Single)
+            yield model
+
+    def single_of(self, name: str) -> Single:
+        return list(self.singles())[self.labels.id_index(name)]
+
+    @property
+    def shares_unknown_ids(self) -> bool:
+        return len(self.models) > len(self.labels.ids)
+
+    @property
+    def hears_unknown_ids(self) -> bool:
+        return self.shares_unknown_ids and all(single.hears_unknown_ids for single in self.singles())
+
+    def fit(self, train: Recordings, withheld: Recordings) -> None:
+        for single in self.singles():
+            single.fit(train.of_ids(single.labels.ids), withheld.of_ids(single.labels.ids))
+
+    def scores_of(self, recordings: Recordings) -> Scores:
+        ids = recordings.id_indices(self.labels)
+        singles = list(self.singles())
+        if UNKNOWN in ids and len(singles) == len(self.labels.ids):
+            unknown = recordings.ids[int(np.flatnonzero(ids == UNKNOWN)[0])]
+            raise UnservedError(f"{unknown} was not trained on, and has no model (model.unknown_id: shared makes one)")
+        scores = np.empty(len(ids))
+        for index in np.unique(ids):
+            members = np.flatnonzero(ids == index)
+            scores[members] = singles[index].scores_of(recordings.part(members.tolist()))
+        return scores
+
+
+#: From so many withheld clips of each machine ID on, an ensemble needs no others to bring its members to one scale.
+_ENOUGH_WITHHELD = 10
+
+
+class Calibrated(Scorer):
+    """A scorer on the scale of withheld normal clips; where few are withheld, of those that it was trained on, too.
+
+    Of its own clips a model says less than of others, and a density nothing at all: they are a makeshift, for members
+    of ensembles alone.
+    """
+
+    def __init__(self, scorer: Scorer, labels: Labels, calibration: Calibration, *, is_member: bool = False) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.labels = labels
+        self.calibration = calibration
+        self.is_member = is_member
+
+    def singles(self) -> Iterator[Single]:
+        return self.scorer.singles()
+
+    def single_of(self, name: str) -> Single:
+        return self.scorer.single_of(name)
+
+    @property
+    def shares_unknown_ids(self) -> bool:
+        return self.scorer.shares_unknown_ids
+
+    @property
+    def hears_unknown_ids(self) -> bool:
+        return self.scorer.hears_unknown_ids
+
+    def fit(self, train: Recordings, withheld: Recordings) -> None:
+        self.scorer.fit(train, withheld)
+        parts = [withheld]
+        if self.is_member:
+            fewest = min(withheld.ids.count(name) for name in self.labels.ids)
+            parts = [part for part in (train, withheld) if len(part)] if fewest < _ENOUGH_WITHHELD else parts
+        if self.is_member:
+            require_normals([name for part in parts for name in part.ids], self.labels)
+        else:
+            require_withheld(withheld.ids, train.ids, self.labels)
+        if self.shares_unknown_ids and self.hears_unknown_ids:  # and scores them in another way
+            parts += [part.anonymous for part in parts]
+        self.calibration.fit(
+            np.concatenate([self.scorer.scores_of(part) for part in parts]),
+            np.concatenate([part.id_indices(self.labels) for part in parts]),
+        )
+
+    def scores_of(self, recordings: Recordings) -> Scores:
+        return self.calibration.calibrated(self.scorer.scores_of(recordings), recordings.id_indices(self.labels))

@@ -1,0 +1,123 @@
+"""Checkpoints of running trials, in a folder or a bucket that the study's hosts share.
+
+Each holder of a trial writes under two names of its own (its fencing token is part of them), never over the one that
+the ledger has: it is entered as `name@epoch/steps` in the transaction of that epoch's report. So a checkpoint is never
+half written where it counts, a worker that lost its trial writes over nobody's, and the names to remove when a trial
+ends are known without listing the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from features.errors import StoreError
+from search.artifacts.artifact_store import open_artifacts, place_of, store_errors
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
+
+_log = logging.getLogger("offkey.worker")
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_EPOCH_BYTES = 8
+
+
+class Resumable(Protocol):
+    """What can be saved after an epoch and goes on from there."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been reached, at which trials are compared: epochs, or folds of several epochs."""
+
+    def save(self, file: BinaryIO) -> None: ...
+
+    def resume(self, file: BinaryIO) -> None: ...
+
+
+def steps_of(entry: str) -> int:
+    """How many reports the training of a ledger's entry had made."""
+    return _parts(entry)[2]
+
+
+def _parts(entry: str) -> tuple[str, int, int]:
+    name, _, reached = entry.rpartition("@")
+    epoch, _, steps = reached.partition("/")
+    return name, int(epoch), int(steps)
+
+
+class Checkpoints:
+    """The checkpoints of one study."""
+
+    def __init__(self, place: str | None, uid: str) -> None:
+        """`place` is a folder or `s3://BUCKET[/PREFIX]`; None is this host's cache. Nothing is opened yet."""
+        self.place = place_of(place)
+        self._uid = uid
+        self._store: ArtifactStore | None = None
+        self._has_written = False
+
+    def write(self, training: Resumable, *, trial: int, token: int, beside: str | None) -> str | None:
+        """Saves what this holder has trained, not over the checkpoint that counts. Returns the entry for the ledger.
+
+        Raises StoreError if the place never took one. One that does so no longer costs a line in the log: the
+        checkpoint that counts stays the older one, which is returned.
+        """
+        file = io.BytesIO()
+        training.save(file)
+        contents = training.epoch.to_bytes(_EPOCH_BYTES) + file.getvalue()
+        names = [self._name(trial, token, turn) for turn in (0, 1)]
+        name = names[beside is not None and beside.startswith(f"{names[0]}@")]
+        try:
+            with self._errors("written"):
+                self._opened().write(name, io.BytesIO(hashlib.sha256(contents).digest() + contents))
+        except StoreError as error:
+            if not self._has_written:
+                raise
+            _log.warning("trial %d: going on without a new checkpoint: %s", trial, error)
+            return beside
+        self._has_written = True
+        return f"{name}@{training.epoch}/{training.steps}"
+
+    def read(self, entry: str) -> BinaryIO | None:
+        """The checkpoint of a ledger's entry, or None (and a line in the log) if this host has not the whole of it."""
+        name, epoch, _ = _parts(entry)
+        try:
+            with self._errors("read"), self._opened().open_reader(name) as file:
+                blob = file.read()
+        except ArtifactNotFound:
+            _log.warning("the checkpoint %s is not in %s: starting over", name, self.place)
+            return None
+        digest, contents = blob[:_DIGEST_BYTES], blob[_DIGEST_BYTES:]
+        if hashlib.sha256(contents).digest() != digest or int.from_bytes(contents[:_EPOCH_BYTES]) != epoch:
+            _log.warning("the checkpoint %s in %s is damaged, or another epoch's: starting over", name, self.place)
+            return None
+        return io.BytesIO(contents[_EPOCH_BYTES:])
+
+    def remove(self, *, trial: int, token: int) -> None:
+        """Removes what the trial's holders have left, up to the one with this token."""
+        for held in range(1, token + 1):
+            for turn in (0, 1):
+                try:
+                    with self._errors("removed"):
+                        self._opened().remove(self._name(trial, held, turn))
+                except ArtifactNotFound:
+                    continue
+
+    def _name(self, trial: int, token: int, turn: int) -> str:
+        return f"{self._uid}-trial-{trial}-{token}-{turn}"
+
+    def _opened(self) -> ArtifactStore:
+        if self._store is None:
+            self._store = open_artifacts(self.place)
+        return self._store
+
+    def _errors(self, done: str) -> AbstractContextManager[None]:
+        return store_errors(self.place, "Checkpoints", done)

@@ -1,0 +1,129 @@
+"""What a leading trial shows of itself in the dashboard: pictures of its scores, and its two worst mistakes to look at
+and to listen to. Of validation clips alone.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soundfile
+from optuna.artifacts._upload import ArtifactMeta
+
+from features.clips.clip import ANOMALY, NORMAL
+from features.clips.wav import Waveform, read_waveform
+from search.artifacts.artifact_store import open_artifacts, store_errors
+from search.dashboard import pictures
+from search.dashboard.pictures import MOST_BYTES
+from search.evaluation.metrics import id_aucs
+from search.evaluation.truth import Scores, Truth, scores_by_id
+from search.training.trained import Shown
+from search.workers.placement import device_name, memory_used
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One file."""
+
+    name: str
+    mimetype: str
+    content: bytes
+
+
+def exhibits_of(training: Shown, scores: Scores) -> Iterable[Exhibit]:
+    """All exhibits of a training with these scores of its validation clips, (clips,)."""
+    clips = training.validation_clips
+    truth = Truth.of(clips)
+    yield _png("1 ROC curves.png", pictures.roc_picture(scores_by_id(scores, truth), id_aucs(scores, truth)))
+    yield _png("2 scores.png", pictures.score_picture(scores, truth))
+    missed, alarm = most_missed(scores, truth), worst_alarm(scores, truth)
+    for name, position in (("3 most missed anomaly", missed), ("4 worst false alarm", alarm)):
+        clip = clips[position]
+        yield _png(
+            f"{name}.png",
+            pictures.clip_picture(
+                training.frames_of(clip),
+                training.reconstruction_of(clip),
+                frame_seconds=training.frame_seconds,
+                unit=training.unit,
+                title=f"{clip.id_name}, {clip.name}: score {scores[position]:.4g}",
+            ),
+        )
+        yield Exhibit(f"{name}.flac", "audio/flac", _flac(read_waveform(clip.path), clip.sample_rate))
+
+
+def most_missed(scores: Scores, truth: Truth) -> int:
+    """Position of the anomaly that sounds healthiest: fewest of its own machine ID's normal clips score lower."""
+    return _worst(scores, truth, of=ANOMALY, sign=1)
+
+
+def worst_alarm(scores: Scores, truth: Truth) -> int:
+    """Position of the normal clip that sounds least healthy: fewest of its machine ID's anomalies score higher."""
+    return _worst(scores, truth, of=NORMAL, sign=-1)
+
+
+def _worst(scores: Scores, truth: Truth, *, of: int, sign: int) -> int:
+    """Clips are ranked within their machine ID, as an AUC is: scores of two IDs have no common scale."""
+    ids, labels = np.array(truth.ids), np.array(truth.labels)
+    signed = sign * scores
+    ranked = []
+    for name in scores_by_id(scores, truth):
+        others = signed[(ids == name) & (labels != of)]
+        spread = float(np.ptp(signed[ids == name])) or 1.0
+        for position in np.flatnonzero((ids == name) & (labels == of)):
+            right = float((others < signed[position]).mean())
+            depth = float(signed[position] - others.min()) / spread  # among clips that are equally wrong
+            ranked.append((right, depth, int(position)))
+    return min(ranked)[2]
+
+
+def attributes_of(
+    seconds: float, device: str, scores: Scores | None = None, truth: Truth | None = None
+) -> dict[str, Any]:
+    """What the dashboard lists of a trial that ends now; `seconds` are those of the worker that ends it."""
+    own = {
+        "seconds": round(seconds, 1),
+        "memory, MB": round(memory_used(device) / 1e6),
+        "device": device_name(device),
+    }
+    aucs = {} if scores is None or truth is None else id_aucs(scores, truth)
+    return own | {f"AUC {name}": round(value, 4) for name, value in aucs.items()}
+
+
+def upload(exhibits: Iterable[Exhibit], place: str, *, uid: str, number: int) -> dict[str, str]:
+    """Writes a trial's exhibits; returns the system attributes by which optuna-dashboard finds them.
+
+    The same trial's exhibits have the same IDs, whoever writes them: a worker that is killed right after leaves
+    nothing behind that its successor does not write over. Raises StoreError if the place takes none.
+    """
+    attributes = {}
+    for exhibit in exhibits:
+        identifier = str(uuid.uuid5(uuid.UUID(uid), f"{number}/{exhibit.name}"))
+        with store_errors(place, "Exhibits", "written"):
+            open_artifacts(place).write(identifier, io.BytesIO(exhibit.content))
+        meta = ArtifactMeta(artifact_id=identifier, filename=exhibit.name, mimetype=exhibit.mimetype, encoding=None)
+        attributes[f"artifacts:{identifier}"] = json.dumps(asdict(meta))
+    return attributes
+
+
+def _png(name: str, content: bytes) -> Exhibit:
+    return Exhibit(name, "image/png", content)
+
+
+def _flac(waveform: Waveform, sample_rate: int) -> bytes:
+    """The sound as FLAC, from its beginning for as long as the size allows."""
+    while True:
+        file = io.BytesIO()
+        soundfile.write(file, waveform, sample_rate, format="FLAC", subtype="PCM_16")
+        content = file.getvalue()
+        if len(content) <= MOST_BYTES:
+            return content
+        waveform = waveform[: int(len(waveform) * 0.9 * MOST_BYTES / len(content))]

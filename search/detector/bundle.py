@@ -1,0 +1,275 @@
+"""A trained detector as a folder that needs nothing else, on a disk or in a bucket.
+
+recipe.yaml           what it is: `offkey train recipe.yaml` makes it again
+weights.safetensors   the model's arrays
+detector.json         machine IDs, thresholds by machine/ID and the false-alarm rate that they aim at, versions, the
+                      corpus's fingerprint
+metrics.json          what was measured
+README.md             the model card
+
+No file is a pickle: what scikit-learn has learnt is arrays beside the networks'. Other versions than those that wrote a
+bundle may score a little differently: loading says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from features.errors import OffkeyError, StoreError
+from models.labels import Labels
+from models.member import Member
+from models.scoring.scorer import Scorer, Single
+from models.scoring.tree import scorer_of
+from search.artifacts.bucket import BucketFolder, bucket_of
+from search.detector.detector import Detector
+from search.detector.model_card import model_card
+from search.detector.optimism import SeedSpread, Spread
+from search.errors import BundleError, StudyError
+from search.evaluation.figures import Figures
+from search.study.identity import code_digest
+from search.study.recipe import Recipe
+from search.study.study_file import load_study, to_yaml
+
+_log = logging.getLogger("offkey.bundle")
+
+#: Of what is in the files: a bundle of another one cannot be read. Keys that are only added leave it as it is.
+_FORMAT = 3
+
+#: In the order in which a bucket gets them: without detector.json there is no bundle.
+_FILES = ("README.md", "metrics.json", "recipe.yaml", "weights.safetensors", "detector.json")
+
+#: What of them a detector is made of.
+_NEEDED = ("detector.json", "recipe.yaml", "weights.safetensors")
+
+#: What was installed and may change a score in its last digits, or more.
+_PACKAGES = ("offkey", "torch", "timm", "numpy", "scipy", "librosa", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded detector."""
+
+    recipe: Recipe
+    scorer: Scorer
+    labels: Labels
+    thresholds: dict[str, float]  # by machine/ID
+
+
+def metrics_of(detector: Detector) -> dict[str, Any]:
+    """The figures of a detector, as `offkey train --json` prints them below `bundle`."""
+    optimism = detector.optimism
+    return {
+        "validation": _metrics(detector.validation),
+        "test": None if detector.test is None else _metrics(detector.test),
+        "metric": {
+            "name": detector.recipe.validation.objectives[0],
+            "validation": detector.value,
+            "test": detector.test_value,
+        },
+        "optimism": None
+        if optimism is None
+        else {"difference": optimism.difference, "interval": list(optimism.interval)},
+        "test_looks": detector.looks.count,
+        "test_clips_seen": detector.looks.seen,
+        "test_recipes": detector.looks.recipes,
+        "seeds": _seeds(detector.seeds),
+    }
+
+
+def require_free(place: str | Path) -> None:
+    """Raises BundleError if something stands where the bundle is to go, or that cannot be told: nothing is ever
+    overwritten.
+    """
+    try:
+        is_free = not Path(place).exists() if bucket_of(place) is None else BucketFolder(place).is_empty()
+    except (StoreError, StudyError) as error:
+        raise BundleError(str(error)) from error
+    if not is_free:
+        raise BundleError(f"{place} exists already, and is left as it is. Choose another place (-o), or remove it.")
+
+
+def save_bundle(detector: Detector, place: str | Path) -> None:
+    """Writes the bundle, whole or not at all, to a folder or to `s3://BUCKET/PREFIX`.
+
+    Raises BundleError if it cannot be written; what a bucket did not take is kept on this host, and the error says
+    where.
+    """
+    require_free(place)
+    if bucket_of(place) is None:
+        _write_folder(detector, Path(place))
+        return
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="offkey-detector-"))
+    except OSError as error:
+        raise BundleError(f"{place} takes a temporary folder on this host, too: {error}") from error
+    try:
+        _write_folder(detector, folder)
+        BucketFolder(place).put(_FILES, folder)
+    except (OSError, StoreError) as error:  # hours of training are not lost with a connection
+        raise BundleError(f"{error}\nThe detector is kept in {folder}, to be copied from there.") from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_folder(detector: Detector, folder: Path) -> None:
+    """To a folder that is not there, or empty."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be written: {error.strerror}") from error
+    try:
+        partial.chmod(0o755)
+        _write_files(detector, partial)
+        os.rename(partial, folder)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_files(detector: Detector, folder: Path) -> None:
+    save_file(
+        {name: array.contiguous() for name, array in detector.scorer.state_dict().items()},
+        folder / "weights.safetensors",
+    )
+    (folder / "weights.safetensors").chmod(0o644)  # as its neighbours: safetensors keeps it to its owner
+    (folder / "recipe.yaml").write_text(to_yaml(detector.recipe.tree()))
+    details = {
+        "format": _FORMAT,
+        "labels": asdict(detector.labels),
+        "thresholds": dict(detector.thresholds),
+        "threshold_clips": dict(detector.threshold_clips),
+        "false_alarm_rate": detector.recipe.scoring.false_alarm_rate,
+        "corpus_fingerprint": detector.fingerprint,
+        "versions": _versions(),
+    }
+    (folder / "detector.json").write_text(json.dumps(details, indent=1))
+    (folder / "metrics.json").write_text(json.dumps(metrics_of(detector), indent=1))
+    (folder / "README.md").write_text(model_card(detector))
+
+
+def load_bundle(place: str | Path, *, tell: Callable[[str], None] = _log.warning) -> Bundle:
+    """The bundle in a folder or at `s3://BUCKET/PREFIX`; `tell` hears of one that other versions wrote.
+
+    Raises BundleError if there is not a whole bundle of a format known here, or it cannot be read.
+    """
+    try:
+        with _on_disk(place) as folder:
+            details = json.loads((folder / "detector.json").read_text())
+            if details["format"] != _FORMAT:
+                raise BundleError(f"{place}: a bundle of format {details['format']}; this Offkey reads {_FORMAT}")
+            if differing := _other_versions(details.get("versions", {})):
+                tell(f"{place} was written with {', '.join(differing)}: its scores may differ a little")
+            recipe = load_study(folder / "recipe.yaml").first_recipe()
+            known = details["labels"]
+            attributes = tuple((name, text) for name, text in known["attributes"])
+            labels = Labels(ids=tuple(known["ids"]), attributes=attributes)
+            scorer = scorer_of(recipe.member, labels, _unlearnt)
+            scorer.load_state_dict(load_file(folder / "weights.safetensors"))
+            return Bundle(recipe=recipe, scorer=scorer.eval(), labels=labels, thresholds=details["thresholds"])
+    except BundleError:
+        raise
+    except (
+        OSError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+        OffkeyError,
+    ) as error:
+        raise BundleError(f"{place} is not a bundle, or not a whole one: {error}") from error
+
+
+@contextmanager
+def _on_disk(place: str | Path) -> Iterator[Path]:
+    """The folder, or what is needed of the bucket's files in a folder for a while."""
+    if bucket_of(place) is None:
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory(prefix="offkey-detector-") as folder:
+        try:
+            BucketFolder(place).fetch(_NEEDED, Path(folder))
+        except (StoreError, StudyError) as error:
+            raise BundleError(str(error)) from error
+        yield Path(folder)
+
+
+def _unlearnt(member: Member, labels: Labels) -> Single:
+    """A model whose weights are to be loaded, limits of its bins included."""
+    unlearnt = member.model_copy(update={"model": member.model.to_be_loaded})
+    return Single(unlearnt, labels, member.features.limits)
+
+
+def _versions() -> dict[str, str]:
+    """What a score may depend on."""
+    return {
+        **{package: version(package) for package in _PACKAGES},
+        "torch": torch.__version__,  # with what it was built for
+        "code": code_digest(),
+        "python": platform.python_version(),
+    }
+
+
+def _other_versions(written_by: Mapping[str, str]) -> list[str]:
+    """Of what a bundle says at all; one version for another kind of device is no other version."""
+    here = _versions()
+    return [
+        f"{name} {then} (here {here[name]})"
+        for name, then in written_by.items()
+        if name in here and name != "python" and then.partition("+")[0] != here[name].partition("+")[0]
+    ]
+
+
+def _seeds(spreads: Mapping[str, SeedSpread]) -> dict[str, Any] | None:
+    """The spread over seeds; of several recipes, of each."""
+    by_recipe = {
+        name: {
+            "count": len(spread.seeds),
+            "seeds": list(spread.seeds),
+            "validation": _spread(spread.validation),
+            "test": None if spread.test is None else _spread(spread.test),
+        }
+        for name, spread in spreads.items()
+    }
+    if len(by_recipe) > 1:
+        return {"recipes": by_recipe}
+    return next(iter(by_recipe.values()), None)
+
+
+def _spread(spread: Spread) -> dict[str, Any]:
+    return {
+        "auc": list(spread.aucs),
+        "mean": spread.mean,
+        "sd": spread.deviation,
+        "range": [min(spread.aucs), max(spread.aucs)],
+    }
+
+
+def _metrics(figures: Figures) -> dict[str, Any]:
+    return {
+        "auc": figures.auc,
+        "interval": list(figures.interval),
+        "pauc": figures.pauc,
+        "pooled_auc": figures.pooled,
+        "per_id": {name: asdict(of_id) for name, of_id in figures.per_id.items()},
+    }

@@ -1,0 +1,34 @@
+"""The final detector: a trained model, its thresholds, and what was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from features.cleaning import Outlier
+from models.labels import Labels
+from models.scoring.scorer import Scorer
+from search.detector.optimism import Optimism, SeedSpread
+from search.evaluation.figures import Figures
+from search.storage.looks import Looks
+from search.study.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained model, its thresholds, and what was measured of it."""
+
+    recipe: Recipe
+    scorer: Scorer
+    labels: Labels  # of the clips that it was trained on
+    thresholds: Mapping[str, float]  # by machine/ID; a clip that scores higher is called an anomaly
+    threshold_clips: Mapping[str, int]  # withheld normal clips behind each
+    validation: Figures
+    value: float  # of the recipe's first objective, as its trial had it
+    test: Figures | None  # None where no ID has both labels among the held-out clips
+    test_value: float | None  # of that objective; None where the held-out clips do not tell it, or it is of made faults
+    optimism: Optimism | None  # None without a test figure, and where the validation's is of made faults or other IDs
+    seeds: Mapping[str, SeedSpread]  # by recipe, of members of an ensemble that differ in their seed alone
+    looks: Looks  # at the held-out clips
+    fingerprint: str  # of the corpus
+    dropped: tuple[Outlier, ...]  # training clips that cleaning left out

@@ -1,0 +1,108 @@
+"""The model card of a detector: what it is made of, what was measured, and what its thresholds mean."""
+
+from __future__ import annotations
+
+from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
+from search.detector.detector import Detector
+from search.detector.optimism import SeedSpread
+from search.study.recipe import Recipe
+
+#: scoring.calibration → what a score is, in lines of the card.
+_SCALES = {
+    "none": "",
+    "z": """
+A score is the distance from the mean of the machine ID's withheld normal clips, in their standard deviations
+(scoring.calibration: z). Thresholds are on this scale.""",
+    "empirical": """
+A score is the rank among the machine ID's withheld normal clips, as a standard normal deviate
+(scoring.calibration: empirical). Thresholds are on this scale.""",
+}
+
+#: scoring.threshold → of what the false-alarm rate is a share.
+_RULES = {
+    "quantile": "the scores of normal clips withheld from training",
+    "gamma": "a gamma distribution fitted to the scores of normal clips withheld from training",
+}
+
+
+def model_card(detector: Detector) -> str:
+    """In Markdown."""
+    recipe, test, scoring = detector.recipe, detector.test, detector.recipe.scoring
+    origin = f"trial {recipe.from_.trial} of study `{recipe.from_.study}`" if recipe.from_ else "a recipe of its own"
+    test_line = (
+        "No held-out figure: there are no labelled clips, or too few."
+        if test is None
+        else f"Held-out test AUC {test.auc:.3f} (95 % interval {test.interval[0]:.3f} to {test.interval[1]:.3f}), "
+        f"on clips that no search has seen.\nOver the clips of all machine IDs together it is {test.pooled:.3f}."
+    )
+    rows = "\n".join(
+        f"| {name} | {t:.6g} | {detector.threshold_clips[name]} |" for name, t in detector.thresholds.items()
+    )
+    scale = _SCALES[scoring.calibration]
+    beside = "".join(f"{sentence}.\n" for sentence in sentences_beside(detector))
+    left_out = "".join(f"\n- {outlier.clip.name}: {outlier.reason}" for outlier in detector.dropped)
+    left_out = f"\nTraining clips that cleaning left out:\n{left_out}\n" if left_out else ""
+    return f"""# {recipe.study}
+
+A detector of anomalous machine sound, from {origin}.
+
+{_models(recipe)}
+{test_line}
+{_steered(detector)}
+{beside}{_seeds(detector)}
+Score clips with `offkey score BUNDLE PATH…`, this folder as BUNDLE. A higher score is more anomalous.{scale}
+A clip above its machine ID's threshold is called an anomaly. Thresholds aim at a false-alarm rate of
+{scoring.false_alarm_rate:g}: this share of {_RULES[scoring.threshold]} is above
+(scoring.threshold: {scoring.threshold}).
+
+| machine ID | threshold | clips |
+|---|---|---|
+{rows}
+{left_out}"""
+
+
+def _steered(detector: Detector) -> str:
+    """What the search went by, and how far that is from the test."""
+    if detector.recipe.validation.goes_by_proxies:
+        return f"AUC on made faults {detector.validation.auc:.3f}: it steered the search, in place of recorded ones."
+    line = f"Validation AUC {detector.validation.auc:.3f}: it steered the search, so it flatters."
+    if detector.optimism is None:
+        return line
+    low, high = detector.optimism.interval
+    difference = f"{detector.optimism.difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
+    return f"{line}\nValidation − test is {difference}: {OPTIMISM}."
+
+
+def _seeds(detector: Detector) -> str:
+    """How the AUC of one model varies with its seed."""
+    if not detector.seeds:
+        return ""
+    rows = "".join(_seed_rows(name, spread) for name, spread in detector.seeds.items())
+    return f"""
+| one seed's model | | mean AUC | standard deviation | lowest | highest |
+|---|---|---|---|---|---|
+{rows}
+{SPREAD}.
+"""
+
+
+def _seed_rows(name: str, spread: SeedSpread) -> str:
+    return "".join(
+        f"| {len(spread.seeds)} of {name} | {part} | {of_part.mean:.3f} | {of_part.deviation:.3f} | "
+        f"{min(of_part.aucs):.3f} | {max(of_part.aucs):.3f} |\n"
+        for part, of_part in (("validation", spread.validation), ("test", spread.test))
+        if of_part is not None
+    )
+
+
+def _models(recipe: Recipe) -> str:
+    """Each model, what it hears and how long it was trained."""
+    names = list(recipe.ensemble) or [recipe.model.family]
+    rows = []
+    for name, member in zip(names, recipe.members, strict=True):
+        family = f"{member.model.family}, one for each machine ID" if member.model.per_id else member.model.family
+        epochs = str(member.training.epochs) if member.model.is_trained else "not trained"
+        rows.append(f"| {name} | {family} | {member.features.kind} | {epochs} |\n")
+    combine = getattr(recipe.model, "combine", None)
+    together = "" if combine is None else f"Scores of {len(rows)} models are combined (model.combine: {combine}).\n\n"
+    return f"{together}| model | family | hears | epochs |\n|---|---|---|---|\n{''.join(rows)}"

@@ -1,0 +1,214 @@
+"""A whole detector as one network, from waveforms to scores: what `search.detector.onnx_export` writes.
+
+waveforms   : (batch, samples) float32, full scale is [-1, 1); of one channel, of the sample rate that the detector
+              hears, all of one length
+machine_ids : (batch,) int64, which of the detector's machine IDs each clip is of; -1 for one never trained on
+scores      : (batch,) float64, higher is more anomalous; not a number for a machine ID that the detector has nothing
+              to say of, and for clips that do not fill one of its windows or crops
+
+What `models.scoring.scorer` does with numpy around the networks, it does in operations that ONNX has. It does not know:
+
+    ensembles; features other than log-mel; bfloat16; densities gmm and lof; empirical calibration
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from features.errors import OffkeyError
+from features.frames.waveform_network import WaveformNetwork
+from features.windows.excerpts import Batch
+from models.labels import UNKNOWN
+from models.scoring.densities import Knn, Mahalanobis
+from models.scoring.scorer import Calibrated, PerId, Scorer, Single
+from models.settings import CropSettings, ScoringSettings
+from search.detector.bundle import Bundle
+
+
+class OnnxError(OffkeyError):
+    """A detector cannot be written as an ONNX file."""
+
+
+class DetectorNetwork(nn.Module):
+    """From waveforms, and machine IDs if they matter (`takes_ids`), to scores."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Raises OnnxError for a detector with a part that it does not know, naming the setting."""
+        super().__init__()
+        _require_known(bundle)
+        scorer = bundle.scorer
+        self.front_end = WaveformNetwork(bundle.recipe.features)
+        self.scorer = _network_of(scorer)
+        self.least_frames = bundle.recipe.model.excerpt_frames(bundle.recipe.features.bins)
+        self.id_count = len(bundle.labels.ids)
+        self.least_id = UNKNOWN if scorer.hears_unknown_ids else 0
+        is_single = isinstance(scorer, Single) and not scorer.densities
+        self.takes_ids = not is_single or bundle.recipe.model.knows_ids
+
+    def forward(self, waveforms: Tensor, machine_ids: Tensor | None = None) -> Tensor:
+        frames = self.front_end(waveforms)
+        suffices = torch.ones_like(frames[:, :, 0]).sum(dim=1) >= self.least_frames
+        if machine_ids is None:
+            scores = self.scorer(frames, torch.zeros_like(waveforms[:, 0], dtype=torch.int64))
+            return torch.where(suffices, scores, torch.nan)
+        known = machine_ids.clamp(self.least_id, self.id_count - 1)
+        return torch.where(suffices & (known == machine_ids), self.scorer(frames, known), torch.nan)
+
+
+class _SingleNetwork(nn.Module):
+    """One model: frames (batch, frames, bins), machine IDs (batch,) → scores (batch,)."""
+
+    def __init__(self, single: Single) -> None:
+        super().__init__()
+        member = single.member
+        self.single = single
+        self.scoring = member.scoring
+        self.decay = member.model.embedding_decay
+        self.length = member.model.excerpt_frames(member.features.bins)
+        self.hop = member.model.hop(member.features.bins) if isinstance(member.model, CropSettings) else None
+
+    def forward(self, frames: Tensor, ids: Tensor) -> Tensor:
+        clips, bins = frames.shape[0], frames.shape[2]
+        firsts = self._firsts(frames.shape[1])
+        count = firsts.shape[0]
+        stretches = frames[:, firsts[:, None] + torch.arange(self.length)]  # (clips, count, length, bins)
+        owners = torch.arange(clips)[:, None].expand(clips, count).reshape(clips * count)
+        if self.hop is None:
+            inputs = stretches.reshape(clips * count, self.length * bins)
+        else:
+            inputs = stretches.transpose(2, 3).reshape(clips * count, 1, bins, self.length)
+        batch = Batch(inputs=inputs, clips=owners, ids=ids[owners])
+        if not self.single.densities:
+            return _pooled(self.single.model.score(batch).reshape(clips, count).double(), self.scoring)
+        embeddings = self.single.model.embed(batch)
+        embeddings = _mean_by_rank(embeddings.reshape(clips, count, embeddings.shape[1]).double(), self.decay)
+        return _chosen([_FORMULAS[type(density)](density, embeddings) for density in self.single.densities], ids)
+
+    def _firsts(self, frames: int) -> Tensor:
+        """Where the windows or crops of a clip begin, (count,): features.windows.excerpts, features.windows.crops."""
+        last = frames - self.length
+        if self.hop is None:
+            return torch.arange(last + 1)
+        firsts = self.hop * torch.arange((last + self.hop - 1) // self.hop + 1)
+        # Of a clip shorter than a crop the last one is below 0, and would begin at the clip's end.
+        return firsts.clamp(max=last).clamp(min=0)
+
+
+class _PerIdNetwork(nn.Module):
+    """One model for each machine ID, and perhaps one for all: each hears every clip, and the clip's own is chosen."""
+
+    def __init__(self, scorer: PerId) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(_SingleNetwork(single) for single in scorer.singles())
+        self.id_count = len(scorer.labels.ids)
+
+    def forward(self, frames: Tensor, ids: Tensor) -> Tensor:
+        own = torch.zeros_like(ids)  # the only one that such a model knows
+        return _chosen(
+            [model(frames, own if index < self.id_count else ids) for index, model in enumerate(self.models)], ids
+        )
+
+
+class _CalibratedNetwork(nn.Module):
+    """Scores in standard deviations from the mean of their machine ID's normal clips."""
+
+    slopes: Tensor  # (ids + 1,) float64, of the unknown last
+    offsets: Tensor  # (ids + 1,) float64
+
+    def __init__(self, scorer: Calibrated) -> None:
+        super().__init__()
+        self.scorer = _network_of(scorer.scorer)
+        ids = np.array([*range(len(scorer.labels.ids)), UNKNOWN])
+        # It is a line: two of its points say all of it.
+        offsets = scorer.calibration.calibrated(np.zeros(len(ids)), ids)
+        self.register_buffer("offsets", torch.from_numpy(offsets))
+        slopes = scorer.calibration.calibrated(np.ones(len(ids)), ids) - offsets
+        self.register_buffer("slopes", torch.from_numpy(slopes))
+
+    def forward(self, frames: Tensor, ids: Tensor) -> Tensor:
+        scores: Tensor = self.scorer(frames, ids)
+        return scores * self.slopes[ids] + self.offsets[ids]
+
+
+def _network_of(scorer: Scorer) -> nn.Module:
+    if isinstance(scorer, Calibrated):
+        return _CalibratedNetwork(scorer)
+    if isinstance(scorer, PerId):
+        return _PerIdNetwork(scorer)
+    assert isinstance(scorer, Single)
+    return _SingleNetwork(scorer)
+
+
+def _require_known(bundle: Bundle) -> None:
+    recipe = bundle.recipe
+    if recipe.ensemble:
+        raise OnnxError(
+            "an ensemble cannot be written as an ONNX file, but each of its members can: `offkey train` a recipe of one"
+        )
+    if recipe.features.kind != "logmel":
+        raise OnnxError(f"features.kind: logmel can be written as an ONNX file, but this is {recipe.features.kind}")
+    if recipe.training.precision != "float32":
+        raise OnnxError(
+            f"training.precision: float32 can be written as an ONNX file, but this is {recipe.training.precision}: its "
+            "scores and thresholds are of a coarser arithmetic, which ONNX runtimes do not repeat"
+        )
+    if recipe.model.backend is not None and recipe.model.backend not in ("mahalanobis", "knn"):
+        raise OnnxError(
+            "the densities mahalanobis and knn can be written as an ONNX file, but model.score is "
+            f"{recipe.model.backend}"
+        )
+    if recipe.scoring.calibration == "empirical":
+        raise OnnxError("scoring.calibration: none and z can be written as an ONNX file, but this is empirical")
+
+
+def _chosen(of_all: list[Tensor], ids: Tensor) -> Tensor:
+    """Of scores (batch,) by the model or density of each ID, each clip's own; -1 is the last one, which is for all."""
+    scores = torch.stack(of_all, dim=1)  # (batch, models)
+    at = torch.where(ids < 0, len(of_all) - 1, ids)
+    return scores.gather(1, at[:, None])[:, 0]
+
+
+def _pooled(scores: Tensor, scoring: ScoringSettings) -> Tensor:
+    """One score for each clip from those of its windows, (batch, windows) float64: models.scoring.pooling."""
+    if scoring.pooling == "max":
+        return scores.amax(dim=1)
+    if scoring.pooling == "top":
+        ranked = scores.sort(dim=1, descending=True).values
+        ranks = torch.arange(scores.shape[1]).double()
+        weights = (ranks < torch.ceil(scoring.top_share * (ranks[-1] + 1) - 1e-9).clamp(min=1)).double()
+        return (ranked * weights).sum(dim=1) / weights.sum()
+    return _mean_by_rank(scores, scoring.decay if scoring.pooling == "gwrp" else 1.0)
+
+
+def _mean_by_rank(values: Tensor, decay: float) -> Tensor:
+    """The mean over dimension 1, weights falling by `decay` from the largest value to the next."""
+    if decay == 1:
+        return values.mean(dim=1)
+    weights = torch.pow(decay, torch.arange(values.shape[1]).double())
+    total: Tensor = torch.tensordot(values.sort(dim=1, descending=True).values, weights, dims=([1], [0]))
+    return total / weights.sum()
+
+
+def _mahalanobis(density: Mahalanobis, points: Tensor) -> Tensor:
+    centred = points - density.mean
+    along = centred @ density.directions.T  # (clips, rank)
+    squared = (along.square() / density.variances).sum(dim=1)
+    if len(density.directions) < density.mean.shape[0]:
+        squared = squared + (centred - along @ density.directions).square().sum(dim=1) / density.rest
+    return squared.sqrt()
+
+
+def _nearest(density: Knn, points: Tensor) -> Tensor:
+    count = min(density.neighbours, len(density.reference))
+    # torch.cdist would take a shortcut that loses digits.
+    distances = (points[:, None] - density.reference).square().sum(dim=2).sqrt()  # (clips, points)
+    nearest: Tensor = (distances / density.local).topk(count, dim=1, largest=False).values
+    return nearest.mean(dim=1)
+
+
+_FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {Mahalanobis: _mahalanobis, Knn: _nearest}

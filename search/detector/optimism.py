@@ -1,0 +1,72 @@
+"""Optimism and seeds: how far a detector's figures may be better than what it will do.
+
+optimism : validation AUC − test AUC, over the machine IDs that both have.
+seeds    : how the AUC of one model varies with its seed, over the members of an ensemble that differ in nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.metrics import id_aucs, mean_auc
+from search.evaluation.truth import Scores, Truth
+
+
+@dataclass(frozen=True)
+class Optimism:
+    """Validation AUC − test AUC."""
+
+    difference: float
+    interval: tuple[float, float]  # 95 %
+
+    @property
+    def may_be_chance(self) -> bool:
+        low, high = self.interval
+        return low <= 0 <= high
+
+
+def optimism_of(validation: Scores, steering: Truth, test: Scores, held_out: Truth) -> Optimism | None:
+    """From the scores of the clips that steered the search, and of those that were held out.
+
+    None if no machine ID has both labels in both.
+    """
+    common = id_aucs(validation, steering).keys() & id_aucs(test, held_out).keys()
+    if not common:
+        return None
+    (validation, steering), (test, held_out) = (
+        (scores[np.isin(truth.ids, list(common))], truth.of_ids(common))
+        for scores, truth in ((validation, steering), (test, held_out))
+    )
+    resampled = Bootstrap(steering).aucs(validation)
+    # Moved by one: both are drawn from the same random numbers, and the n-th of each would be no independent pair.
+    resampled -= np.roll(Bootstrap(held_out).aucs(test), 1)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Optimism(mean_auc(validation, steering) - mean_auc(test, held_out), (float(low), float(high)))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The AUC of each seed's model alone, in the order of the seeds."""
+
+    aucs: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.aucs))
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the seeds that it was tried with as a sample of all seeds."""
+        return float(np.std(self.aucs, ddof=1))
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """How one recipe's figures vary with its seed."""
+
+    seeds: tuple[int, ...]
+    validation: Spread
+    test: Spread | None  # None where no ID has both labels among the held-out clips

@@ -1,0 +1,113 @@
+"""Scoring clips with a trained detector, a few at a time: memory stays flat however many there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from features.clips.clip import parse_stem
+from features.clips.corpus import SPLIT_FOLDERS
+from features.clips.wav import UnreadableWav, read_header
+from features.errors import CorpusError
+from models.labels import Labels
+from models.recordings import Recordings
+from search.detector.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class ScoredClip:
+    """One row of scores; `error` says why a part is missing."""
+
+    path: str
+    machine: str
+    machine_id: str
+    score: float | None
+    decision: int | None  # 1 anomaly, 0 normal
+    error: str | None
+
+
+def clip_paths(paths: Iterable[Path]) -> Iterator[Path]:
+    """The wav files of files and folders, each folder's in order, found as they are asked for.
+
+    A path that is not there is handed on: it gets a row with the reason.
+    """
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        for folder, folders, files in os.walk(path):
+            wavs = sorted(name for name in (*files, *folders) if name.lower().endswith(".wav"))
+            folders[:] = sorted(set(folders).difference(wavs))  # a folder that is called so gets a row, too
+            yield from (Path(folder, name) for name in wavs)
+
+
+def score_clips(bundle: Bundle, paths: Iterable[Path], device: torch.device) -> Iterator[ScoredClip]:
+    """One row for each clip, in order; a clip that cannot be scored gets a row with the reason."""
+    bundle.scorer.to(device)
+    for path in paths:
+        machine, machine_id, unnamed = _named(path, bundle.labels)
+        if not path.exists():
+            yield ScoredClip(str(path), machine, machine_id, None, None, "does not exist")
+            continue
+        if unnamed:
+            yield ScoredClip(str(path), machine, machine_id, None, None, unnamed)
+            continue
+        try:
+            score = _score(bundle, path, f"{machine}/{machine_id}", device)
+        except (UnreadableWav, CorpusError, OSError) as error:
+            yield ScoredClip(str(path), machine, machine_id, None, None, str(error))
+            continue
+        threshold = bundle.thresholds.get(f"{machine}/{machine_id}")
+        yield ScoredClip(
+            path=str(path),
+            machine=machine,
+            machine_id=machine_id,
+            score=score,
+            decision=None if threshold is None else int(score > threshold),
+            error=None
+            if threshold is not None
+            else f"no decision: {machine}/{machine_id} {_without_threshold(bundle, f'{machine}/{machine_id}')}",
+        )
+
+
+def _without_threshold(bundle: Bundle, id_name: str) -> str:
+    if id_name not in bundle.labels.ids:
+        return "was not trained on"
+    return "has no threshold, since none of its training clips was withheld to set one"
+
+
+def _named(path: Path, labels: Labels) -> tuple[str, str, str]:
+    """The machine and the machine ID of a clip by its folder and its name, and why the ID cannot be told if it cannot.
+
+    What they do not say is what the detector knows, where that is one machine, or one ID of it.
+    """
+    machines = sorted({name.rpartition("/")[0] for name in labels.ids})
+    folder = Path(os.path.abspath(path)).parent
+    is_split = folder.name in SPLIT_FOLDERS
+    machine = folder.parent.name if is_split else folder.name
+    if machine not in machines and not is_split and len(machines) == 1:
+        machine = machines[0]
+    ids = [machine_id for of, _, machine_id in (name.rpartition("/") for name in labels.ids) if of == machine]
+    parts = parse_stem(path.stem)
+    if parts.has_id or not ids:
+        return machine, parts.machine_id, ""
+    if len(ids) == 1:
+        return machine, ids[0], ""
+    return (
+        machine,
+        "",
+        f"its name gives no machine ID, as normal_id_{ids[0]}_00000000.wav does: one of {', '.join(ids)}",
+    )
+
+
+def _score(bundle: Bundle, path: Path, name: str, device: torch.device) -> float:
+    header = read_header(path)
+    for member in bundle.recipe.members:
+        if header.sample_rate != member.features.sample_rate and not member.features.resample:
+            raise CorpusError(f"{header.sample_rate} Hz, but the detector hears {member.features.sample_rate} Hz")
+    recording = Recordings.of_file(path, name=name, attributes=parse_stem(path.stem).attributes, device=device)
+    return float(bundle.scorer.scores_of(recording)[0])

@@ -1,0 +1,60 @@
+"""Scores and decisions in the files that DCASE Task 2 asks for.
+
+    anomaly_score_<machine>_section_<ID>_test.csv      file name, score        (2022 and later)
+    decision_result_<machine>_section_<ID>_test.csv    file name, 0 or 1
+    anomaly_score_<machine>_id_<ID>.csv                of clips named id_<ID>_…, as in 2020; decisions beside it
+
+One pair of files for each machine ID, without a header: the challenge's submission rules. A clip without a score or a
+decision has no line.
+"""
+
+from __future__ import annotations
+
+import csv
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from search.detector.scoring import ScoredClip
+from search.errors import StudyError
+
+
+class SubmissionFiles:
+    """Files in a folder, each opened when its first line comes; none that was there is written to."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = ExitStack()
+        self._writers: dict[str, Any] = {}
+
+    def __enter__(self) -> SubmissionFiles:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._files.close()
+
+    def add(self, clip: ScoredClip) -> None:
+        """Writes a clip's lines. Raises StudyError if a file is there already or cannot be written."""
+        name = Path(clip.path).name
+        of_id = f"section_{clip.machine_id}_test" if name.startswith("section_") else f"id_{clip.machine_id}"
+        for kind, value in (("anomaly_score", clip.score), ("decision_result", clip.decision)):
+            if value is not None:
+                self._writer(f"{kind}_{clip.machine}_{of_id}.csv").writerow([name, value])
+
+    def _writer(self, name: str) -> Any:
+        if name not in self._writers:
+            path = self._folder / name
+            try:
+                if not self._folder.is_dir():
+                    self._folder.mkdir(parents=True)
+                file = self._files.enter_context(path.open("x", newline="", encoding="utf-8"))
+            except FileExistsError as error:
+                there = path if self._folder.is_dir() else self._folder
+                raise StudyError(f"{there} exists already, and is left as it is. Choose another folder.") from error
+            except OSError as error:
+                raise StudyError(f"{path} cannot be written: {error.strerror or error}") from error
+            self._writers[name] = csv.writer(file, lineterminator="\n")
+        return self._writers[name]

@@ -1,0 +1,59 @@
+"""All metrics of one set of scored clips, for each machine ID and over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.evaluation.bootstrap import resampled_aucs
+from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, area_under_curve, by_label, pairs_by_fold, pairs_of_part
+from search.evaluation.official import Part
+from search.evaluation.truth import Scores, Truth, count_clips, judged_ids
+
+
+@dataclass(frozen=True)
+class IdFigures:
+    """One machine ID's figures."""
+
+    auc: float
+    pauc: float | None
+    normal: int  # clips
+    anomaly: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a set of scored clips says."""
+
+    auc: float  # mean over machine IDs
+    pauc: float | None  # mean over machine IDs; None where one has too few normal clips
+    interval: tuple[float, float]  # 95 %, of auc
+    pooled: float  # AUC over the same clips, whatever their machine ID
+    per_id: Mapping[str, IdFigures]
+
+
+def evaluate(scores: Scores, truth: Truth) -> Figures:
+    """All figures of one set of scored clips. Raises StudyError if no ID has both labels."""
+    per_id = {}
+    for name, members in judged_ids(truth).items():
+        pairs = pairs_of_part(Part(id_name=name, kind="auc"), truth)
+        enough = all(len(normals) >= FEWEST_NORMALS_FOR_PAUC for normals, _ in pairs)
+        normals, anomalies = by_label(members, truth)
+        per_id[name] = IdFigures(
+            auc=area_under_curve("auc", scores, pairs),
+            pauc=area_under_curve("pauc", scores, pairs) if enough else None,
+            normal=count_clips(normals, truth),
+            anomaly=count_clips(anomalies, truth),
+        )
+    paucs = [figures.pauc for figures in per_id.values() if figures.pauc is not None]
+    judged = np.flatnonzero(np.isin(truth.ids, list(per_id)))
+    low, high = np.quantile(resampled_aucs(scores, truth), [0.025, 0.975])
+    return Figures(
+        auc=float(np.mean([figures.auc for figures in per_id.values()])),
+        pauc=float(np.mean(paucs)) if len(paucs) == len(per_id) else None,
+        interval=(float(low), float(high)),
+        pooled=area_under_curve("auc", scores, pairs_by_fold(*by_label(judged, truth), truth)),
+        per_id=per_id,
+    )

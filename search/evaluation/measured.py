@@ -1,0 +1,116 @@
+"""What the scores of some labelled clips come to: all that `offkey evaluate` tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from search.errors import StudyError
+from search.evaluation.figures import Figures, evaluate
+from search.evaluation.metrics import domain_aucs, figure
+from search.evaluation.official import DOMAINS, Year, harmonic_mean
+from search.evaluation.score_truth import Judged
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How decisions fare; shares from 0 to 1."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class DecidedOfId(Decided):
+    """How those of a machine ID fare: all, and of each domain, as the challenge tells them since 2021."""
+
+    domains: Mapping[str, Decided]  # empty where clips have none
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All figures of one system's scores."""
+
+    figures: Figures
+    harmonic_auc: float  # over machine IDs
+    harmonic_pauc: float | None
+    of_domains: Mapping[str, Mapping[str, float]]  # machine/ID → domain → AUC; empty where the rule asks for none
+    decided: Mapping[str, DecidedOfId]  # by machine/ID; empty without decisions
+    year: Year
+    official: float | None
+    unofficial: str  # why there is no official score
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `offkey evaluate --json` prints."""
+        figures = self.figures
+        return {
+            "auc": figures.auc,
+            "pauc": figures.pauc,
+            "pooled": figures.pooled,
+            "interval": list(figures.interval),
+            "harmonic": {"auc": self.harmonic_auc, "pauc": self.harmonic_pauc},
+            "official": {"year": self.year, "score": self.official, "reason": self.unofficial or None},
+            "per_id": {
+                name: asdict(of_id)
+                | {"domains": dict(self.of_domains.get(name, {}))}
+                | ({"decisions": asdict(self.decided[name])} if name in self.decided else {})
+                for name, of_id in figures.per_id.items()
+            },
+        }
+
+
+def measure(clips: Judged, *, year: Year | None = None) -> Measured:
+    """All figures; `year` chooses the official score's rule. Raises StudyError if no machine ID has both labels."""
+    figures = evaluate(clips.scores, clips.truth)
+    official, unofficial, of_domains = None, "", {}
+    try:
+        of_domains = domain_aucs(clips.scores, clips.truth, year=year)
+        official = figure("official", clips.scores, clips.truth, year=year)
+    except StudyError as error:
+        unofficial = str(error)
+    paucs = [of_id.pauc for of_id in figures.per_id.values() if of_id.pauc is not None]
+    return Measured(
+        figures=figures,
+        harmonic_auc=float(harmonic_mean(np.array([of_id.auc for of_id in figures.per_id.values()]))),
+        harmonic_pauc=None if figures.pauc is None else float(harmonic_mean(np.array(paucs))),
+        of_domains=of_domains,
+        decided=_decided(clips, figures),
+        year=year or clips.truth.year,
+        official=official,
+        unofficial=unofficial,
+    )
+
+
+def _decided(clips: Judged, figures: Figures) -> dict[str, DecidedOfId]:
+    """Of the machine IDs whose every clip has a decision."""
+    ids = np.array(clips.truth.ids)
+    domains = np.array(clips.truth.domains or (None,) * len(ids))
+    decided = {}
+    for name in figures.per_id:
+        of_id = ids == name
+        if all(clips.decisions[place] is not None for place in np.flatnonzero(of_id)):
+            of_domains = {domain: of_id & (domains == domain) for domain in DOMAINS}
+            decided[name] = DecidedOfId(
+                *_precision_recall_f1(clips, of_id),
+                domains={
+                    domain: Decided(*_precision_recall_f1(clips, chosen))
+                    for domain, chosen in of_domains.items()
+                    if chosen.any()
+                },
+            )
+    return decided
+
+
+def _precision_recall_f1(clips: Judged, chosen: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Of some of the clips; 0 where it is undefined, as the challenge has it."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    places = np.flatnonzero(chosen)
+    labels, decisions = ([of[place] for place in places] for of in (clips.truth.labels, clips.decisions))
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, decisions, average="binary", zero_division=0.0)
+    return float(precision), float(recall), float(f1)

@@ -1,0 +1,82 @@
+"""Each DCASE year's official score, as published with the challenge's Task 2.
+
+A score is a mean of parts: AUCs and pAUCs (0 to 1, p = 0.1) of some of a machine ID's test clips, which years call
+section. Which clips, and which mean:
+
+2020   of each ID AUC and pAUC over all of its clips; the arithmetic mean over IDs, then over machines, then of the
+       two (Koizumi et al., arXiv 2006.05822; y-kawagu/dcase2020_task2_evaluator). The challenge published the two
+       side by side, and ranked by machine.
+2021   of each ID and domain AUC and pAUC over that domain's clips; the harmonic mean of all
+       (Kawaguchi et al., arXiv 2106.04492; y-kawagu/dcase2021_task2_evaluator).
+2022   and since: of each ID and domain the AUC of that domain's normal clips against the anomalies of both domains,
+       and of each ID the pAUC over all of its clips; the harmonic mean of all
+       (Dohi et al., arXiv 2206.05876; Kota-Dohi/dcase2022_evaluator, nttcslab/dcase2023_task2_evaluator).
+
+Values stand in arrays (parts, …): of one scoring (parts,), of resamples (parts, resamples).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from features.clips.clip import Domain
+
+Values = npt.NDArray[np.float64]
+Year = Literal[2020, 2021, 2022]
+
+DOMAINS: tuple[Domain, Domain] = ("source", "target")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """An AUC or pAUC of one machine ID; its clips are those of one domain, or of whichever for None."""
+
+    id_name: str  # machine/ID
+    kind: Literal["auc", "pauc"]
+    normals: Domain | None = None
+    anomalies: Domain | None = None
+
+
+def year_for(domains: Iterable[Domain | None]) -> Year:
+    """The year whose rule fits clips of these domains: 2022 where one is known, else 2020."""
+    return 2022 if any(domains) else 2020
+
+
+def parts_of(year: Year, id_names: Iterable[str]) -> list[Part]:
+    """What the score of that year is a mean of, for these machine IDs."""
+    parts = []
+    for name in id_names:
+        if year == 2020:
+            parts += [Part(id_name=name, kind="auc"), Part(id_name=name, kind="pauc")]
+        elif year == 2021:
+            for domain in DOMAINS:
+                parts.append(Part(id_name=name, kind="auc", normals=domain, anomalies=domain))
+                parts.append(Part(id_name=name, kind="pauc", normals=domain, anomalies=domain))
+        else:
+            parts += [Part(id_name=name, kind="auc", normals=domain) for domain in DOMAINS]
+            parts.append(Part(id_name=name, kind="pauc"))
+    return parts
+
+
+def official_score(year: Year, parts: Sequence[Part], values: Values) -> Values:
+    """The score of that year from the values (parts, …) of its parts; (…)."""
+    return harmonic_mean(values) if year != 2020 else _mean_over_machines(parts, values)
+
+
+def harmonic_mean(values: Values) -> Values:
+    """The harmonic mean of values (n, …) from 0 to 1; 0 if one is 0. (…)."""
+    from scipy.stats import hmean  # here, so that a worker that waits for a trial stays small
+
+    return np.asarray(hmean(values, axis=0))
+
+
+def _mean_over_machines(parts: Sequence[Part], values: Values) -> Values:
+    groups: dict[tuple[str, str], list[int]] = {}  # places of a machine's parts of one kind
+    for place, part in enumerate(parts):
+        groups.setdefault((part.id_name.rpartition("/")[0], part.kind), []).append(place)
+    return np.asarray(np.mean([values[places].mean(axis=0) for places in groups.values()], axis=0))

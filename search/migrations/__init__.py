@@ -1,1 +1,0 @@
-"""How Offkey's own tables came to be what `search.ledger` says they are (Alembic; Optuna migrates its own)."""

@@ -1,0 +1,198 @@
+"""What a study or a recipe asks of the recordings, for a search and for a detector: checked before any work.
+
+views : the corpus as the models of a trial see it (search.validation.views), but without made faults, which take
+        a while. Where folds or proxies hold out training clips, a model has fewer of them than the detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from features.clips.corpus import Corpus
+from features.clips.inspection import leaks
+from features.errors import UnservedError
+from features.windows.excerpts import require_length
+from models.labels import Labels
+from models.scoring.calibration import require_normals, require_withheld
+from search.errors import StudyError
+from search.evaluation.truth import Scores
+from search.study.objectives import METRICS
+from search.study.recipe import ConstraintSettings, Cost, Figure, Recipe, TrainOn, ValidationSettings
+from search.validation.proxy_clips import proxy_clips
+from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips, undefined_ids
+from search.validation.views import Steering, steering_of
+
+
+def views_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn) -> tuple[Corpus, ...]:
+    """The views of a trial's models. Raises StudyError if there are no clips to hold out for proxies."""
+    if validation.goes_by_proxies:
+        share, seed = validation.share, validation.seed
+        return (proxy_clips(corpus, share=share, seed=seed, train_on=train_on, proxies=()).corpus,)
+    return steering_of(corpus, validation, train_on).views
+
+
+def warnings_of(corpus: Corpus, validation: ValidationSettings, views: Sequence[Corpus]) -> list[str]:
+    """What the user should know of the recordings. Raises StudyError if no machine ID can be judged."""
+    return [
+        *corpus.warnings,
+        *_leaks(corpus),
+        *_leaks_of_views(corpus, views),
+        *_copies_across(corpus, validation),
+        *_check_labels(corpus, validation, views),
+    ]
+
+
+def _leaks(corpus: Corpus) -> list[str]:
+    found = leaks(corpus)
+    if not found:
+        return []
+    trained, tested = found[0]
+    return [
+        f"{len(found)} test clips are training clips too, {tested.name} ({trained.name}) for one: their scores say "
+        f"nothing. `offkey corpus {corpus.root}` lists them, and those that are nearly the same"
+    ]
+
+
+def _leaks_of_views(corpus: Corpus, views: Sequence[Corpus]) -> list[str]:
+    """Warns of training clips that steer where a clip with their contents is trained on."""
+    training = {clip.name for clip in corpus.clips if clip.split == "train"}
+    found = {clip.name: trained.name for view in views for trained, clip in leaks(view) if clip.name in training}
+    if not found:
+        return []
+    one, trained = next(iter(found.items()))
+    return [
+        f"{len(found)} training clips steer the search beside models that are trained on the same contents, {one} "
+        f"({trained}) for one: the validation figure flatters. `offkey corpus {corpus.root}` lists them"
+    ]
+
+
+def _copies_across(corpus: Corpus, validation: ValidationSettings) -> list[str]:
+    """Warns of contents that steer the search and are held out from it at once, under two names."""
+    steering = {clip.digest: clip for clip in labelled_test_clips(blind(corpus, validation))}
+    found = [clip for clip in held_out_clips(corpus, validation) if clip.digest in steering]
+    if not found:
+        return []
+    one = found[0]
+    return [
+        f"{len(found)} held-out test clips have the same contents as clips that steer the search, {one.name} "
+        f"({steering[one.digest].name}) for one: the final figure flatters. `offkey corpus {corpus.root}` lists them"
+    ]
+
+
+def _check_labels(corpus: Corpus, validation: ValidationSettings, views: Sequence[Corpus]) -> list[str]:
+    """Warnings of machine IDs that cannot be judged. Raises StudyError if none can."""
+    if validation.goes_by_proxies:
+        undefined = undefined_ids(held_out_clips(corpus, validation))
+        return [f"{', '.join(undefined)}: too few labelled clips for a held-out test"] if undefined else []
+    if validation.clips is not None:
+        _require_both_sets(corpus, validation)
+    if not labelled_test_clips(blind(corpus, validation)):
+        raise StudyError(
+            f"AUC is undefined: {corpus.root} has no labelled test clips to validate on. Without any recorded fault, "
+            "`validation.metric: proxy` goes by made ones."
+        )
+    steering = [clip for view in views for clip in labelled_test_clips(view)]
+    undefined = undefined_ids(steering)
+    if len(undefined) == len({clip.id_name for clip in steering}):
+        labels = {clip.label for clip in steering}
+        have = "normal clips only" if labels == {0} else "anomalies only" if labels == {1} else "one label each"
+        raise StudyError(
+            f"AUC is undefined: the test clips of every machine ID ({', '.join(undefined)}) have {have}. "
+            "It takes normal and anomalous ones of an ID to tell them apart; without any recorded fault, "
+            "`validation.metric: proxy` goes by made ones."
+        )
+    warnings = []
+    if undefined:
+        warnings.append(f"{', '.join(undefined)}: one label only in validation, AUC undefined, left out of the mean")
+    undefined_later = sorted(set(undefined_ids(held_out_clips(corpus, validation))) - set(undefined))
+    if undefined_later:
+        warnings.append(f"{', '.join(undefined_later)}: too few labelled clips for a held-out test")
+    return warnings
+
+
+def _require_both_sets(corpus: Corpus, validation: ValidationSettings) -> None:
+    for name, clips in (
+        ("development", labelled_test_clips(blind(corpus, validation))),
+        ("evaluation", held_out_clips(corpus, validation)),
+    ):
+        if not clips:
+            raise StudyError(
+                f"validation.clips is {validation.clips}, but {corpus.root} has no labelled test clips of the {name} "
+                "set: they lie in dev_data/<machine>/test and eval_data/<machine>/test, the latter labelled by the "
+                "challenge's ground-truth tables. Without validation.clips a share of all steers."
+            )
+
+
+def require_served(recipe: Recipe, corpus: Corpus, views: Sequence[Corpus]) -> None:
+    """Raises UnservedError for what a recipe asks of the clips in vain, for its detector or for its trial's models."""
+    _require_training_clips(recipe, corpus)
+    for member in recipe.members:
+        member.features.require(corpus)
+        shortest = min(corpus.clips, key=member.features.frames_of)
+        require_length(
+            member.features.frames_of(shortest),
+            member.model.excerpt_frames(member.features.bins),
+            shortest.path,
+            setting=member.model.excerpt_setting,
+        )
+    if recipe.validation.holds_out_training_clips:
+        why = "metric: proxy" if recipe.validation.goes_by_proxies else f"folds: {recipe.validation.folds}"
+        for view in views:
+            try:
+                _require_training_clips(recipe, view)
+            except UnservedError as error:
+                raise UnservedError(
+                    f"of the clips that `validation.{why}` leaves a trial to train on: {error}"
+                ) from error
+
+
+def _require_training_clips(recipe: Recipe, corpus: Corpus) -> None:
+    """Raises UnservedError for what a recipe asks of training clips in vain."""
+    clips = training_clips(corpus, recipe)
+    labels = Labels.of((clip.id_name, clip.attributes) for clip in clips.train)
+    recipe.model.require(labels, {clip.id_name for clip in labelled_test_clips(corpus)})
+    if recipe.scoring.calibration != "none":
+        require_withheld([clip.id_name for clip in clips.withheld], [clip.id_name for clip in clips.train], labels)
+    if recipe.ensemble:
+        require_normals([clip.id_name for clip in (*clips.train, *clips.withheld)], labels)
+
+
+def require_figures(
+    steering: Steering, objectives: Sequence[Figure | Cost], limits: ConstraintSettings | None = None
+) -> None:
+    """Raises StudyError if the clips that steer do not tell an objective or a limit: before any training, not after."""
+    asked: list[str] = [objective for objective in objectives if objective in METRICS]
+    if limits is not None and limits.min_worst_id is not None:
+        asked.append("worst_id")
+    for objective in asked:
+        steering.figure(objective, np.zeros(len(steering.truth)))
+
+
+def require_figures_of_folds(steering: Steering, objective: str, *, each_alone: bool) -> None:
+    """Raises StudyError if folds do not tell the objective when trials are compared by it: after each of them.
+
+    `each_alone`: by that fold's figure, and not by that of all folds so far.
+    """
+    folds = steering.truth.folds
+    for fold in dict.fromkeys(folds):
+        scores = np.zeros(np.searchsorted(folds, fold, side="right"))
+        error = _refusal(steering.last_models_figure, objective, scores)
+        where = f"fold {fold + 1} alone"
+        # What a fold tells by itself it tells beside others, too: to compute all of them after each would take minutes.
+        if error is not None and not each_alone:
+            error, where = _refusal(steering.figure, objective, scores), f"the first {fold + 1}"
+        if error is not None:
+            raise StudyError(
+                f"With validation.folds trials are compared after each fold, but {where} of {len(steering.views)} "
+                f"does not tell them apart; fewer folds have more clips each. {error}"
+            ) from error
+
+
+def _refusal(told: Callable[[str, Scores], float], objective: str, scores: Scores) -> StudyError | None:
+    try:
+        told(objective, scores)
+    except StudyError as error:
+        return error
+    return None

@@ -1,0 +1,80 @@
+"""Which proxies tell better models from worse ones on some recordings: judged by cheap detectors, before a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from features.cleaning import features_of
+from features.frames.feature_settings import FeatureSettings
+from search.errors import StudyError
+from search.evaluation.metrics import mean_auc
+from search.evaluation.truth import Scores, Truth
+from search.study.proxies import Proxy
+from search.study.recipe import Recipe, TrainOn
+from search.validation.proxy_clips import Proxied, ProxyClip
+
+#: AUC from which on a detector tells a proxy every time, and up to which it does not tell it at all.
+TOLD_ALWAYS, NOT_TOLD = 0.98, 0.55
+
+
+#: The cheap detectors: by each band's mean level, and by its highest (models.stat).
+_REFERENCE_DECAYS = (1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What cheap detectors make of a proxy."""
+
+    proxy: Proxy
+    aucs: tuple[float, ...]  # of each detector, means over machine IDs
+
+    @property
+    def fault(self) -> str:
+        """Why it is left out of a search; empty if it is not."""
+        if min(self.aucs) >= TOLD_ALWAYS:
+            return "told every time"
+        return "told by none" if max(self.aucs) <= NOT_TOLD else ""
+
+
+def judged(proxied: Proxied, features: FeatureSettings, *, train_on: TrainOn = "development") -> list[Judged]:
+    """What cheap detectors make of each proxy: densities of log-mel levels, framed as `features`, nothing trained."""
+    import torch  # here: it takes seconds to load
+
+    from search.training.loop import Training
+
+    of_detectors = []
+    for decay in _REFERENCE_DECAYS:
+        recipe = Recipe.model_validate(
+            {
+                "study": "reference",
+                "corpus": {"train_on": train_on},
+                "features": features_of("logmel", features).model_dump(),
+                "model": {"family": "stat", "decay": decay},
+                "training": {"seed": 0, "threads": 1},
+            }
+        )
+        scores = Training(recipe, proxied.corpus, torch.device("cpu")).validation_scores()
+        of_detectors.append(aucs_of(scores, proxied.clips))
+    return [Judged(proxy, tuple(aucs[proxy] for aucs in of_detectors)) for proxy in of_detectors[0]]
+
+
+def used(judgements: Sequence[Judged]) -> tuple[Proxy, ...]:
+    """The proxies that steer a search. Raises StudyError if none can."""
+    kept = tuple(judgement.proxy for judgement in judgements if not judgement.fault)
+    if not kept:
+        found = "; ".join(f"{judgement.proxy.name}: {judgement.fault}" for judgement in judgements)
+        raise StudyError(
+            "validation.metric is proxy, but no altered clip would tell a better model from a worse one here "
+            f"({found}). Search on labelled test clips (validation.metric: auc), or add training clips"
+        )
+    return kept
+
+
+def aucs_of(scores: Scores, clips: Sequence[ProxyClip]) -> dict[Proxy, float]:
+    """AUC of each proxy that the clips are of, the mean over machine IDs; `scores` (clips,) in their order."""
+    found = {}
+    for proxy in dict.fromkeys(clip.proxy for clip in clips if clip.proxy is not None):
+        members = [index for index, clip in enumerate(clips) if clip.proxy in (None, proxy)]
+        found[proxy] = mean_auc(scores[members], Truth.of([clips[index] for index in members]))
+    return found

@@ -1,0 +1,109 @@
+"""The best trials compared: intervals, ties, and the gain over the baseline, as far as the validation clips tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.truth import Scores
+from search.results.status import SHOWN_TRIALS, Status, validation_scores, worth
+from search.storage.stored_study import StoredStudy
+from search.storage.study_storage import StudyStorage
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The leading trials as their validation clips tell them apart."""
+
+    interval: tuple[float, float]  # 95 %, of the best trial's first objective
+    ties: tuple[int, ...]  # numbers of other complete trials whose paired difference from the best includes 0
+    gain: tuple[float, float, float] | None  # best minus baseline: difference, low, high
+    intervals: Mapping[int, tuple[float, float]]  # 95 %, of the first objective, of trials that are shown, by number
+    may_guess: bool  # whether these clips cannot tell the best trial from guessing
+
+    @property
+    def gain_in_words(self) -> str:
+        """What the clips say of the gain."""
+        assert self.gain is not None
+        return "no gain that these clips can tell" if self.gain[1] <= 0 else "a gain"
+
+
+def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_ties: bool = True) -> Comparison | None:
+    """Intervals and ties by a bootstrap over the validation clips; None without a complete trial.
+
+    Ties take a resampling of every complete trial: without them, the best one and the baseline are looked at alone.
+    """
+    if status.best is None:
+        return None
+    shown = {trial.number for trial in (*status.front, *status.finished[: SHOWN_TRIALS if with_ties else 1])}
+    shown |= set() if status.baseline is None else {0}
+    scores = validation_scores(storage, stored, None if with_ties else shown)
+    bootstrap = Bootstrap(stored.truth)
+    best = bootstrap.figures(stored.metric, scores[status.best.number])
+    ties = [  # one trial's resamples at a time: there may be thousands of trials
+        trial.number
+        for trial in (status.finished[1:] if with_ties else ())
+        if np.quantile(best - bootstrap.figures(stored.metric, scores[trial.number]), 0.025) <= 0
+    ]
+    intervals = {number: _interval(bootstrap.figures(stored.metric, scores[number])) for number in shown}
+    gain = None
+    if status.baseline is not None:
+        of_baseline = bootstrap.figures(stored.metric, scores[0])
+        gain_low, gain_high = np.quantile(best - of_baseline, [0.025, 0.975])
+        gain = (worth(status.best) - status.baseline, float(gain_low), float(gain_high))
+    # Guessing has 0.5 in the mean over machine IDs; in the lowest of them it has less, the more of them there are.
+    of_mean = bootstrap.aucs(scores[status.best.number]) if stored.metric == "worst_id" else best
+    return Comparison(
+        interval=intervals[status.best.number],
+        ties=tuple(ties),
+        gain=gain,
+        intervals=intervals,
+        may_guess=_interval(of_mean)[0] <= 0.5,
+    )
+
+
+def _interval(resampled: Scores) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
+    """The document that `offkey status --json` prints."""
+    best: Any = None
+    if status.best is not None and comparison is not None:
+        best = {
+            "number": status.best.number,
+            "value": worth(status.best),
+            "interval": list(comparison.interval),
+            "params": status.best.params,
+            "ties": list(comparison.ties),
+        }
+    if len(status.objectives) > 1:
+        best = [
+            {
+                "number": trial.number,
+                "values": dict(zip(status.objectives, trial.values, strict=True)),
+                "interval": list(comparison.intervals[trial.number]),
+                "params": trial.params,
+            }
+            for trial in status.front
+            if comparison is not None
+        ]
+    return {
+        "study": status.study,
+        "metric": list(status.objectives) if len(status.objectives) > 1 else status.objectives[0],
+        "budget": status.budget,
+        "trials": status.counts,
+        "beyond_limits": status.beyond_limits,
+        "best": best,
+        "baseline": {"value": status.baseline},
+        "workers": [
+            {("trial" if key == "number" else key): value for key, value in asdict(running).items()}
+            for running in status.running
+        ],
+        "failures": [{"number": number, "reason": reason} for number, reason in status.failures],
+    }

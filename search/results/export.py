@@ -1,0 +1,69 @@
+"""From a trial to its recipe: a study file with every range closed."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from search.errors import MisuseError, StudyError
+from search.results.status import keeps_to_limits, worth
+from search.storage.stored_study import StoredStudy
+from search.storage.study_storage import StudyStorage
+from search.study.recipe import Origin, Recipe
+from search.study.trial_recipe import trial_recipe
+
+
+def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | None = None) -> Recipe:
+    """The best complete trial's recipe, or another's: the same seed and threads as the trial had.
+
+    Raises StudyError if there is no such trial, or none is complete yet, MisuseError if several objectives leave the
+    choice open.
+    """
+    study = optuna.load_study(study_name=stored.name, storage=storage)
+    if number is not None:
+        return recipe_of(stored, _trial(study, number))
+    if len(stored.objectives) > 1:
+        raise MisuseError(
+            f"The study {stored.name!r} searches for several things at once ({', '.join(stored.objectives)}), of which "
+            "there is no single best trial: `offkey status` lists the best trade-offs; choose one with --trial N"
+        )
+    return recipe_of(stored, _best_trial(study))
+
+
+def recipe_of(stored: StoredStudy, trial: FrozenTrial) -> Recipe:
+    """The recipe of a trial that has all its parameters."""
+    recipe = trial_recipe(
+        stored.study(),
+        FixedTrial(trial.params, number=trial.number),
+        threads=trial.user_attrs.get("threads"),
+        repeat=trial.user_attrs.get("repeat", 0),
+    )
+    return recipe.model_copy(
+        update={
+            "study": f"{stored.name}-trial-{trial.number}",
+            "from_": Origin(study=stored.name, trial=trial.number),
+        }
+    )
+
+
+def _best_trial(study: optuna.Study) -> FrozenTrial:
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not complete:
+        raise StudyError(f"The study {study.study_name!r} has no complete trial yet: nothing to export")
+    within = [trial for trial in complete if keeps_to_limits(trial)]
+    if not within:
+        raise StudyError(
+            f"None of the {len(complete)} complete trials of {study.study_name!r} keeps to search.constraints: search "
+            "on, or export one of them with --trial N"
+        )
+    return max(within, key=lambda trial: (worth(trial), -trial.number))
+
+
+def _trial(study: optuna.Study, number: int) -> FrozenTrial:
+    trials = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+    if number not in trials:
+        have = f"trials 0 to {max(trials)}" if trials else "no trial yet"
+        raise StudyError(f"The study {study.study_name!r} has no trial {number}; it has {have}")
+    if "threads" not in trials[number].user_attrs:
+        raise StudyError(f"Trial {number} of {study.study_name!r} has not started to train: it has no recipe yet")
+    return trials[number]

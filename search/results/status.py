@@ -1,0 +1,198 @@
+"""How a study stands: counts, workers, the best trial with its interval, and the trials that tie with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from search.evaluation.truth import Scores, Truth
+from search.storage import ledger
+from search.storage.stored_study import StoredStudy, was_deleted
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import StudyRow, TrialRow, database_now
+from search.study.objectives import IN_WORDS, directions_of
+from search.study.recipe import Cost, Figure
+
+#: Trials that tables of the best ones show.
+SHOWN_TRIALS = 10
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that a worker holds."""
+
+    number: int
+    owner: str
+    epoch: int | None
+    value: float | None  # after that epoch
+    lease_seconds: float  # left; below 0 when the worker is lost and nobody has taken over yet
+    attempts: int
+    device: str | None
+    rate: float | None  # batches a second
+    memory: int | None  # bytes, on the device
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study at one moment."""
+
+    study: str
+    budget: int
+    counts: dict[str, int]  # complete, pruned, failed, running, waiting
+    running: tuple[Running, ...]
+    failures: tuple[tuple[int, str], ...]  # trial number, reason
+    finished: tuple[FrozenTrial, ...]  # complete trials that keep to the study's limits, best first
+    beyond_limits: int  # other complete trials
+    baseline: float | None
+    objectives: tuple[Figure | Cost, ...]  # the first one is what "best" means
+    front: tuple[
+        FrozenTrial, ...
+    ]  # with several objectives, the trade-offs that no trial is better than in all of them
+
+    step: str  # at which trials are compared: epoch or fold
+
+    @property
+    def metric_name(self) -> str:
+        """What the trials are ranked by."""
+        return IN_WORDS[self.objectives[0]]
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        return self.finished[0] if self.finished else None
+
+    @property
+    def done(self) -> int:
+        return self.counts["complete"] + self.counts["pruned"] + self.counts["failed"]
+
+
+def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna.Study) -> Status:
+    """The study as it stands now. Raises StudyError if it is there no more."""
+    if not storage.transact(lambda session: ledger.exists(session, stored.study_id)):
+        raise was_deleted(stored.name)
+    trials = {trial.number: trial for trial in optuna_study.get_trials(deepcopy=False)}
+    now, rows, budget = storage.transact(lambda session: _read_ledger(session, stored.study_id))
+    counts = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting"), 0)
+    running, failures, complete = [], [], []
+    for row in rows:
+        counts[row.state] += 1
+        trial = trials.get(row.number)
+        if trial is None:
+            continue
+        if row.state == "running":
+            epoch = trial.last_step
+            value = None if epoch is None else trial.intermediate_values[epoch]
+            left = (row.lease_until or now) - now
+            running.append(
+                Running(
+                    number=row.number,
+                    owner=row.owner or "",
+                    epoch=epoch,
+                    value=value,
+                    lease_seconds=left,
+                    attempts=row.attempts,
+                    device=row.device,
+                    rate=row.rate,
+                    memory=row.memory,
+                )
+            )
+        elif row.state == "failed":
+            failures.append((row.number, row.reason or ""))
+        elif row.state == "complete" and trial.values:
+            complete.append(trial)
+    counts["waiting"] += budget - len(rows)
+    baseline = next((trial for trial in complete if trial.number == 0), None) if stored.tree.get("baseline") else None
+    within_limits = list(filter(keeps_to_limits, complete))
+    front = front_of(within_limits, stored.objectives) if len(stored.objectives) > 1 else ()
+    of_front = {trial.number for trial in front}
+    finished = sorted(within_limits, key=lambda trial: (-worth(trial), trial.number not in of_front, trial.number))
+    return Status(
+        study=stored.name,
+        budget=budget,
+        counts=counts,
+        running=tuple(running),
+        failures=tuple(failures),
+        finished=tuple(finished),
+        beyond_limits=len(complete) - len(finished),
+        baseline=None if baseline is None else worth(baseline),
+        objectives=stored.objectives,
+        step="epoch" if stored.validation.folds is None else "fold",
+        front=front,
+    )
+
+
+def worth(trial: FrozenTrial) -> float:
+    """What a complete trial has of the first objective."""
+    assert trial.values
+    return float(trial.values[0])
+
+
+def front_of(trials: Sequence[FrozenTrial], objectives: Sequence[Figure | Cost]) -> tuple[FrozenTrial, ...]:
+    """Complete trials that no other one is better than: as good in all objectives, and better in one. In their order.
+
+    Optuna's `Study.best_trials` would read every trial from the storage once more.
+    """
+    signs = [1 if direction == StudyDirection.MINIMIZE else -1 for direction in directions_of(objectives)]
+    losses = np.array([trial.values for trial in trials]).reshape(-1, len(signs)) * signs
+    left = np.lexsort(losses.T[::-1])  # no trial is better than the first of those that are left
+    found: list[int] = []
+    while len(left):
+        best = losses[left[0]]
+        found.append(left[0])
+        is_equal, is_better = (losses[left] == best).all(axis=1), (losses[left] < best).any(axis=1)
+        is_equal[0] = False
+        left = left[is_equal | is_better]
+    return tuple(trials[place] for place in sorted(found))
+
+
+def keeps_to_limits(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps to the study's constraints."""
+    return all(excess <= 0 for excess in trial.constraints.values())
+
+
+def validation_scores(
+    storage: StudyStorage, stored: StoredStudy, numbers: Collection[int] | None = None
+) -> dict[int, Scores]:
+    """Validation scores of the study's ended trials (or of these `numbers`), by number."""
+    scored = select(TrialRow.number, TrialRow.scores).where(
+        TrialRow.study_id == stored.study_id, TrialRow.scores.is_not(None)
+    )
+    if numbers is not None:
+        scored = scored.where(TrialRow.number.in_(numbers))
+    rows = storage.transact(lambda session: session.execute(scored).all())
+    return {number: np.frombuffer(blob, dtype=np.float64) for number, blob in rows if blob is not None}
+
+
+def machines(truth: Truth) -> dict[str, list[str]]:
+    """The kinds of machines that were heard, each with its machine IDs."""
+    by_machine: dict[str, list[str]] = {}
+    for name in sorted(set(truth.ids)):
+        machine, _, machine_id = name.rpartition("/")
+        by_machine.setdefault(machine, []).append(machine_id)
+    return by_machine
+
+
+def _read_ledger(session: Session, study_id: int) -> tuple[float, Sequence[Any], int]:
+    """The database's clock, a row for each trial, and the budget."""
+    columns = (
+        TrialRow.number,
+        TrialRow.state,
+        TrialRow.owner,
+        TrialRow.lease_until,
+        TrialRow.attempts,
+        TrialRow.reason,
+        TrialRow.device,
+        TrialRow.rate,
+        TrialRow.memory,
+    )
+    now = session.execute(select(database_now())).scalar_one()
+    rows = session.execute(select(*columns).where(TrialRow.study_id == study_id).order_by(TrialRow.number)).all()
+    budget = session.execute(select(StudyRow.budget).where(StudyRow.study_id == study_id)).scalar_one()
+    return now, rows, budget

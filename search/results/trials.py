@@ -1,0 +1,135 @@
+"""How a study stands, in values of Offkey's own: a row for each trial, and a summary.
+
+search.results.status reads the storage and compares trials; here that is put into records without anything of Optuna's,
+for whoever goes on with them in Python (search.api).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from search.results.comparison import Comparison, compare
+from search.results.status import Status, read_status
+from search.storage.stored_study import StoredStudy, open_study
+from search.storage.study_storage import StudyStorage
+
+State = Literal["complete", "pruned", "failed", "running", "waiting"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A row of the table of trials."""
+
+    number: int
+    state: State
+    value: float | None  # of the first objective, of a pruned trial where it was stopped; None of others
+    interval: tuple[float, float] | None  # 95 %, of the value; of the leading trials and the baseline
+    ties: bool  # whether the clips that steer cannot tell it from the best trial
+    params: dict[str, Any]  # by the setting's name
+    values: dict[str, float]  # of all objectives that it has a value of, by name
+    reason: str  # why it failed, or nothing
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Best trial minus baseline, of the first objective."""
+
+    difference: float
+    interval: tuple[float, float]  # 95 %, over paired resamples of the clips that steer
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study at one moment."""
+
+    study: str
+    budget: int  # trials
+    counts: dict[State, int]
+    best: Trial | None  # None without a complete trial, and with several objectives
+    front: tuple[Trial, ...]  # with several objectives, the trade-offs that no trial is better than in all of them
+    ties: tuple[int, ...]  # numbers of the trials that the clips which steer cannot tell from the best one
+    gain: Gain | None  # None without a complete baseline, and with several objectives
+
+
+class Reading:
+    """A study in an open storage, read once."""
+
+    def __init__(self, storage: StudyStorage, stored: StoredStudy) -> None:
+        self.storage, self.stored = storage, stored
+        self._optuna_study = optuna.load_study(study_name=stored.name, storage=storage)
+
+    @cached_property
+    def status(self) -> Status:
+        """The study as it stands."""
+        return read_status(self.storage, self.stored, self._optuna_study)
+
+    @cached_property
+    def _comparison(self) -> Comparison | None:
+        return compare(self.storage, self.stored, self.status)
+
+    def trials(self) -> list[Trial]:
+        """Every trial, by number."""
+        return [self.record(trial) for trial in self._optuna_study.get_trials(deepcopy=False)]
+
+    def record(self, trial: FrozenTrial) -> Trial:
+        """One trial as a row."""
+        state, comparison = self._states.get(trial.number, "waiting"), self._comparison
+        ended_well = state in ("complete", "pruned")
+        values = dict(zip(map(str, self.status.objectives), trial.values or (), strict=False)) if ended_well else {}
+        return Trial(
+            number=trial.number,
+            state=state,
+            value=values.get(self.status.objectives[0]),
+            interval=None if comparison is None else comparison.intervals.get(trial.number),
+            ties=comparison is not None and trial.number in comparison.ties,
+            params=dict(trial.params),
+            values=values,
+            reason=self._reasons.get(trial.number, ""),
+        )
+
+    def summary(self) -> Summary:
+        """All trials together."""
+        status, comparison = self.status, self._comparison
+        # With several objectives, what leads by the first one alone is not the best.
+        best, compared = (None, None) if len(status.objectives) > 1 else (status.best, comparison)
+        gain = None if compared is None else compared.gain
+        return Summary(
+            study=status.study,
+            budget=status.budget,
+            counts={state: status.counts[state] for state in get_args(State)},
+            best=None if best is None else self.record(best),
+            front=tuple(self.record(trial) for trial in status.front),
+            ties=() if compared is None else compared.ties,
+            gain=None if gain is None else Gain(gain[0], gain[1:]),
+        )
+
+    @cached_property
+    def _reasons(self) -> dict[int, str]:
+        """Of failed trials, by number."""
+        return dict(self.status.failures)
+
+    @cached_property
+    def _states(self) -> dict[int, State]:
+        """By number, of all trials but those that wait for a worker."""
+        names: dict[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
+        trials = self._optuna_study.get_trials(deepcopy=False, states=tuple(names))
+        states = {trial.number: names[trial.state] for trial in trials}
+        states |= {running.number: "running" for running in self.status.running}
+        return states | dict.fromkeys(self._reasons, "failed")
+
+
+@contextmanager
+def reading(url: str, name: str) -> Iterator[Reading]:
+    """A stored study, over a connection that is closed afterwards: whoever reads in between lives for days.
+
+    Raises StorageError if the storage cannot be read, StudyError if there is no such study.
+    """
+    with open_study(url, name) as (storage, stored):
+        yield Reading(storage, stored)

@@ -1,0 +1,20 @@
+"""How values are written where people read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def number(value: Any) -> str:
+    """A parameter's value, short."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def objective_value(objective: str, value: float) -> str:
+    """An objective's value: figures to three digits, costs as they are."""
+    return f"{value:,.0f}" if objective == "parameters" else f"{value:.3f}"
+
+
+def interval(low: float, high: float) -> str:
+    """A 95 % interval."""
+    return f"{low:.3f} to {high:.3f}"

@@ -1,0 +1,146 @@
+"""Samplers and pruners of a study.
+
+A sampler is made anew for each trial and seeded by (study seed, trial number): parallel workers never share a
+random stream, and a study that was stopped and goes on draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search.sampling.pruning import NoisePruner
+from search.study.recipe import SearchSettings
+from search.study.space import Space
+from search.study.study import Study
+
+#: Suggestions in place of one that was tried already: of the study's sampler first, then random ones.
+REDRAWS_OF_THE_SAMPLER, REDRAWS_AT_RANDOM = 5, 20
+
+#: Trials of a family that are random, before its settings are learnt from: TPE's own ten are for a whole study.
+_STARTUP_OF_A_FAMILY = 5
+
+
+def sampler_for(study: Study, number: int, *, draw: int = 0) -> BaseSampler:
+    """The sampler of the trial with this number; `draw` counts suggestions that were no use."""
+    seed = int(np.random.SeedSequence([study.search.seed, number, draw]).generate_state(1)[0])
+    if study.search.sampler == "random" or draw > REDRAWS_OF_THE_SAMPLER:
+        return RandomSampler(seed=seed)
+    if study.search.sampler == "tpe":
+        is_conditional = len(study.space.families) > 1
+        return FamilySampler(study.space, seed=seed, draw=draw) if is_conditional else TPESampler(seed=seed)
+    grid = study.grid()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return PartialFixedSampler(grid[number % len(grid)], RandomSampler(seed=seed))
+
+
+def pruner_for(settings: SearchSettings, *, max_steps: int) -> BasePruner:
+    """The study's pruner. `max_steps` is given, not "auto": each worker would fix it from what it sees first."""
+    match settings.pruner:
+        case "none":
+            return NopPruner()
+        case "median":
+            return MedianPruner()
+        case "noise":
+            return NoisePruner()
+        case "wilcoxon":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return WilcoxonPruner()
+        case "hyperband":
+            return HyperbandPruner(min_resource=1, max_resource=max_steps, reduction_factor=3)
+
+
+def curves_read(settings: SearchSettings) -> tuple[TrialState, ...]:
+    """The states of the trials whose reports the study's sampler and pruner look at.
+
+    TPE takes what a pruned trial reported last for its value; Hyperband keeps what it compares in system attributes.
+    """
+    match settings.pruner:
+        case "none" | "hyperband":
+            return (TrialState.PRUNED,)
+        case "median" | "wilcoxon":
+            return TrialState.PRUNED, TrialState.COMPLETE
+        case "noise":
+            return tuple(TrialState)
+
+
+class FamilySampler(BaseSampler):
+    """Samples a conditional space: first the family, then its settings by TPE from that family's own trials.
+
+    The family that is k-th best so far gets 1/k as many trials as the best one; with several objectives, each gets as
+    many. TPE left to choose the family stays with the one that happens to do well at once, and hardly ever tunes one
+    that has to be tuned; and of all families' trials, it takes those of the best one for the good ones, so that it
+    learns nothing of the others' settings. Of 100 studies of seven families with 200 trials each, it found the best
+    family in 66, this sampler in 98; where that one is decent at once, this costs 0.002 of AUC.
+    benchmarks/conditional.py measures it, beside Optuna's `group`.
+    """
+
+    def __init__(self, space: Space, *, seed: int, draw: int = 0) -> None:
+        """`draw`: how many families to pass over, since what was suggested of them had been tried."""
+        self._space, self._seed, self._draw = space, seed, draw
+        self._params: dict[str, Any] = {}
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}  # it depends on the family, which has yet to be suggested
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        if param_name in self._params:
+            return self._params[param_name]
+        # Not get_trials: under Hyperband, Optuna hands samplers a study that shows one bracket's trials there.
+        trials = study._get_trials(deepcopy=False)
+        if param_name == "family":
+            by_claim = families_by_claim(self._space.families, trials)
+            return by_claim[self._draw % len(by_claim)]
+        # Its family may have been suggested after the trials were read.
+        own = create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
+        trials = [own if other.number == trial.number else other for other in trials]
+        self._params = self._suggested(trial.params["family"], study, trials)
+        return self._params[param_name]
+
+    def _suggested(self, family: str, study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
+        """All settings of a family together, from the trials of that family as if there were no other."""
+        branch = self._space.families.index(family)
+        settings = [setting for setting in self._space.settings if setting.branch in (None, branch)]
+        sampler = TPESampler(seed=self._seed, n_startup_trials=_STARTUP_OF_A_FAMILY)
+        alone = optuna.create_study(directions=study.directions, sampler=sampler)
+        learnt_from = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        alone.add_trials(t for t in trials if t.state in learnt_from and t.params.get("family") == family)
+        return alone.ask({setting.name: setting.distribution for setting in settings}).params
+
+
+def families_by_claim(families: Sequence[str], trials: Sequence[FrozenTrial]) -> list[str]:
+    """The families, first the one that is furthest behind its share of the trials, as `FamilySampler` gives them.
+
+    Trials that run, failed or were pruned are given, too; a pruned one counts with what it reported last. One that is
+    beyond a limit of the study counts for nothing.
+    """
+    given = Counter(trial.params.get("family") for trial in trials)
+    best = dict.fromkeys(families, -math.inf)
+    for trial in trials:
+        family = trial.params.get("family")
+        if family in best and trial.values and not any(excess > 0 for excess in trial.constraints.values()):
+            best[family] = max(best[family], trial.values[0])
+    ranked = sorted(families, key=lambda family: -best[family])
+    has_order = all(len(trial.values or ()) < 2 for trial in trials)
+    rank = {family: place if has_order else 1 for place, family in enumerate(ranked, start=1)}
+    return sorted(families, key=lambda family: given[family] * rank[family])

@@ -1,0 +1,130 @@
+"""What a worker's trials are given to try: parameters that no other trial has, or a repeat."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from sqlalchemy.exc import IntegrityError
+
+from search.evaluation.truth import Scores, Truth
+from search.sampling.pruning import is_rung, noise_key, noise_of
+from search.sampling.samplers import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, curves_read, pruner_for, sampler_for
+from search.storage import ledger
+from search.storage.ledger import Claim
+from search.storage.outages import StorageAway
+from search.storage.stored_study import StoredStudy
+from search.storage.study_storage import StudyStorage
+from search.storage.trial_cache import Cache
+
+if TYPE_CHECKING:
+    from search.study.study import Study
+
+
+class Suggestions:
+    """The study's sampler and pruner, for the trials of one worker."""
+
+    def __init__(self, storage: StudyStorage, stored: StoredStudy) -> None:
+        self._storage, self._stored = storage, stored
+
+    @cached_property
+    def study(self) -> Study:
+        return self._stored.study()
+
+    @cached_property
+    def _cache(self) -> Cache:
+        return Cache(self._storage, curves=curves_read(self.study.search))
+
+    @cached_property
+    def pruner(self) -> BasePruner:
+        return pruner_for(self.study.search, max_steps=self.study.max_steps)
+
+    def optuna_study(self, sampler: BaseSampler | None = None) -> optuna.Study:
+        """Optuna's view of the study, finished trials cached."""
+        name = self._stored.name
+        return optuna.load_study(study_name=name, storage=self._cache, sampler=sampler, pruner=self.pruner)
+
+    def settled_trial(self, claim: Claim) -> optuna.Trial:
+        """The trial with its parameters: those that it had, else suggested ones that no other trial has.
+
+        A suggestion that was tried before is drawn anew, where the study wants that and can be different; else it
+        becomes a repeat.
+        """
+        search, is_baseline = self.study.search, claim.number == 0 and bool(self.study.baseline)
+        can_differ = search.sampler != "grid" and bool(self.study.space.distributions()) and not is_baseline
+        redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if search.duplicates == "fresh" and can_differ else 0
+        for draw in range(redraws + 1):
+            trial = self._trial_of(claim, draw)
+            with self._cache.as_read():
+                self.study.space.close(trial)
+            digest = hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:40]
+            repeat = self._settle(claim, digest, may_repeat=draw == redraws)
+            if repeat is not None:
+                break
+            self._storage.start_over(claim, parameters=True)
+        if repeat and "repeat" not in trial.user_attrs:
+            trial.set_user_attr("repeat", repeat)
+        return trial
+
+    def note_for_pruner(self, claim: Claim, step: int, scores: Scores, truth: Truth) -> None:
+        """Enters what the pruner has to know of a step beside the report that follows."""
+        if self.study.search.pruner != "noise" or not is_rung(step):
+            return
+        noise = noise_of(scores, truth, metric=self._stored.metric)
+        if noise is not None:
+            with suppress(StorageAway), self._storage.impatient():  # without it the trial is kept at this rung
+                self._storage.set_trial_system_attr(claim.trial_id, noise_key(step), noise)
+
+    def _settle(self, claim: Claim, digest: str, *, may_repeat: bool) -> int | None:
+        """How many trials had these parameters before; None if one had, and it may not be repeated."""
+        repeat = 0
+        while True:
+            try:
+                return self._storage.transact(
+                    lambda session, n=repeat: ledger.settle(session, claim, digest, first=n)  # type: ignore[misc]
+                )
+            except IntegrityError:
+                if not may_repeat:
+                    return None
+                counted = self._storage.transact(
+                    lambda session: ledger.count_settled(session, self._stored.study_id, digest)
+                )
+                repeat = max(repeat + 1, counted)
+
+    def _trial_of(self, claim: Claim, draw: int) -> optuna.Trial:
+        """The trial as its last worker left it: what was suggested is suggested again, reports go on."""
+        sampler = sampler_for(self.study, claim.number, draw=draw)
+        # A study of its own for each draw: Optuna's lets the sampler see only the trials of its first suggestion.
+        study = self.optuna_study(sampler)
+        study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
+        return _Trial(study, claim.trial_id, self._storage)
+
+
+class _Trial(optuna.Trial):
+    """A trial that is not pruned while the others' curves cannot be read."""
+
+    def __init__(self, study: optuna.Study, trial_id: int, storage: StudyStorage) -> None:
+        super().__init__(study, trial_id)
+        self._study_storage = storage
+
+    def report(self, value: float, step: int) -> None:
+        """Also with several objectives, where Optuna takes no report of one: the curve is kept all the same."""
+        if len(self.study.directions) == 1:
+            super().report(value, step)
+        else:
+            self.storage.set_trial_intermediate_value(self._trial_id, step, value)
+
+    def should_prune(self) -> bool:
+        if len(self.study.directions) > 1:
+            return False
+        try:
+            with self._study_storage.impatient():
+                return super().should_prune()
+        except StorageAway:
+            return False

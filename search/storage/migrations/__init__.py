@@ -1,0 +1,1 @@
+"""How Offkey's own tables came to be what `search.storage.ledger` says they are (Alembic; Optuna migrates its own)."""

@@ -1,0 +1,90 @@
+"""Waiting for a database that is away, and not waiting for it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.storage import database
+
+_log = logging.getLogger("offkey.storage")
+
+#: How long a worker waits for a database that is away (seconds): longer than a server's restart or an upgrade takes.
+PATIENCE = 900.0
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+
+T = TypeVar("T")
+
+
+class StorageAway(Exception):
+    """The database does not answer now, and whoever asks has something better to do than to wait."""
+
+
+class Patience:
+    """Repeats calls of a database while it is away, for so many seconds."""
+
+    def __init__(self, shown_url: str, patience: float) -> None:
+        self.shown_url = shown_url
+        self.patience = patience
+        self._impatient = threading.local()
+        self._outage = ""  # what the database said last, while it is away
+        self._next_try = 0.0  # of an impatient call during an outage (monotonic)
+        self._back_since = -math.inf  # when the last outage ended (monotonic)
+
+    def through_outages(self, action: Callable[[], T]) -> T:
+        """What `action` returns, tried again with growing pauses while the database is away."""
+        began, pause = time.monotonic(), _FIRST_PAUSE
+        while True:
+            impatient = getattr(self._impatient, "now", False)
+            if impatient and time.monotonic() < self._next_try:
+                raise StorageAway(self._outage)
+            try:
+                result = action()
+            except (SQLAlchemyError, StorageInternalError) as error:
+                if not database.is_away(error):
+                    raise
+                if not impatient and time.monotonic() - began >= self.patience:
+                    raise
+                self._note_outage(database.reason_of(error))
+                if impatient:
+                    raise StorageAway(self._outage) from error
+                # Jitter: the workers of a fleet do not all come back at the same moment.
+                time.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                if self._outage:
+                    _log.warning("%s is back", self.shown_url)
+                    self._outage, self._next_try, self._back_since = "", 0.0, time.monotonic()
+                return result
+
+    @property
+    def seconds_since_outage(self) -> float:
+        """How long the database has been back, as far as this process knows."""
+        return time.monotonic() - self._back_since
+
+    def _note_outage(self, reason: str) -> None:
+        # An attempt may take as long as a connection's timeout: training does not wait for one after each epoch.
+        self._next_try = time.monotonic() + _LONGEST_PAUSE
+        if not self._outage:
+            _log.warning("%s is away (%s): waiting for it", self.shown_url, reason.splitlines()[0])
+        self._outage = reason
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Calls of this thread raise StorageAway instead of waiting."""
+        before = getattr(self._impatient, "now", False)
+        self._impatient.now = True
+        try:
+            yield
+        finally:
+            self._impatient.now = before

@@ -1,0 +1,224 @@
+"""A study in the storage: made once, joined by everyone after, refused where something differs.
+
+Its identity is what workers must agree on: the search space, the data (names and contents of the clips, not
+where they lie), and the versions of Offkey (its code too) and Optuna.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from sqlalchemy import case, insert, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from features.clips.corpus import Corpus
+from search.errors import NoStorageError, StudyError
+from search.evaluation.metrics import Metric
+from search.evaluation.truth import Truth
+from search.storage.study_storage import StudyStorage, open_storage
+from search.storage.tables import StudyRow
+from search.study.identity import Identity, identity_of
+from search.study.objectives import IN_WORDS, METRICS, directions_of
+from search.study.recipe import Cost, Figure, ValidationSettings
+from search.study.study import Study
+from search.study.study_file import study_of_tree
+from search.validation.views import Steering, steering_of, trained_on
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study as its storage has it."""
+
+    study_id: int
+    uid: str
+    name: str
+    tree: Mapping[str, Any]
+    identity: Identity
+    truth: Truth
+    budget: int
+    artifacts: str | None  # folder or bucket that the hosts share
+
+    def study(self, *, overrides: tuple[str, ...] = ()) -> Study:
+        """The checked study. Imports the model families that it names."""
+        return study_of_tree(dict(self.tree), origin=f"study {self.name!r} in the storage", overrides=overrides)
+
+    @property
+    def root(self) -> str:
+        return str(self.tree["corpus"]["root"])
+
+    @property
+    def validation(self) -> ValidationSettings:
+        return ValidationSettings.model_validate(self.tree.get("validation", {}))
+
+    @property
+    def objectives(self) -> tuple[Figure | Cost, ...]:
+        """What is searched for, the most important first."""
+        return self.validation.objectives
+
+    @property
+    def metric(self) -> Metric:
+        """What the most important objective makes of scores."""
+        return METRICS[self.objectives[0]]
+
+    @property
+    def metric_name(self) -> str:
+        """What it is called where people read it."""
+        return IN_WORDS[self.objectives[0]]
+
+    def steering(self, corpus: Corpus) -> Steering:
+        """How its trials see a corpus."""
+        return steering_of(corpus, self.validation, trained_on(self.tree))
+
+    @property
+    def machines(self) -> list[str] | None:
+        machines: list[str] | None = self.tree["corpus"].get("machines")
+        return machines
+
+
+def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, artifacts: str | None = None) -> StoredStudy:
+    """The stored study of this name, made if there is none; its budget is raised to the study's if that is more.
+
+    `artifacts` is the folder or bucket that its hosts share.
+    Raises StudyError naming what differs if a study of this name has another identity.
+    """
+    directions = directions_of(study.objectives)
+    created = optuna.create_study(study_name=study.name, storage=storage, directions=directions, load_if_exists=True)
+    is_ours = storage.transact(lambda session: session.get(StudyRow, created._study_id)) is not None
+    if not is_ours and (created.get_trials(deepcopy=False) or created.directions != directions):
+        raise _foreign(storage, study.name)  # one of ours whose making was interrupted has no trial yet
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # What a dashboard writes at its axes.
+        names = [f"validation {IN_WORDS[o]}" if o in METRICS else IN_WORDS[o] for o in study.objectives]
+        created.set_metric_names(names)
+    identity = identity_of(study, corpus)
+    if not is_ours:
+        row = {
+            "study_id": created._study_id,
+            "uid": uuid.uuid4().hex,
+            "document": json.dumps(study.tree),
+            "identity": json.dumps(identity),
+            "truth": json.dumps(asdict(steering_of(corpus, study.validation, trained_on(study.tree)).truth)),
+            "budget": study.search.trials,
+            "handed_out": 0,
+            "hours": study.search.hours,
+            "active_seconds": 0.0,
+            "artifacts": artifacts,
+        }
+        try:
+            storage.transact(lambda session: session.execute(insert(StudyRow).values(row)))
+            return load_stored(storage, study.name)
+        except IntegrityError:
+            pass  # somebody else made it at the same moment
+    require_same(load_stored(storage, study.name), identity)
+    larger = case((StudyRow.budget < study.search.trials, study.search.trials), else_=StudyRow.budget)
+    changes: dict[str, Any] = {"budget": larger}
+    changes |= {} if study.search.hours is None else {"hours": study.search.hours}
+    changes |= {} if artifacts is None else {"artifacts": artifacts}
+    storage.transact(
+        lambda session: session.execute(update(StudyRow).where(StudyRow.study_id == created._study_id).values(changes))
+    )
+    return load_stored(storage, study.name)
+
+
+def with_stored_proxies(study: Study, url: str) -> Study:
+    """The study, with the proxies that the stored one of its name goes by, where it names none: they are found once.
+
+    Raises StorageError if the storage cannot be read.
+    """
+    if not study.validation.goes_by_proxies or study.validation.proxies is not None:
+        return study
+    try:
+        with open_study(url, study.name) as (_, stored):
+            proxies = stored.validation.proxies
+    except (NoStorageError, StudyError):  # there is none, or one of somebody else's, which joining refuses
+        return study
+    if proxies is None:
+        return study
+    tree = study.tree
+    return study_of_tree(
+        {**tree, "validation": {**tree["validation"], "proxies": proxies}}, origin=f"study {study.name}"
+    )
+
+
+def load_stored(storage: StudyStorage, name: str) -> StoredStudy:
+    """The stored study of this name. Raises StudyError if there is none, or Offkey did not make it."""
+    ids = {stored.study_name: stored._study_id for stored in storage.get_all_studies()}
+    if name not in ids:
+        known = f"it holds {', '.join(sorted(ids))}" if ids else "it holds no study yet"
+        raise StudyError(f"There is no study {name!r} in {storage.shown_url}; {known}.")
+
+    def read(session: Session) -> StoredStudy | None:
+        row = session.get(StudyRow, ids[name])
+        return None if row is None else _stored(name, row)
+
+    stored = storage.transact(read)
+    if stored is None:
+        raise _foreign(storage, name)
+    return stored
+
+
+@contextmanager
+def open_study(url: str, name: str) -> Iterator[tuple[StudyStorage, StoredStudy]]:
+    """A storage and its study of this name, over a connection that is closed afterwards.
+
+    Raises StorageError if the storage cannot be read, StudyError if there is no such study.
+    """
+    with open_storage(url) as storage:
+        yield storage, load_stored(storage, name)
+
+
+def was_deleted(name: str) -> StudyError:
+    """What those say who are at work on a study that is there no more."""
+    return StudyError(f"The study {name!r} was deleted while it was at work.")
+
+
+def _stored(name: str, row: StudyRow) -> StoredStudy:
+    truth = {key: tuple(values) for key, values in json.loads(row.truth).items()}
+    return StoredStudy(
+        study_id=row.study_id,
+        uid=row.uid,
+        name=name,
+        tree=json.loads(row.document),
+        identity=json.loads(row.identity),
+        truth=Truth(**truth),
+        budget=row.budget,
+        artifacts=row.artifacts,
+    )
+
+
+def require_same(stored: StoredStudy, here: Identity) -> None:
+    """Raises StudyError with every difference between the stored identity and the one here."""
+    there_flat, here_flat = dict(_flat(stored.identity)), dict(_flat(here))
+    differing = [key for key in there_flat | here_flat if there_flat.get(key) != here_flat.get(key)]
+    if differing:
+        lines = "\n".join(
+            f"  {key.removeprefix('study.')}: stored {there_flat.get(key, '—')}, here {here_flat.get(key, '—')}"
+            for key in differing
+        )
+        raise StudyError(
+            f"The study {stored.name!r} exists and differs:\n{lines}\n"
+            "Give this one a name of its own (--study NAME, in a notebook name=…), or make it the same again."
+        )
+
+
+def _foreign(storage: StudyStorage, name: str) -> StudyError:
+    return StudyError(f"The study {name!r} in {storage.shown_url} was not made by Offkey: choose another name.")
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf with its dotted path."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value

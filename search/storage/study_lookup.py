@@ -1,0 +1,49 @@
+"""A study by what the user calls it: a file, the name of a shipped study, or a name in the storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from search.errors import MisuseError, NoStorageError, StudyFileError
+from search.storage.database import parse_url, shown
+from search.storage.stored_study import open_study
+from search.storage.study_storage import open_storage
+from search.study.study import Study
+from search.study.study_file import load_study, shipped_studies
+
+
+def find_study(source: str, url: str, *, overrides: Sequence[str] = (), name: str | None = None) -> Study:
+    """The study of a file, of a shipped name, or of a name in the storage, with `--set` overrides.
+
+    Raises StudyFileError for what breaks a rule and for what is none of them, MisuseError for a stored study that is to
+    have another name, StorageError if the storage cannot be read.
+    """
+    if Path(source).is_file() or source in shipped_studies():
+        return load_study(source, overrides=overrides, name=name)
+    _require_stored(source, url)
+    with open_study(url, source) as (_, stored):
+        pass
+    if name not in (None, source):
+        raise MisuseError(f"--study {name}: {source} is a stored study and has its name; give a file to start another")
+    return stored.study(overrides=tuple(overrides))
+
+
+def _require_stored(source: str, url: str) -> None:
+    """Raises StudyFileError, with what may be meant, if there is no study of this name."""
+    try:
+        held = _names_in(url)
+    except NoStorageError:
+        held, where = [], f"there is no study storage {shown(parse_url(url))}"
+    else:
+        where = f"{shown(parse_url(url))} holds {', '.join(held) or 'no study'}"
+    if source not in held:
+        near = get_close_matches(source, [*held, *shipped_studies()], n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Studies that ship: {', '.join(shipped_studies())}."
+        raise StudyFileError(f"{source}: no such study file, no study of that name ships, and {where}. {hint}")
+
+
+def _names_in(url: str) -> list[str]:
+    with open_storage(url) as storage:
+        return sorted(study.study_name for study in storage.get_all_studies())

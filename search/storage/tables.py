@@ -1,0 +1,98 @@
+"""Offkey's own tables, beside those of Optuna in the same database.
+
+    offkey_studies   what is searched, the budget, how much of it was handed out, how long workers were there
+    offkey_trials    state, owner, lease, fencing token, checkpoint, attempts, and the validation clips' scores
+
+A change to them comes with a migration (search.storage.migrations).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Float,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    text,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.compiler import SQLCompiler
+
+
+class Base(DeclarativeBase):
+    """Offkey's own tables."""
+
+
+class StudyRow(Base):
+    """One study: its document, identity and budget."""
+
+    __tablename__ = "offkey_studies"
+
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    uid: Mapped[str] = mapped_column(String(32))  # random: no two studies share it, whatever their names
+    document: Mapped[str] = mapped_column(Text)  # JSON: the study file's tree
+    identity: Mapped[str] = mapped_column(Text)  # JSON: what workers must agree on
+    truth: Mapped[str] = mapped_column(Text)  # JSON: IDs and labels of the validation clips
+    budget: Mapped[int]  # trials in all
+    handed_out: Mapped[int] = mapped_column(default=0)  # slots of the budget that became trials
+    hours: Mapped[float | None]
+    active_seconds: Mapped[float] = mapped_column(default=0.0)  # with at least one worker
+    last_seen: Mapped[float | None]  # seconds since 1970 by the database's clock: a worker's last sign of life
+    artifacts: Mapped[str | None] = mapped_column(Text)  # folder or bucket that the hosts share
+    stopped: Mapped[float | None]  # when its workers were last asked to leave, by the database's clock
+
+
+class TrialRow(Base):
+    """One trial of the budget."""
+
+    __tablename__ = "offkey_trials"
+    __table_args__ = (
+        Index("offkey_trials_settings", "study_id", "settings", unique=True),
+        # Of a study of ten thousand trials a few are open, and every claim looks for the first of them.
+        Index(
+            "offkey_trials_open",
+            "study_id",
+            "number",
+            sqlite_where=text("state IN ('running', 'waiting')"),
+            postgresql_where=text("state IN ('running', 'waiting')"),
+        ),
+    )
+
+    trial_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    study_id: Mapped[int] = mapped_column(index=True)
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))  # running, waiting, or a FinalState
+    owner: Mapped[str | None] = mapped_column(String(256))  # see new_owner
+    lease_until: Mapped[float | None]  # seconds since 1970 by the database's clock
+    token: Mapped[int] = mapped_column(default=1)
+    attempts: Mapped[int] = mapped_column(default=1)  # workers since the last checkpoint, this one included
+    checkpoint: Mapped[str | None] = mapped_column(String(256))  # name@epoch: where the next worker goes on
+    settings: Mapped[str | None] = mapped_column(String(64))  # digest of the parameters, where none may be tried twice
+    reason: Mapped[str | None] = mapped_column(Text)
+    device: Mapped[str | None] = mapped_column(String(64))
+    rate: Mapped[float | None]  # batches a second
+    memory: Mapped[int | None] = mapped_column(BigInteger)  # bytes, on the device
+    scores: Mapped[bytes | None] = mapped_column(LargeBinary)  # float64 of the validation clips, last epoch
+
+
+class database_now(ColumnElement[float]):
+    """Seconds since 1970 by the database's clock."""
+
+    inherit_cache = True
+    type = Float()
+
+
+@compiles(database_now, "sqlite")
+def _now_in_sqlite(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_now, "postgresql")
+def _now_in_postgresql(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"

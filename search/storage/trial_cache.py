@@ -1,0 +1,64 @@
+"""What a worker keeps of the trials that it has read, so that each is read once after it has ended.
+
+Like search.storage.study_storage it leans on Optuna's internals: its cache reads trials in
+`_read_trials_from_remote_storage`, by the storage's `_get_trials`, into its
+`_StudyInfo` (tests/search/test_scale.py fails if that changes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
+from optuna.trial import TrialState
+
+from search.storage.study_storage import EVERY_STATE, StudyStorage
+
+
+class Cache(_CachedStorage):
+    """Optuna's cache of finished trials over a `StudyStorage`, for a worker: it asks the database for less.
+
+    Pruners ask for a running trial's system attributes after each epoch, and Optuna's own cache reads the whole trial
+    for them; each look at the trials reads those of all other workers, whose curves so far may be most of it.
+    """
+
+    _backend: StudyStorage
+
+    def __init__(self, backend: StudyStorage, *, curves: Collection[TrialState] = EVERY_STATE) -> None:
+        """`curves` are the states in which trials come with their reports."""
+        super().__init__(backend)
+        self._curves = curves
+        self._as_read = False
+        self._ids: dict[str, int] = {}
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        attributes: dict[str, Any] = self._backend.get_trial_system_attrs(trial_id)
+        return attributes
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        if study_name not in self._ids:
+            self._ids[study_name] = super().get_study_id_from_name(study_name)
+        return self._ids[study_name]
+
+    @contextmanager
+    def as_read(self) -> Iterator[None]:
+        """Trials are those that were read last: a sampler looks at them several times for one suggestion."""
+        self._as_read = True
+        try:
+            yield
+        finally:
+            self._as_read = False
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        with self._lock:
+            known = self._studies.setdefault(study_id, _StudyInfo())
+            if self._as_read:
+                return
+            unfinished, last = known.unfinished_trial_ids, known.last_finished_trial_id
+            trials = self._backend._get_trials(study_id, None, unfinished, last, curves=self._curves)
+            self._add_trials_to_cache(study_id, trials)
+            ended = {trial._trial_id for trial in trials if trial.state.is_finished()}
+            known.unfinished_trial_ids = (unfinished | {trial._trial_id for trial in trials}) - ended
+            known.last_finished_trial_id = max({last, *ended})

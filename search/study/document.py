@@ -1,0 +1,126 @@
+"""What a study file says and where: its tree, the lines of its keys, and what `--set` puts in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from search.errors import StudyFileError
+from search.study import space as spaces
+from search.study.space import Tree
+
+
+@dataclass
+class Document:
+    """A study file's tree, or one that was stored, with the place of each of its settings."""
+
+    tree: Tree
+    origin: str
+    lines: dict[spaces.Path, int] = field(default_factory=dict)  # from 1
+    overridden: dict[spaces.Path, str] = field(default_factory=dict)  # by which option
+
+    @classmethod
+    def parse(cls, text: str, origin: str) -> Document:
+        """The document of a file's text. Raises StudyFileError if it is not a mapping in YAML."""
+        try:
+            loaded = YAML(typ="rt").load(text)
+        except MarkedYAMLError as error:
+            line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+            raise StudyFileError(f"{origin}{line}: not valid YAML: {error.problem}") from error
+        except YAMLError as error:
+            raise StudyFileError(f"{origin}: not valid YAML: {error}") from error
+        if not isinstance(loaded, CommentedMap):
+            raise StudyFileError(f"{origin}: a study file is a mapping (`study: …`, `model: …`), but this is not")
+        document = cls(tree={}, origin=origin)
+        document.tree = document._plain(loaded, ())
+        return document
+
+    def _plain(self, node: Any, path: spaces.Path) -> Any:
+        if isinstance(node, CommentedMap):
+            for key in node:
+                if key in (node.lc.data or {}):  # a key merged from elsewhere (`<<`) has no line here
+                    self.lines[(*path, str(key))] = node.lc.key(key)[0] + 1
+            return {str(key): self._plain(value, (*path, str(key))) for key, value in node.items()}
+        if isinstance(node, CommentedSeq):
+            for index in range(len(node)):
+                self.lines[(*path, index)] = node.lc.item(index)[0] + 1
+            return [self._plain(value, (*path, index)) for index, value in enumerate(node)]
+        for kind in (bool, int, float, str):
+            if isinstance(node, kind):
+                return kind(node)
+        return node
+
+    def override(self, text: str) -> None:
+        """Puts one `path=value` into the tree."""
+        path_text, equals, value_text = text.partition("=")
+        if not equals or not path_text.strip():
+            raise StudyFileError(f"setting {text}: must be path=value, `corpus.root=DIR` for one")
+        path: spaces.Path = tuple(path_text.strip().split("."))
+        try:
+            # A folder may be called 2020, or anything else.
+            value = value_text if path == ("corpus", "root") else YAML(typ="rt").load(value_text or "null")
+        except YAMLError as error:
+            raise StudyFileError(f"setting {text}: the value is not valid YAML: {error}") from error
+        value = Document({}, "")._plain(value, ())
+        if len(path) > 1 and path[0] == "model" and isinstance(self.tree.get("model"), list):
+            path = self._of_family(path, text)
+        self._require_member(path, text)
+        before = spaces.parameter_names(self.tree)
+        node: Any = self.tree
+        for depth, key in enumerate(path[:-1]):
+            if isinstance(node, dict) and node.get(key) is None:
+                node[key] = {}
+            node = node[key]
+            if not isinstance(node, dict) and not isinstance(path[depth + 1], int):
+                raise StudyFileError(f"setting {text}: {key} is a value and holds no settings")
+        node[path[-1]] = value
+        self.overridden[path] = f"setting {text}"
+        self._follow_names(before, spaces.parameter_names(self.tree))
+
+    def _follow_names(self, before: Mapping[spaces.Path, str], after: Mapping[spaces.Path, str]) -> None:
+        """Drops from the baseline what was closed, and renames what now has another parameter name."""
+        baseline = self.tree.get("baseline")
+        if isinstance(baseline, dict):
+            names = {name: after.get(path) for path, name in before.items()}
+            kept = ((names.get(name, name), value) for name, value in baseline.items())
+            self.tree["baseline"] = {name: value for name, value in kept if name is not None}
+
+    def _of_family(self, path: spaces.Path, text: str) -> spaces.Path:
+        families = [block.get("family") for block in self.tree["model"] if isinstance(block, dict)]
+        if len(families) < len(self.tree["model"]) or not families:
+            raise self.error(("model",), "must be a list of blocks, one for each family")
+        if len(path) < 3 or path[1] not in families:
+            raise StudyFileError(f"setting {text}: `model` is a list; name the family: model.{families[0]}.…")
+        return ("model", families.index(path[1]), *path[2:])
+
+    def _require_member(self, path: spaces.Path, text: str) -> None:
+        """A member is named as it stands, or given whole."""
+        if path[:1] != ("model",) or "members" not in path[:-2]:
+            return
+        depth = path.index("members")
+        model = self.tree["model"][path[1]] if isinstance(path[1], int) else self.tree.get("model")
+        members = model.get("members") if isinstance(model, dict) else None
+        if isinstance(members, dict) and path[depth + 1] not in members:
+            near = get_close_matches(str(path[depth + 1]), members, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"members: {', '.join(members)}"
+            raise StudyFileError(f"setting {text}: there is no member {path[depth + 1]}; {hint}")
+
+    def error(self, path: spaces.Path, message: str) -> StudyFileError:
+        """A message with its place: the longest known part of the path gives the line."""
+        shown = ".".join(str(key) for key in path)
+        below = [text for set_path, text in self.overridden.items() if set_path[: len(path)] == path != set_path]
+        if below and path not in self.lines:
+            return StudyFileError(f"{below[0]}: {shown} {message}")
+        message += f" (with {', '.join(below)})" if below else ""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.overridden:
+                return StudyFileError(f"{self.overridden[path[:length]]}: {shown} {message}")
+            if path[:length] in self.lines:
+                return StudyFileError(f"{self.origin}, line {self.lines[path[:length]]}: {shown} {message}")
+        return StudyFileError(f"{self.origin}: {shown} {message}")

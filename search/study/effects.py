@@ -1,0 +1,192 @@
+"""Which settings of a study have an effect, and why others have none.
+
+A setting takes effect where it is read: a setting of `training:` in each family or member of an ensemble that does not
+have its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from features.frames.feature_settings import FeatureSettings
+from features.frames.feature_settings import settings_of as settings_of_kind
+from features.settings import Settings
+from models.families import settings_of
+from models.member import Member
+from models.settings import BACKENDS
+from search.study import space as spaces
+from search.study.corners import first_recipe
+from search.study.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
+from search.study.schema import block_schema, default_of
+from search.study.space import Path, Space, Tree
+
+#: Settings of `scoring:` that make one score of those of windows.
+_POOLING = ("pooling", "decay", "top_share")
+
+
+def idle_settings(space: Space) -> list[str]:
+    """What a study says in vain: each value, other than the default, that has no effect in any trial."""
+    if "from" in space.tree:  # what was searched for a trial's family or pooling may mean nothing to another's
+        return []
+    recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
+    open_paths = {setting.path for setting in space.settings}
+    idle = []
+    for path, value in _values(space.tree):
+        is_said = path not in open_paths and value != default_of(space.tree, path)
+        if is_said and (why := why_idle(path, space, recipes)):
+            idle.append(f"{'.'.join(map(str, path))} has no effect: {why}")
+    return idle
+
+
+def why_idle(path: Path, space: Space, recipes: list[Recipe]) -> str:
+    """Why a setting has no effect in any trial; empty if it has one."""
+    readers = list(readers_of(space.tree, path))
+    if not readers:
+        return "each member has its own"
+    return (
+        _untrained(path, readers, recipes)
+        or _unheard(path, readers)
+        or _unpooled(path, readers, space.tree)
+        or _beside(path, readers, space)
+    )
+
+
+def _values(tree: Tree) -> Iterator[tuple[Path, Any]]:
+    """What the blocks that a model is made and judged by say, ranges too: each setting's path and value."""
+    for block in (*SHARED_BLOCKS, "model"):
+        if block in tree:
+            yield from _leaves(tree[block], (block,))
+
+
+def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if isinstance(node, Mapping) and not spaces.is_range(node):
+        inner: Iterator[tuple[str | int, Any]] = iter(node.items())
+    elif isinstance(node, list) and path == ("model",):
+        inner = enumerate(node)
+    else:
+        yield path, node
+        return
+    for key, value in inner:
+        yield from _leaves(value, (*path, key))
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """One family's block, and the members in it."""
+
+    path: Path
+    block: Tree
+
+    @property
+    def members(self) -> dict[str, Tree]:
+        members: dict[str, Tree] = self.block.get("members") or {}
+        return members
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A block in which a setting takes effect, with what a member's has from the study's."""
+
+    branch: int
+    member: str | None
+    block: Tree
+
+
+def branches_of(tree: Tree) -> list[_Branch]:
+    if isinstance(tree["model"], list):
+        return [_Branch(("model", index), block) for index, block in enumerate(tree["model"])]
+    return [_Branch(("model",), tree["model"])]
+
+
+def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
+    """Where a setting takes effect; a block's path stands for what no member has its own of."""
+    block, key = path[0], path[-1]
+    if block not in SHARED_BLOCKS or key in OF_THE_WHOLE[str(block)]:
+        yield _own_reader(tree, path)
+        return
+    shared = tree.get(str(block)) or {}
+    cleaning = spaces.values_of((tree.get("cleaning") or {}).get("method", "none"))
+    if block == "features" and cleaning != ["none"]:
+        yield _Reader(0, None, shared)
+    for index, branch in enumerate(branches_of(tree)):
+        if not branch.members:
+            yield _Reader(index, None, shared)
+        for name, member in branch.members.items():
+            own = member.get(str(block)) or {}
+            if key not in own:
+                yield _Reader(index, name, {**shared, **own})
+
+
+def _own_reader(tree: Tree, path: Path) -> _Reader:
+    """The block in which a setting stands."""
+    index = path[1] if path[0] == "model" and isinstance(path[1], int) else 0
+    name = str(path[path.index("members") + 1]) if "members" in path else None
+    block: Any = tree
+    for key in path[:-1]:
+        block = block[key]
+    if name is not None and path[-2] in SHARED_BLOCKS:
+        block = {**(tree.get(str(path[-2])) or {}), **block}
+    return _Reader(index, name, block)
+
+
+def _untrained(path: Path, readers: list[_Reader], recipes: list[Recipe]) -> str:
+    if spaces.without_member(path)[0] != "training" or path[-1] not in TRAINED_ONLY:
+        return ""
+    models = [
+        recipes[reader.branch].model if reader.member is None else recipes[reader.branch].ensemble[reader.member].model
+        for reader in readers
+    ]
+    families = dict.fromkeys(model.family for model in models)
+    return "" if any(model.is_trained for model in models) else f"{', '.join(families)} is not trained"
+
+
+def _unpooled(path: Path, readers: list[_Reader], tree: Tree) -> str:
+    if spaces.without_member(path)[:-1] != ("scoring",) or path[-1] not in _POOLING:
+        return ""
+    for reader in readers:
+        branch = branches_of(tree)[reader.branch]
+        model = branch.block if reader.member is None else branch.members[reader.member]["model"]
+        score = settings_of(model["family"]).model_fields.get("score")
+        if score is None or not set(BACKENDS).issuperset(spaces.values_of(model.get("score", score.default))):
+            return ""
+    return "a density gives a clip's score, and windows have none to pool"
+
+
+def _unheard(path: Path, readers: list[_Reader]) -> str:
+    if spaces.without_member(path)[0] != "features":
+        return ""
+    kinds = dict.fromkeys(kind for reader in readers for kind in kinds_of(reader.block))
+    name = str(path[-1])
+    return "" if any(uses(kind, name) for kind in kinds) else f"it has no effect on {', '.join(kinds)}"
+
+
+def _beside(path: Path, readers: list[_Reader], space: Space) -> str:
+    """What another setting of the block would have to be, for this one to have an effect."""
+    place, blocks = path[:-1], [reader.block for reader in readers]
+    schema = block_schema(space.tree, place)
+    if schema is not None and issubclass(schema, Member):  # a member's weight depends on what the ensemble does with it
+        place = place[:-2]
+        schema = block_schema(space.tree, place)
+        blocks = [_own_reader(space.tree, (*place, "")).block]
+    if schema is None or not issubclass(schema, Settings):
+        return ""
+    beside = {key: values for key, values in schema.counts_beside(str(path[-1])).items() if key in schema.model_fields}
+    for key, values in beside.items():
+        for block in blocks:
+            if set(values).intersection(spaces.values_of(block.get(key, schema.model_fields[key].default))):
+                return ""
+    shown = ".".join(str(part) for part in place if not isinstance(part, int))
+    wanted = [f"{shown}.{key}: {' or '.join(map(str, values))}" for key, values in beside.items()]
+    return f"it counts with {', or with '.join(wanted)}" if wanted else ""
+
+
+def kinds_of(block: Mapping[str, Any]) -> list[str]:
+    """The kinds and stacks that a `features:` block may have."""
+    choices = spaces.values_of(block.get("kind", FeatureSettings().kind))
+    return [FeatureSettings.model_validate({"kind": choice}).kind for choice in choices]
+
+
+def uses(kind: str, name: str) -> bool:
+    return name in {"kind", "normalize"} or name in settings_of_kind(kind)

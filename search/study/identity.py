@@ -1,0 +1,72 @@
+"""What workers on a study must agree on: its search space, its data, and its versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from features.clips.corpus import Corpus
+from search.study.study import Study
+
+Identity = Mapping[str, Any]
+
+
+_NOT_IDENTITY = (
+    ("corpus", "root"),
+    ("search", "trials"),
+    ("search", "hours"),
+    ("training", "threads"),
+)
+
+
+def identity_of(study: Study, corpus: Corpus) -> Identity:
+    """What workers on this study and corpus must agree on."""
+    return {**surroundings(corpus), "study": _without(_with_defaults(study))}
+
+
+def surroundings(corpus: Corpus) -> Identity:
+    """The part of an identity that is not in the study file: data and versions."""
+    return {
+        "versions": {
+            "offkey": version("offkey"),
+            "code": code_digest(),
+            "optuna": optuna.__version__,
+            "librosa": version("librosa"),
+        },
+        "data": {"clips": len(corpus.clips), "fingerprint": corpus.fingerprint[:16]},
+    }
+
+
+@cache
+def code_digest() -> str:
+    """Digest of the sources: two hosts with the same version may still run different code."""
+    digest = hashlib.sha256()
+    house = Path(__file__).parent.parent
+    for package in ("features", "models", "search"):
+        for module in sorted((house / package).rglob("*.py")):
+            digest.update(f"{module.relative_to(house)}\0".encode() + module.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _with_defaults(study: Study) -> dict[str, Any]:
+    """The study's tree with what it leaves out: a default that is written out makes no other study."""
+    tree = study.tree
+    blocks = {key: default for key, default in study.first_recipe().tree().items() if isinstance(default, dict)}
+    filled = {key: {**default, **tree.get(key, {})} for key, default in blocks.items() if key != "model"}
+    if isinstance(tree["model"], dict):
+        filled["model"] = {**blocks["model"], **tree["model"]}
+    return {**tree, **filled}
+
+
+def _without(tree: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(json.dumps(tree))
+    for section, key in _NOT_IDENTITY:
+        kept.get(section, {}).pop(key, None)
+    return kept

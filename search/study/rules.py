@@ -1,0 +1,164 @@
+"""What a study file is checked for beyond the schema: before any work, with the place of the first rule broken.
+
+A setting takes effect where it is read: a setting of `training:` in each family or member of an ensemble that does not
+have its own. A range of what these rules find no effect of would be searched for nothing, and is refused; of a value
+that has none the user is told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from features.frames.feature_settings import KINDS
+from features.frames.feature_settings import settings_of as settings_of_kind
+from search.errors import StudyError
+from search.study.corners import first_recipe, is_between_settings, legal_corner, probe, problems
+from search.study.document import Document
+from search.study.effects import branches_of, kinds_of, readers_of, uses, why_idle
+from search.study.proxies import proxies_named
+from search.study.recipe import OF_THE_WHOLE, ValidationSettings
+from search.study.schema import explained
+from search.study.space import Path, Space, Tree
+
+#: With fewer, no p-value of its test is below the one at which a trial is stopped before the last fold.
+_FEWEST_FOLDS_FOR_WILCOXON = 5
+
+
+def check(document: Document, space: Space) -> None:
+    """Raises StudyFileError for the first thing that is not as a study has it."""
+    for branch in range(len(space.families)):
+        _check_closed(document, space, branch, {})
+    for setting in space.settings:
+        for value in setting.extremes:
+            _check_closed(document, space, setting.branch or 0, {setting.path: value})
+    _check_members(document, space.tree)
+    _check_features(document, space.tree)
+    _check_effects(document, space)
+    _check_steering(document, space)
+
+
+def checked_baseline(document: Document, space: Space, values: Any) -> dict[str, Any]:
+    """The baseline, each value one that its parameter can have."""
+    if not isinstance(values, dict):
+        raise document.error(("baseline",), f"must name parameters and values, but got {values!r}")
+    distributions = space.distributions()
+    for name, value in values.items():
+        if name not in distributions:
+            near = get_close_matches(name, distributions, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"open here: {', '.join(distributions) or 'nothing'}"
+            raise document.error(("baseline", name), f"is not an open setting; {hint}")
+        distribution = distributions[name]
+        if isinstance(distribution, CategoricalDistribution):
+            inside = value in distribution.choices
+            rule = f"must be one of {', '.join(map(str, distribution.choices))}"
+        else:
+            assert isinstance(distribution, IntDistribution | FloatDistribution)
+            low, high, step = distribution.low, distribution.high, distribution.step
+            kinds = (int,) if isinstance(distribution, IntDistribution) else (int, float)
+            inside = type(value) in kinds and low <= value <= high
+            steps = (value - low) / step if inside and step else 0
+            inside = inside and math.isclose(steps, round(steps), abs_tol=1e-8)
+            rule = f"must lie in its range, {low} to {high}" + ("" if step is None else f" in steps of {step}")
+        if not inside:
+            raise document.error(("baseline", name), f"{rule}, but got {value!r}")
+    return dict(values)
+
+
+def require_grid(document: Document, space: Space) -> None:
+    """Refuses what has no finite number of combinations."""
+    for setting in space.settings:
+        if not isinstance(setting.distribution, CategoricalDistribution):
+            raise document.error(setting.path, "must be given as choices for search.sampler: grid")
+    if len(space.families) > 1:
+        raise document.error(("model",), "must be one family for search.sampler: grid")
+
+
+def _check_closed(document: Document, space: Space, branch: int, values: Mapping[Path, Any]) -> None:
+    """Validates the recipe with these values, the other open settings at their first extremes.
+
+    A rule between settings of a block may fail at some corners of the space and hold at others: it refuses the
+    study where it holds at none.
+    """
+    # A key that is missing has perhaps been mistyped: what is there and unknown comes first.
+    found = sorted(problems(probe(space, branch, values)), key=lambda problem: problem["type"] != "extra_forbidden")
+    for problem in found:
+        if not is_between_settings(problem) or legal_corner(space, branch, [problem["loc"]]) is None:
+            raise explained(problem, document, branch=branch)
+
+
+def _check_members(document: Document, tree: Tree) -> None:
+    """Refuses in a member what is said once for all of them."""
+    for branch in branches_of(tree):
+        for name, member in branch.members.items():
+            for block, keys in OF_THE_WHOLE.items():
+                for key in keys:
+                    if key in (member.get(block) or {}):
+                        path = (*branch.path, "members", name, block, key)
+                        raise document.error(
+                            path, f"is one for all members: set it in the study's `{block}:`, beside `model:`"
+                        )
+
+
+def _check_features(document: Document, tree: Tree) -> None:
+    """Refuses a setting that no kind of feature uses that a trial may have."""
+    shared = tree.get("features") or {}
+    heard = [kind for reader in readers_of(tree, ("features",)) for kind in kinds_of(reader.block)]
+    heard += kinds_of(shared) if "kind" in shared else []
+    _require_used(document, ("features",), shared, heard)
+    for branch in branches_of(tree):
+        for name, member in branch.members.items():
+            own = member.get("features") or {}
+            _require_used(document, (*branch.path, "members", name, "features"), own, kinds_of({**shared, **own}))
+
+
+def _require_used(document: Document, path: Path, block: Mapping[str, Any], heard: list[str]) -> None:
+    kinds = list(dict.fromkeys(heard))
+    for name in block:
+        if not any(uses(kind, name) for kind in kinds):
+            of = [kind for kind in KINDS if name in settings_of_kind(kind)]
+            raise document.error(
+                (*path, name), f"has no effect on {', '.join(kinds)}: it is a setting of {', '.join(of)}"
+            )
+
+
+def _check_steering(document: Document, space: Space) -> None:
+    """Refuses a pruner that has nothing to compare, proxies that there are not, and held-out clips that would vary."""
+    validation = ValidationSettings.model_validate(space.tree.get("validation") or {})
+    pruner = (document.tree.get("search") or {}).get("pruner")
+    if len(validation.objectives) > 1 and pruner not in (None, "none"):
+        raise document.error(
+            ("search", "pruner"),
+            f"must be none where validation.metric names several objectives, but got {pruner}: no curve says early "
+            "which trade-off is a good one",
+        )
+    if pruner == "wilcoxon" and (validation.folds or 0) < _FEWEST_FOLDS_FOR_WILCOXON:
+        got = "has none" if validation.folds is None else f"has {validation.folds}"
+        raise document.error(
+            ("search", "pruner"),
+            f"wilcoxon compares trials fold by fold, and takes at least {_FEWEST_FOLDS_FOR_WILCOXON} "
+            f"(validation.folds), but the study {got}",
+        )
+    try:
+        proxies_named(validation.proxies or ())
+    except StudyError as error:
+        raise document.error(("validation", "proxies"), str(error)) from error
+    opened = ("corpus", "train_on") in {setting.path for setting in space.settings}
+    if opened and validation.holds_out_training_clips:
+        why = "folds" if validation.folds is not None else "metric proxy"
+        raise document.error(
+            ("corpus", "train_on"),
+            f"must be one value with validation.{why}, which holds out training clips: trials are judged by the same",
+        )
+
+
+def _check_effects(document: Document, space: Space) -> None:
+    """Refuses a range of what can have no effect in any trial."""
+    recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
+    for setting in space.settings:
+        if why := why_idle(setting.path, space, recipes):
+            raise document.error(setting.path, f"would be searched for nothing: {why}")

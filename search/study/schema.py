@@ -1,0 +1,170 @@
+"""What the schema knows at a path of a study file: types, keys, and where a mistake stands in words."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from features.errors import OffkeyError
+from models.families import FAMILIES, settings_of
+from models.member import Member
+from models.settings import FamilySettings
+from search.errors import StudyFileError
+from search.study import space as spaces
+from search.study.corners import family_of
+from search.study.described import values_in_words
+from search.study.document import Document
+from search.study.recipe import Recipe
+from search.study.space import Path, Tree
+
+#: Keys of a study file that a recipe has not.
+EXTRA_KEYS = ("search", "baseline")
+
+
+def schema_at(tree: Tree, path: Sequence[str | int]) -> Any:
+    """What the schema wants at a path: a class of settings, a type, or None where it knows nothing."""
+    schema: Any = Recipe
+    node: Any = tree
+    for key in path:
+        node = node.get(key) if isinstance(node, dict) else node[key] if isinstance(node, list) else None  # type: ignore[index]
+        if isinstance(key, int):  # a family of several
+            schema = _schema_of_family(node)
+        elif isinstance(schema, type) and issubclass(schema, BaseModel):
+            field = schema.model_fields.get(str(key))
+            schema = None if field is None else field.annotation
+            if key == "model":
+                schema = _schema_of_family(node)
+        elif typing.get_origin(schema) is Mapping:
+            schema = typing.get_args(schema)[1]
+        else:
+            return None
+    return schema
+
+
+def block_schema(tree: Tree, path: Path) -> type[BaseModel] | None:
+    """The class of settings at a path, if there is one."""
+    schema = schema_at(tree, path)
+    return schema if isinstance(schema, type) and issubclass(schema, BaseModel) else None
+
+
+def takes_reals(tree: Tree, path: Path) -> bool:
+    """Whether the schema wants a real number at this path."""
+    annotation = schema_at(tree, path)
+    return annotation is float or float in typing.get_args(annotation)
+
+
+def description_of(tree: Tree, path: Path) -> str:
+    """What the schema says of the setting at a path."""
+    schema = block_schema(tree, path[:-1])
+    field = None if schema is None else schema.model_fields.get(str(path[-1]))
+    return "" if field is None else field.description or ""
+
+
+def default_of(tree: Tree, path: Path) -> Any:
+    """What the setting at a path is if it is left out, or PydanticUndefined."""
+    schema = block_schema(tree, path[:-1])
+    field = None if schema is None else schema.model_fields.get(str(path[-1]))
+    return PydanticUndefined if field is None else field.default
+
+
+def explained(
+    problem: ErrorDetails, document: Document, *, branch: int = 0, prefix: Path = (), schema: type[BaseModel] = Recipe
+) -> StudyFileError:
+    """A problem of the schema in words, with its place in the file.
+
+    `branch` is the family of a list that it is of; `prefix` and `schema` are those of a block that was read by itself.
+    """
+    location = problem["loc"]
+    if location[:1] == ("model",) and isinstance(document.tree.get("model"), list):
+        location = ("model", branch, *location[1:])
+    path = (*prefix, *location)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(document.tree, schema, location[:-1])
+        near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return document.error(path, f"is not a setting{_of_others(document.tree, path)}; {hint}")
+    if problem["type"] == "missing":
+        return document.error(path, "is missing")
+    union = _union_at(document.tree, path)
+    if union is not None:
+        got = problem["input"]
+        return document.error(path[:-1], f"must be {values_in_words(union)}, but got {got!r}{_nearest(got, union)}")
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if problem["type"] == "value_error":
+        names_none = problem["loc"][-1] == "model" and family_of(problem["input"]) not in (None, *FAMILIES)
+        return document.error((*path, "family") if names_none else path, message)
+    return document.error(path, f"{message}, but got {problem['input']!r}{_hint(problem)}")
+
+
+def _hint(problem: ErrorDetails) -> str:
+    if problem["type"] == "literal_error":
+        near = get_close_matches(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]), n=1)
+        return f"; did you mean {near[0]}?" if near else ""
+    is_range_amiss = isinstance(problem["input"], dict) and problem["type"] != "too_short"
+    return f"; {spaces.range_hint(problem['input'])}" if is_range_amiss else ""
+
+
+def _nearest(got: Any, field: FieldInfo) -> str:
+    """The choice of a setting of several types that was meant, perhaps."""
+    choices = re.findall(r"[\w+]+", values_in_words(field))
+    for text in got if isinstance(got, list) else [got]:
+        near = get_close_matches(str(text), choices, n=1) if text not in choices else []
+        if near:
+            return f"; did you mean {near[0]}?"
+    return ""
+
+
+def _union_at(tree: Tree, path: Path) -> FieldInfo | None:
+    """The setting that may be of several types, where a path ends with one of these and not with a setting."""
+    block = block_schema(tree, path[:-2]) if len(path) > 1 else None
+    field = None if block is None else block.model_fields.get(str(path[-2]))
+    is_union = field is not None and typing.get_origin(field.annotation) in (typing.Union, types.UnionType)
+    return field if is_union else None
+
+
+def _of_others(tree: Tree, path: Path) -> str:
+    """Which families have a setting that this one has not."""
+    block = block_schema(tree, path[:-1])
+    if block is None or not issubclass(block, FamilySettings):
+        return ""
+    others = [family for family in FAMILIES if str(path[-1]) in settings_of(family).model_fields]
+    return f" of {block.model_fields['family'].default}, but of {', '.join(others)}" if others else ""
+
+
+def _schema_of_family(block: Any) -> Any:
+    if isinstance(block, list):
+        block = block[0] if block else None
+    try:
+        return settings_of(str(block.get("family"))) if isinstance(block, Mapping) else None
+    except OffkeyError:
+        return None  # the schema says so with the place
+
+
+def _block_within(schema: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
+    """The class of settings at a location in a block; where it may be left out, that beside None."""
+    for key in location:
+        field = schema.model_fields.get(str(key))
+        kinds = () if field is None else (typing.get_args(field.annotation) or (field.annotation,))
+        blocks = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not blocks:
+            return None
+        schema = blocks[0]
+    return schema
+
+
+def _keys_at(tree: Tree, schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The keys that a study file may have in the block at a location."""
+    inner = block_schema(tree, tuple(location)) if schema is Recipe else _block_within(schema, location)
+    inner = inner or schema
+    names = [info.alias or name for name, info in inner.model_fields.items()]
+    if inner is Recipe:
+        return [*names, *EXTRA_KEYS]
+    return [*names, "recipe"] if issubclass(inner, Member) else names

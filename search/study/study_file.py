@@ -1,0 +1,122 @@
+"""Study files: reading and writing them; what they are checked for is in `search.study.rules`.
+
+A study file and a recipe are the same file with ranges or without; both end as a `Study` here. Every message
+names the file, the line, the key, the rule and what was got.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from search.errors import StudyFileError
+from search.study import space as spaces
+from search.study.document import Document
+from search.study.member_recipes import fill_in_recipes
+from search.study.recipe import SearchSettings
+from search.study.rules import check, checked_baseline, require_grid
+from search.study.schema import EXTRA_KEYS, explained, takes_reals
+from search.study.space import Tree
+from search.study.study import Study
+
+
+def load_study(
+    source: str | Path, *, overrides: Sequence[str] = (), name: str | None = None, inside: tuple[str, ...] = ()
+) -> Study:
+    """The study of a file or of a shipped study's name, with `--set` overrides, under another name if one is given.
+
+    `inside`: the files whose members name this one. Raises StudyFileError for anything that is not as the schema wants.
+    """
+    text, origin = _text_of(source)
+    if origin in inside:
+        raise StudyFileError(f"{origin} names itself as a member, directly or by another file")
+    document = Document.parse(text, origin)
+    for override in overrides:
+        document.override(override)
+    if name is not None:
+        document.tree["study"] = name
+        document.overridden["study",] = f"the name {name}"
+    fill_in_recipes(document, lambda recipe: load_study(recipe, inside=(*inside, origin)))
+    return _study(document)
+
+
+def study_of_tree(tree: Tree, *, origin: str, overrides: Sequence[str] = ()) -> Study:
+    """The study of a tree that was stored, with `--set` overrides."""
+    document = Document(tree=copy.deepcopy(tree), origin=origin)
+    for override in overrides:
+        document.override(override)
+    return _study(document)
+
+
+def shipped_studies() -> dict[str, str]:
+    """Name → first comment line of each study file that ships."""
+    found = {}
+    for file in sorted(resources.files("studies").iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".yaml"):
+            found[file.name.removesuffix(".yaml")] = file.read_text().splitlines()[0].removeprefix("#").strip()
+    return found
+
+
+def to_yaml(tree: Tree) -> str:
+    """A tree as a study file's text, its keys in their order."""
+    writer = YAML()
+    writer.default_flow_style = False
+    writer.width = 110
+    out = io.StringIO()
+    writer.dump(tree, out)
+    return out.getvalue()
+
+
+def _text_of(source: str | Path) -> tuple[str, str]:
+    path = Path(source)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), str(source)
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyFileError(f"{source} cannot be read: {error}") from error
+    shipped = shipped_studies()
+    if str(source) in shipped:
+        return (resources.files("studies") / f"{source}.yaml").read_text(), f"the shipped study {source}"
+    near = get_close_matches(str(source), shipped, n=1)
+    hint = f" Did you mean {near[0]}?" if near else f" Studies that ship: {', '.join(shipped)}."
+    raise StudyFileError(f"{source}: no such study file, and no study of that name ships.{hint}")
+
+
+def _study(document: Document) -> Study:
+    """Reads a document as a study; the first rule broken ends it with a message."""
+    search = _search_settings(document)
+    baseline = document.tree.get("baseline") or {}
+    tree = {key: value for key, value in document.tree.items() if key not in EXTRA_KEYS}
+    try:
+        space = spaces.read_space(tree, is_real=lambda path: takes_reals(tree, path))
+    except spaces.RangeError as error:
+        raise document.error(error.path, str(error)) from error
+    check(document, space)
+    if not space.distributions() and "trials" not in (document.tree.get("search") or {}):
+        search = search.model_copy(update={"trials": 1})  # a recipe: nothing is left to try
+    study = Study(space=space, search=search, baseline=checked_baseline(document, space, baseline))
+    if len(study.objectives) > 1:
+        study = replace(study, search=search.model_copy(update={"pruner": "none"}))
+    if search.sampler != "grid":
+        return study
+    require_grid(document, space)
+    trials = min(search.trials, len(study.grid()))
+    return replace(study, search=study.search.model_copy(update={"trials": trials}))
+
+
+def _search_settings(document: Document) -> SearchSettings:
+    block = document.tree.get("search") or {}
+    for path, _ in spaces.ranges_in({"search": block}):
+        raise document.error(path, "holds a range, but what steers a search is not searched: give one value")
+    try:
+        return SearchSettings.model_validate(block)
+    except ValidationError as error:
+        raise explained(error.errors()[0], document, prefix=("search",), schema=SearchSettings) from error

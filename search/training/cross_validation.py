@@ -1,0 +1,94 @@
+"""Cross-validation: one model after the other, each on its own view of the corpus, as one training.
+
+epoch : over all models, from 0; with E epochs a model, the f-th fold ends after (f + 1) · E.
+step  : how many folds have ended; pruners compare trials there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from features.clips.corpus import Corpus
+from search.evaluation.truth import Scores
+from search.study.recipe import Recipe
+from search.training.trained import Train, Trained
+from search.validation.views import Steering
+
+if TYPE_CHECKING:
+    from search.training.trained import Train
+
+
+class CrossValidation:
+    """The models of a recipe, a view of the corpus each."""
+
+    def __init__(self, recipe: Recipe, views: Sequence[Corpus], device: str, train: Train) -> None:
+        """Raises what `train` does where the recordings do not serve the recipe."""
+        self._recipe, self._views, self._device, self._train = recipe, views, device, train
+        self._scores: list[Scores] = []  # of the folds that have ended
+        self._begin(0)
+
+    @property
+    def epoch(self) -> int:
+        return self._fold * self._recipe.epochs + self._model.epoch
+
+    @property
+    def steps(self) -> int:
+        return len(self._scores)
+
+    @property
+    def step(self) -> int | None:
+        return self.steps if self._model.epoch == self._recipe.epochs else None
+
+    @property
+    def parameters(self) -> int:
+        return self._model.parameters
+
+    def run_epoch(self, before_batch: Callable[[], None]) -> None:
+        """One pass of one model over its training clips. Raises TrialFailure as its training does."""
+        if self._model.epoch == self._recipe.epochs:
+            self._end()
+            self._begin(self._fold + 1)
+        self._model.run_epoch(before_batch)
+        if self._model.epoch == self._recipe.epochs:
+            self._scores.append(self._model.validation_scores())
+
+    def validation_scores(self) -> Scores:
+        """Scores of the clips of all folds that have ended, one fold's after the other's."""
+        return np.concatenate(self._scores)
+
+    def latency_ms(self) -> float:
+        return self._model.latency_ms()
+
+    def save(self, file: BinaryIO) -> None:
+        """Writes what it takes to go on from here."""
+        state = {"fold": self._fold, "scores": [scores.tolist() for scores in self._scores]}
+        head = json.dumps(state).encode()
+        file.write(len(head).to_bytes(8) + head)
+        self._model.save(file)
+
+    def resume(self, file: BinaryIO) -> None:
+        """Goes on where `save` left off."""
+        state = json.loads(file.read(int.from_bytes(file.read(8))))
+        self._scores = [np.array(scores) for scores in state["scores"]]
+        if state["fold"] != self._fold:
+            self._end()
+            self._begin(state["fold"])
+        self._model.resume(io.BytesIO(file.read()))
+
+    def _begin(self, fold: int) -> None:
+        self._fold, self._model = fold, self._train(self._recipe, self._views[fold], self._device)
+
+    def _end(self) -> None:
+        del self._model  # a device may hold one and not two
+
+
+def begun(recipe: Recipe, steering: Steering, device: str, train: Train) -> Trained:
+    """The training of a trial: one model, or one for each fold."""
+    if len(steering.views) > 1:
+        return CrossValidation(recipe, steering.views, device, train)
+    return train(recipe, steering.views[0], device)

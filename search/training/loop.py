@@ -1,0 +1,315 @@
+"""The one training that trials and final training share.
+
+Randomness restarts at each epoch from (seed, epoch): a training that goes on from a checkpoint draws the same
+numbers as one that was never interrupted, and no generator's state has to be kept.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from features.cleaning import Outlier, clean
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus
+from features.errors import UnservedError
+from features.frames.feature_settings import FeatureSettings
+from features.frames.framing import Frames
+from features.progress import Progress
+from features.store.building import open_store
+from features.store.files import FrameStore
+from features.windows.excerpts import Excerpts
+from features.windows.normalization import bin_limits
+from models.anomaly_model import AnomalyModel
+from models.labels import Labels
+from models.member import Member
+from models.recordings import Recordings
+from models.scoring.reconstruction import reconstruction_of
+from models.scoring.scorer import Single
+from models.scoring.tree import scorer_of
+from search.errors import TrialFailure
+from search.evaluation.truth import Scores
+from search.study.recipe import Recipe
+from search.validation.split import TrainingClips, labelled_test_clips, training_clips
+
+_log = logging.getLogger("offkey.training")
+
+
+#: Clips that tell how long one takes to score.
+_TIMED_CLIPS = 9
+
+
+def no_interruption() -> None:
+    """Called before each batch where nobody can ask a training to stop."""
+
+
+class _Run:
+    """One network on its way through its epochs."""
+
+    def __init__(self, single: Single, recordings: Recordings, seed: int) -> None:
+        settings = single.member.training
+        self.single = single
+        self.seed = seed if settings.seed is None else settings.seed
+        self.epochs = settings.epochs if single.member.model.is_trained else 0
+        self._batch_size = settings.batch_size
+        self._device = recordings.device
+        self._excerpts = recordings.excerpts(single.member.features, single.member.model, single.labels)
+        fewest = single.member.model.fewest_in_batch
+        if self.epochs and min(settings.batch_size, self._excerpts.epoch_length) < fewest:
+            raise UnservedError(
+                f"model.family {single.member.model.family} normalises over each batch: it learns from at least "
+                f"{fewest} windows or crops at a time, but training.batch_size is {settings.batch_size}, and an epoch "
+                f"has {self._excerpts.epoch_length} of {', '.join(single.labels.ids)}. Raise training.batch_size, "
+                f"lower {single.member.model.excerpt_setting}, or train on more clips"
+            )
+        parameters = list(single.model.parameters())
+        self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate) if parameters else None
+
+    def run_epoch(self, epoch: int, before_batch: Callable[[], None]) -> bool:
+        """Whether the loss stayed finite."""
+        assert self.optimizer is not None
+        torch.manual_seed(_seed_of(self.seed, f"noise {epoch}"))
+        order = torch.Generator().manual_seed(_seed_of(self.seed, f"order {epoch}"))
+        self.single.model.train()
+        total = torch.zeros((), device=self._device)  # read once, after the last batch: reading waits for the device
+        for batch in self._excerpts.shuffled(self._batch_size, order):
+            before_batch()
+            with self.single.arithmetic(self._device):
+                loss = self.single.model.loss(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total += loss.detach()
+        return bool(torch.isfinite(total))
+
+
+class Training:
+    """One recipe on one corpus: trained epoch by epoch, scored on whatever clips it is asked for."""
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device) -> None:
+        """Raises CorpusError, StoreError or StudyError where the recordings do not serve the recipe."""
+        if recipe.training.seed is None or recipe.training.threads is None:
+            raise ValueError("a recipe that is trained has a seed and a number of threads")
+        free_gpu(device)
+        torch.set_num_threads(recipe.training.threads)
+        self.recipe = recipe
+        self.device = device
+        self.seed = recipe.training.seed
+        self.epoch = 0
+        self._positions = {clip.name: position for position, clip in enumerate(corpus.clips)}
+        self._store = _stores_of(corpus)
+        self.clips, self.dropped = _cleaned(training_clips(corpus, recipe), corpus, recipe)
+        self.validation_clips = labelled_test_clips(corpus)
+        self.labels = labels_of(self.clips.train)
+        recipe.model.require(self.labels, {clip.id_name for clip in self.validation_clips})
+        self._train = self.recordings_of(self.clips.train)
+        self._withheld = self.recordings_of(self.clips.withheld)
+        self._validation = self.recordings_of(self.validation_clips)
+        with _memory_failures():
+            self.scorer = scorer_of(recipe.member, self.labels, self._fresh).to(device)
+            self._runs = [
+                _Run(single, self._train.of_ids(single.labels.ids), self.seed) for single in self.scorer.singles()
+            ]
+        self._fitted_epoch = -1
+
+    @property
+    def steps(self) -> int:
+        """Trials are compared after each epoch."""
+        return self.epoch
+
+    @property
+    def step(self) -> int | None:
+        return self.steps or None
+
+    @property
+    def parameters(self) -> int:
+        """Learnt numbers of all networks."""
+        return sum(weights.numel() for weights in self.scorer.parameters())
+
+    @property
+    def models(self) -> list[AnomalyModel]:
+        """Every network: of each member, for each machine ID."""
+        return [single.model for single in self.scorer.singles()]
+
+    def run_epoch(self, before_batch: Callable[[], None] = no_interruption) -> None:
+        """One pass over the training clips. Raises TrialFailure if the loss diverges or memory runs out."""
+        for run in self._runs:
+            if self.epoch < run.epochs:
+                with _memory_failures():
+                    is_finite = run.run_epoch(self.epoch, before_batch)
+                if not is_finite:
+                    raise TrialFailure(f"the loss diverged in epoch {self.epoch + 1}")
+        self.epoch += 1
+
+    def validation_scores(self) -> Scores:
+        """Scores of the clips that steer the search, (clips,). Raises TrialFailure if one is not a number."""
+        scores = self._scores_of(self._validation)
+        if not np.isfinite(scores).all():
+            raise TrialFailure(f"scores are not finite after epoch {self.epoch}")
+        return scores
+
+    def scores_of(self, clips: Sequence[Clip]) -> Scores:
+        """Scores of some clips of the corpus, (clips,)."""
+        return self._scores_of(self.recordings_of(clips))
+
+    def _scores_of(self, recordings: Recordings) -> Scores:
+        try:
+            with _memory_failures():
+                if self._fitted_epoch != self.epoch:
+                    self.scorer.fit(self._train, self._withheld)
+                    self._fitted_epoch = self.epoch
+                return self.scorer.scores_of(recordings)
+        except FloatingPointError as error:
+            raise TrialFailure(f"{error} after epoch {self.epoch}") from error
+
+    def latency_ms(self) -> float:
+        """Milliseconds from a wav file to its score, one clip at a time: the median of some clips."""
+        milliseconds = []
+        for clip in (self.validation_clips[0], *self.validation_clips[:_TIMED_CLIPS]):
+            begun = time.perf_counter()
+            file = Recordings.of_file(clip.path, name=clip.id_name, attributes=clip.attributes, device=self.device)
+            self._scores_of(file)
+            milliseconds.append((time.perf_counter() - begun) * 1000)
+        return float(np.median(milliseconds[1:]))  # the first of all warms up
+
+    def recordings_of(self, clips: Sequence[Clip]) -> Recordings:
+        """Some clips of the corpus, as models see them."""
+        return Recordings(
+            store=self._store,
+            positions=tuple(self._positions[clip.name] for clip in clips),
+            paths=tuple(clip.path for clip in clips),
+            ids=tuple(clip.id_name for clip in clips),
+            attributes=tuple(clip.attributes for clip in clips),
+            device=self.device,
+        )
+
+    def excerpts_of(self, clips: Sequence[Clip]) -> Excerpts:
+        """What the first model sees of some clips."""
+        single = next(self.scorer.singles())
+        return self.recordings_of(clips).excerpts(single.member.features, single.member.model, single.labels)
+
+    def _fresh(self, member: Member, labels: Labels) -> Single:
+        """A model of its own random state: what else is made changes nothing."""
+        seed = self.seed if member.training.seed is None else member.training.seed
+        torch.manual_seed(_seed_of(seed, "weights"))
+        features = member.features
+        train = self._train.of_ids(labels.ids)
+        for recordings in (train, self._validation.of_ids(labels.ids)):  # what does not fit is refused before all work
+            if len(recordings):
+                recordings.excerpts(features, member.model, labels)
+        limits = bin_limits(self._store(features), train.positions) if features.normalize == "bin" else features.limits
+        return Single(member, labels, limits)
+
+    @property
+    def frame_seconds(self) -> float:
+        """From one frame to the next, as the first model hears them."""
+        features = self.recipe.members[0].features
+        return features.hop_length / features.sample_rate
+
+    @property
+    def unit(self) -> str:
+        """Of a frame's values."""
+        return self.recipe.members[0].features.unit
+
+    def frames_of(self, clip: Clip) -> Frames:
+        """A clip's frames, (frames, bins)."""
+        return self._store(self.recipe.members[0].features).of_clip(self._positions[clip.name])
+
+    def reconstruction_of(self, clip: Clip) -> Frames | None:
+        """What the first model takes a clip for, (frames, bins); None for a family that reconstructs nothing."""
+        return reconstruction_of(self.scorer.single_of(clip.id_name), self.recordings_of([clip]))
+
+    def save(self, file: BinaryIO) -> None:
+        """Writes what it takes to go on from here."""
+        optimizers = [None if run.optimizer is None else run.optimizer.state_dict() for run in self._runs]
+        torch.save({"epoch": self.epoch, "scorer": self.scorer.state_dict(), "optimizers": optimizers}, file)
+
+    def resume(self, file: BinaryIO) -> None:
+        """Goes on where `save` left off, on whatever device that was."""
+        # Loaded to the CPU, for Adam's counters to stay there: it reads them at each step, and a device would be
+        # waited for. All else is copied to where the model is.
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        with _memory_failures():
+            self.scorer.load_state_dict(state["scorer"])
+            for run, optimizer in zip(self._runs, state["optimizers"], strict=True):
+                if run.optimizer is not None:
+                    run.optimizer.load_state_dict(optimizer)
+        self.epoch = state["epoch"]
+
+
+def _stores_of(corpus: Corpus) -> Callable[[FeatureSettings], FrameStore]:
+    """The corpus's frames under any features, each store opened once.
+
+    No method: recordings keep it, and in a circle with their training they would outlive it, models and all.
+    """
+    stores: dict[str, FrameStore] = {}
+
+    def store(features: FeatureSettings) -> FrameStore:
+        if features.key not in stores:
+            features.require(corpus)
+            stores[features.key] = open_store(corpus.clips, features)
+        return stores[features.key]
+
+    return store
+
+
+def free_gpu(device: torch.device) -> None:
+    """Gives back what ended trainings held on a GPU; without effect on the CPU.
+
+    Not at the failure itself: as long as an error is being handled, its traceback keeps the model alive.
+    """
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+#: What is said by those who have no exception of their own: torch's CPU allocator, cuBLAS, the CUDA driver.
+_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
+
+@contextmanager
+def _memory_failures() -> Iterator[None]:
+    """Memory that does not suffice for a model is that trial's own failure; a GPU's other errors are the machine's."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrialFailure("out of memory") from error
+    except RuntimeError as error:
+        if not any(text in str(error) for text in _OUT_OF_MEMORY):
+            raise
+        raise TrialFailure("out of memory") from error
+
+
+def open_corpus_stores(corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None) -> None:
+    """Sees to the corpus's frames under all features of a recipe."""
+    for member in recipe.members:
+        member.features.require(corpus)
+        open_store(corpus.clips, member.features, progress=progress)
+
+
+def labels_of(clips: Sequence[Clip]) -> Labels:
+    """What is known of training clips."""
+    return Labels.of((clip.id_name, clip.attributes) for clip in clips)
+
+
+def _cleaned(clips: TrainingClips, corpus: Corpus, recipe: Recipe) -> tuple[TrainingClips, tuple[Outlier, ...]]:
+    """Without the training clips that the recipe's cleaning leaves out, and these."""
+    kept, dropped = clean(clips.train, corpus, recipe.cleaning, recipe.features)
+    if recipe.cleaning.method != "none" and not dropped:
+        _log.warning("cleaning left out no training clip: %g of them is less than one of any ID", recipe.cleaning.drop)
+    for outlier in dropped:
+        _log.info("left out of the training: %s (%s)", outlier.clip.name, outlier.reason)
+    return replace(clips, train=kept), dropped
+
+
+def _seed_of(seed: int, purpose: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8]) >> 1

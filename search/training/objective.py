@@ -1,0 +1,113 @@
+"""What a trial does: close the recipe, train, validate, report, prune.
+
+Nothing here imports torch before a training is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import optuna
+from optuna.trial import BaseTrial
+
+from features.clips.corpus import Corpus
+from features.errors import UnservedError
+from search.errors import TrialFailure
+from search.evaluation.truth import Scores
+from search.study.recipe import ConstraintSettings, Recipe
+from search.study.study import Study
+from search.study.trial_recipe import trial_recipe
+from search.training.costs import Limits
+from search.training.cross_validation import begun
+from search.training.trained import Train, Trained, TrainedModel
+from search.validation.views import Steering
+
+if TYPE_CHECKING:
+    pass
+
+
+def train_for_real(recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
+    """The training of a recipe on a device."""
+    import torch
+
+    from search.training.loop import Training
+
+    return Training(recipe, corpus, torch.device(device))
+
+
+def objective(
+    trial: BaseTrial,
+    study: Study,
+    steering: Steering,
+    *,
+    device: str = "cpu",
+    train: Train = train_for_real,
+    checkpoint: BinaryIO | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+    after_epoch: Callable[[Trained], None] = lambda training: None,
+    on_scores: Callable[[Scores], None] = lambda scores: None,
+) -> float | tuple[float, ...]:
+    """What the trial is worth after its last epoch: of a figure, higher is better, of a cost, lower.
+
+    One number, or with several objectives as many.
+
+    Goes on from `checkpoint`; `after_epoch` may leave one after each epoch, before its value is reported; `on_scores`
+    gets the scores of the clips that steer at each step.
+    Raises TrialPruned, or TrialFailure for a failure that is the trial's own.
+    """
+    attributes = trial.user_attrs
+    recipe = trial_recipe(study, trial, threads=attributes.get("threads"), repeat=attributes.get("repeat", 0))
+    first, *others = study.objectives
+    limits = Limits(study.search.constraints or ConstraintSettings(), study.objectives)
+    with _impossible_settings():
+        training = begun(recipe, steering, device, train)
+    if "threads" not in attributes:
+        trial.set_user_attr("threads", recipe.training.threads)
+    limits.before_training(trial, training)
+    is_baseline = trial.number == 0 and bool(study.baseline)  # never pruned: the others are compared with its whole
+
+    def validated() -> tuple[Scores, float]:
+        with _impossible_settings():
+            scores = training.validation_scores()
+        on_scores(scores)
+        return scores, steering.figure(first, scores)
+
+    scores, value = np.empty(0), math.nan
+    if checkpoint is not None:
+        training.resume(checkpoint)
+        if training.step is not None:
+            scores, value = validated()
+            limits.after_step(trial, training)
+    while training.epoch < recipe.epochs * len(steering.views):
+        # Asked before an epoch, not after one: a trial that goes on at a checkpoint is asked too.
+        if training.step is not None and not is_baseline and trial.should_prune():
+            raise optuna.TrialPruned
+        with _impossible_settings():
+            training.run_epoch(before_batch)
+        if training.step is None:
+            after_epoch(training)
+        else:
+            scores, value = validated()
+            after_epoch(training)
+            # Wilcoxon's test takes steps for measurements of their own: means of the same folds would count twice.
+            by_itself = study.search.pruner == "wilcoxon"
+            trial.report(steering.last_models_figure(first, scores) if by_itself else value, training.step)
+            limits.after_step(trial, training)
+    limits.after_training(trial, steering, scores)
+    if not others:
+        return value
+    costs = limits.costs(trial)
+    return value, *(costs[other] if other in costs else steering.figure(other, scores) for other in others)
+
+
+@contextmanager
+def _impossible_settings() -> Iterator[None]:
+    """Settings that the recordings do not serve are that trial's own failure."""
+    try:
+        yield
+    except UnservedError as error:
+        raise TrialFailure(f"impossible setting: {error}") from error

@@ -1,0 +1,306 @@
+"""The workers of a study on a Ray cluster: Ray places them, restarts them and makes room for more; see deploy/ray.md.
+
+Each is a detached actor (search.workers.ray_worker) with its share of a GPU, named by study and slot. Whoever follows
+the search only asks the actors how they are: that process may be lost, and the next finds the same actors by name.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+from ray._private.services import get_ray_address_from_environment
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RaySystemError, RayTaskError
+from ray.util import list_named_actors
+
+from features.errors import OffkeyError
+from search.errors import MisuseError, StudyError
+from search.storage import ledger
+from search.storage.outages import StorageAway
+from search.storage.stored_study import StoredStudy
+from search.storage.study_storage import StudyStorage
+from search.workers.draining import TO_NEXT_BATCH
+from search.workers.fleet import Trouble, in_one_note, is_open
+from search.workers.ray_worker import Orders, RayWorker, Report
+
+_NAMESPACE = "offkey"
+
+#: How long a cluster's port may take to answer (seconds). Ray itself would try for minutes.
+_CONNECT_SECONDS = 10.0
+
+#: Between two questions to all actors (seconds).
+_ASK_SECONDS = 1.0
+
+#: One that has not answered for so long has no place, or its node is gone (seconds).
+_ANSWER_SECONDS = 5.0
+
+#: What actors may take to drain: their worker's time and to spare (seconds).
+_DRAIN_SECONDS = TO_NEXT_BATCH + 5.0
+
+#: So many actors may give up before the fleet does, if no trial gets on in between.
+_MOST_ERRORS = 3
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to the cluster at `ray://host:10001`, at `host:6379`, or (`auto`) of this host.
+
+    Raises MisuseError if it is none of these, StudyError if Ray is not to be reached there, or is another version.
+    """
+    try:
+        # What Ray makes of "auto", asked first since it waits for minutes where a cluster has been.
+        _knock(get_ray_address_from_environment(address, None) if address == "auto" else address)
+        ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise StudyError(f"--on {address}: Ray cannot be used there: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    parts = urlsplit(address if "://" in address else f"gcs://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if parts.scheme not in ("ray", "gcs") or host is None or port is None:
+        raise MisuseError(f"--on must be ray://HOST:10001, HOST:6379 or auto, but got {address!r}")
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise StudyError(
+            f"--on {address}: nothing answers there ({error.strerror or error}). `ray start --head` prints its address."
+        ) from error
+
+
+@dataclass
+class RayFleet:
+    """The workers of one study on the cluster that this process is connected to."""
+
+    storage: StudyStorage
+    stored: StoredStudy
+    root: Path  # of the corpus, for nodes without an $OFFKEY_DATA
+    workers: int
+    gpus: float  # of each worker: a share of one, or 0
+    artifacts: str | None = None
+    draining: bool = False
+    interrupted: bool = False  # some worker left without giving its trial back
+    began: float = 0.0  # by the database's clock
+    _actors: dict[int, Any] = field(default_factory=dict)  # slot → handle
+    _questions: dict[int, Any] = field(default_factory=dict)  # slot → the report to come
+    _answered: dict[int, float] = field(default_factory=dict)  # slot → when it last did, or was first asked (monotonic)
+    _asked: float = 0.0  # when all were (monotonic)
+    _notes: dict[int, str | None] = field(default_factory=dict)  # slot → its actor's
+    _starts: dict[int, float] = field(default_factory=dict)  # slot → when to start its next actor (monotonic)
+    _troubles: dict[int, Trouble] = field(default_factory=dict)  # slot → of its actors that gave up
+    _progress: tuple[int, frozenset[str | None]] | None = None  # of the study when an actor last gave up
+    _errors: Counter[int] = field(default_factory=Counter)  # of slots since then, without any progress
+
+    def start(self) -> None:
+        """Starts an actor for each slot; those that are there already, from a search that was left, are taken over."""
+        self.began = self.storage.transact(ledger.now)
+        prefix = self._name("")
+        with self._connection():
+            there = [int(name.removeprefix(prefix)) for name in list_named_actors() if name.startswith(prefix)]
+            for slot in sorted({*range(self.workers), *there}):
+                self._start(slot)
+
+    def was_stopped(self) -> bool:
+        """Whether the study's workers were asked to leave since this fleet began (`offkey stop`)."""
+        return self.storage.transact(lambda session: ledger.is_stopped(session, self.stored.study_id, since=self.began))
+
+    @property
+    def note(self) -> str | None:
+        """What keeps workers from working."""
+        waiting = len(self._waiting())
+        kept = f"{waiting} of {len(self._actors)} workers wait for a place in the cluster" if waiting else None
+        own = {slot: trouble.note(slot) for slot, trouble in self._troubles.items()}
+        ending = in_one_note([self._notes.get(slot) or own.get(slot) for slot in sorted(self._notes.keys() | own)])
+        return "; ".join(note for note in (kept, ending) if note is not None) or None
+
+    def watch(self) -> bool:
+        """Asks all actors how they are, and replaces those that gave up; True while any is there, or to be started.
+
+        Raises StudyError, and whatever one gave up with if all do and no trial gets on meanwhile.
+        """
+        if time.monotonic() - self._asked >= _ASK_SECONDS:
+            self._asked = time.monotonic()
+            with self._connection():
+                self._collect()
+                if not self.draining:
+                    self._replace()
+        return bool(self._actors or self._starts)
+
+    @contextmanager
+    def _connection(self) -> Iterator[None]:
+        """Raises StudyError, and knows of no actors any more, if the connection to the cluster is lost."""
+        try:
+            yield
+        except (ConnectionError, RaySystemError) as error:
+            for known in (self._actors, self._questions, self._answered, self._notes, self._starts):
+                known.clear()
+            raise StudyError(
+                f"The connection to the Ray cluster is lost: {error}. Workers that are there go on; "
+                "the same command follows them again."
+            ) from error
+
+    def _replace(self) -> None:
+        """Starts the actors that are due, or ends those that wait for a place, if there is nothing to do."""
+        due = [slot for slot, when in self._starts.items() if time.monotonic() >= when]
+        waiting = self._waiting()
+        if not due and not waiting:
+            return
+        is_wanted = self._is_wanted()
+        for slot in due:
+            del self._starts[slot]
+            if is_wanted:
+                self._start(slot)
+        for slot in [] if is_wanted else waiting:
+            self._end(slot)
+
+    def _waiting(self) -> list[int]:
+        """The slots whose actors have no place: they do not answer."""
+        now = time.monotonic()
+        return [slot for slot, when in self._answered.items() if now - when > _ANSWER_SECONDS]
+
+    def _collect(self) -> None:
+        """Collects the answers, asks anew, ends the actors whose worker has ended and plans the next ones."""
+        if not self._questions:
+            return
+        answers, _ = ray.wait(list(self._questions.values()), num_returns=len(self._questions), timeout=0)
+        slots = [slot for slot, question in self._questions.items() if question in answers]
+        for slot, report in self._reports(slots).items():
+            self._answered[slot] = time.monotonic()
+            if report is None or report.ended:
+                self.interrupted |= report is not None and report.interrupted
+                self._end(slot)
+                if not self.draining:  # somebody ended it, or it ended before the budget was raised
+                    self._starts.setdefault(slot, time.monotonic())
+            else:
+                self._questions[slot] = self._actors[slot].report.remote()
+                self._notes[slot] = report.note
+                if report.note is None and slot in self._troubles and self._troubles[slot].is_past:
+                    del self._troubles[slot]
+
+    def _reports(self, slots: list[int]) -> dict[int, Report | None]:
+        """What those that answer say, by their slots; None for one whose actor is gone."""
+        try:
+            return dict(zip(slots, ray.get([self._questions[slot] for slot in slots]), strict=True))
+        except RayError:  # one of them; asked in one message, since each takes milliseconds from a client
+            return {slot: self._report(slot) for slot in slots}
+
+    def _report(self, slot: int) -> Report | None:
+        try:
+            report: Report = ray.get(self._questions[slot])
+        except ActorUnavailableError:
+            return Report(ended=False, interrupted=False)
+        except RayActorError as error:
+            if error.actor_init_failed:
+                raise _not_installed(str(error).strip().splitlines()[-1]) from error
+            return None
+        except RayTaskError as error:
+            if self.draining:  # one that gave up holds no trial: its fleet has drained; of a bug nothing is known
+                return Report(ended=True, interrupted=not isinstance(error.cause, OffkeyError))
+            self._give_up(slot, error)
+            return None
+        return report
+
+    def _give_up(self, slot: int, error: RayTaskError) -> None:
+        """Plans the successor of an actor that gave up. Raises its error if all do and no trial gets on."""
+        cause = error.cause
+        reason = str(cause) if isinstance(cause, OffkeyError) else f"{type(cause).__name__}: {cause}"
+        self._troubles[slot] = Trouble.after(self._troubles.get(slot), reason)
+        self._starts[slot] = self._troubles[slot].again
+        try:
+            with self.storage.impatient():
+                progress = self.storage.transact(lambda session: ledger.progress(session, self.stored.study_id))
+        except StorageAway:
+            return  # nothing is known of the others
+        if progress != self._progress:
+            self._progress = progress
+            self._errors.clear()
+        self._errors[slot] += 1
+        at_work = self._actors.keys() - self._errors.keys() - set(self._waiting())
+        if self._errors.total() >= _MOST_ERRORS and not at_work and self._is_wanted():
+            self._end(slot)
+            raise (cause if isinstance(cause, OffkeyError) else error) from None
+
+    def _is_wanted(self) -> bool:
+        """Whether a worker that is not there is missed."""
+        try:
+            with self.storage.impatient():
+                return is_open(self.storage, self.stored, since=self.began)
+        except StorageAway:
+            return True
+
+    def stop(self) -> None:
+        """Drains, waits, and ends the actors that are left by then; those that have no place are not waited for."""
+        self.draining = True
+        self._starts.clear()
+        with self._connection():
+            for actor in self._actors.values():
+                actor.drain.remote()
+            deadline = time.monotonic() + _DRAIN_SECONDS
+            while self._actors and time.monotonic() < deadline:
+                for slot in self._waiting():
+                    self._end(slot)
+                self.watch()
+                time.sleep(_ASK_SECONDS / 4)
+        self.interrupted |= bool(self._actors)
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends every actor that is left at once; its trial goes on from its last checkpoint when the lease is over."""
+        with self._connection():
+            for slot in list(self._actors):
+                self._end(slot)
+
+    def _start(self, slot: int) -> None:
+        orders = Orders(
+            self.storage.url,
+            self.stored.name,
+            slot,
+            str(self.root),
+            self.artifacts,
+            device="cuda" if self.gpus else "cpu",
+            began=self.began,
+        )
+        actor = ray.remote(RayWorker).options(
+            name=self._name(slot),
+            get_if_exists=True,
+            lifetime="detached",
+            num_cpus=1,
+            num_gpus=self.gpus,
+            max_restarts=-1,
+            max_task_retries=-1,  # a question waits for the restart
+        )
+        try:
+            self._actors[slot] = actor.remote(orders)
+        except ImportError as error:  # of the head's, for a client
+            raise _not_installed(f"{type(error).__name__}: {error}") from error
+        self._questions[slot] = self._actors[slot].report.remote()
+        self._answered[slot] = time.monotonic()
+
+    def _end(self, slot: int) -> None:
+        """Ends an actor, for good."""
+        ray.kill(self._actors[slot])
+        for known in (self._actors, self._questions, self._answered, self._notes):
+            known.pop(slot, None)
+
+    def _name(self, slot: int | str) -> str:
+        return f"{self.stored.uid}-{slot}"
+
+
+def _not_installed(reason: str) -> StudyError:
+    return StudyError(f"Ray cannot start workers ({reason}). The cluster's head and nodes need Offkey, as it is here.")

@@ -1,0 +1,114 @@
+"""One worker of a study on a Ray cluster: an actor that looks after one process, by a fleet of one.
+
+Ray starts it, and starts it again where its node is lost; only the process and its ledger know of trials.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+
+from features.cache import cache_folder
+from features.errors import OffkeyError
+from search.storage.database import storage_errors
+from search.storage.outages import PATIENCE
+from search.storage.stored_study import load_stored
+from search.storage.study_storage import StudyStorage
+from search.workers.fleet import Fleet, is_open
+from search.workers.placement import Slot
+
+#: Between two looks at the process (seconds).
+_LOOK_SECONDS = 0.5
+
+#: How long an actor that has ended tells why, before it gives its place back itself (seconds).
+_TELL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What an actor needs to know; it crosses hosts."""
+
+    url: str = field(repr=False)  # may hold a password
+    study: str
+    slot: int
+    root: str  # of the corpus, for nodes without an $OFFKEY_DATA
+    artifacts: str | None
+    device: str  # "cpu" or "cuda"
+    began: float  # by the database's clock: stops from then on are heeded
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an actor says of its worker."""
+
+    ended: bool
+    interrupted: bool  # it left without giving its trial back
+    note: str | None = None  # on what keeps it from working
+
+
+class RayWorker:
+    """The actor: a worker process on the node where Ray puts it, from the actor's start to the study's end."""
+
+    def __init__(self, orders: Orders) -> None:
+        """Starts the work: Ray calls it again wherever it restarts the actor, whether or not anybody follows."""
+        self._orders = orders
+        self._leave = threading.Event()
+        self._fleet: Fleet | None = None
+        self._error: BaseException | None = None
+        self._ended = False
+        threading.Thread(target=self._work, name="work", daemon=True).start()
+
+    def report(self) -> Report:
+        """How the worker is. Raises what ended it, if it was an error."""
+        if self._error is not None:
+            raise self._error
+        if self._fleet is None:
+            return Report(self._ended, interrupted=False)
+        note = self._fleet.note
+        return Report(self._ended, self._fleet.interrupted, note and f"On {socket.gethostname()}: {note}")
+
+    def drain(self) -> None:
+        """Asks the worker to give its trial back and leave."""
+        self._leave.set()
+
+    def _work(self) -> None:
+        try:
+            with storage_errors(self._orders.url):
+                self._look_after_a_process()
+        except OffkeyError as error:
+            self._error = type(error)(f"On {socket.gethostname()}: {error}")
+        except BaseException as error:  # whoever asks for a report sees it, with its traceback
+            self._error = error
+        finally:
+            self._ended = True
+            time.sleep(_TELL_SECONDS)
+            ray.kill(ray.get_runtime_context().current_actor)  # not restarted: to return would leave the place taken
+
+    def _look_after_a_process(self) -> None:
+        orders = self._orders
+        storage = StudyStorage(orders.url, patience=PATIENCE)
+        stored = load_stored(storage, orders.study)
+        if not is_open(storage, stored, since=orders.began):
+            return  # an actor that got its place late
+        self._fleet = Fleet(
+            storage,
+            stored,
+            Path(os.environ.get("OFFKEY_DATA") or orders.root),
+            [Slot(orders.device, None)],  # Ray has set CUDA_VISIBLE_DEVICES
+            cache_folder() / "logs" / stored.name,
+            orders.artifacts,
+            first=orders.slot,
+            began=orders.began,
+        )
+        self._fleet.start()
+        try:
+            while self._fleet.watch() and not self._leave.wait(_LOOK_SECONDS):
+                storage.engine.dispose()  # the server has a connection for each worker, not for its keeper too
+        finally:
+            self._fleet.stop()

@@ -1,0 +1,152 @@
+"""A search from a study file to its end: what `offkey search` and `search.api` share.
+
+Both show it in their own way: what is shown are moments, one a pause, and how it ended. The search is drained by
+whatever raises KeyboardInterrupt meanwhile, Ctrl-C for one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import optuna
+
+from features.progress import Progress
+from search.results.status import Status, read_status
+from search.storage import ledger
+from search.storage.outages import PATIENCE, StorageAway
+from search.storage.stored_study import StoredStudy, create_or_join
+from search.storage.study_storage import StudyStorage
+from search.workers.fleet import Fleet
+from search.workers.placement import Slot
+
+if TYPE_CHECKING:
+    from search.preparation.prepared import Prepared
+
+#: "interrupted": by KeyboardInterrupt, and "left" by one where workers stay; "stopped": by `offkey stop`; "done": its
+#: budget is met.
+Ending = Literal["done", "out of time", "stopped", "interrupted", "left"]
+
+
+class Workers(Protocol):
+    """The workers of one study, wherever they are: a `Fleet` on this host, a `RayFleet` on a cluster."""
+
+    storage: StudyStorage
+    stored: StoredStudy
+    interrupted: bool  # some worker left without giving its trial back
+
+    @property
+    def note(self) -> str | None: ...  # on what keeps workers from working
+
+    def start(self) -> None: ...
+
+    def watch(self) -> bool: ...  # whether any is there, or to come
+
+    def was_stopped(self) -> bool: ...
+
+    def stop(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A search while its workers are at work."""
+
+    status: Status  # as it was read last
+    away: str | None  # in words, while the storage does not answer
+    note: str | None = None  # on what keeps workers from working
+
+
+def build_features(prepared: Prepared, *, progress: Progress | None = None) -> None:
+    """Computes the frames that all trials share, if nobody has; where features are open, trials compute their own."""
+    from search.training.loop import open_corpus_stores
+
+    if any("features" in setting.path for setting in prepared.study.space.settings):
+        return
+    open_corpus_stores(prepared.steering.views[0], prepared.study.first_recipe(), progress=progress)
+
+
+def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[StudyStorage, StoredStudy, str | None]:
+    """Stores a study, or joins it if it is there; with its workers' artifacts, a folder or bucket that hosts share.
+
+    Raises StudyError if a study of this name differs, StorageError if the storage cannot be used.
+    """
+    if artifacts is not None and "://" not in artifacts:
+        artifacts = str(Path(artifacts).resolve())
+    storage = StudyStorage(url, create=True)
+    stored = create_or_join(storage, prepared.study, prepared.corpus, artifacts=artifacts)
+    storage.patience = PATIENCE  # from here on: a mistyped URL is answered at once
+    return storage, stored, artifacts
+
+
+def fleet_for(
+    prepared: Prepared, url: str, slots: Sequence[Slot], *, log_folder: Path, artifacts: str | None = None
+) -> Fleet:
+    """Workers of this host, not started yet, of a study that is stored now, or joined: see `store_study`."""
+    storage, stored, artifacts = store_study(prepared, url, artifacts)
+    return Fleet(
+        storage, stored, prepared.corpus.root.resolve(), slots, (log_folder / stored.name).absolute(), artifacts
+    )
+
+
+def supervise(
+    fleet: Workers,
+    show: Callable[[Iterator[Moment]], object],
+    *,
+    pause: float,
+    on_drain: Callable[[], object],
+    stay: bool = False,
+) -> Ending:
+    """Starts the workers and lets `show` follow the search, `pause` seconds between moments; none is left at the end.
+
+    `on_drain` is called once at a KeyboardInterrupt, before the workers are asked to give their trials back; another
+    one ends them at once. Where workers can `stay`, the first leaves them at work. Raises StudyError if workers keep
+    dying.
+    """
+    interrupted = False
+    try:
+        show(_moments(fleet, pause))
+    except KeyboardInterrupt:
+        if stay:
+            return "left"
+        interrupted = True
+        on_drain()
+    finally:
+        if not stay:
+            _end(fleet)
+    return "interrupted" if interrupted else _ending(fleet)
+
+
+def _end(fleet: Workers) -> None:
+    try:
+        fleet.stop()
+    except KeyboardInterrupt:
+        fleet.kill()
+
+
+def _moments(fleet: Workers, pause: float) -> Iterator[Moment]:
+    optuna_study = optuna.load_study(study_name=fleet.stored.name, storage=fleet.storage)
+    current = read_status(fleet.storage, fleet.stored, optuna_study)
+    fleet.start()
+    yield Moment(current, None)
+    while fleet.watch():
+        time.sleep(pause)
+        away = None
+        try:
+            with fleet.storage.impatient():
+                current = read_status(fleet.storage, fleet.stored, optuna_study)
+        except StorageAway as error:
+            said = str(error).splitlines()[0]
+            away = f"{fleet.storage.shown_url} is away ({said}): workers wait for it"
+        yield Moment(current, away, fleet.note)
+
+
+def _ending(fleet: Workers) -> Ending:
+    transact, study_id = fleet.storage.transact, fleet.stored.study_id
+    if fleet.was_stopped() and transact(lambda session: ledger.unfinished(session, study_id)):
+        return "stopped"
+    return "out of time" if transact(lambda session: ledger.out_of_time(session, study_id)) else "done"
