@@ -29,8 +29,6 @@ import sklearn.metrics  # noqa: F401  imported before the fork
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import quick
-from benchmarks.servers import PostgresServer
 from benchmarks.sides import machine_line
 from features.clips.synthesis import make_corpus
 from search.evaluation.metrics import mean_auc
@@ -43,6 +41,8 @@ from search.storage.study_storage import StudyStorage
 from search.storage.tables import TrialRow
 from search.study.study_file import study_of_tree
 from search.validation.split import blind
+from tests.support import quick
+from tests.support.servers import PostgresServer
 
 EPOCHS = 5
 

@@ -32,8 +32,6 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import insert, update
 
-from benchmarks.quick import QuickTraining, mean_score, quick_study, without_aucs
-from benchmarks.servers import PostgresServer
 from benchmarks.sides import machine_line
 from features.clips.synthesis import make_corpus
 from search.preparation.prepared import prepare
@@ -45,6 +43,8 @@ from search.study.study import Study
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from search.workers.worker import join
+from tests.support.quick import QuickTraining, mean_score, quick_study, without_aucs
+from tests.support.servers import PostgresServer
 
 EPOCHS, ROUNDS, TRIALS_IN_A_ROUND = 20, 3, 24
 OURS = "Offkey"

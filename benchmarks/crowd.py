@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import func, select
 
-from benchmarks.quick import QuickTraining, quick_study, without_aucs
-from benchmarks.servers import PostgresServer
 from search.storage.ledger import progress
 from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import TrialRow
 from search.study.study_file import study_of_tree
 from search.workers.worker import join
+from tests.support.quick import QuickTraining, quick_study, without_aucs
+from tests.support.servers import PostgresServer
 
 EPOCHS = 5
 

@@ -23,8 +23,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.coordination import EPOCHS, _fill
-from benchmarks.quick import quick_study
-from benchmarks.servers import PostgresServer
 from benchmarks.sides import machine_line
 from features.clips.synthesis import make_corpus
 from search.cli.dashboard import READING_SECONDS
@@ -34,6 +32,8 @@ from search.storage import database
 from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
 from search.study.study_file import study_of_tree
+from tests.support.quick import quick_study
+from tests.support.servers import PostgresServer
 
 ROUNDS = 5
 

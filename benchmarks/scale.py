@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.relay import Relay
 from benchmarks.scale_costs import FEW, Ask, Bench, ask_times, measure_costs, trial_seconds
 from benchmarks.scale_fleets import Run, offkey_fleet, optuna_fleet
 from benchmarks.scale_model import RENEWAL, Cost, Costs, Fleet, load, most_workers
-from benchmarks.servers import PostgresServer
 from benchmarks.sides import machine_line
 from features.clips.synthesis import make_corpus
 from search.pages.colours import BLUE, GREEN, PALE, VERMILION
+from tests.support.relay import Relay
+from tests.support.servers import PostgresServer
 
 BEGIN, END = "<!-- measured by benchmarks.scale: begin -->", "<!-- measured by benchmarks.scale: end -->"
 

@@ -20,15 +20,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, text
 
-from benchmarks.quick import QuickTraining, quick_study, without_aucs
-from benchmarks.relay import Relay
 from benchmarks.scale_model import Cost, Costs, rungs_of
-from benchmarks.servers import PostgresServer
 from search.preparation.prepared import prepare
 from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
 from search.study.study_file import study_of_tree
 from search.workers.worker import Worker, join
+from tests.support.quick import QuickTraining, quick_study, without_aucs
+from tests.support.relay import Relay
+from tests.support.servers import PostgresServer
 
 #: Epochs of the trials that are compared, for what each costs. Both are asked at the rungs 1, 3 and 9.
 FEW, MANY = 10, 27

@@ -25,10 +25,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import GrpcStorageProxy, RDBStorage
 from sqlalchemy import make_url
 
-from benchmarks.quick import QuickTraining, without_aucs
 from benchmarks.scale_costs import FEW, Bench, Unmoved
-from benchmarks.servers import PgBouncer, PostgresServer
 from search.workers.worker import join
+from tests.support.quick import QuickTraining, without_aucs
+from tests.support.servers import PgBouncer, PostgresServer
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 
 from features.clips.synthesis import make_corpus
 from search.cli.app import main
+from tests.support.command import Ran
 
 #: The longest test, for the others to run beside it, and those that share a cluster, for one process to have them all.
 FIRST = ("test_wheel.py", "test_ray.py")
@@ -51,15 +51,6 @@ def corpus_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("corpus") / "sounds"
     make_corpus(root, train_clips=6, test_clips=6, seconds=1.0)
     return root
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command did."""
-
-    code: int
-    stdout: str
-    stderr: str
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Optuna's storage with the ledger inside its transactions: with search.storage.optuna_rows, what leans on Optuna's
 internals.
 
-What it relies on (tests/search/test_storage.py fails loudly if one of these changes):
+What it relies on (tests/search/storage/test_storage.py fails loudly if one of these changes):
 - `RDBStorage.scoped_session` gives each thread one session, which every write uses and commits once;
 - every write to a trial calls `check_trial_is_updatable` in that session, before it writes;
 - `_get_prepared_new_trial(study_id, template, session)` adds a trial to a session without committing;

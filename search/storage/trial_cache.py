@@ -2,7 +2,7 @@
 
 Like search.storage.study_storage it leans on Optuna's internals: its cache reads trials in
 `_read_trials_from_remote_storage`, by the storage's `_get_trials`, into its
-`_StudyInfo` (tests/search/test_scale.py fails if that changes).
+`_StudyInfo` (tests/search/storage/test_scale.py fails if that changes).
 """
 
 from __future__ import annotations

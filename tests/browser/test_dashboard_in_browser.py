@@ -20,7 +20,7 @@ from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
 from search.study.study_file import study_of_tree
 from search.workers.worker import join
-from tests.search.served import Site, basic, served
+from tests.support.served import Site, basic, served
 
 #: Where pictures of the pages go: absolute, since tests have working directories of their own.
 SCREENSHOTS = Path(os.environ["OFFKEY_SCREENSHOTS"]).absolute() if "OFFKEY_SCREENSHOTS" in os.environ else None

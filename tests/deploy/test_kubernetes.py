@@ -22,7 +22,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from search.study.study_file import load_study
-from tests.deploy.cluster_scripts import HOUSE, among, as_read
+from tests.support.cluster_scripts import among, as_read
+from tests.support.house import HOUSE
 
 Manifest: TypeAlias = dict[str, Any]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.cluster_scripts import HOUSE, among, as_read
+from tests.support.cluster_scripts import among, as_read
+from tests.support.house import HOUSE
 
 SCRIPT = HOUSE / "deploy/slurm/offkey.sbatch"
 

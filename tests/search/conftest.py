@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import make_url
 
-from benchmarks.quick import QuickTraining
-from benchmarks.servers import PostgresServer
-from search.artifacts.checkpoints import Checkpoints
 from search.preparation.prepared import prepare
-from search.storage.stored_study import StoredStudy, create_or_join
+from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
 from search.study.study_file import study_of_tree
-from search.workers.worker import Worker, draw
-from tests.search.s3_service import s3_environment, s3_server
-
-
-@dataclass(frozen=True)
-class TinyStudy:
-    """A stored study, and what it takes to work on it."""
-
-    url: str
-    root: Path
-    storage: StudyStorage
-    stored: StoredStudy
-
-    def worker(self, *, lease: float = 30.0, quick: bool = False) -> Worker:
-        """Another worker, with a connection of its own; a quick one does not really train."""
-        storage = StudyStorage(self.url, lease=lease, patience=60.0)
-        prepared = prepare(self.stored.study(), default_root=None)
-        return Worker(
-            storage,
-            self.stored,
-            self.stored.steering(prepared.corpus),
-            Checkpoints(self.stored.artifacts, self.stored.uid),
-            train=QuickTraining if quick else None,
-            show=draw,
-        )
+from tests.support.s3_service import s3_environment, s3_server
+from tests.support.servers import PostgresServer
+from tests.support.tiny_study import TinyStudy
 
 
 @pytest.fixture(autouse=True)

@@ -32,17 +32,17 @@ from search.storage import ledger
 from search.storage.tables import StudyRow
 from search.study.document import Document
 from search.workers.worker import join
-from tests.search.offkey_process import stand_in
+from tests.support.house import HOUSE
+from tests.support.offkey_process import stand_in
 
 if TYPE_CHECKING:
     from search.detector.scoring import ScoredClip
     from search.results.status import Status
-    from tests.conftest import Ran
-    from tests.search.conftest import TinyStudy
+    from tests.support.command import Ran
+    from tests.support.tiny_study import TinyStudy
 
     MakeStudy = Callable[..., TinyStudy]
 
-ROOT = Path(__file__).parents[2]
 
 # In place of a worker's process: one that waits, one that has nothing to do, and one whose work a thread does.
 WAITS = "mkfifo hold; read line < hold"
@@ -63,7 +63,7 @@ class Notebook:
 @pytest.fixture(scope="module")
 def notebook(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Notebook:
     """docs/notebook.md, word for word; the worker is a thread here, whose process would import everything anew."""
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "notebook.md").read_text(), re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", (HOUSE / "docs" / "notebook.md").read_text(), re.DOTALL)
     folder = tmp_path_factory.mktemp("notebook")
     shutil.copytree(corpus_root, folder / "clips")
     for fifo in ("started", "done"):
@@ -164,7 +164,7 @@ def test_rows_that_do_not_make_an_evaluation_are_refused(
 def test_importing_the_interface_imports_no_torch() -> None:
     shown = subprocess.run(
         [sys.executable, "-c", "import search.api, sys; print('torch' in sys.modules)"],
-        cwd=ROOT,
+        cwd=HOUSE,
         capture_output=True,
         text=True,
         check=True,
@@ -307,7 +307,7 @@ def test_a_password_is_not_shown(corpus_root: Path) -> None:
             "first: no such study file.*there is no study storage sqlite:///other.db",
         ),
         (lambda s: api.train("r.yaml", "new"), StudyFileError, "There is no recipe file r.yaml"),
-        (lambda s: api.train(ROOT / "studies" / "vae_tuning.yaml", "new"), MisuseError, "leaves .*h_dim.* open"),
+        (lambda s: api.train(HOUSE / "studies" / "vae_tuning.yaml", "new"), MisuseError, "leaves .*h_dim.* open"),
         (
             lambda s: api.evaluate([], "clips", year=cast("Any", 2019)),
             MisuseError,

@@ -1,0 +1,515 @@
+"""What a trial shows of itself: which clips, as which files, of which trials; and what it costs when it cannot."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+import pytest
+import soundfile
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus, read_corpus
+from features.clips.wav import Waveform, read_waveform
+from features.frames.framing import Frames
+from features.frames.logmel import HIGHEST, LOWEST
+from search.dashboard.exhibits import Exhibit, exhibits_of, most_missed, upload, worst_alarm
+from search.dashboard.pictures import MOST_BYTES
+from search.evaluation.truth import Scores, Truth
+from search.study.recipe import Recipe, ValidationSettings
+from search.training.loop import Training
+from search.training.trained import Shown
+from search.validation.split import blind, labelled_test_clips
+from search.workers import worker
+from tests.support.faulty_worker import faulty
+from tests.support.quick import QuickTraining
+
+if TYPE_CHECKING:
+    from tests.support.tiny_study import TinyStudy
+
+    MakeStudy = Callable[..., TinyStudy]
+
+NAMES = [
+    "1 ROC curves.png",
+    "2 scores.png",
+    "3 most missed anomaly.png",
+    "3 most missed anomaly.flac",
+    "4 worst false alarm.png",
+    "4 worst false alarm.flac",
+]
+
+# Clips as (ID, label, score).
+EVERY_CASE = {
+    "the anomaly below more normal clips": (
+        [("a", 0, 1.0), ("a", 0, 2.0), ("a", 0, 3.0), ("a", 1, 2.5), ("a", 1, 0.5), ("a", 1, 1.5)],
+        4, 2,
+    ),
+    "all in order: those nearest to the other side": (
+        [("a", 0, 0.1), ("a", 0, 0.4), ("a", 1, 0.6), ("a", 1, 0.9)],
+        2, 1,
+    ),
+    "all upside down: those furthest on the other side": (
+        [("a", 0, 5.0), ("a", 0, 4.0), ("a", 1, 1.0), ("a", 1, 2.0)],
+        2, 0,
+    ),
+    "within its ID, whatever another ID's scale": (
+        [("a", 0, 1e6), ("a", 0, 2e6), ("a", 1, 3e6), ("b", 0, 1e-6), ("b", 0, 3e-6), ("b", 1, 2e-6)],
+        5, 4,
+    ),
+    "equally wrong in two IDs: further in units of its ID's spread": (
+        [("a", 0, 1000.0), ("a", 1, 900.0), ("a", 1, 1900.0), ("b", 0, 1.0), ("b", 1, 0.0), ("b", 1, 1.1)],
+        4, 3,
+    ),
+    "ties: the first": (
+        [("a", 0, 1.0), ("a", 0, 1.0), ("a", 1, 1.0), ("a", 1, 1.0)],
+        2, 0,
+    ),
+    "an ID with one label has no mistakes": (
+        [("a", 0, 1.0), ("a", 1, 2.0), ("b", 0, 99.0), ("c", 1, -99.0)],
+        1, 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("clips", "missed", "alarm"), EVERY_CASE.values(), ids=EVERY_CASE)
+def test_the_worst_mistake_of_either_kind(clips: list[tuple[str, int, float]], missed: int, alarm: int) -> None:
+    ids, labels, scores = zip(*clips, strict=True)
+    truth = Truth(ids=ids, labels=labels)
+
+    assert most_missed(np.array(scores), truth) == missed
+    assert worst_alarm(np.array(scores), truth) == alarm
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("shift", [-1e3, 0.0, 1e3])
+def test_the_worst_mistakes_are_the_same_in_any_unit(scale: float, shift: float) -> None:
+    rng = np.random.default_rng(1)
+    truth = Truth(ids=("a", "b") * 20, labels=tuple(rng.integers(0, 2, 40).tolist()))
+    scores = np.round(rng.standard_normal(40), 3)
+
+    moved = scale * (scores + shift)
+    assert most_missed(moved, truth) == most_missed(scores, truth)
+    assert worst_alarm(moved, truth) == worst_alarm(scores, truth)
+
+
+def recipe_with(*, context: int = 3, **training: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "study": "exhibits",
+            "features": {"n_mels": 32},
+            "model": {"family": "vae", "context": context, "h_dim": 16, "z_dim": 4},
+            "training": {"learning_rate": 0.01, "batch_size": 64, "epochs": 1, "seed": 1, "threads": 1, **training},
+        }
+    )
+
+
+@pytest.fixture
+def corpus(corpus_root: Path) -> Corpus:
+    """Blinded, as a search sees it."""
+    return blind(read_corpus(corpus_root), ValidationSettings())
+
+
+def trained(corpus: Corpus, recipe: Recipe) -> Training:
+    training = Training(recipe, corpus, torch.device("cpu"))
+    training.run_epoch()
+    return training
+
+
+def test_they_are_four_pictures_and_two_sounds(corpus: Corpus) -> None:
+    training = trained(corpus, recipe_with())
+    scores = training.validation_scores()
+    exhibits = list(exhibits_of(training, scores))
+
+    assert [exhibit.name for exhibit in exhibits] == NAMES
+    for exhibit in exhibits:
+        is_sound = exhibit.name.endswith(".flac")
+        assert exhibit.mimetype == ("audio/flac" if is_sound else "image/png")
+        assert exhibit.content.startswith(b"fLaC" if is_sound else b"\x89PNG\r\n\x1a\n")
+        assert len(exhibit.content) <= MOST_BYTES
+    truth = Truth.of(training.validation_clips)
+    for number, position in ((3, most_missed(scores, truth)), (5, worst_alarm(scores, truth))):
+        heard, rate = soundfile.read(io.BytesIO(exhibits[number].content), dtype="int16")
+        original, _ = soundfile.read(training.validation_clips[position].path, dtype="int16")
+        assert rate == 16000
+        assert heard.tolist() == original.tolist()  # bit by bit
+
+
+class Hall:
+    """A training on one long clip, as far as exhibits ask for it."""
+
+    frame_seconds = 0.032
+    unit = "dB"
+
+    def __init__(self, clips: Sequence[Clip], frames: Frames) -> None:
+        self.validation_clips, self._frames = clips, frames
+
+    def frames_of(self, clip: Clip) -> Frames:
+        return self._frames
+
+    def reconstruction_of(self, clip: Clip) -> Frames | None:
+        return self._frames[::-1]
+
+
+def clip_at(path: Path, label: int, *, machine: str = "hall") -> Clip:
+    return Clip(
+        path=path,
+        name=path.name,
+        machine=machine,
+        machine_id="00",
+        split="test",
+        source="development",
+        domain=None,
+        attributes="",
+        label=label,
+        sample_rate=16000,
+        samples=1,
+        digest=path.name,
+    )
+
+
+def noise(path: Path, *, seconds: float) -> None:
+    soundfile.write(path, np.random.default_rng(2).uniform(-1, 1, int(seconds * 16000)), 16000, subtype="PCM_16")
+
+
+def test_a_long_clips_sound_is_cut_and_no_file_is_larger_than_the_limit(tmp_path: Path) -> None:
+    noise(tmp_path / "hours.wav", seconds=300)
+    clips = [clip_at(tmp_path / "hours.wav", label) for label in (0, 1)]
+    frames = np.random.default_rng(3).uniform(-90, 0, (9375, 128)).astype(np.float32)  # nothing to compress
+
+    exhibits = {exhibit.name: exhibit for exhibit in exhibits_of(Hall(clips, frames), np.array([1.0, 0.0]))}
+
+    assert list(exhibits) == NAMES
+    assert {len(exhibit.content) <= MOST_BYTES for exhibit in exhibits.values()} == {True}
+    heard, _ = soundfile.read(io.BytesIO(exhibits["3 most missed anomaly.flac"].content), dtype="int16")
+    original, _ = soundfile.read(tmp_path / "hours.wav", dtype="int16", frames=len(heard))
+    assert len(heard) > 20 * 16000
+    assert heard.tolist() == original.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
+@pytest.mark.parametrize("name", ["$a$.wav", "100 % $\\frac{1$.wav", "_hidden.wav", "größe 音.wav"])
+def test_any_name_can_be_a_title(tmp_path: Path, name: str) -> None:
+    noise(tmp_path / name, seconds=0.1)
+    clips = [clip_at(tmp_path / name, label, machine="pump $x") for label in (0, 1)]
+    frames = np.full((3, 4), -90.0, dtype=np.float32)  # and silence a picture
+
+    assert [exhibit.name for exhibit in exhibits_of(Hall(clips, frames), np.array([0.0, 1.0]))] == NAMES
+
+
+def test_only_validation_clips_are_shown(corpus_root: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    steering = set(labelled_test_clips(corpus))
+    held_out = set(labelled_test_clips(read_corpus(corpus_root))) - steering
+    assert held_out
+    assert steering
+    training = trained(corpus, recipe_with())
+    titles: list[str] = []
+    read: list[Path] = []
+
+    def draw(*frames: object, title: str, frame_seconds: float, unit: str) -> bytes:
+        titles.append(title)
+        return b""
+
+    def listen(path: Path) -> Waveform:
+        read.append(path)
+        return read_waveform(path)
+
+    monkeypatch.setattr("search.dashboard.pictures.clip_picture", draw)
+    monkeypatch.setattr("search.dashboard.exhibits.read_waveform", listen)
+
+    for seed in range(3):  # whatever is scored how
+        scores = np.random.default_rng(seed).standard_normal(len(steering))
+        list(exhibits_of(training, scores))
+
+    assert len(titles) == len(read) == 6
+    assert set(read) <= {clip.path for clip in steering}
+    assert not [title for title in titles for clip in held_out if clip.path.name in title and clip.id_name in title]
+
+
+@pytest.mark.parametrize("context", [1, 2, 3, 4, 8, 32])
+def test_a_reconstruction_has_the_shape_of_the_clips_frames(corpus: Corpus, context: int) -> None:
+    training = trained(corpus, recipe_with(context=context))
+    clip = training.validation_clips[-1]
+    frames, reconstruction = training.frames_of(clip), training.reconstruction_of(clip)
+
+    assert reconstruction is not None
+    assert reconstruction.shape == frames.shape == (32, 32)
+    assert np.isfinite(reconstruction).all()
+
+
+@pytest.mark.parametrize("context", [1, 3])
+@pytest.mark.parametrize("batch", [1024, 7], ids=["in one batch", "in several"])
+def test_each_frame_is_taken_from_the_window_that_it_is_the_middle_of(
+    corpus: Corpus, context: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.scoring.reconstruction._BATCH", batch)
+    training = trained(corpus, recipe_with(context=context))
+    clip = training.validation_clips[0]
+    whole = next(iter(training.excerpts_of([clip]).in_order(1024)))
+    with torch.inference_mode():
+        reconstructed = training.models[0].reconstruct(whole)
+    assert reconstructed is not None
+    windows = reconstructed.view(-1, context, 32).numpy()
+    middle = context // 2
+
+    reconstruction = training.reconstruction_of(clip)
+
+    assert reconstruction is not None
+    expected = [*windows[0, :middle], *windows[:, middle], *windows[-1, middle + 1 :]]
+    np.testing.assert_allclose(reconstruction, expected, atol=1e-4)
+
+
+def test_a_score_is_the_mean_squared_error_of_what_is_shown(corpus: Corpus) -> None:
+    training = trained(corpus, recipe_with(context=1))  # each frame once
+    scores = training.validation_scores()
+    for clip, score in zip(training.validation_clips, scores, strict=True):
+        reconstruction = training.reconstruction_of(clip)
+        assert reconstruction is not None
+        heard = np.clip((training.frames_of(clip) - LOWEST) / (HIGHEST - LOWEST), 0, 1)
+        error = np.mean(((reconstruction - LOWEST) / (HIGHEST - LOWEST) - heard) ** 2)
+        assert error == pytest.approx(score, rel=1e-4)
+
+
+def test_under_bfloat16_it_is_what_bfloat16_makes_of_it(corpus: Corpus) -> None:
+    training = trained(corpus, recipe_with(context=1, precision="bfloat16"))
+    clip = training.validation_clips[0]
+    reconstruction = training.reconstruction_of(clip)
+
+    assert reconstruction is not None
+    as_stored = torch.from_numpy((reconstruction - LOWEST) / (HIGHEST - LOWEST))
+    assert torch.allclose(as_stored, as_stored.bfloat16().float(), atol=1e-6)
+
+
+def trials_of(study: TinyStudy) -> list[FrozenTrial]:
+    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
+
+
+def files_of(trial: FrozenTrial) -> dict[str, Path]:
+    """The files that the dashboard lists of a trial, by their names there."""
+    metas = [json.loads(value) for key, value in trial._system_attrs.items() if key.startswith("artifacts:")]
+    place = Path(os.environ["OFFKEY_CACHE"]) / "artifacts"
+    return {meta["filename"]: place / meta["artifact_id"] for meta in metas}
+
+
+class Scripted(QuickTraining):
+    """A training of one epoch whose n-th trial of the process gets the n-th AUC, and shows a small file."""
+
+    aucs: tuple[float, ...] = ()
+    begun = 0
+    shows: Callable[[], Sequence[Exhibit]] = staticmethod(lambda: [Exhibit("a.png", "image/png", b"a picture")])
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, device: str) -> None:
+        super().__init__(recipe, corpus, device)
+        self._auc = type(self).aucs[type(self).begun % len(self.aucs)]
+        type(self).begun += 1
+
+    def validation_scores(self) -> Scores:
+        """Of each ID's n anomalies the first auc · n are above all normal clips, the others below."""
+        truth = Truth.of(self.validation_clips)
+        scores = np.zeros(len(truth.ids))
+        for name in set(truth.ids):
+            anomalies = [n for n, key in enumerate(zip(truth.ids, truth.labels, strict=True)) if key == (name, 1)]
+            scores[anomalies] = -1
+            scores[anomalies[: round(self._auc * len(anomalies))]] = 1
+        return scores
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
+    monkeypatch.setattr(Scripted, "begun", 0)
+    return Scripted
+
+
+def shown(model: Shown, scores: Scores) -> Sequence[Exhibit]:
+    assert isinstance(model, Scripted)
+    return model.shows()
+
+
+def run(study: TinyStudy, training: type[Scripted]) -> list[FrozenTrial]:
+    each = study.worker()
+    each.train, each.show = training, shown
+    each.run()
+    return trials_of(study)
+
+
+def test_a_trial_that_leads_when_it_ends_leaves_them_and_no_other_does(
+    tiny_study: MakeStudy, scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripted, "aucs", (1 / 3, 0.0, 2 / 3, 2 / 3, 1.0, 0.0))
+    trials = run(tiny_study(trials=6), scripted)
+
+    assert [round(trial.value or 0.0, 3) for trial in trials] == [0.333, 0.0, 0.667, 0.667, 1.0, 0.0]
+    assert [trial.number for trial in trials if files_of(trial)] == [0, 2, 4]
+    assert [path.read_bytes() for trial in trials for path in files_of(trial).values()] == [b"a picture"] * 3
+
+
+def test_a_real_trial_leaves_six_files_where_the_checkpoints_were(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1)
+    study.worker().run()
+    (trial,) = trials_of(study)
+
+    assert sorted(files_of(trial)) == sorted(NAMES)
+    left = {path.name for path in (Path(os.environ["OFFKEY_CACHE"]) / "artifacts").iterdir()}
+    assert left == {path.name for path in files_of(trial).values()}
+
+
+def no_picture() -> Sequence[Exhibit]:
+    raise RuntimeError("CUDA out of memory")
+
+
+def vanished_clip() -> Sequence[Exhibit]:
+    return [Exhibit("a.flac", "audio/flac", Path("moved-away.wav").read_bytes())]
+
+
+@pytest.mark.parametrize(("shows", "reason"), [(no_picture, "CUDA out of memory"), (vanished_clip, "moved-away.wav")])
+def test_exhibits_that_cannot_be_made_cost_a_line_in_the_log_and_no_trial(
+    shows: Callable[[], Sequence[Exhibit]],
+    reason: str,
+    tiny_study: MakeStudy,
+    scripted: type[Scripted],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(scripted, "aucs", (0.0, 1.0))
+    monkeypatch.setattr(scripted, "shows", staticmethod(shows))
+    trials = run(tiny_study(trials=2), scripted)
+
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    assert [files_of(trial) for trial in trials] == [{}, {}]
+    assert caplog.text.count("has no pictures") == 2
+    assert reason in caplog.text
+
+
+def test_a_place_that_takes_none_costs_a_line_in_the_log_and_no_trial(
+    tiny_study: MakeStudy, scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Path(os.environ["OFFKEY_CACHE"]) / "artifacts"
+
+    def fill_the_place() -> Sequence[Exhibit]:
+        # It took the checkpoints; from here on a file is where the folder was.
+        place.rename(place.with_name("full"))
+        place.write_text("in the way")
+        return [Exhibit("a.png", "image/png", b"a picture")]
+
+    monkeypatch.setattr(scripted, "aucs", (1.0,))
+    monkeypatch.setattr(scripted, "shows", staticmethod(fill_the_place))
+    (trial,) = run(tiny_study(trials=1), scripted)
+
+    assert trial.state == TrialState.COMPLETE
+    assert files_of(trial) == {}
+    assert f"has no pictures: Exhibits in {place} cannot be written" in caplog.text
+    assert "--artifacts or $OFFKEY_ARTIFACTS names another folder" in caplog.text
+
+
+def test_the_same_trials_exhibits_have_the_same_ids_whoever_writes_them(tmp_path: Path) -> None:
+    exhibit = Exhibit("1 ROC curves.png", "image/png", b"first")
+    first = upload([exhibit], str(tmp_path), uid="0" * 32, number=3)
+    again = upload([Exhibit(exhibit.name, exhibit.mimetype, b"second")], str(tmp_path), uid="0" * 32, number=3)
+    others = [
+        upload([exhibit], str(tmp_path), uid="1" * 32, number=3),
+        upload([exhibit], str(tmp_path), uid="0" * 32, number=4),
+        upload([Exhibit("2 scores.png", "image/png", b"")], str(tmp_path), uid="0" * 32, number=3),
+    ]
+
+    assert again == first
+    assert len({key for attributes in [first, *others] for key in attributes}) == 4
+    assert (tmp_path / next(iter(first)).removeprefix("artifacts:")).read_bytes() == b"second"
+
+
+def test_a_trial_whose_worker_was_killed_right_before_its_end_has_its_exhibits_once(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_POLL_SECONDS", 0.1)
+    study = tiny_study(trials=1)
+    with faulty(study, "between ledger and value", signal.SIGKILL, lease=1.0, real=True) as process:
+        process.join(timeout=60)
+        assert process.exitcode == -signal.SIGKILL
+    (trial,) = trials_of(study)
+    assert trial.state == TrialState.RUNNING
+    left = {path.name for path in (Path(os.environ["OFFKEY_CACHE"]) / "artifacts").iterdir()}
+
+    study.worker(lease=1.0).run()
+
+    (trial,) = trials_of(study)
+    assert trial.state == TrialState.COMPLETE
+    assert sorted(files_of(trial)) == sorted(NAMES)
+    written = {path.name for path in files_of(trial).values()}
+    assert written <= left  # where the first worker had put them
+    assert {path.name for path in (Path(os.environ["OFFKEY_CACHE"]) / "artifacts").iterdir()} == written
+
+
+FIGURES = {"AUC compressor/00", "AUC compressor/02", "AUC compressor/04"}
+COSTS = {"seconds", "memory, MB", "device"}
+
+
+def own(trial: FrozenTrial) -> set[str]:
+    return set(trial.user_attrs) - {"threads", "repeat"}
+
+
+def test_what_a_complete_and_a_pruned_trial_tell_of_themselves(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def may_be_pruned(trial: optuna.Trial) -> bool:
+        return trial.number == 1
+
+    monkeypatch.setattr("search.sampling.suggestions._Trial.should_prune", may_be_pruned)
+    study = tiny_study(trials=2)
+    began = time.time()
+    study.worker().run()
+    complete, pruned = trials_of(study)
+
+    assert (complete.state, pruned.state) == (TrialState.COMPLETE, TrialState.PRUNED)
+    for trial in (complete, pruned):
+        assert own(trial) == COSTS | FIGURES
+        assert np.mean([trial.user_attrs[name] for name in FIGURES]) == pytest.approx(trial.value, abs=1e-4)
+        assert 0 <= trial.user_attrs["seconds"] <= time.time() - began + 0.1
+        assert trial.user_attrs["memory, MB"] > 0
+        assert trial.user_attrs["device"]
+    assert files_of(pruned) == {}
+
+
+def test_what_a_failed_trial_tells_of_itself(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1, training={"learning_rate": 1e30, "batch_size": 16, "epochs": 3, "threads": 1})
+    study.worker().run()
+    (trial,) = trials_of(study)
+
+    assert trial.state == TrialState.PRUNED  # which teaches the sampler
+    assert own(trial) == COSTS | {"failure"}
+    assert "the loss diverged in epoch" in trial.user_attrs["failure"] or "not finite" in trial.user_attrs["failure"]
+    assert files_of(trial) == {}
+
+
+def test_a_trial_that_somebody_gave_an_attribute_of_that_name_ends_all_the_same(
+    tiny_study: MakeStudy, scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=1)
+
+    def meddle() -> Sequence[Exhibit]:
+        (trial,) = trials_of(study)
+        study.storage.set_trial_user_attr(trial._trial_id, "device", "mine")
+        return []
+
+    monkeypatch.setattr(scripted, "aucs", (1.0,))
+    monkeypatch.setattr(scripted, "shows", staticmethod(meddle))
+    (trial,) = run(study, scripted)
+
+    assert trial.state == TrialState.COMPLETE
+    assert trial.user_attrs["device"] != "mine"
+
+
+def test_drawing_says_nothing_in_the_log(corpus: Corpus, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    training = trained(corpus, recipe_with())
+    list(exhibits_of(training, training.validation_scores()))
+
+    assert caplog.records == []

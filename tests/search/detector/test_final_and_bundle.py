@@ -1,0 +1,568 @@
+"""The final detector repeats its recipe's trial, and as a bundle on disk it scores as it did in memory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import shutil
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from optuna.trial import FixedTrial
+from safetensors.torch import load_file, save_file
+
+from features.clips.corpus import Corpus, read_corpus
+from search.detector.bundle import load_bundle, metrics_of, require_free, save_bundle
+from search.detector.caveats import SPREAD, sentences_beside
+from search.detector.detector import Detector
+from search.detector.final import train_detector
+from search.detector.model_card import model_card
+from search.detector.optimism import Optimism, optimism_of
+from search.detector.scoring import score_clips
+from search.errors import BundleError
+from search.evaluation.truth import Truth
+from search.results.export import export_recipe
+from search.results.status import read_status
+from search.storage.looks import Looks
+from search.study.ensembles import ensemble_of
+from search.study.recipe import Recipe, ValidationSettings
+from search.study.study_file import load_study, study_of_tree
+from search.study.trial_recipe import trial_recipe
+from search.training.loop import Training
+from search.training.objective import objective
+from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips
+from search.validation.views import steering_of
+
+if TYPE_CHECKING:
+    from tests.support.tiny_study import TinyStudy
+
+CPU = torch.device("cpu")
+VALIDATION = ValidationSettings()
+BUNDLE_FILES = {"README.md", "detector.json", "metrics.json", "recipe.yaml", "weights.safetensors"}
+
+TINY: dict[str, Any] = {
+    "study": "final",
+    "features": {"n_mels": 32},
+    "model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": 4},
+    "training": {"learning_rate": 0.01, "batch_size": 64, "epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(corpus_root: Path) -> Corpus:
+    return read_corpus(corpus_root)
+
+
+def recipe_with(**training: Any) -> Recipe:
+    tree = {**TINY, "training": {**TINY["training"], **training}}
+    return trial_recipe(study_of_tree(tree, origin="here"), FixedTrial({"h_dim": 16}, number=3))
+
+
+@pytest.fixture(scope="module")
+def detector(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """Shared: nobody changes it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OFFKEY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return train_detector(recipe_with(threads=1), corpus, CPU)
+
+
+@pytest.fixture
+def bundle(detector: Detector, tmp_path: Path) -> Path:
+    save_bundle(detector, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_the_final_detector_is_the_trial_s_computation_once_more(corpus: Corpus, detector: Detector) -> None:
+    trial = FixedTrial({"h_dim": 16}, number=3)
+
+    value = objective(trial, study_of_tree(TINY, origin="here"), steering_of(corpus, VALIDATION))
+
+    assert detector.validation.auc == value
+
+
+def test_an_exported_trial_trained_again_has_the_value_in_the_storage(
+    tiny_study: Callable[..., TinyStudy], corpus: Corpus
+) -> None:
+    import optuna
+
+    tiny = tiny_study(trials=2)
+    tiny.worker().run()
+    status = read_status(tiny.storage, tiny.stored, optuna.load_study(study_name="tiny", storage=tiny.url))
+
+    for trial in status.finished:
+        recipe = export_recipe(tiny.storage, tiny.stored, number=trial.number)
+        assert train_detector(recipe, corpus, CPU).validation.auc == trial.value
+    assert len(status.finished) == 2
+
+
+def test_the_test_figure_is_of_the_clips_that_no_search_sees(corpus: Corpus, detector: Detector) -> None:
+    held_out = held_out_clips(corpus, VALIDATION)
+    steering = labelled_test_clips(blind(corpus, VALIDATION))
+
+    assert detector.test is not None
+    counted = sum(of_id.normal + of_id.anomaly for of_id in detector.test.per_id.values())
+    assert counted == len(held_out) == 18
+    assert not {clip.name for clip in held_out} & {clip.name for clip in steering}
+    assert detector.test.auc != detector.validation.auc
+
+
+def test_without_labels_to_hold_out_there_is_no_test_figure(tmp_path: Path, corpus_root: Path) -> None:
+    root = Path(shutil.copytree(corpus_root, tmp_path / "few"))
+    for path in root.rglob("anomaly_*_0000000[1-5].wav"):
+        path.unlink()
+
+    detector = train_detector(recipe_with(), read_corpus(root), CPU)
+
+    assert detector.test is None
+    assert metrics_of(detector)["test"] is None
+
+
+@pytest.mark.parametrize("validation", [{}, {"folds": 2}], ids=["one split", "folds"])
+def test_the_spread_over_seeds_is_of_what_each_seed_s_model_is_worth_alone(
+    corpus: Corpus, validation: dict[str, Any]
+) -> None:
+    recipe = Recipe.model_validate(
+        {**recipe_with(seed=3, epochs=1, batch_size=128, threads=1).tree(), "validation": validation}
+    )
+    alone = [
+        train_detector(
+            recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})}), corpus, CPU
+        )
+        for seed in (3, 4)
+    ]
+
+    detector = train_detector(ensemble_of([("recipe.yaml", recipe)], combine="mean", seeds=2), corpus, CPU)
+
+    ((name, spread),) = detector.seeds.items()
+    assert (name, spread.seeds) == ("final", (3, 4))
+    assert spread.validation.aucs == tuple(one.validation.auc for one in alone)
+    assert spread.test is not None
+    assert spread.test.aucs == tuple(one.test.auc for one in alone if one.test is not None)
+    one, other = spread.validation.aucs
+    told = metrics_of(detector)["seeds"]
+    assert (told["count"], told["validation"]["auc"]) == (2, [one, other])
+    assert told["validation"]["mean"] == pytest.approx((one + other) / 2)
+    assert told["validation"]["sd"] == pytest.approx(abs(one - other) / 2**0.5)
+    assert f"| 2 of final | test | {spread.test.mean:.3f} | {spread.test.deviation:.3f} |" in model_card(detector)
+    assert SPREAD in model_card(detector)
+    assert [detector.seeds for detector in alone] == [{}, {}]
+
+
+def test_the_search_s_optimism_stands_beside_both_figures(detector: Detector, bundle: Path) -> None:
+    assert detector.test is not None
+    assert detector.optimism is not None
+    low, high = detector.optimism.interval
+
+    assert detector.optimism.difference == detector.validation.auc - detector.test.auc
+    assert low <= detector.optimism.difference <= high
+    assert json.loads((bundle / "metrics.json").read_text())["optimism"] == {
+        "difference": detector.optimism.difference,
+        "interval": [low, high],
+    }
+    assert f"Validation − test is {detector.optimism.difference:+.3f}" in (bundle / "README.md").read_text()
+
+
+def test_the_interval_of_a_difference_between_two_parts_is_of_independent_clips() -> None:
+    # The variance of a difference of independent figures is the sum of theirs; of a paired one here, it would be 0.
+    scores, truth = np.random.default_rng(0).normal(size=60), Truth(("fan/00",) * 60, (0, 1) * 30)
+
+    optimism = optimism_of(scores, truth, scores, truth)
+
+    assert optimism is not None
+    deviation = np.quantile(optimism.interval, 1) / 1.96
+    alone = 0.0745  # (1/12 · 61/900)½: Mann and Whitney (1947), of one AUC without any difference between labels
+    assert optimism.difference == 0
+    assert deviation == pytest.approx(2**0.5 * alone, rel=0.15)
+
+
+def test_optimism_is_of_the_machine_ids_that_have_both_figures() -> None:
+    ids, labels = ("fan/00",) * 20 + ("fan/02",) * 20 + ("fan/04",) * 20, (0, 1) * 30
+    scores = np.random.default_rng(0).normal(size=60)
+    steering, held_out = Truth(ids[:40], labels[:40]), Truth(ids[20:], labels[20:])
+    common = Truth(ids[20:40], labels[20:40])
+
+    assert optimism_of(scores[:40], steering, scores[20:], held_out) == optimism_of(
+        scores[20:40], common, scores[20:40], common
+    )
+    assert optimism_of(scores[:20], Truth(ids[:20], labels[:20]), scores[20:], held_out) is None
+
+
+def test_which_machine_ids_the_optimism_is_of_is_told_where_it_is_not_all(detector: Detector) -> None:
+    assert detector.test is not None
+    one_less = dict(list(detector.test.per_id.items())[1:])
+
+    told = list(sentences_beside(replace(detector, test=replace(detector.test, per_id=one_less))))
+
+    said = "The difference of validation and test is of the machine IDs that both have: compressor/02, compressor/04"
+    assert said in told
+    assert not any("machine IDs" in sentence for sentence in sentences_beside(detector))
+
+
+def test_sets_of_other_machine_ids_are_not_compared(tmp_path: Path, corpus_root: Path) -> None:
+    # As in the challenge since 2020: some machine IDs are of the development set, the others of the evaluation set.
+    for path in corpus_root.rglob("*.wav"):
+        folder = tmp_path / ("eval_data" if "id_04" in path.name else "dev_data") / path.relative_to(corpus_root).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    tree = {
+        "study": "levels",
+        "corpus": {"train_on": "development+additional"},
+        "model": {"family": "stat"},
+        "validation": {"clips": "development"},
+    }
+
+    detector = train_detector(Recipe.model_validate(tree), read_corpus(tmp_path), CPU)
+
+    assert detector.test is not None
+    assert (detector.optimism, metrics_of(detector)["optimism"]) == (None, None)
+    assert "Validation and test are of different machine IDs" in model_card(detector)
+
+
+def test_no_model_is_trained_while_another_takes_the_memory(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[Training] = weakref.WeakSet()
+    others: list[int] = []
+
+    class Counted(Training):
+        def __init__(self, *arguments: Any) -> None:
+            others.append(len(alive))
+            alive.add(self)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("search.detector.final.Training", Counted)
+    recipe = Recipe.model_validate({"study": "l", "model": {"family": "stat"}, "validation": {"folds": 2}})
+
+    train_detector(recipe, corpus, CPU)
+
+    assert others == [0, 0, 0]  # two folds, and the detector itself
+
+
+@pytest.mark.parametrize(("interval", "is_told"), [((-0.1, 0.2), True), ((0.01, 0.2), False), ((-0.2, -0.1), False)])
+def test_a_difference_whose_interval_includes_0_may_be_chance(
+    detector: Detector, interval: tuple[float, float], is_told: bool
+) -> None:
+    card = model_card(replace(detector, optimism=Optimism(0.1, interval)))
+
+    assert ("may be chance" in card) == is_told
+
+
+def test_made_faults_are_not_compared_with_recorded_ones(corpus_root: Path) -> None:
+    validation = {"metric": "proxy", "share": 0.34, "proxies": ["noise 1"]}
+    recipe = Recipe.model_validate({"study": "levels", "model": {"family": "stat"}, "validation": validation})
+
+    detector = train_detector(recipe, read_corpus(corpus_root), CPU)
+    card = model_card(detector)
+
+    assert detector.test is not None
+    assert (detector.optimism, detector.test_value) == (None, None)
+    assert metrics_of(detector)["metric"] == {"name": "proxy", "validation": detector.value, "test": None}
+    assert f"AUC on made faults {detector.validation.auc:.3f}" in card
+    assert "their difference says nothing" in card
+
+
+def test_the_figure_that_was_searched_for_is_named_where_it_is_not_the_auc(corpus: Corpus) -> None:
+    recipe = Recipe.model_validate({"study": "l", "model": {"family": "stat"}, "validation": {"metric": "worst_id"}})
+
+    detector = train_detector(recipe, corpus, CPU)
+
+    assert detector.test is not None
+    lowest = [min(of_id.auc for of_id in part.per_id.values()) for part in (detector.validation, detector.test)]
+    assert metrics_of(detector)["metric"] == {"name": "worst_id", "validation": lowest[0], "test": lowest[1]}
+    said = f"lowest AUC of a machine ID: validation {lowest[0]:.3f}, test {lowest[1]:.3f}"
+    assert said in model_card(detector)
+
+
+def test_how_often_the_test_clips_were_looked_at_stands_in_the_bundle(detector: Detector, tmp_path: Path) -> None:
+    save_bundle(replace(detector, looks=Looks(7, 3)), tmp_path / "seen")
+
+    metrics = json.loads((tmp_path / "seen" / "metrics.json").read_text())
+    assert (metrics["test_looks"], metrics["test_recipes"]) == (7, 3)
+    assert "seen 7 times, this one included, by 3 different recipes" in (tmp_path / "seen" / "README.md").read_text()
+    assert metrics_of(detector)["test_looks"] is None
+
+
+def test_each_id_s_threshold_rests_on_its_withheld_clips(corpus: Corpus, bundle: Path, detector: Detector) -> None:
+    withheld = training_clips(corpus, detector.recipe).withheld
+    scored = {clip.path: clip.score for clip in score_clips(load_bundle(bundle), [c.path for c in withheld], CPU)}
+
+    assert detector.threshold_clips == {f"compressor/{machine_id}": 1 for machine_id in ("00", "02", "04")}
+    for clip in withheld:  # one each: the threshold is its score
+        assert detector.thresholds[clip.id_name] == pytest.approx(scored[str(clip.path)], rel=1e-6)
+
+
+@pytest.mark.parametrize(("share", "clips"), [(0.0, None), (0.1, 1), (0.5, 3)])
+def test_the_calibration_share_sets_how_many_clips_each_threshold_rests_on(
+    corpus: Corpus, share: float, clips: int | None
+) -> None:
+    detector = train_detector(recipe_with(calibration_share=share, epochs=1), corpus, CPU)
+
+    assert set(detector.threshold_clips.values()) == (set() if clips is None else {clips})
+    assert detector.thresholds.keys() == detector.threshold_clips.keys()
+
+
+def test_a_recipe_written_by_hand_gets_a_seed_and_threads(corpus: Corpus) -> None:
+    recipe = recipe_with().model_copy(
+        update={"training": recipe_with().training.model_copy(update={"seed": None, "threads": None})}
+    )
+
+    detector = train_detector(recipe, corpus, CPU)
+
+    assert (detector.recipe.training.seed, detector.recipe.training.threads) == (0, torch.get_num_threads())
+
+
+def test_each_epoch_is_told_of(corpus: Corpus) -> None:
+    told: list[tuple[int, int]] = []
+
+    train_detector(recipe_with(epochs=3), corpus, CPU, on_epoch=lambda *epochs: told.append(epochs))
+
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_same_recipe_twice_writes_the_same_weights(corpus: Corpus, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        save_bundle(train_detector(recipe_with(), corpus, CPU), tmp_path / name)
+
+    one, other = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("one", "other"))
+    assert one == other
+
+
+def test_another_seed_writes_other_weights(corpus: Corpus, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        save_bundle(train_detector(recipe_with(seed=seed), corpus, CPU), tmp_path / str(seed))
+
+    one, other = ((tmp_path / name / "weights.safetensors").read_bytes() for name in "12")
+    assert one != other
+
+
+def test_a_bundle_s_own_recipe_makes_the_bundle_again(corpus: Corpus, bundle: Path, tmp_path: Path) -> None:
+    recipe = load_study(bundle / "recipe.yaml").first_recipe()
+
+    save_bundle(train_detector(recipe, corpus, CPU), tmp_path / "again")
+
+    for name in BUNDLE_FILES:
+        assert (tmp_path / "again" / name).read_bytes() == (bundle / name).read_bytes()
+
+
+def test_a_loaded_bundle_scores_bit_for_bit_as_the_detector_that_was_saved(
+    corpus: Corpus, bundle: Path, detector: Detector
+) -> None:
+    paths = [clip.path for clip in corpus.clips]
+
+    loaded = load_bundle(bundle)
+    after = [clip.score for clip in score_clips(loaded, paths, CPU)]
+    loaded.scorer.load_state_dict(detector.scorer.state_dict())
+    before = [clip.score for clip in score_clips(loaded, paths, CPU)]
+
+    assert loaded.recipe == detector.recipe
+    assert loaded.thresholds == detector.thresholds
+    np.testing.assert_array_equal(after, before)
+    assert len(set(after)) == len(paths)
+
+
+def test_a_bundle_is_five_files_and_none_is_a_pickle(bundle: Path) -> None:
+    assert {path.name for path in bundle.iterdir()} == BUNDLE_FILES
+    for path in bundle.iterdir():
+        start = path.read_bytes()[:2]
+        assert start[:1] != b"\x80"  # pickle's protocol mark
+        assert start != b"PK"  # the zip of torch.save
+
+
+def test_metrics_and_model_card_state_what_was_measured(bundle: Path, detector: Detector) -> None:
+    assert detector.test is not None
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    card = (bundle / "README.md").read_text()
+
+    assert metrics == json.loads(json.dumps(metrics_of(detector)))
+    assert metrics["test"]["auc"] == detector.test.auc
+    assert metrics["test"]["interval"] == list(detector.test.interval)
+    assert metrics["test"]["pauc"] is None  # three normal clips an ID
+    assert metrics["test"]["pooled_auc"] == detector.test.pooled
+    assert f"Held-out test AUC {detector.test.auc:.3f}" in card
+    assert f"all machine IDs together it is {detector.test.pooled:.3f}" in card
+    assert "| vae | vae | logmel | 2 |" in card
+    for name, threshold in detector.thresholds.items():
+        assert f"| {name} | {threshold:.6g} | 1 |" in card
+
+
+@pytest.mark.parametrize(
+    ("scoring", "said"),
+    [
+        (
+            {},
+            "0.1: this share of the scores of normal clips withheld from training is above\n(scoring.threshold: quant",
+        ),
+        ({"false_alarm_rate": 0.05, "threshold": "gamma"}, "0.05: this share of a gamma distribution fitted to"),
+        ({"calibration": "z"}, "(scoring.calibration: z). Thresholds are on this scale."),
+        ({"calibration": "empirical"}, "(scoring.calibration: empirical). Thresholds are on this scale."),
+    ],
+)
+def test_the_model_card_says_what_a_threshold_means(detector: Detector, scoring: dict[str, Any], said: str) -> None:
+    recipe = Recipe.model_validate({**detector.recipe.tree(), "scoring": scoring})
+
+    card = model_card(replace(detector, recipe=recipe))
+
+    assert said in card
+    assert ("scoring.calibration" in card) == ("calibration" in scoring)
+
+
+def test_the_model_card_of_a_family_without_epochs_says_so(detector: Detector) -> None:
+    recipe = Recipe.model_validate({"study": "levels", "model": {"family": "stat"}})
+
+    assert "| stat | stat | logmel | not trained |" in model_card(replace(detector, recipe=recipe))
+    assert "epochs" not in recipe.tree()["training"]
+
+
+def test_nothing_is_ever_overwritten(detector: Detector, bundle: Path) -> None:
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+
+    with pytest.raises(BundleError, match="exists already, and is left as it is"):
+        save_bundle(detector, bundle)
+    with pytest.raises(BundleError, match="exists already"):
+        require_free(bundle)
+
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
+def test_a_bundle_s_folder_is_made_with_the_folders_above_it(detector: Detector, tmp_path: Path) -> None:
+    save_bundle(detector, tmp_path / "new" / "deep" / "bundle")
+
+    assert [path.name for path in (tmp_path / "new" / "deep").iterdir()] == ["bundle"]
+
+
+def test_a_bundle_that_cannot_be_written_is_an_error_and_leaves_nothing(detector: Detector, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(BundleError, match="cannot be written"):
+        save_bundle(detector, tmp_path / "file" / "bundle")
+
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_half_a_bundle(detector: Detector, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / "detectors"
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # bytes of one file: the weights are more
+    try:
+        with pytest.raises(BundleError, match="bundle cannot be written: .*File too large"):
+            save_bundle(detector, folder / "bundle")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert list(folder.iterdir()) == []
+
+
+def cut_in_half(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def drop_an_array(path: Path) -> None:
+    arrays = load_file(path)
+    arrays.popitem()
+    save_file(arrays, path)
+
+
+def change(key: str, value: Any) -> Callable[[Path], None]:
+    """Another value for a key of a JSON file, or none."""
+
+    def mutate(path: Path) -> None:
+        document = json.loads(path.read_text())
+        document.pop(key)
+        path.write_text(json.dumps(document if value is None else {**document, key: value}))
+
+    return mutate
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("weights.safetensors", cut_in_half),
+        ("weights.safetensors", drop_an_array),
+        ("weights.safetensors", Path.unlink),
+        ("recipe.yaml", Path.unlink),
+        ("recipe.yaml", cut_in_half),
+        ("detector.json", Path.unlink),
+        ("detector.json", cut_in_half),
+        ("detector.json", lambda path: path.write_text("[]")),
+        ("detector.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("detector.json", change("thresholds", None)),
+        ("detector.json", change("format", None)),
+    ],
+)
+def test_a_bundle_that_is_not_whole_is_refused(bundle: Path, name: str, damage: Callable[[Path], object]) -> None:
+    damage(bundle / name)
+
+    with pytest.raises(BundleError, match="is not a bundle, or not a whole one"):
+        load_bundle(bundle)
+
+
+def other_version(name: str, value: str | None) -> Callable[[Path], None]:
+    """Another version of what wrote a bundle, or none of it."""
+
+    def mutate(path: Path) -> None:
+        document = json.loads(path.read_text())
+        versions = {key: kept for key, kept in document["versions"].items() if key != name}
+        document["versions"] = versions if value is None else versions | {name: value}
+        path.write_text(json.dumps(document))
+
+    return mutate
+
+
+@pytest.mark.parametrize(
+    ("damage", "warning"),
+    [
+        (other_version("offkey", "0.0.1"), "was written with offkey 0.0.1 (here "),
+        (other_version("torch", "2.0.0"), "was written with torch 2.0.0 (here "),
+        (other_version("code", "0123456789ab"), "was written with code 0123456789ab (here "),
+        (other_version("torch", torch.__version__.partition("+")[0] + "+cpu"), None),
+        (other_version("python", "3.12.0"), None),
+        (other_version("librosa", None), None),
+        (change("versions", None), None),
+        (lambda path: None, None),
+    ],
+)
+def test_a_bundle_of_other_versions_is_loaded_with_a_warning_in_the_log(
+    bundle: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], warning: str | None
+) -> None:
+    damage(bundle / "detector.json")
+
+    with caplog.at_level(logging.WARNING, logger="offkey.bundle"):
+        loaded = load_bundle(bundle)
+
+    assert loaded.thresholds.keys() == {f"compressor/{machine_id}" for machine_id in ("00", "02", "04")}
+    assert len(caplog.messages) == (warning is not None)
+    assert warning is None or warning in caplog.messages[0]
+
+
+def test_a_bundle_says_what_it_was_made_of_and_with(bundle: Path, corpus: Corpus) -> None:
+    details = json.loads((bundle / "detector.json").read_text())
+
+    assert details["false_alarm_rate"] == 0.1
+    assert details["corpus_fingerprint"] == corpus.fingerprint
+    assert details["versions"].keys() >= {"offkey", "code", "torch", "numpy", "librosa", "scikit-learn", "python"}
+
+
+def test_a_bundle_of_a_later_format_says_so(bundle: Path) -> None:
+    change("format", 4)(bundle / "detector.json")
+
+    with pytest.raises(BundleError, match="a bundle of format 4; this Offkey reads 3"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("what", ["nothing", "file", "empty folder"])
+def test_what_is_no_bundle_is_refused(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "other"
+    if what == "file":
+        path.write_text("text")
+    elif what == "empty folder":
+        path.mkdir()
+
+    with pytest.raises(BundleError, match="is not a bundle, or not a whole one"):
+        load_bundle(path)

@@ -1,0 +1,526 @@
+"""A study on one page: what it says in each state of the study, that it loads nothing, and that nothing in it runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, create_trial
+from plotly.offline import get_plotlyjs
+from sqlalchemy import text
+
+from features.clips.corpus import read_corpus
+from search.cli.status import status_of
+from search.evaluation.figures import evaluate
+from search.evaluation.metrics import figure
+from search.evaluation.truth import Scores, Truth
+from search.report import plots
+from search.report.page import report
+from search.report.verdict import verdict
+from search.results.export import export_recipe
+from search.storage.ledger import FinalState
+from search.storage.stored_study import load_stored
+from search.storage.trial_cache import Cache
+from search.study.identity import identity_of
+from search.study.objectives import LOWEST_CAUTION
+from search.study.study_file import load_study, to_yaml
+
+if TYPE_CHECKING:
+    from tests.support.command import Ran
+    from tests.support.tiny_study import TinyStudy
+
+    Offkey = Callable[..., Ran]
+    MakeStudy = Callable[..., TinyStudy]
+
+_VOID = {"meta", "br", "img", "link", "base"}
+
+
+class Page(HTMLParser):
+    """A page as a browser reads it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        html = html.replace(get_plotlyjs(), "")
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.blocks: list[str] = []  # what stands in <pre>
+        self.rows: list[list[str]] = []
+        self.figures: dict[str, dict[str, Any]] = {}
+        self._open: list[str] = []
+        self._words: list[str] = []
+        self.feed(html)
+        self.text = " ".join("".join(self._words).split())
+        for script in self.scripts:
+            if drawn := re.match(r'draw\("(\w+)", (.*)\);$', script, re.DOTALL):
+                self.figures[drawn[1]] = json.loads(drawn[2])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._words.append(" ")
+        if tag not in _VOID:
+            self._open.append(tag)
+        for name, found in (("script", self.scripts), ("pre", self.blocks)):
+            if tag == name:
+                found.append("")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag, "every element ends where it should"
+
+    def handle_data(self, data: str) -> None:
+        if "script" in self._open:
+            self.scripts[-1] += data
+        elif "style" not in self._open:
+            self._words.append(data)
+            if "pre" in self._open:
+                self.blocks[-1] += data
+            if {"td", "th"} & set(self._open):
+                self.rows[-1][-1] += data
+
+    def row(self, first: str) -> list[str]:
+        """The cells of the row that begins so."""
+        (row,) = [row for row in self.rows if row and row[0] == first]
+        return row
+
+
+def page_of(tiny: TinyStudy, name: str = "tiny") -> Page:
+    return Page(report(tiny.storage, load_stored(tiny.storage, name)))
+
+
+def verdict_on(tiny: TinyStudy) -> str:
+    current, comparison = status_of(tiny.storage, tiny.stored)
+    told = verdict(tiny.stored, tiny.stored.study(), current, comparison, storage=tiny.url)
+    return " ".join([told.headline, *told.sentences, *(step.text for step in told.steps)])
+
+
+def end(
+    tiny: TinyStudy, scores: Scores | None, state: FinalState = "complete", *, reason: str | None = None
+) -> FrozenTrial:
+    """The study's next trial, ended with these scores of the validation clips after two epochs."""
+    study = tiny.stored.study()
+    claim = tiny.storage.claim(tiny.stored.study_id, "worker", first=study.baseline)
+    assert claim is not None
+    value = None
+    if scores is not None:
+        value = figure(tiny.stored.metric, scores, tiny.stored.truth)
+        optuna_study = optuna.load_study(
+            study_name="tiny", storage=Cache(tiny.storage), sampler=RandomSampler(seed=claim.number)
+        )
+        optuna_study.get_trials(deepcopy=False)  # Optuna's cache knows of those alone that it has read
+        trial = optuna.Trial(optuna_study, claim.trial_id)
+        study.close(trial)
+        trial.set_user_attr("threads", 1)
+        for epoch in (1, 2):
+            tiny.storage.set_trial_intermediate_value(claim.trial_id, epoch, value)
+    tiny.storage.finish(
+        claim, state, values=None if value is None or state != "complete" else [value], reason=reason, scores=scores
+    )
+    return tiny.storage.get_trial(claim.trial_id)
+
+
+def scored(tiny: TinyStudy, *, wrong: int) -> Scores:
+    """Scores of the validation clips: anomalies above normal clips, but for so many anomalies."""
+    labels = np.array(tiny.stored.truth.labels)
+    scores = labels + np.linspace(0, 0.5, len(labels))
+    scores[np.flatnonzero(labels)[:wrong]] -= 2
+    return scores
+
+
+@pytest.fixture
+def finished(tiny_study: MakeStudy) -> TinyStudy:
+    """Four complete trials, the baseline the worst of them; one pruned, one failed."""
+    tiny = tiny_study(trials=6)
+    for wrong in (6, 3, 0, 2):
+        end(tiny, scored(tiny, wrong=wrong))
+    end(tiny, scored(tiny, wrong=7), "pruned")
+    end(tiny, None, "failed", reason="diverged: the loss is nan")
+    return tiny
+
+
+def test_a_page_loads_nothing_and_holds_the_library_once(finished: TinyStudy) -> None:
+    html = report(finished.storage, finished.stored)
+
+    page = Page(html)
+
+    loading = {"src", "srcset", "href", "action", "data", "poster", "background"}
+    assert [attributes for _, attributes in page.elements if loading & attributes.keys()] == []
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.elements}
+    (policy,) = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+    assert not re.search(r"https?:|//", policy)
+    assert html.count(get_plotlyjs()) == 1
+    assert not re.search(r"https?:|url\(|@import", html.replace(get_plotlyjs(), ""))
+    assert len(html.encode()) < 6e6
+
+
+def test_the_first_screen_says_what_was_searched_how_well_it_went_and_what_to_do(finished: TinyStudy) -> None:
+    page = page_of(finished)
+    low, high = evaluate(scored(finished, wrong=0), finished.stored.truth).interval
+    first_screen = page.text[: page.text.index("What was searched")]
+
+    for words in (
+        "In 100 of 100 comparisons, the best detector finds a faulty machine's sound stranger than a normal one's.",
+        "tried 6 settings of the model family vae on recordings of 3 machine IDs (compressor)",
+        "judged by 9 normal and 9 faulty clips",
+        f"AUC of 1.000, with a 95 % interval from {low:.3f} to {high:.3f}",
+        "Over the baseline, the known setting that it is compared with, this is a gain: +0.667",
+        f"offkey export tiny --storage {finished.url} -o tiny.recipe.yaml",
+        f"offkey train tiny.recipe.yaml --storage {finished.url} -o tiny-detector",
+    ):
+        assert words in first_screen
+
+
+@pytest.mark.parametrize(
+    ("wrong", "changes", "told"),
+    [
+        ((), {}, ["No trial has ended yet: there is nothing to tell of a detector.", "Go on: 3 of 3 trials are left."]),
+        ((9, 0), {}, ["this is a gain: +1.000, with a 95 % interval from +1.000 to +1.000"]),
+        (
+            (1, 0),
+            {},
+            [
+                "this is no gain that these clips can tell: +0.111, with a 95 % interval from +0.000",
+                "Label more clips of faults",
+                "Go on: 1 of 3 trials are left.",
+            ],
+        ),
+        ((0, 1), {}, ["The best detector is the baseline itself: no gain over it was found."]),
+        ((0,), {"baseline": {}}, ["The study has no baseline: it cannot say whether the search was worth while."]),
+        ((4,), {}, ["These clips cannot tell that the best detector is any better than guessing."]),
+    ],
+)
+def test_the_verdict_is_how_the_study_stands(
+    tiny_study: MakeStudy, wrong: Sequence[int], changes: dict[str, Any], told: Sequence[str]
+) -> None:
+    tiny = tiny_study(**changes)
+    for count in wrong:
+        end(tiny, scored(tiny, wrong=count))
+
+    verdict = verdict_on(tiny)
+
+    assert [words for words in told if words not in verdict] == []
+
+
+@pytest.mark.parametrize(("wrong", "guesses"), [(2, False), (4, True)])
+def test_the_lowest_of_several_aucs_is_held_against_no_0_5(tiny_study: MakeStudy, wrong: int, guesses: bool) -> None:
+    # Of three IDs one is told by chance or worse; whether that is guessing says the mean over them.
+    tiny = tiny_study(validation={"metric": "worst_id"})
+    end(tiny, scored(tiny, wrong=wrong))
+
+    said, page = verdict_on(tiny), page_of(tiny)
+
+    assert ("any better than guessing" in said) == guesses
+    assert ("The best detector's lowest AUC of a machine ID is 0.333." in said) == (not guesses)
+    assert "guessing has 0.5" not in said
+    assert f"to 1.000: {LOWEST_CAUTION}." in said or guesses
+    layout = page.figures["intervals"]["layout"]
+    assert "shapes" not in layout
+    assert layout["xaxis"]["title"]["text"] == "lowest AUC of a machine ID (1: perfect) and 95 % interval"
+    assert page.text.count(LOWEST_CAUTION) == 2  # in words, and below the figure
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ((0,), "One trial is complete."),
+        ((0, 1, 9), "1 of 2 other complete trials tie with the best one"),
+        ((0, 9, 9), "These clips tell the best trial from every other complete one."),
+    ],
+)
+def test_the_page_says_which_trials_the_clips_cannot_tell_apart(
+    tiny_study: MakeStudy, wrong: Sequence[int], told: str
+) -> None:
+    tiny = tiny_study()
+    for count in wrong:
+        end(tiny, scored(tiny, wrong=count))
+
+    page = page_of(tiny)
+
+    assert told in page.text
+    assert f"n/a: it takes 10 complete trials, and there are {len(wrong)}." in page.text
+
+
+def test_a_study_whose_trials_all_failed_has_a_page_with_their_reasons(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study(trials=3)
+    for reason in ("out of memory", "diverged", "out of memory"):
+        end(tiny, None, "failed", reason=reason)
+
+    page = page_of(tiny)
+
+    assert "All 3 trials that ended failed: there is no detector yet." in page.text
+    assert "Read why trials failed" in page.text
+    assert page.row("out of memory") == ["out of memory", "2", "0, 2"]
+    assert page.row("diverged") == ["diverged", "1", "1"]
+    assert page.figures == {}
+
+
+def test_a_study_whose_baseline_failed_says_nothing_of_a_gain(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study()
+    end(tiny, None, "failed", reason="diverged")
+    end(tiny, scored(tiny, wrong=0))
+
+    page = page_of(tiny)
+
+    assert "The baseline is not complete" in page.text
+    assert [trace["y"] for trace in page.figures["intervals"]["data"]] == [["best (trial 1)"]]
+
+
+def test_a_study_with_pruned_trials_alone_shows_their_curves(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study(baseline={})
+    end(tiny, scored(tiny, wrong=3), "pruned")
+
+    page = page_of(tiny)
+
+    assert "None of the 1 trials that ended is complete" in page.text
+    assert page.figures.keys() == {"history", "curves"}
+
+
+def test_a_trial_at_work_does_not_keep_a_page_from_being_made(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study()
+    end(tiny, scored(tiny, wrong=1))
+    tiny.storage.claim(tiny.stored.study_id, "worker", first={})
+
+    assert page_of(tiny).row("budget") == ["budget", "3 trials; 1 complete, 1 running, 1 waiting"]
+
+
+def test_the_tables_hold_the_figures_of_the_validation_clips(finished: TinyStudy) -> None:
+    page = page_of(finished)
+    third = evaluate(scored(finished, wrong=3), finished.stored.truth)
+    low, high = third.interval
+
+    assert page.row("1")[:3] == ["1", f"{third.auc:.3f}", f"{low:.3f} to {high:.3f}"]
+    assert page.row("0")[3] == "baseline"
+    assert page.row("2")[3] == "best"
+    assert page.row("compressor/02") == ["compressor/02", "1.000", "n/a", "3", "3"]
+    assert page.row("mean")[:3] == ["mean", "1.000", "n/a"]
+    assert page.row("h_dim")[:4] == ["h_dim", "units in each hidden layer", "8 to 64", "16"]
+    assert page.row("budget")[1] == "6 trials; 4 complete, 1 pruned, 1 failed"
+    assert page.row("diverged: the loss is nan") == ["diverged: the loss is nan", "1", "5"]
+
+
+def test_the_recipe_and_the_study_file_on_the_page_are_those_of_the_study(finished: TinyStudy) -> None:
+    page = page_of(finished)
+    (recipe,) = [block for block in page.blocks if "from:" in block]
+    (study_file,) = [block for block in page.blocks if "baseline:" in block]
+    Path("again.yaml").write_text(study_file)
+
+    again = load_study("again.yaml")
+
+    assert recipe == to_yaml(export_recipe(finished.storage, finished.stored).tree())
+    assert identity_of(again, read_corpus(finished.root))["study"] == finished.stored.identity["study"]
+    assert page.row("Optuna") == ["Optuna", optuna.__version__]
+
+
+def test_the_same_study_gives_the_same_page(finished: TinyStudy) -> None:
+    assert report(finished.storage, finished.stored) == report(finished.storage, finished.stored)
+
+
+def test_every_figure_fits_a4_and_names_its_axes(finished: TinyStudy) -> None:
+    page = page_of(finished)
+
+    assert page.figures.keys() == {"intervals", "history", "curves", "histograms", "roc"}
+    for drawn in page.figures.values():
+        layout = drawn["layout"]
+        assert layout["width"] <= 210 / 25.4 * 96 - 2 * 15 / 25.4 * 96
+        assert layout["height"] < 900
+        assert layout["xaxis"]["title"]["text"]
+
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def test_names_and_reasons_are_shown_as_they_stand_and_never_run(
+    tiny_study: MakeStudy, corpus_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(corpus_root / "compressor", tmp_path / "sounds" / EVIL)
+    tiny = tiny_study(trials=4, corpus={"root": str(tmp_path / "sounds")})
+    for wrong in (3, 0):
+        end(tiny, scored(tiny, wrong=wrong))
+    end(tiny, None, "failed", reason="</script><script>alert(1)</script>")
+    name = "<script>alert(1)</script>"
+    with tiny.storage.engine.begin() as connection:
+        connection.execute(text("UPDATE studies SET study_name = :name"), {"name": name})
+
+    page = page_of(tiny, name)
+
+    plain = Counter(tag for tag, _ in page.elements)
+    assert plain["img"] == 0
+    assert plain["script"] == 2 + len(page.figures)
+    assert len(page.figures) == 5
+    assert f"Study {name}" in page.text
+    assert page.row("</script><script>alert(1)</script>")[1] == "1"
+    assert page.row(f"{EVIL}/00")
+    # Plotly takes tags for markup: its texts hold the name as entities.
+    assert "<img" not in json.dumps(page.figures)
+    assert "&lt;img src=x" in json.dumps(page.figures)
+
+
+FAMILIES = [
+    {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": {"low": 2, "high": 8}},
+    {"family": "quick", "width": {"low": 8, "high": 64}},
+]
+
+
+def test_a_study_with_several_families_compares_them_and_their_settings(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study(trials=12, model=FAMILIES, baseline={})
+    trials = [end(tiny, scored(tiny, wrong=number % 5)) for number in range(12)]
+
+    page = page_of(tiny)
+
+    families = Counter(trial.params["family"] for trial in trials)
+    assert len(families) == 2
+    for family, count in families.items():
+        assert page.row(family)[:2] == [family, str(count)]
+    assert page.row("family")[2] == "vae, quick"
+    assert set(page.figures["importances"]["data"][0]["y"]) == {"family", "h_dim", "z_dim", "width"}
+    assert "So few trials give a hint" in page.text
+
+
+def test_one_open_setting_has_no_importance(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study(trials=10)
+    for number in range(10):
+        end(tiny, scored(tiny, wrong=number % 4))
+
+    assert "n/a: h_dim alone has different values among the complete trials." in page_of(tiny).text
+
+
+def test_a_study_with_nothing_open_has_a_page(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study(trials=1, model={"family": "vae", "context": 3, "h_dim": 8, "z_dim": 4}, baseline={})
+    end(tiny, scored(tiny, wrong=1))
+
+    page = page_of(tiny)
+
+    assert "No setting was open: the study measures one." in page.text
+    assert "Search wider ranges" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("opened", "value", "is_at_the_edge"),
+    [
+        ({"low": 8, "high": 64}, 8, True),
+        ({"low": 8, "high": 64}, 64, True),
+        ({"low": 8, "high": 64}, 16, False),
+        ({"low": 8, "high": 4096, "log": True}, 4000, True),
+        ({"low": 8, "high": 4096, "log": True}, 12, False),
+        ({"choices": [8, 64]}, 8, False),
+    ],
+)
+def test_a_best_value_at_the_edge_of_its_range_asks_for_a_wider_one(
+    tiny_study: MakeStudy, opened: dict[str, Any], value: int, is_at_the_edge: bool
+) -> None:
+    model = {"family": "vae", "context": 3, "h_dim": opened, "z_dim": 4}
+    tiny = tiny_study(model=model, baseline={"h_dim": value})
+    end(tiny, scored(tiny, wrong=0))
+
+    assert ("Search wider ranges: the best trial lies at the edge of h_dim." in verdict_on(tiny)) == is_at_the_edge
+
+
+def test_however_many_reasons_there_are_the_page_shows_twenty(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study(trials=23)
+    for number in range(23):
+        end(tiny, None, "failed", reason=f"diverged in batch {number}")
+
+    page = page_of(tiny)
+
+    assert "23 trials failed" in page.text
+    assert sum(row[0].startswith("diverged") for row in page.rows) == 20
+    assert "… and 3 other reasons" in page.text
+
+
+@pytest.mark.parametrize(("complete", "pruned", "shown"), [(1, 0, 1), (2, 3, 5), (40, 20, 60), (300, 200, 60)])
+def test_learning_curves_are_an_even_choice_with_the_best_and_the_baseline_among_them(
+    complete: int, pruned: int, shown: int
+) -> None:
+    ended = [create_trial(value=0.9, intermediate_values={1: 0.5, 2: 0.9}) for _ in range(complete)]
+    stopped = [create_trial(state=optuna.trial.TrialState.PRUNED, intermediate_values={1: 0.4}) for _ in range(pruned)]
+    for number, trial in enumerate([*ended[1:], *stopped], start=0):
+        trial.number = number
+    ended[0].number = 1000
+
+    figure, count = plots.curves(ended, stopped, baseline=0, step="epoch", measure="AUC")
+
+    names = [trace.name for trace in figure.data]
+    assert count == len(names) == shown
+    assert names[-1] == "best: trial 1000"
+    assert ("baseline" in names) == (complete > 1)
+    assert abs(names.count("pruned") - shown * pruned / (complete + pruned)) <= 2
+
+
+def test_of_many_machine_ids_figures_show_the_hardest_to_tell() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"fan/{number:02}" for number in range(20)]
+    truth = Truth(ids=tuple(name for name in names for _ in range(8)), labels=(0, 1) * 80)
+    # The higher its number, the easier is an ID.
+    scores = np.array(truth.labels) * np.repeat(np.arange(20), 8) + rng.uniform(0, 8, 160)
+    figures = evaluate(scores, truth)
+
+    shown = plots.hardest(figures.per_id)
+
+    assert len(shown) == plots.MOST_IDS
+    assert list(shown) == sorted(shown)
+    left_out = set(figures.per_id) - set(shown)
+    assert max(of_id.auc for of_id in shown.values()) <= min(figures.per_id[name].auc for name in left_out)
+    histograms = plots.histograms(scores, truth, shown)
+    assert sum(trace.y.sum() for trace in histograms.data) == 8 * plots.MOST_IDS, "every clip stands in a bar"
+    assert len(plots.roc(scores, truth, shown).data) == plots.MOST_IDS + 1
+
+
+def test_clips_that_all_have_one_score_are_drawn() -> None:
+    truth = Truth(ids=("fan/00",) * 4, labels=(0, 1, 0, 1))
+    scores = np.full(4, 3.0)
+    ids = evaluate(scores, truth).per_id
+
+    assert sum(trace.y.sum() for trace in plots.histograms(scores, truth, ids).data) == 4
+    assert plots.roc(scores, truth, ids).data
+
+
+def test_the_command_writes_the_page_over_an_older_one(offkey: Offkey, finished: TinyStudy) -> None:
+    Path("page.html").write_text("older")
+
+    ran = offkey("report", "tiny", "--storage", finished.url, "-o", "page.html")
+
+    assert (ran.code, ran.stdout) == (0, "")
+    assert "Wrote page.html" in ran.stderr
+    assert Path("page.html").read_text(encoding="utf-8") == report(finished.storage, finished.stored)
+
+
+def test_a_study_without_any_trial_has_a_page(offkey: Offkey, tiny_study: MakeStudy) -> None:
+    tiny = tiny_study()
+
+    ran = offkey("report", "tiny", "--storage", tiny.url)
+
+    assert ran.code == 0
+    assert "No trial has ended yet" in Page(Path("report.html").read_text(encoding="utf-8")).text
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "message"),
+    [
+        ("tinny", "page.html", "There is no study 'tinny' in"),
+        ("tiny", "nowhere/page.html", "nowhere/page.html cannot be written: No such file"),
+    ],
+)
+def test_a_report_that_cannot_be_is_an_error(
+    offkey: Offkey, tiny_study: MakeStudy, name: str, output: str, message: str
+) -> None:
+    tiny = tiny_study()
+
+    ran = offkey("report", name, "--storage", tiny.url, "-o", output)
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"error: {message}")
+    assert not Path(output).exists()

@@ -1,0 +1,247 @@
+"""A stored study as a whole: its workers asked to leave, another name, the end."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+import pytest
+from sqlalchemy import event, func, select
+
+from search.artifacts.artifact_store import open_artifacts, place_of
+from search.dashboard.exhibits import Exhibit, upload
+from search.errors import StudyError
+from search.preparation.prepared import prepare
+from search.results.status import read_status
+from search.storage import ledger
+from search.storage.ledger import Claim
+from search.storage.stored_study import create_or_join, load_stored
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import StudyRow, TrialRow
+from search.storage.upkeep import delete_study, rename_study
+from tests.support.faulty_worker import faulty
+from tests.support.offkey_process import until
+from tests.support.quick import QuickTraining
+
+if TYPE_CHECKING:
+    from tests.support.command import Ran
+    from tests.support.tiny_study import TinyStudy
+
+    Offkey = Callable[..., Ran]
+    MakeStudy = Callable[..., TinyStudy]
+
+on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
+
+
+def finish_all(study: TinyStudy) -> None:
+    study.worker(quick=True).run()
+
+
+@on_both_databases
+def test_stop_makes_the_workers_that_are_there_leave_and_later_ones_go_on(
+    offkey: Offkey, tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=2)
+    with monkeypatch.context() as slow:
+        slow.setattr(QuickTraining, "pause", 0.05)
+        slow.setattr(QuickTraining, "batches", 10_000)
+        worker = study.worker(lease=0.6, quick=True)
+        at_work = threading.Thread(target=worker.run, daemon=True)
+        at_work.start()
+        until(lambda: study.storage.transact(lambda s: ledger.at_work(s, study.stored.study_id)) != [])
+
+        ran = offkey("stop", "tiny", "--storage", study.url)
+
+        at_work.join(timeout=30)
+        assert not at_work.is_alive()
+    assert (ran.code, ran.stdout) == (0, "")
+    # The worker's log is beside it.
+    assert "tiny: 1 worker leaves within some seconds. `offkey search` goes on with it.\n" in ran.stderr
+    finish_all(study)
+    assert study.storage.transact(lambda s: ledger.progress(s, study.stored.study_id))[0] == 2
+
+
+@on_both_databases
+def test_a_renamed_study_is_the_same_study_under_another_name(offkey: Offkey, tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=2)
+    finish_all(study)
+
+    ran = offkey("rename", "tiny", "small", "--storage", study.url)
+
+    assert (ran.code, ran.stderr) == (0, "tiny is called small now.\n")
+    renamed = load_stored(study.storage, "small")
+    assert (renamed.uid, renamed.study().name) == (study.stored.uid, "small")
+    assert len(optuna.load_study(study_name="small", storage=study.storage).trials) == 2
+    assert offkey("status", "tiny", "--storage", study.url).code == 1
+    prepared = prepare(renamed.study(overrides=("search.trials=3",)), default_root=None)
+    assert create_or_join(study.storage, prepared.study, prepared.corpus).budget == 3, (
+        "whoever starts it again joins it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("other", "There is a study 'other' in"),
+        ("a/b", "'a/b' cannot be a study's name"),
+        ("-a", "No such option"),
+        ("", "'' cannot be a study's name"),
+        ("a" * 201, "cannot be a study's name: up to 200"),
+    ],
+)
+def test_a_name_that_is_taken_or_cannot_be_one_is_refused(
+    offkey: Offkey, tiny_study: MakeStudy, name: str, said: str
+) -> None:
+    study = tiny_study(trials=1)
+    optuna.create_study(study_name="other", storage=study.storage)
+    ran = offkey("rename", "tiny", name, "--storage", study.url)
+    assert ran.code in (1, 2)
+    assert said in ran.stderr
+    assert load_stored(study.storage, "tiny").uid == study.stored.uid
+
+
+@on_both_databases
+def test_a_deleted_study_leaves_no_row_and_no_file_and_its_name_is_free(
+    offkey: Offkey, tiny_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=2)
+    shown = [Exhibit("1.png", "image/png", b"a picture")]
+    monkeypatch.setattr("search.dashboard.exhibits.exhibits_of", lambda model, scores: shown)
+    finish_all(study)
+    place = Path(study.worker().checkpoints.place)
+    open_artifacts(str(place)).write("another-study's", (tmp_path / "x").open("w+b"))
+    assert len(list(place.iterdir())) > 1
+
+    ran = offkey("delete", "tiny", "--yes", "--storage", study.url)
+
+    assert (ran.code, ran.stderr) == (0, "tiny is deleted.\n")
+    assert [path.name for path in place.iterdir()] == ["another-study's"]
+    for table in (StudyRow, TrialRow):
+        assert study.storage.transact(lambda s, t=table: s.execute(select(func.count()).select_from(t)).scalar()) == 0  # type: ignore[misc]
+    prepared = prepare(study.stored.study(), default_root=None)
+    again = create_or_join(study.storage, prepared.study, prepared.corpus)
+    assert again.uid != study.stored.uid
+
+
+@pytest.mark.parametrize(("answer", "is_deleted"), [("y\n", True), ("n\n", False), ("\n", False), ("", False)])
+def test_a_study_is_deleted_only_after_a_yes(
+    offkey: Offkey, tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, answer: str, is_deleted: bool
+) -> None:
+    study = tiny_study(trials=1)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    ran = offkey("delete", "tiny", "--storage", study.url)
+    assert ran.code == (0 if is_deleted else 1)
+    assert "Delete tiny with its 0 trials from" in ran.stderr
+    assert (study.storage.get_all_studies() == []) == is_deleted
+
+
+@pytest.mark.parametrize("command", [("rename", "tiny", "small"), ("delete", "tiny", "--yes")])
+def test_a_study_that_workers_are_at_work_on_is_left_alone(
+    offkey: Offkey, tiny_study: MakeStudy, command: tuple[str, ...]
+) -> None:
+    study = tiny_study(trials=1)
+    assert study.storage.claim(study.stored.study_id, "host:1", first={}) is not None
+    ran = offkey(*command, "--storage", study.url)
+    assert ran.code == 1
+    assert "1 workers are at work on tiny (host:1 for one). `offkey stop tiny` makes them leave" in ran.stderr
+    assert load_stored(study.storage, "tiny").uid == study.stored.uid
+    assert json.loads(offkey("status", "tiny", "--storage", study.url, "--json").stdout)["trials"]["running"] == 1
+
+
+@on_both_databases
+@pytest.mark.parametrize(("change", "trial"), [("delete", "waiting"), ("rename", "waiting"), ("delete", "new")])
+def test_a_worker_that_comes_at_that_very_moment_gets_a_trial_of_the_study_or_none(
+    tiny_study: MakeStudy, change: str, trial: str
+) -> None:
+    study = tiny_study(trials=1)
+    if trial == "waiting":
+        given_back = study.storage.claim(study.stored.study_id, "host:2", first={})
+        assert given_back is not None
+        study.storage.release(given_back)
+    elsewhere, claims = StudyStorage(study.url), list[Claim | None]()
+    worker = threading.Thread(
+        target=lambda: claims.append(elsewhere.claim(study.stored.study_id, "host:1", first={})), daemon=True
+    )
+
+    def claim_now(*given: Any) -> None:
+        if "lease_until >" in given[2] and worker.ident is None:  # it was looked whether anybody is at work
+            worker.start()
+            worker.join(timeout=1)
+            assert claims == [], "claimed between the look and the deletion"
+
+    event.listen(study.storage.engine, "after_cursor_execute", claim_now)
+    if change == "delete":
+        delete_study(study.storage, study.stored)
+    else:
+        rename_study(study.storage, study.stored, "small")
+    worker.join(timeout=30)
+
+    assert [claim is None for claim in claims] == [change == "delete"]
+
+
+def test_files_are_removed_when_nobody_can_ask_for_them_any_more(tiny_study: MakeStudy, tmp_path: Path) -> None:
+    study = tiny_study(trials=1)
+    claim = study.storage.claim(study.stored.study_id, "host:1", first={})
+    assert claim is not None
+    exhibits = upload([Exhibit("1.png", "image/png", b"a picture")], str(tmp_path), uid=study.stored.uid, number=0)
+    study.storage.finish(claim, "complete", values=[0.5], exhibits=exhibits)
+    (file,) = [tmp_path / key.removeprefix("artifacts:") for key in exhibits]
+    there: list[bool] = []
+    event.listen(study.storage.engine, "commit", lambda connection: there.append(file.exists()))
+
+    delete_study(study.storage, replace(study.stored, artifacts=str(tmp_path)))
+
+    assert there == [True]
+    assert not file.exists()
+
+
+def test_a_checkpoint_that_its_worker_could_not_enter_any_more_is_removed_too(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1)
+    with faulty(study, "between checkpoint and report", signal.SIGKILL, lease=0.3) as killed:
+        killed.join(timeout=60)
+    until(lambda: study.storage.transact(lambda s: ledger.at_work(s, study.stored.study_id)) == [])
+    folder = Path(place_of(study.stored.artifacts))
+    assert len([*folder.iterdir()]) == 1
+
+    delete_study(study.storage, study.stored)
+
+    assert [*folder.iterdir()] == []
+
+
+def test_another_study_that_has_the_id_by_now_stays(tiny_study: MakeStudy) -> None:
+    earlier = tiny_study(trials=1)
+    delete_study(earlier.storage, earlier.stored)
+    later = tiny_study(trials=1)
+    assert later.stored.study_id == earlier.stored.study_id
+
+    with pytest.raises(StudyError, match="The study 'tiny' was deleted"):
+        delete_study(earlier.storage, earlier.stored)
+
+    assert load_stored(later.storage, "tiny").uid == later.stored.uid
+
+
+@on_both_databases
+def test_who_is_at_work_on_a_study_that_is_deleted_says_so_and_leaves(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=3)
+    worker = study.worker(quick=True)
+    watched = optuna.load_study(study_name="tiny", storage=study.storage)
+    elsewhere = StudyStorage(study.url)
+
+    def delete_meanwhile(training: QuickTraining, file: object) -> None:
+        elsewhere.delete_study(study.stored.study_id)
+
+    monkeypatch.setattr(QuickTraining, "save", delete_meanwhile)
+    with pytest.raises(StudyError, match="The study 'tiny' was deleted while it was at work"):
+        worker.run()
+    with pytest.raises(StudyError, match="The study 'tiny' was deleted while it was at work"):
+        read_status(study.storage, study.stored, watched)

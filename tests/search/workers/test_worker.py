@@ -1,0 +1,460 @@
+"""Workers that are killed, stopped, drained: nothing is lost, nothing is done twice, nothing blocks the study."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+import psycopg
+import pytest
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
+
+from features.clips.synthesis import make_corpus
+from search.detector.final import train_detector
+from search.errors import StudyError
+from search.preparation.prepared import prepare
+from search.results.export import export_recipe
+from search.storage import ledger
+from search.storage.stored_study import require_same
+from search.storage.tables import TrialRow
+from search.training.loop import Training
+from search.workers.worker import join
+from tests.support.faulty_worker import faulty, wait_until_stopped
+from tests.support.offkey_process import Quick, offkey_process
+from tests.support.quick import QuickTraining
+
+if TYPE_CHECKING:
+    from tests.support.tiny_study import TinyStudy
+
+    MakeStudy = Callable[..., TinyStudy]
+
+LEASE = 0.6  # seconds
+EPOCHS = 3
+
+DATABASES = ["sqlite", "postgresql"]
+on_both_databases = pytest.mark.parametrize("storage_url", DATABASES, indirect=True)
+
+#: Each is met on both databases: by a kill on the one, by a stop on the other.
+MOMENTS = [
+    "between ask and claim",
+    "before the claim is committed",
+    "after the claim",
+    "between two suggestions",
+    "after the suggestions",
+    "in the second epoch",
+    "inside the checkpoint",
+    "between checkpoint and report",
+    "inside the report",
+    "after the report",
+    "before the value",
+    "between ledger and value",
+    "after the value",
+    "before the drain's release",
+    "inside the drain's release",
+]
+
+
+def trials_of(study: TinyStudy) -> list[FrozenTrial]:
+    study.storage.engine.dispose()  # after a server's restart
+    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
+
+
+def rows_of(study: TinyStudy) -> list[TrialRow]:
+    own = select(TrialRow).where(TrialRow.study_id == study.stored.study_id).order_by(TrialRow.number)
+    return study.storage.transact(lambda session: [_loaded(row) for row in session.execute(own).scalars()])
+
+
+def _loaded(row: TrialRow) -> TrialRow:
+    return TrialRow(**{column.name: getattr(row, column.name) for column in TrialRow.__table__.columns})
+
+
+def curves(trials: list[FrozenTrial]) -> list[tuple[int, dict[str, object], dict[int, float]]]:
+    return [(t.number, t.params, t.intermediate_values) for t in trials]
+
+
+def checkpoints_left() -> list[Path]:
+    return list(Path(os.environ["OFFKEY_CACHE"], "artifacts").rglob("*-trial-*"))
+
+
+def assert_nothing_was_lost(study: TinyStudy, undisturbed: object) -> None:
+    trials = trials_of(study)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    assert [sorted(trial.intermediate_values) for trial in trials] == [list(range(1, EPOCHS + 1))] * 2
+    assert [row.state for row in rows_of(study)] == ["complete"] * 2
+    assert curves(trials) == undisturbed
+    assert all(trial.value == trial.intermediate_values[EPOCHS] for trial in trials)
+
+
+@pytest.fixture(autouse=True)
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.1)
+
+
+TWO_OPEN = {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": {"low": 2, "high": 8}}
+BLOCKS = {"model": TWO_OPEN, "baseline": {"h_dim": 16, "z_dim": 4}}
+
+
+@pytest.fixture(scope="module")
+def known_curves() -> dict[str, object]:
+    """Filled by the first test that needs it: the curves of studies that nobody disturbed."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(tiny_study: MakeStudy, known_curves: dict[str, object]) -> Callable[[str], object]:
+    def of(kind: str) -> object:
+        if kind not in known_curves:
+            study = tiny_study(trials=2, study=f"undisturbed-{kind}", **BLOCKS)
+            study.worker(quick=kind == "quick").run()
+            known_curves[kind] = curves(trials_of(study))
+        return known_curves[kind]
+
+    return of
+
+
+@pytest.mark.parametrize(("storage_url", "moment"), [*zip(cycle(DATABASES), MOMENTS)], indirect=["storage_url"])
+def test_a_worker_killed_at_any_moment_leaves_a_study_that_ends_as_if_undisturbed(
+    tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str
+) -> None:
+    study = tiny_study(trials=2, **BLOCKS)
+
+    with faulty(study, moment, signal.SIGKILL, lease=LEASE) as killed:
+        killed.join(timeout=60)
+        assert killed.exitcode == -signal.SIGKILL
+    study.worker(lease=LEASE, quick=True).run()
+
+    assert_nothing_was_lost(study, undisturbed("quick"))
+    assert checkpoints_left() == []
+
+
+@pytest.mark.parametrize(("storage_url", "moment"), [*zip(cycle(DATABASES[::-1]), MOMENTS)], indirect=["storage_url"])
+def test_a_worker_stopped_at_any_moment_and_continued_after_its_lease_finds_out_and_writes_nothing_over(
+    tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str
+) -> None:
+    study = tiny_study(trials=2, **BLOCKS)
+    with faulty(study, moment, signal.SIGSTOP, lease=LEASE) as stopped:
+        wait_until_stopped(stopped)
+        # A process that was stopped inside a transaction keeps SQLite's write lock until it goes on.
+        other = threading.Thread(target=study.worker(lease=LEASE, quick=True).run)
+        other.start()
+        other.join(timeout=2 * LEASE)
+        os.kill(stopped.pid, signal.SIGCONT)
+        stopped.join(timeout=60)
+        assert stopped.exitcode == 0
+        other.join(timeout=60)
+
+    assert_nothing_was_lost(study, undisturbed("quick"))
+    assert checkpoints_left() == []
+
+
+@pytest.mark.parametrize(
+    ("storage_url", "moment"),
+    [
+        ("sqlite", "in the second epoch"),
+        ("postgresql", "between checkpoint and report"),
+        ("sqlite", "after the report"),
+    ],
+    indirect=["storage_url"],
+)
+def test_a_real_training_goes_on_at_its_last_checkpoint_and_ends_bit_equal(
+    tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=2, **BLOCKS)
+    with faulty(study, moment, signal.SIGKILL, lease=LEASE, real=True) as killed:
+        killed.join(timeout=60)
+        assert killed.exitcode == -signal.SIGKILL
+    trained: list[int] = []
+    original = Training.run_epoch
+
+    def recorded(training: Training, *args: Callable[[], None]) -> None:
+        trained.append(training.epoch)
+        original(training, *args)
+
+    expected = undisturbed("real")
+    monkeypatch.setattr(Training, "run_epoch", recorded)
+    study.worker(lease=LEASE).run()
+
+    assert_nothing_was_lost(study, expected)
+    epochs_to_repeat = [0, 1, 2] if moment == "between checkpoint and report" else [1, 2]
+    assert sorted(trained) == sorted([*epochs_to_repeat, 0, 1, 2])
+    assert checkpoints_left() == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off", "another's"])
+def test_a_checkpoint_that_this_host_has_not_or_not_whole_means_starting_over(
+    tiny_study: MakeStudy, undisturbed: Callable[[str], object], damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = tiny_study(trials=2, **BLOCKS)
+    with faulty(study, "in the second epoch", signal.SIGKILL, lease=LEASE) as killed:
+        killed.join(timeout=60)
+    (checkpoint,) = checkpoints_left()
+    if damage == "missing":
+        checkpoint.unlink()
+    else:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-5] if damage == "cut off" else b"some other file")
+
+    study.worker(lease=LEASE, quick=True).run()
+
+    assert_nothing_was_lost(study, undisturbed("quick"))
+    assert "starting over" in caplog.text
+
+
+def test_a_trial_that_keeps_losing_its_worker_is_given_up_and_the_study_ends(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=2)
+    for attempt in range(ledger.MAX_ATTEMPTS):
+        study.storage.lease = -1.0
+        lost = study.storage.claim(study.stored.study_id, f"lost-{attempt}", first={})
+        assert lost is not None
+        study.storage.forget(lost)
+
+    study.worker(lease=LEASE, quick=True).run()
+
+    assert [row.state for row in rows_of(study)] == ["failed", "complete"]
+    assert rows_of(study)[0].reason == f"its worker was lost {ledger.MAX_ATTEMPTS} times"
+    assert [trial.state for trial in trials_of(study)] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_a_worker_lost_after_a_new_checkpoint_counts_as_the_first_again(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1, training={"learning_rate": 0.01, "batch_size": 16, "epochs": 9, "threads": 1})
+    for _ in range(ledger.MAX_ATTEMPTS + 1):
+        for moment in ("between checkpoint and report", "after the report"):
+            with faulty(study, moment, signal.SIGKILL, lease=LEASE) as killed:
+                killed.join(timeout=60)
+    study.worker(lease=LEASE, quick=True).run()
+    assert [
+        (row.state, len(t.intermediate_values)) for row, t in zip(rows_of(study), trials_of(study), strict=True)
+    ] == [("complete", 9)]
+
+
+def test_a_trial_whose_worker_failed_says_why_when_it_is_given_up(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "run_epoch", _broken_machine)
+        for _ in range(ledger.MAX_ATTEMPTS):
+            with pytest.raises(RuntimeError, match="CUDA error"):
+                study.worker().run()
+    study.worker().run()
+    (row,) = rows_of(study)
+    assert (row.state, row.reason) == (
+        "failed",
+        "its worker was lost 3 times; the last one said: RuntimeError: CUDA error: unspecified launch failure",
+    )
+
+
+def _broken_machine(*args: object) -> None:
+    raise RuntimeError("CUDA error: unspecified launch failure")
+
+
+def test_a_diverged_trial_is_recorded_with_its_reason_and_teaches_the_sampler(tiny_study: MakeStudy) -> None:
+    study = tiny_study(
+        trials=1,
+        model={"family": "vae", "context": 3, "h_dim": 16, "z_dim": 4},
+        training={"learning_rate": 1e30, "batch_size": 64, "epochs": 3},
+        baseline={},
+    )
+    study.worker().run()
+
+    (trial,), (row,) = trials_of(study), rows_of(study)
+    assert (row.state, row.reason) == ("failed", "the loss diverged in epoch 1")
+    assert trial.state == TrialState.PRUNED
+    assert trial.constraints == {"failed": 1.0}
+
+
+@on_both_databases
+def test_several_workers_share_a_budget_exactly(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=5)
+    with ExitStack() as processes:
+        workers = [
+            processes.enter_context(offkey_process("worker", "tiny", url=study.url, quick=Quick(pause=0.05)))
+            for _ in range(3)
+        ]
+        assert [worker.ended(within=60) for worker in workers] == [0, 0, 0]
+    assert [(t.number, t.state) for t in trials_of(study)] == [(n, TrialState.COMPLETE) for n in range(5)]
+    assert trials_of(study)[0].params == {"h_dim": 16}, "the baseline is tried first"
+
+
+def test_a_study_goes_on_with_the_numbers_it_would_have_drawn(tiny_study: MakeStudy) -> None:
+    whole = tiny_study(trials=4, study="whole")
+    whole.worker(quick=True).run()
+    parts = tiny_study(trials=2, study="parts")
+    parts.worker(quick=True).run()
+    more = tiny_study(trials=4, study="parts")
+    more.worker(quick=True).run()
+    assert curves(trials_of(more)) == curves(trials_of(whole))
+
+
+def test_a_worker_with_other_clips_is_refused_with_what_differs(tiny_study: MakeStudy, tmp_path: Path) -> None:
+    study = tiny_study()
+    make_corpus(tmp_path / "others", train_clips=6, test_clips=6, seconds=1.0, seed=1)
+    with pytest.raises(StudyError, match=r"exists and differs:\n  data.fingerprint: stored \w+, here \w+"):
+        join(study.url, "tiny", root=str(tmp_path / "others"))
+
+
+def test_a_worker_with_a_copy_of_the_clips_elsewhere_is_welcome(tiny_study: MakeStudy, tmp_path: Path) -> None:
+    study = tiny_study(trials=1)
+    shutil.copytree(study.root, tmp_path / "copy")
+    join(study.url, "tiny", root=str(tmp_path / "copy")).run()
+    assert [row.state for row in rows_of(study)] == ["complete"]
+
+
+@pytest.mark.parametrize(
+    ("versions", "message"),
+    [
+        ({"optuna": "4.6.0"}, r"versions.optuna: stored 5\.\d+\.\d+, here 4\.6\.0"),
+        ({"offkey": "0.0.1"}, r"versions.offkey: stored 0\.\d+\.\d+, here 0\.0\.1"),
+        ({"code": "0123456789ab"}, r"versions.code: stored [0-9a-f]{12}, here 0123456789ab"),
+    ],
+)
+def test_a_worker_of_another_version_or_other_code_is_refused(
+    tiny_study: MakeStudy, versions: dict[str, str], message: str
+) -> None:
+    study = tiny_study()
+    other = {**study.stored.identity, "versions": {**study.stored.identity["versions"], **versions}}
+    with pytest.raises(StudyError, match=message):
+        require_same(study.stored, other)
+
+
+def test_a_worker_loads_no_torch_and_no_scikit_learn_before_it_has_a_trial(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    program = (
+        "import sys; from search.workers.worker import join; "
+        f"join({study.url!r}, 'tiny'); print([n for n in ('torch', 'sklearn', 'librosa') if n in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_a_worker_that_came_too_late_for_a_trial_loads_no_torch_until_it_leaves(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1)
+    study.worker(quick=True).run()
+    program = (
+        "import sys; from search.workers.worker import join; "
+        f"join({study.url!r}, 'tiny').run(); print([n for n in ('torch', 'sklearn', 'librosa') if n in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+@on_both_databases
+def test_a_stop_is_heeded_before_the_next_trial_however_short_trials_are(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=12)
+    worker = study.worker(quick=True)
+
+    class StoppedInTheThird(QuickTraining):
+        def run_epoch(self, before_batch: Callable[[], None]) -> None:
+            super().run_epoch(before_batch)
+            if worker.claim is not None and worker.claim.number == 2:
+                study.storage.transact(lambda session: ledger.request_stop(session, study.stored.study_id))
+
+    worker.train = StoppedInTheThird
+    worker.run()
+    assert [trial.state for trial in trials_of(study)] == [TrialState.COMPLETE] * 3
+    study.worker(quick=True).run()
+    assert len(trials_of(study)) == 12, "later ones go on"
+
+
+def test_a_note_that_cannot_be_written_costs_no_trial(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = tiny_study(trials=2)
+    monkeypatch.setattr("search.workers.worker.write_note", lambda *arguments: 1 / 0)
+    study.worker(quick=True).run()
+    assert [trial.state for trial in trials_of(study)] == [TrialState.COMPLETE] * 2
+    assert "the study's note could not be written" in caplog.text
+
+
+def test_a_trial_goes_on_with_the_threads_it_was_begun_with_and_is_trained_again_to_the_last_bit(
+    tiny_study: MakeStudy,
+) -> None:
+    threads_open = {"learning_rate": 0.01, "batch_size": 16, "epochs": 3}
+    study = tiny_study(trials=1, training=threads_open)
+    torch.set_num_threads(2)
+    with faulty(study, "after the report", signal.SIGKILL, lease=LEASE, real=True) as killed:
+        killed.join(timeout=60)
+    (begun,) = trials_of(study)
+
+    study.worker(lease=LEASE).run()
+
+    (trial,) = trials_of(study)
+    assert trial.user_attrs["threads"] == begun.user_attrs["threads"] == 1
+    recipe = export_recipe(study.storage, study.stored)
+    assert recipe.training.threads == 1
+    torch.set_num_threads(2)
+    whole = prepare(study.stored.study(), default_root=None).corpus
+    assert train_detector(recipe, whole, torch.device("cpu")).validation.auc == trial.value
+
+
+def test_a_worker_lost_in_an_outage_leaves_no_gap_in_the_curve(tiny_study: MakeStudy) -> None:
+    training = {"learning_rate": 0.01, "batch_size": 16, "epochs": 8, "threads": 1}
+    whole = tiny_study(trials=1, study="whole", training=training)
+    whole.worker(quick=True).run()
+    study = tiny_study(trials=1, training=training)
+    lost = study.worker(lease=LEASE, quick=True)
+
+    class DiesInAnOutage(QuickTraining):
+        def run_epoch(self, before_batch: Callable[[], None]) -> None:
+            if self.epoch == 3:
+                event.listen(lost.storage.engine, "before_cursor_execute", _no_answer)
+            if self.epoch == 5:
+                raise InterruptedError
+            super().run_epoch(before_batch)
+
+    lost.train = DiesInAnOutage
+    with pytest.raises(InterruptedError):
+        lost.run()
+
+    study.worker(lease=LEASE, quick=True).run()
+
+    (trial,), (undisturbed,) = trials_of(study), trials_of(whole)
+    assert trial.intermediate_values == undisturbed.intermediate_values
+    assert list(trial.intermediate_values) == list(range(1, 9))
+
+
+def test_reports_of_an_outage_that_came_without_a_checkpoint_are_trained_again(tiny_study: MakeStudy) -> None:
+    training = {"learning_rate": 0.01, "batch_size": 16, "epochs": 8, "threads": 1}
+    whole = tiny_study(trials=1, study="whole", training=training)
+    whole.worker(quick=True).run()
+    study = tiny_study(trials=1, training=training)
+    lost = study.worker(lease=LEASE, quick=True)
+
+    class OutageThenDeath(QuickTraining):
+        def run_epoch(self, before_batch: Callable[[], None]) -> None:
+            if self.epoch == 3:
+                event.listen(lost.storage.engine, "before_cursor_execute", _no_answer)
+            if self.epoch == 6:
+                event.remove(lost.storage.engine, "before_cursor_execute", _no_answer)
+                lost.storage.get_all_studies()  # the outage is over
+                lost.storage._send_reports(lost.claim.trial_id)  # type: ignore[union-attr]
+                raise InterruptedError
+            super().run_epoch(before_batch)
+
+    lost.train = OutageThenDeath
+    with pytest.raises(InterruptedError):
+        lost.run()
+    (row,) = rows_of(study)
+    assert row.checkpoint is not None
+    assert row.checkpoint.endswith("@4/4"), "made before the outage was noticed, entered with the reports after it"
+
+    study.worker(lease=LEASE, quick=True).run()
+
+    (trial,), (undisturbed,) = trials_of(study), trials_of(whole)
+    assert trial.intermediate_values == undisturbed.intermediate_values
+
+
+def _no_answer(*arguments: object) -> None:
+    raise OperationalError("", None, psycopg.OperationalError("server closed the connection unexpectedly"))

@@ -1,0 +1,145 @@
+"""A worker whose trials cost nothing, for what is measured and tested of the coordination. It imports no torch.
+
+    python -m tests.support.quick STUDY [--lease SECONDS] [--pause SECONDS]
+
+works on a stored study ($OFFKEY_STORAGE) until its budget is met; `--pause` is how long each epoch takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from features.clips.clip import Clip
+from features.clips.corpus import Corpus
+from features.frames.framing import Frames
+from models.families import FAMILIES
+from models.settings import WindowSettings
+from search.dashboard import exhibits
+from search.evaluation.metrics import Metric
+from search.evaluation.official import Year
+from search.evaluation.truth import Scores, Truth
+from search.storage import ledger
+from search.study.recipe import Recipe
+from search.validation import views
+from search.validation.split import labelled_test_clips
+from search.workers.draining import drain_on_signals, leave_in_time
+from search.workers.worker import join
+
+
+class Settings(WindowSettings):
+    """A family without a model: whoever names it needs no torch."""
+
+    family: Literal["quick"] = "quick"
+    context: int = 1
+    width: int = 64
+    depth: int = 4
+
+
+FAMILIES["quick"] = "tests.support.quick"
+
+
+def quick_study(root: str, *, name: str, **blocks: Any) -> dict[str, Any]:
+    """The tree of a study with three open settings; `blocks` replace its blocks."""
+    return {
+        "study": name,
+        "corpus": {"root": root},
+        "model": {"family": "quick", "width": {"low": 8, "high": 4096}, "depth": {"low": 2, "high": 64}},
+        "training": {"threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+        **blocks,
+    }
+
+
+class QuickTraining:
+    """A random walk in place of a training: as reproducible, as resumable, and over at once."""
+
+    batches = 4  # in an epoch
+    pause = 0.0  # seconds, of a batch
+    frame_seconds = 0.032
+    unit = "dB"
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, device: str) -> None:
+        assert recipe.training.seed is not None
+        self.epoch = 0
+        self.validation_clips: Sequence[Clip] = labelled_test_clips(corpus)
+        self.parameters = recipe.model.h_dim if hasattr(recipe.model, "h_dim") else 1
+        self._seed = recipe.training.seed
+        self._scores = np.zeros(len(self.validation_clips))
+
+    @property
+    def steps(self) -> int:
+        return self.epoch
+
+    @property
+    def step(self) -> int | None:
+        return self.steps or None
+
+    def latency_ms(self) -> float:
+        return 1.0
+
+    def run_epoch(self, before_batch: Callable[[], None]) -> None:
+        for _ in range(self.batches):
+            before_batch()
+            time.sleep(self.pause)
+        self._scores += np.random.default_rng([self._seed, self.epoch]).standard_normal(len(self._scores))
+        self.epoch += 1
+
+    def validation_scores(self) -> Scores:
+        return self._scores.copy()
+
+    def frames_of(self, clip: Clip) -> Frames:
+        raise NotImplementedError
+
+    def reconstruction_of(self, clip: Clip) -> Frames | None:
+        return None
+
+    def save(self, file: BinaryIO) -> None:
+        file.write(json.dumps({"epoch": self.epoch, "scores": self._scores.tolist()}).encode())
+
+    def resume(self, file: BinaryIO) -> None:
+        state = json.loads(file.read())
+        self.epoch, self._scores = state["epoch"], np.array(state["scores"])
+
+
+def work(url: str, name: str, *, lease: float = ledger.LEASE_SECONDS, pause: float = 0.0) -> None:
+    """Works on a stored study until its budget is met; `pause` is how long each epoch takes (seconds)."""
+    stop = threading.Event()
+    drain_on_signals(stop)
+    worker = join(url, name, lease=lease, stop=stop)
+    leave_in_time(stop, worker.release)
+    QuickTraining.pause = pause / QuickTraining.batches
+    worker.train, worker.show = QuickTraining, None
+    worker.run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study")
+    parser.add_argument("--lease", type=float, default=ledger.LEASE_SECONDS)
+    parser.add_argument("--pause", type=float, default=0.0)
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(process)d %(message)s", level=logging.INFO)
+    work(os.environ["OFFKEY_STORAGE"], arguments.study, lease=arguments.lease, pause=arguments.pause)
+
+
+def mean_score(metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = None) -> float:
+    """In place of an AUC where scikit-learn's time or memory would be measured with the coordination's."""
+    return float(scores.mean())
+
+
+def without_aucs() -> None:
+    """Lets this process's workers compute no AUC."""
+    views.figure = mean_score  # type: ignore[attr-defined]
+    exhibits.id_aucs = lambda scores, truth: {"all": float(scores.mean())}  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()
