@@ -9,7 +9,7 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -23,7 +23,6 @@ from search.dashboard.pictures import MOST_BYTES
 from search.evaluation.metrics import id_aucs
 from search.evaluation.truth import Scores, Truth, scores_by_id
 from search.training.trained import Shown
-from search.workers.placement import device_name, memory_used
 
 if TYPE_CHECKING:
     pass
@@ -83,19 +82,6 @@ def _worst(scores: Scores, truth: Truth, *, of: int, sign: int) -> int:
             depth = float(signed[position] - others.min()) / spread  # among clips that are equally wrong
             ranked.append((right, depth, int(position)))
     return min(ranked)[2]
-
-
-def attributes_of(
-    seconds: float, device: str, scores: Scores | None = None, truth: Truth | None = None
-) -> dict[str, Any]:
-    """What the dashboard lists of a trial that ends now; `seconds` are those of the worker that ends it."""
-    own = {
-        "seconds": round(seconds, 1),
-        "memory, MB": round(memory_used(device) / 1e6),
-        "device": device_name(device),
-    }
-    aucs = {} if scores is None or truth is None else id_aucs(scores, truth)
-    return own | {f"AUC {name}": round(value, 4) for name, value in aucs.items()}
 
 
 def upload(exhibits: Iterable[Exhibit], place: str, *, uid: str, number: int) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The truth about scored clips: which are normal, and of which domain.
 
 It is a corpus (features.clips.corpus); or the challenge's ground-truth tables without clips
-(features.clips.ground_truth), in folders or one alone; or a CSV with a header: file (or path), label (0 or normal, 1 or anomaly), perhaps machine and
-domain. Clips are known by machine and file name. Where the truth is of one machine, scores need not name it.
+(features.clips.ground_truth), in folders or one alone; or a CSV with a header: file (or path), label (0 or normal, 1
+or anomaly), perhaps machine and domain. Clips are known by machine and file name. Where the truth is of one machine,
+scores need not name it.
 """
 
 from __future__ import annotations

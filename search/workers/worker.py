@@ -258,7 +258,7 @@ class Worker:
             _log.exception("the study's note could not be written")
 
     def _attributes(self, work: Work, scores: Scores | None = None) -> dict[str, Any]:
-        from search.dashboard.exhibits import attributes_of
+        from search.workers.trial_work import attributes_of
 
         truth = None if scores is None else self.steering.truth.first(len(scores))
         return attributes_of(work.seconds, self.device, scores, truth)

@@ -23,7 +23,6 @@ from features.clips.corpus import Corpus
 from features.frames.framing import Frames
 from models.families import FAMILIES
 from models.settings import WindowSettings
-from search.dashboard import exhibits
 from search.evaluation.metrics import Metric
 from search.evaluation.official import Year
 from search.evaluation.truth import Scores, Truth
@@ -31,6 +30,7 @@ from search.storage import ledger
 from search.study.recipe import Recipe
 from search.validation import views
 from search.validation.split import labelled_test_clips
+from search.workers import trial_work
 from search.workers.draining import drain_on_signals, leave_in_time
 from search.workers.worker import join
 
@@ -138,7 +138,7 @@ def mean_score(metric: Metric, scores: Scores, truth: Truth, *, year: Year | Non
 def without_aucs() -> None:
     """Lets this process's workers compute no AUC."""
     views.figure = mean_score  # type: ignore[attr-defined]
-    exhibits.id_aucs = lambda scores, truth: {"all": float(scores.mean())}  # type: ignore[attr-defined]
+    trial_work.id_aucs = lambda scores, truth: {"all": float(scores.mean())}  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":
