@@ -486,4 +486,10 @@ def test_no_module_that_a_trial_runs_through_can_name_the_held_out_clips() -> No
             naming.add(str(module.relative_to(house)))
 
     # The split itself, the final figure, warnings before a search, and what an analysis leaves out.
-    assert naming == {"split.py", "final.py", "making.py", "clip_checks.py", "analysis/view.py"}
+    assert naming == {
+        "validation/split.py",
+        "detector/final.py",
+        "detector/making.py",
+        "preparation/clip_checks.py",
+        "analysis/view.py",
+    }
