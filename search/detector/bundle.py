@@ -41,7 +41,7 @@ from search.detector.model_card import model_card
 from search.detector.optimism import SeedSpread, Spread
 from search.errors import BundleError, StudyError
 from search.evaluation.figures import Figures
-from search.study.identity import code_digest
+from search.study.computation import COMPUTATION
 from search.study.recipe import Recipe
 from search.study.study_file import load_study, to_yaml
 
@@ -225,7 +225,7 @@ def _versions() -> dict[str, str]:
     return {
         **{package: version(package) for package in _PACKAGES},
         "torch": torch.__version__,  # with what it was built for
-        "code": code_digest(),
+        "computation": str(COMPUTATION),
         "python": platform.python_version(),
     }
 
@@ -234,9 +234,9 @@ def _other_versions(written_by: Mapping[str, str]) -> list[str]:
     """Of what a bundle says at all; one version for another kind of device is no other version."""
     here = _versions()
     return [
-        f"{name} {then} (here {here[name]})"
+        f"{name} {then} (here {here.get(name, '—')})"
         for name, then in written_by.items()
-        if name in here and name != "python" and then.partition("+")[0] != here[name].partition("+")[0]
+        if name != "python" and then.partition("+")[0] != here.get(name, "—").partition("+")[0]
     ]
 
 

@@ -1,7 +1,7 @@
 """A study in the storage: made once, joined by everyone after, refused where something differs.
 
 Its identity is what workers must agree on: the search space, the data (names and contents of the clips, not
-where they lie), and the versions of Offkey (its code too) and Optuna.
+where they lie), and the versions of Offkey, its computation, Optuna and librosa.
 """
 
 from __future__ import annotations

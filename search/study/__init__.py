@@ -16,4 +16,5 @@ trial_recipe   the recipe that a trial trains
 member_recipes recipes in the place of an ensemble's members
 ensembles      one recipe made of several
 identity       what workers on a study must agree on
+computation    its version, raised by hand with what gives other numbers
 """

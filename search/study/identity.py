@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import optuna
 
 from features.clips.corpus import Corpus
+from search.study.computation import COMPUTATION
 from search.study.study import Study
 
 Identity = Mapping[str, Any]
@@ -36,23 +34,12 @@ def surroundings(corpus: Corpus) -> Identity:
     return {
         "versions": {
             "offkey": version("offkey"),
-            "code": code_digest(),
+            "computation": COMPUTATION,
             "optuna": optuna.__version__,
             "librosa": version("librosa"),
         },
         "data": {"clips": len(corpus.clips), "fingerprint": corpus.fingerprint[:16]},
     }
-
-
-@cache
-def code_digest() -> str:
-    """Digest of the sources: two hosts with the same version may still run different code."""
-    digest = hashlib.sha256()
-    house = Path(__file__).parent.parent
-    for package in ("features", "models", "search"):
-        for module in sorted((house / package).rglob("*.py")):
-            digest.update(f"{module.relative_to(house)}\0".encode() + module.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def _with_defaults(study: Study) -> dict[str, Any]:

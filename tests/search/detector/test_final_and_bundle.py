@@ -520,7 +520,8 @@ def other_version(name: str, value: str | None) -> Callable[[Path], None]:
     [
         (other_version("offkey", "0.0.1"), "was written with offkey 0.0.1 (here "),
         (other_version("torch", "2.0.0"), "was written with torch 2.0.0 (here "),
-        (other_version("code", "0123456789ab"), "was written with code 0123456789ab (here "),
+        (other_version("computation", "0"), "was written with computation 0 (here "),
+        (other_version("code", "0123456789ab"), "was written with code 0123456789ab (here —)"),  # by an earlier Offkey
         (other_version("torch", torch.__version__.partition("+")[0] + "+cpu"), None),
         (other_version("python", "3.12.0"), None),
         (other_version("librosa", None), None),
@@ -546,7 +547,15 @@ def test_a_bundle_says_what_it_was_made_of_and_with(bundle: Path, corpus: Corpus
 
     assert details["false_alarm_rate"] == 0.1
     assert details["corpus_fingerprint"] == corpus.fingerprint
-    assert details["versions"].keys() >= {"offkey", "code", "torch", "numpy", "librosa", "scikit-learn", "python"}
+    assert details["versions"].keys() >= {
+        "offkey",
+        "computation",
+        "torch",
+        "numpy",
+        "librosa",
+        "scikit-learn",
+        "python",
+    }
 
 
 def test_a_bundle_of_a_later_format_says_so(bundle: Path) -> None:

@@ -317,10 +317,10 @@ def test_a_worker_with_a_copy_of_the_clips_elsewhere_is_welcome(tiny_study: Make
     [
         ({"optuna": "4.6.0"}, r"versions.optuna: stored 5\.\d+\.\d+, here 4\.6\.0"),
         ({"offkey": "0.0.1"}, r"versions.offkey: stored 0\.\d+\.\d+, here 0\.0\.1"),
-        ({"code": "0123456789ab"}, r"versions.code: stored [0-9a-f]{12}, here 0123456789ab"),
+        ({"computation": 0}, r"versions.computation: stored \d+, here 0"),
     ],
 )
-def test_a_worker_of_another_version_or_other_code_is_refused(
+def test_a_worker_of_another_version_or_computation_is_refused(
     tiny_study: MakeStudy, versions: dict[str, str], message: str
 ) -> None:
     study = tiny_study()

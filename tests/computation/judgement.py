@@ -1,0 +1,168 @@
+"""From scores to metrics, thresholds and suggestions: on drawn numbers, without a network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+import optuna
+import torch
+
+from models.scoring.calibration import Calibration
+from models.scoring.densities import density_of
+from models.scoring.pooling import pool, pooled_embeddings
+from models.scoring.threshold import threshold_of
+from models.settings import BACKENDS, Pooling, ScoringSettings
+from models.vae import Settings
+from search.detector.optimism import optimism_of
+from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.figures import evaluate
+from search.evaluation.metrics import Metric, figure
+from search.evaluation.official import Year
+from search.evaluation.truth import Scores, Truth
+from search.sampling.pruning import noise_of
+from search.sampling.samplers import sampler_for
+from search.study.study_file import study_of_tree
+from search.study.trial_recipe import trial_recipe
+from tests.computation.case import Case, listed, spread_over, without_clips
+
+_CLIPS_OF_AN_ID = 48
+
+_RNG = np.random.default_rng
+
+
+def _truth() -> Truth:
+    """Three machine IDs of two machines, 24 + 24 clips each, of two domains."""
+    ids = ("fan/00", "fan/02", "pump/00")
+    count = _CLIPS_OF_AN_ID * len(ids)
+    return Truth(
+        ids=tuple(name for name in ids for _ in range(_CLIPS_OF_AN_ID)),
+        labels=tuple(index % 2 for index in range(count)),
+        domains=tuple(("source", "target")[index // 2 % 2] for index in range(count)),
+    )
+
+
+def _scores(truth: Truth, seed: int = 0) -> Scores:
+    """Rounded, so that some are equal."""
+    return np.round(_RNG(seed).normal(0, 1, len(truth)) + 0.8 * np.array(truth.labels), 1)
+
+
+def _metrics(metric: Metric, year: Year) -> list[float]:
+    """A metric and its resamples."""
+    truth = _truth()
+    scores = _scores(truth)
+    resamples = Bootstrap(truth, resamples=40).figures(metric, scores, year=year)
+    return [figure(metric, scores, truth, year=year), *spread_over(resamples)]
+
+
+def _in_folds() -> list[float]:
+    """Two folds, in which the clips of the first come again: the AUC, its resamples and the pruner's noise."""
+    one = _truth()
+    count = len(one)
+    truth = Truth(
+        ids=one.ids * 2,
+        labels=one.labels * 2,
+        folds=(0,) * count + (1,) * count,
+        recordings=tuple(range(count)) * 2,
+    )
+    scores = _scores(truth, seed=1)
+    noise = noise_of(scores, truth)
+    assert noise is not None
+    resamples = Bootstrap(truth, resamples=40).aucs(scores)
+    return [figure("auc", scores, truth), *spread_over(resamples), *spread_over(np.array(noise))]
+
+
+def _figures() -> list[float]:
+    """All metrics of one scoring, and its optimism against another."""
+    truth = replace(_truth(), domains=())
+    scores, others = _scores(truth), _scores(truth, seed=1)
+    found, optimism = evaluate(scores, truth), optimism_of(scores, truth, others, truth)
+    assert found.pauc is not None and optimism is not None
+    return [found.auc, found.pauc, found.pooled, *found.interval, optimism.difference, *optimism.interval]
+
+
+def _thresholds(threshold: Any) -> list[float]:
+    scores = _RNG(2).gamma(3.0, 1.0, 25)
+    return [
+        threshold_of(part, ScoringSettings(threshold=threshold, false_alarm_rate=rate))
+        for part in (scores, -scores, scores[:2])
+        for rate in (0.01, 0.1, 0.5)
+    ]
+
+
+def _calibrated(kind: Any) -> list[float]:
+    calibration = Calibration(kind)
+    calibration.fit(np.round(_RNG(3).normal(2, 1, 20), 1), np.arange(20) % 2)
+    return listed(calibration.calibrated(np.linspace(-2, 6, 9), np.array([0, 1, -1] * 3)))
+
+
+def _pooled(pooling: Pooling) -> list[float]:
+    scores = torch.from_numpy(_RNG(4).normal(0, 1, 40).astype(np.float32))
+    clips = torch.arange(40) // 13
+    return listed(pool(scores, clips, clip_count=4, pooling=pooling, decay=0.8, top_share=0.2).numpy())
+
+
+def _pooled_embeddings(decay: float) -> list[float]:
+    embeddings = torch.from_numpy(_RNG(5).normal(0, 1, (20, 3)).astype(np.float32))
+    clips = torch.arange(20) // 7
+    batches = [(embeddings[start : start + 6], clips[start : start + 6]) for start in range(0, 20, 6)]
+    return listed(pooled_embeddings(batches, clip_count=3, decay=decay).numpy())
+
+
+def _density(score: Any, **settings: Any) -> list[float]:
+    density = density_of(Settings(score=score, **settings))
+    rng = _RNG(6)
+    density.fit(np.concatenate([rng.normal(0, 1, (14, 3)), rng.normal(3, 2, (10, 3))]))
+    return listed(density.scores_of(rng.normal(1, 3, (8, 3))))
+
+
+#: By what a study's settings are suggested: blocks of the study file.
+_VAE = {"family": "vae", "h_dim": {"low": 4, "high": 64, "log": True}, "z_dim": {"choices": [2, 4, 8]}}
+_STAT = {"family": "stat", "decay": {"low": 0.0, "high": 1.0}}
+_SAMPLERS: dict[str, dict[str, Any]] = {
+    "random": {"model": _VAE, "search": {"sampler": "random", "seed": 5}},
+    "tpe": {"model": _VAE, "search": {"sampler": "tpe", "seed": 5}},
+    "tpe family by family": {"model": [_VAE, _STAT], "search": {"sampler": "tpe", "seed": 5}},
+    "grid": {
+        "model": {**_VAE, "h_dim": {"choices": [8, 16]}},
+        "training": {"learning_rate": {"choices": [0.01, 0.001]}},
+        "search": {"sampler": "grid", "seed": 5},
+    },
+}
+
+
+def _suggestions(blocks: dict[str, Any]) -> list[str]:
+    """The settings and seeds of the first trials, of a redraw and of a repeat; each trial's value is its number."""
+    rate = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    study = study_of_tree({"study": "golden", "corpus": {"root": "."}, "training": rate, **blocks}, origin="golden")
+    suggested: list[str] = []
+    trials = optuna.create_study(direction="maximize")
+    for number in range(13):
+        trials.sampler = sampler_for(study, number, draw=number % 2)
+        trial = trials.ask()
+        recipe = trial_recipe(study, trial, threads=1, repeat=number % 2)
+        trials.tell(trial, float(number))
+        if number < 4 or number == 12:  # by then TPE has learnt from its own
+            settings = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
+            suggested.append(f"{' '.join(settings)}, seed {recipe.training.seed}")
+    return suggested
+
+
+CASES: dict[str, Case] = {
+    **{
+        f"metric: {metric} of {year}": without_clips(_metrics, metric, year)
+        for metric in get_args(Metric)
+        for year in (get_args(Year) if metric == "official" else (2020,))
+    },
+    "metric: folds": without_clips(_in_folds),
+    "metrics and optimism": without_clips(_figures),
+    **{f"threshold: {name}": without_clips(_thresholds, name) for name in ("quantile", "gamma")},
+    **{f"calibration: {kind}": without_clips(_calibrated, kind) for kind in ("z", "empirical")},
+    **{f"pooling: {name}": without_clips(_pooled, name) for name in get_args(Pooling)},
+    **{f"pooling of embeddings, decay {decay:g}": without_clips(_pooled_embeddings, decay) for decay in (1.0, 0.6)},
+    **{f"density: {backend}": without_clips(_density, backend) for backend in BACKENDS},
+    "density: knn of plain distances": without_clips(_density, "knn", local_neighbours=0, neighbours=3),
+    "density: gmm of diagonal covariances": without_clips(_density, "gmm", components=9),
+    **{f"suggestions: {name}": without_clips(_suggestions, blocks) for name, blocks in _SAMPLERS.items()},
+}
