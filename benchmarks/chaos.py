@@ -28,15 +28,16 @@ import psutil
 import sklearn.metrics  # noqa: F401  imported before the fork
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import select
 
 from benchmarks.sides import machine_line
 from features.clips.synthesis import make_corpus
 from search.evaluation.metrics import mean_auc
 from search.preparation.prepared import prepare
 from search.sampling import samplers  # noqa: F401  imported before the fork
-from search.storage.ledger import progress, unfinished
 from search.storage.outages import PATIENCE
 from search.storage.stored_study import StoredStudy, create_or_join
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import TrialRow
 from search.study.study_file import study_of_tree
@@ -70,15 +71,16 @@ class Chaos:
         """Runs the study to its budget; `wrong` says what should not have been."""
         random_ = random.Random(self.seed)
         storage, stored = self._study()
+        ledger = StudyLedger(storage, stored)
         faults = [self._kill, self._stop] + ([self._restart_fast, self._crash, self._away] if self.server else [])
         weights = [6, 4, 1, 1, 1][: len(faults)]
         began, processes = time.monotonic(), [self._start() for _ in range(self.workers)]
         try:
             with _continued_later() as continue_later:
                 next_fault = began + random_.expovariate(1 / self.mean_gap)
-                while storage.transact(lambda session: unfinished(session, stored.study_id)):
+                while ledger.unfinished():
                     if time.monotonic() - began > self.longest:
-                        ended, _ = storage.transact(lambda session: progress(session, stored.study_id))
+                        ended, _ = ledger.progress()
                         self.wrong.append(f"{ended} of {self.trials} trials after {self.longest:.0f} s")
                         break
                     for index, process in enumerate(processes):
@@ -163,11 +165,9 @@ class Chaos:
         return True
 
     def _check(self, storage: StudyStorage, stored: StoredStudy) -> None:
-        def read(session: Any) -> list[tuple[int, str, int, str | None]]:
-            columns = (TrialRow.number, TrialRow.state, TrialRow.token, TrialRow.reason)
-            return [tuple(row) for row in session.query(*columns).order_by(TrialRow.number)]
-
-        rows = storage.transact(read)
+        columns = (TrialRow.number, TrialRow.state, TrialRow.token, TrialRow.reason)
+        with storage.engine.connect() as connection:
+            rows = connection.execute(select(*columns).order_by(TrialRow.number)).all()
         trials = optuna.load_study(study_name="chaos", storage=storage).get_trials()
         self.takeovers = sum(token - 1 for _, _, token, _ in rows)
         if [trial.number for trial in trials] != list(range(self.trials)):

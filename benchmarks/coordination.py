@@ -168,13 +168,13 @@ def _offkey(url: str) -> Any:
     worker = join(url, OURS)
     worker.train = QuickTraining
     without_aucs()
-    worker._suggestions.pruner = NeverPruning(max_resource=EPOCHS)
+    worker.suggestions.pruner = NeverPruning(max_resource=EPOCHS)
 
     def run(trials: int) -> None:
         for _ in range(trials):
-            claim = worker.storage.claim(worker.stored.study_id, worker.owner, first={})
-            assert claim is not None
-            worker._work_on(claim)
+            hold = worker.ledger.claim(worker.owner, first={})
+            assert hold is not None
+            worker.work_on(hold)
 
     return run
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,12 +23,10 @@ import optuna
 import psutil
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import func, select
 
-from search.storage.ledger import progress
 from search.storage.stored_study import create_or_join
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
-from search.storage.tables import TrialRow
 from search.study.study_file import study_of_tree
 from search.workers.worker import join
 from tests.support.quick import QuickTraining, quick_study, without_aucs
@@ -66,7 +65,7 @@ def _measure(folder: Path, server: PostgresServer, workers: int, trials: int) ->
     prepared = prepare(study_of_tree(tree, origin="crowd"), default_root=None)
     url = server.new_database()
     storage = StudyStorage(url, create=True, patience=60.0)
-    stored = create_or_join(storage, prepared.study, prepared.corpus)
+    ledger = StudyLedger(storage, create_or_join(storage, prepared.study, prepared.corpus))
     command = [sys.executable, "-m", "benchmarks.crowd", "--gate", str(folder)]
     environment = os.environ | {"OFFKEY_STORAGE": url, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     logs = [(folder / f"{number}.log").open("wb") for number in range(workers)]
@@ -80,7 +79,7 @@ def _measure(folder: Path, server: PostgresServer, workers: int, trials: int) ->
     server_before, start = _cpu_seconds(server), time.perf_counter()
     (folder / "gate").touch()
     connections, at_work, server_after = [], [], server_before
-    while storage.transact(lambda session: progress(session, stored.study_id))[0] < trials:
+    while ledger.progress()[0] < trials:
         connections.append(_connections(server))
         server_after = max(server_after, _cpu_seconds(server))
         running = [psutil.Process(process.pid) for process in processes if process.poll() is None]
@@ -91,9 +90,7 @@ def _measure(folder: Path, server: PostgresServer, workers: int, trials: int) ->
     for log in logs:
         log.close()
     found = optuna.load_study(study_name="crowd", storage=storage).get_trials()
-    states = storage.transact(
-        lambda session: dict(session.execute(select(TrialRow.state, func.count()).group_by(TrialRow.state)).all())
-    )
+    states = dict(Counter(row.state for row in ledger.snapshot().trials))
     errors = sum("Traceback" in path.read_text() or "is away" in path.read_text() for path in folder.glob("*.log"))
     table = Table(
         "", "", title=f"{workers} workers, {trials} trials of {EPOCHS} epochs ({machine_line()})", title_justify="left"

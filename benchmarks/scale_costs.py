@@ -93,7 +93,7 @@ class Bench:
         without_aucs()
         worker = join(self.relay.url(url), name)
         worker.train = QuickTraining
-        worker._suggestions.pruner = Unmoved()
+        worker.suggestions.pruner = Unmoved()
         return worker
 
     def cost(self, action: Callable[[], object], *, times: int = 1) -> Cost:
@@ -168,7 +168,7 @@ def measure_costs(bench: Bench, *, ended: int, running: Sequence[int], times: in
     few, many = (bench.cost(lambda w=w: _trial(w), times=times) for w in (short, long))  # type: ignore[misc]
     claim = bench.cost(lambda: _claim(short), times=times)
     held = _claim(short)
-    renew = bench.cost(lambda: short.storage.transact(lambda s: short._renew(s, held, {})), times=times)
+    renew = bench.cost(lambda: held.renew(there_since=short.began), times=times)
     epoch = (many - few) * (1 / (MANY - FEW))
     end = few - claim - asks[0] - epoch * FEW - rungs[0] * rungs_of(FEW)
     for worker in (short, long):
@@ -183,25 +183,25 @@ def _suggestion_and_rung(bench: Bench, worker: Worker, times: int) -> tuple[Cost
     """Of a suggestion, and of a rung: what it costs beyond the question to the pruner after any epoch."""
     ask = rung = question = Cost()
     for _ in range(times):
-        claim, trials = _claim(worker), []
-        ask += bench.cost(lambda: trials.append(worker._suggestions.settled_trial(claim)))  # noqa: B023
+        hold, trials = _claim(worker), []
+        ask += bench.cost(lambda: trials.append(worker.suggestions.settled_trial(hold)))  # noqa: B023
         for step in (1, 2):
             trials[0].report(0.5, step)
             cost = bench.cost(trials[0].should_prune)
             rung, question = (rung + cost, question) if step == 1 else (rung, question + cost)
-        worker.storage.finish(claim, "complete", values=[0.5])  # else a later claim takes it over as lost
+        hold.finish("complete", values=[0.5])  # else a later claim takes it over as lost
     return ask * (1 / times), (rung - question) * (1 / times)
 
 
 def _claim(worker: Worker) -> Any:
-    claim = worker.storage.claim(worker.stored.study_id, worker.owner, first={})
+    hold = worker.ledger.claim(worker.owner, first={})
     worker.owner = f"{worker.owner.partition('#')[0]}#{time.monotonic_ns()}"  # else the next claim is this trial again
-    assert claim is not None and claim.token == 1, "a claim that takes over costs less than one that starts a trial"
-    return claim
+    assert hold is not None and hold.token == 1, "a claim that takes over costs less than one that starts a trial"
+    return hold
 
 
 def _trial(worker: Worker) -> None:
-    worker._work_on(_claim(worker))
+    worker.work_on(_claim(worker))
 
 
 def _slope(others: Sequence[int], costs: Sequence[Cost]) -> Cost:
@@ -251,8 +251,8 @@ def ask_times(bench: Bench, sizes: Sequence[tuple[int, int, str]], *, times: int
         worker = bench.worker(url, "large")
         joined = time.perf_counter() - began
         claims = [_claim(worker) for _ in range(times + 1)]
-        first = bench.cost(lambda: worker._suggestions.settled_trial(claims.pop()))  # noqa: B023
-        later = bench.cost(lambda: worker._suggestions.settled_trial(claims.pop()), times=times)  # noqa: B023
+        first = bench.cost(lambda: worker.suggestions.settled_trial(claims.pop()))  # noqa: B023
+        later = bench.cost(lambda: worker.suggestions.settled_trial(claims.pop()), times=times)  # noqa: B023
         asks.append(Ask(ended, reports, pruner, joined, first, later))
         worker.storage.engine.dispose()
     return asks

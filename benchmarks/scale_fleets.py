@@ -157,8 +157,8 @@ def _offkey(gate: Any, url: str, name: str) -> None:
     without_aucs()
     worker = join(url, name)
     worker.train = QuickTraining
-    worker._suggestions.pruner = Unmoved()
-    worker._suggestions.optuna_study().get_trials(deepcopy=False)  # what a worker reads once does not count
+    worker.suggestions.pruner = Unmoved()
+    worker.suggestions.optuna_study().get_trials(deepcopy=False)  # what a worker reads once does not count
     worker._write_note = lambda: None  # type: ignore[method-assign]
     _timed(gate, worker.run)
 

@@ -13,12 +13,12 @@ from search.cli.terminal import err
 
 def stop(study: StudyArgument, storage: StorageOption = None) -> None:
     """Asks a study's workers, wherever they are, to give their trials back and leave."""
-    from search.storage.upkeep import stop_study
+    from search.storage.study_ledger import StudyLedger
 
     url = url_of(storage)
     with storage_errors(url):
         opened, stored = open_study(url, stored_name(study))
-        workers = stop_study(opened, stored)
+        workers = StudyLedger(opened, stored).request_stop()
     leave = "1 worker leaves" if workers == 1 else f"{workers} workers leave"
     err.print(f"{escape(stored.name)}: {leave} within some seconds. `offkey search` goes on with it.")
 

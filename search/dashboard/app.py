@@ -21,14 +21,12 @@ import bottle
 import optuna_dashboard
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages._cached_storage import _CachedStorage
-from sqlalchemy import select
 
 from features.errors import OffkeyError
 from search.artifacts.artifact_store import open_artifacts, place_of, store_errors
 from search.errors import StudyError
-from search.storage.stored_study import load_stored
+from search.storage.stored_study import artifact_places, load_stored
 from search.storage.study_storage import StudyStorage
-from search.storage.tables import StudyRow
 from search.storage.upkeep import delete_study
 
 if TYPE_CHECKING:
@@ -221,10 +219,7 @@ class _Exhibits:
     def places(self) -> list[str]:
         if self.place is not None:
             return [self.place]
-        stored = self._storage.transact(
-            lambda session: session.execute(select(StudyRow.artifacts).distinct()).scalars().all()
-        )
-        return list(dict.fromkeys(place_of(place) for place in (*stored, None)))
+        return list(dict.fromkeys(place_of(place) for place in (*artifact_places(self._storage), None)))
 
     def _first(self, action: Callable[[Any], Any]) -> Any:
         """Of the places that have it: others may be another host's, and not to be reached from this one."""

@@ -6,16 +6,16 @@ Whatever people write below the line is theirs and stays.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import optuna
-from sqlalchemy.orm import Session
 
 from search.results.comparison import Comparison, compare
 from search.results.status import Status, machines, read_status, worth
-from search.storage import optuna_rows
 from search.storage.stored_study import StoredStudy
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
-from search.storage.upkeep import lock_study
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 from search.study.recipe import Cost, Figure
 from search.validation.views import clips_in_words
@@ -36,28 +36,23 @@ def write_note(storage: StudyStorage, stored: StoredStudy, study: optuna.Study) 
     comparison = compare(storage, stored, status, with_ties=False)
     ours = f"{_about(stored)}{_result(status, comparison)}\n\n---\n{_LINE}"
     best = None if status.best is None else worth(status.best)
-
-    def write(session: Session) -> None:
-        lock_study(session, stored)
-        if optuna_rows.best_value(session, stored.study_id) == best:  # else another leads by now, and writes it
-            _write(session, stored, ours)
-
-    storage.transact(write)
+    # Where another trial is the best by now, its worker writes the note.
+    StudyLedger(storage, stored).edit_attributes(_NOTE, lambda before: _with_ours(before, ours), while_best=best)
 
 
-def _write(session: Session, stored: StoredStudy, ours: str) -> None:
-    before = optuna_rows.study_attributes(session, stored.study_id, _NOTE)
+def _with_ours(before: Mapping[str, Any], ours: str) -> dict[str, Any]:
+    """The attributes that make the note say what is ours; none where it does."""
     body = "".join(str(before.get(_PART.format(number), "")) for number in range(len(before)))
     _, line, own = body.partition(_LINE)
     if not line:
         own = f"\n\n{body}" if body else "\n"
     written = f"{ours}{own}"
-    if written != body:
-        parts = [written[start : start + _PART_LENGTH] for start in range(0, len(written), _PART_LENGTH)]
-        parts += [""] * (len(before) - 1 - len(parts))  # of a longer one before
-        entries = {_PART.format(number): part for number, part in enumerate(parts)}
-        version = int(before.get(_VERSION, 0)) + 1
-        optuna_rows.set_study_attributes(session, stored.study_id, {**entries, _VERSION: version})
+    if written == body:
+        return {}
+    parts = [written[start : start + _PART_LENGTH] for start in range(0, len(written), _PART_LENGTH)]
+    parts += [""] * (len(before) - 1 - len(parts))  # of a longer one before
+    entries = {_PART.format(number): part for number, part in enumerate(parts)}
+    return {**entries, _VERSION: int(before.get(_VERSION, 0)) + 1}
 
 
 def _about(stored: StoredStudy) -> str:

@@ -19,8 +19,9 @@ from search.report import facts, figures
 from search.report.verdict import verdict
 from search.results.comparison import compare
 from search.results.export import recipe_of
-from search.results.status import read_status, validation_scores
+from search.results.status import read_status
 from search.storage.stored_study import StoredStudy
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.objectives import IN_WORDS
 from search.study.study_file import to_yaml
@@ -34,7 +35,7 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
     status = read_status(storage, stored, optuna_study)
     comparison = compare(storage, stored, status)
     study = stored.study()
-    scores = validation_scores(storage, stored)
+    scores = StudyLedger(storage, stored).scores()
     ties = () if comparison is None else comparison.ties
     best = status.best
     reasons = facts.reasons(status.failures)

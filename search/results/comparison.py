@@ -10,8 +10,9 @@ import numpy as np
 
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.truth import Scores
-from search.results.status import SHOWN_TRIALS, Status, validation_scores, worth
+from search.results.status import SHOWN_TRIALS, Status, worth
 from search.storage.stored_study import StoredStudy
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 
 
@@ -41,7 +42,7 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_
         return None
     shown = {trial.number for trial in (*status.front, *status.finished[: SHOWN_TRIALS if with_ties else 1])}
     shown |= set() if status.baseline is None else {0}
-    scores = validation_scores(storage, stored, None if with_ties else shown)
+    scores = StudyLedger(storage, stored).scores(None if with_ties else shown)
     bootstrap = Bootstrap(stored.truth)
     best = bootstrap.figures(stored.metric, scores[status.best.number])
     ties = [  # one trial's resamples at a time: there may be thousands of trials

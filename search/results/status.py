@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from search.evaluation.truth import Scores, Truth
-from search.storage import ledger
+from search.evaluation.truth import Truth
 from search.storage.stored_study import StoredStudy, was_deleted
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
-from search.storage.tables import StudyRow, TrialRow, database_now
 from search.study.objectives import IN_WORDS, directions_of
 from search.study.recipe import Cost, Figure
 
@@ -75,10 +71,11 @@ class Status:
 
 def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna.Study) -> Status:
     """The study as it stands now. Raises StudyError if it is there no more."""
-    if not storage.transact(lambda session: ledger.exists(session, stored.study_id)):
+    ledger = StudyLedger(storage, stored)
+    if not ledger.exists():
         raise was_deleted(stored.name)
     trials = {trial.number: trial for trial in optuna_study.get_trials(deepcopy=False)}
-    now, rows, budget = storage.transact(lambda session: _read_ledger(session, stored.study_id))
+    now, rows, budget = ledger.snapshot()
     counts = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting"), 0)
     running, failures, complete = [], [], []
     for row in rows:
@@ -157,19 +154,6 @@ def keeps_to_limits(trial: FrozenTrial) -> bool:
     return all(excess <= 0 for excess in trial.constraints.values())
 
 
-def validation_scores(
-    storage: StudyStorage, stored: StoredStudy, numbers: Collection[int] | None = None
-) -> dict[int, Scores]:
-    """Validation scores of the study's ended trials (or of these `numbers`), by number."""
-    scored = select(TrialRow.number, TrialRow.scores).where(
-        TrialRow.study_id == stored.study_id, TrialRow.scores.is_not(None)
-    )
-    if numbers is not None:
-        scored = scored.where(TrialRow.number.in_(numbers))
-    rows = storage.transact(lambda session: session.execute(scored).all())
-    return {number: np.frombuffer(blob, dtype=np.float64) for number, blob in rows if blob is not None}
-
-
 def machines(truth: Truth) -> dict[str, list[str]]:
     """The kinds of machines that were heard, each with its machine IDs."""
     by_machine: dict[str, list[str]] = {}
@@ -177,22 +161,3 @@ def machines(truth: Truth) -> dict[str, list[str]]:
         machine, _, machine_id = name.rpartition("/")
         by_machine.setdefault(machine, []).append(machine_id)
     return by_machine
-
-
-def _read_ledger(session: Session, study_id: int) -> tuple[float, Sequence[Any], int]:
-    """The database's clock, a row for each trial, and the budget."""
-    columns = (
-        TrialRow.number,
-        TrialRow.state,
-        TrialRow.owner,
-        TrialRow.lease_until,
-        TrialRow.attempts,
-        TrialRow.reason,
-        TrialRow.device,
-        TrialRow.rate,
-        TrialRow.memory,
-    )
-    now = session.execute(select(database_now())).scalar_one()
-    rows = session.execute(select(*columns).where(TrialRow.study_id == study_id).order_by(TrialRow.number)).all()
-    budget = session.execute(select(StudyRow.budget).where(StudyRow.study_id == study_id)).scalar_one()
-    return now, rows, budget

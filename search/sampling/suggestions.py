@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from sqlalchemy.exc import IntegrityError
 
 from search.evaluation.truth import Scores, Truth
 from search.sampling.pruning import is_rung, noise_key, noise_of
 from search.sampling.samplers import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, curves_read, pruner_for, sampler_for
-from search.storage import ledger
-from search.storage.ledger import Claim
+from search.storage.hold import Hold
 from search.storage.outages import StorageAway
 from search.storage.stored_study import StoredStudy
 from search.storage.study_storage import StudyStorage
@@ -50,60 +48,44 @@ class Suggestions:
         name = self._stored.name
         return optuna.load_study(study_name=name, storage=self._cache, sampler=sampler, pruner=self.pruner)
 
-    def settled_trial(self, claim: Claim) -> optuna.Trial:
+    def settled_trial(self, hold: Hold) -> optuna.Trial:
         """The trial with its parameters: those that it had, else suggested ones that no other trial has.
 
         A suggestion that was tried before is drawn anew, where the study wants that and can be different; else it
         becomes a repeat.
         """
-        search, is_baseline = self.study.search, claim.number == 0 and bool(self.study.baseline)
+        search, is_baseline = self.study.search, hold.number == 0 and bool(self.study.baseline)
         can_differ = search.sampler != "grid" and bool(self.study.space.distributions()) and not is_baseline
         redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if search.duplicates == "fresh" and can_differ else 0
         for draw in range(redraws + 1):
-            trial = self._trial_of(claim, draw)
+            trial = self._trial_of(hold, draw)
             with self._cache.as_read():
                 self.study.space.close(trial)
             digest = hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:40]
-            repeat = self._settle(claim, digest, may_repeat=draw == redraws)
+            repeat = hold.settle(digest, may_repeat=draw == redraws)
             if repeat is not None:
                 break
-            self._storage.start_over(claim, parameters=True)
+            hold.start_over(parameters=True)
         if repeat and "repeat" not in trial.user_attrs:
             trial.set_user_attr("repeat", repeat)
         return trial
 
-    def note_for_pruner(self, claim: Claim, step: int, scores: Scores, truth: Truth) -> None:
+    def note_for_pruner(self, hold: Hold, step: int, scores: Scores, truth: Truth) -> None:
         """Enters what the pruner has to know of a step beside the report that follows."""
         if self.study.search.pruner != "noise" or not is_rung(step):
             return
         noise = noise_of(scores, truth, metric=self._stored.metric)
         if noise is not None:
             with suppress(StorageAway), self._storage.impatient():  # without it the trial is kept at this rung
-                self._storage.set_trial_system_attr(claim.trial_id, noise_key(step), noise)
+                self._storage.set_trial_system_attr(hold.trial_id, noise_key(step), noise)
 
-    def _settle(self, claim: Claim, digest: str, *, may_repeat: bool) -> int | None:
-        """How many trials had these parameters before; None if one had, and it may not be repeated."""
-        repeat = 0
-        while True:
-            try:
-                return self._storage.transact(
-                    lambda session, n=repeat: ledger.settle(session, claim, digest, first=n)  # type: ignore[misc]
-                )
-            except IntegrityError:
-                if not may_repeat:
-                    return None
-                counted = self._storage.transact(
-                    lambda session: ledger.count_settled(session, self._stored.study_id, digest)
-                )
-                repeat = max(repeat + 1, counted)
-
-    def _trial_of(self, claim: Claim, draw: int) -> optuna.Trial:
+    def _trial_of(self, hold: Hold, draw: int) -> optuna.Trial:
         """The trial as its last worker left it: what was suggested is suggested again, reports go on."""
-        sampler = sampler_for(self.study, claim.number, draw=draw)
+        sampler = sampler_for(self.study, hold.number, draw=draw)
         # A study of its own for each draw: Optuna's lets the sampler see only the trials of its first suggestion.
         study = self.optuna_study(sampler)
         study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
-        return _Trial(study, claim.trial_id, self._storage)
+        return _Trial(study, hold.trial_id, self._storage)
 
 
 class _Trial(optuna.Trial):

@@ -16,7 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from sqlalchemy import case, insert, update
+from sqlalchemy import case, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -165,6 +165,11 @@ def load_stored(storage: StudyStorage, name: str) -> StoredStudy:
     if stored is None:
         raise _foreign(storage, name)
     return stored
+
+
+def artifact_places(storage: StudyStorage) -> list[str | None]:
+    """Where the storage's studies have their artifacts; None for where hosts put them by themselves."""
+    return storage.transact(lambda session: list(session.execute(select(StudyRow.artifacts).distinct()).scalars()))
 
 
 @contextmanager

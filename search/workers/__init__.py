@@ -1,7 +1,8 @@
 """Processes that train trials, and who supervises them.
 
 worker       claims trials and trains them until the budget is met
-lease        a trial's lease, kept while its worker is at work
+trial_work   what a worker does with one trial
+lease        a trial's lease, renewed while its worker is at work
 placement    devices: how many workers on which
 draining     SIGTERM and Ctrl-C: leave in time
 fleet        worker processes on this host

@@ -21,6 +21,10 @@ TO_NEXT_BATCH, _TO_RELEASE = 5.0, 2.0
 _POLL_SECONDS = 1.0
 
 
+class Drained(Exception):
+    """The worker was asked to stop: the trial is given back unfinished."""
+
+
 def drain_on_signals(stop: threading.Event) -> None:
     """SIGTERM and Ctrl-C set `stop`; a second Ctrl-C ends the process at once.
 

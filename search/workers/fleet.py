@@ -14,12 +14,14 @@ import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from search.errors import StudyError
-from search.storage import ledger
+from search.storage.ledger import new_owner
 from search.storage.outages import StorageAway
 from search.storage.stored_study import StoredStudy
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.workers.draining import TO_NEXT_BATCH
 from search.workers.placement import Slot
@@ -70,11 +72,6 @@ def in_one_note(notes: Sequence[str | None]) -> str | None:
     return f"{told[0]} (and {len(told) - 1} more)" if len(told) > 1 else next(iter(told), None)
 
 
-def is_open(storage: StudyStorage, stored: StoredStudy, *, since: float) -> bool:
-    """Whether there is work for a worker that was wanted at that time (by the database's clock)."""
-    return storage.transact(lambda session: ledger.outlook(session, stored.study_id, since=since)) == "open"
-
-
 @dataclass
 class Fleet:
     """Workers of one study on this host, one for each slot."""
@@ -96,19 +93,23 @@ class Fleet:
     _errors: int = 0  # since then, without any progress
     _kills: int = 0
 
+    @cached_property
+    def ledger(self) -> StudyLedger:
+        return StudyLedger(self.storage, self.stored)
+
     def start(self) -> None:
         """Starts one process for each slot. Raises StudyError if their logs cannot be written."""
         try:
             self.log_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StudyError(f"The log folder {self.log_folder} cannot be made: {error.strerror}") from error
-        self.began = self.began or self.storage.transact(ledger.now)
+        self.began = self.began or self.storage.now()
         for slot in range(len(self.slots)):
             self._start(slot)
 
     def was_stopped(self) -> bool:
         """Whether the study's workers were asked to leave since this fleet began (`offkey stop`)."""
-        return self.storage.transact(lambda session: ledger.is_stopped(session, self.stored.study_id, since=self.began))
+        return self.ledger.is_stopped(since=self.began)
 
     @property
     def note(self) -> str | None:
@@ -146,15 +147,13 @@ class Fleet:
         try:
             with self.storage.impatient():
                 if self.draining:
-                    self.interrupted |= self.storage.set_free(self.stored.study_id, worker.owner)
+                    self.interrupted |= self.ledger.set_free(worker.owner)
                 else:
-                    self.storage.transact(lambda session: ledger.expire(session, self.stored.study_id, worker.owner))
-                progress = self.storage.transact(lambda session: ledger.progress(session, self.stored.study_id))
-                if self.storage.transact(
-                    lambda session: ledger.has_ended_any(session, self.stored.study_id, worker.owner)
-                ):
+                    self.ledger.expire(worker.owner)
+                progress = self.ledger.progress()
+                if self.ledger.has_ended_any(worker.owner):
                     self._troubles.pop(slot, None)
-                is_over = not is_open(self.storage, self.stored, since=self.began)
+                is_over = self.ledger.outlook(since=self.began) != "open"
         except StorageAway as away:
             _log.warning("the lease of %s was not ended (%s), it runs out", worker.owner, away)
             self.interrupted = True  # for all that can be known
@@ -202,7 +201,7 @@ class Fleet:
 
     def _start(self, slot: int) -> None:
         number = self.first + slot
-        owner = ledger.new_owner(number)
+        owner = new_owner(number)
         log = self.log_folder / f"worker-{number}.log"
         options = ["--set", f"corpus.root={self.root}"]
         options += ["--device", self.slots[slot].device, "--owner", owner, "--parent", str(os.getpid())]

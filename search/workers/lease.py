@@ -1,21 +1,72 @@
-"""A trial's lease, kept while its worker is at work."""
+"""A trial's lease, renewed while its worker is at work."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from dataclasses import dataclass, field
+
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.errors import StorageError
+from search.storage.hold import Hold
+from search.storage.ledger import LeaseLost
+from search.storage.outages import StorageAway
+from search.workers.placement import device_name, memory_used
+
+_log = logging.getLogger("offkey.worker")
+
+#: Seconds to the next try while the database is away; a third of a lease if that is less.
+_RETRY_SECONDS = 1.0
 
 
-@dataclass
-class Work:
-    """What a trial's two threads tell each other."""
+class Lease:
+    """What a trial's two threads tell each other: the one that works, and one that renews the lease meanwhile.
 
-    lost: threading.Event = field(default_factory=threading.Event)  # another worker holds the trial
-    batches: int = 0  # begun
-    began: float = field(default_factory=time.monotonic)
+    lost    : set once another worker holds the trial
+    batches : begun so far; the worker counts them
+    """
+
+    def __init__(self, hold: Hold, *, device: str, there_since: float, stop: threading.Event) -> None:
+        """`stop` is set if the study's hours are used up, or workers that were `there_since` then are asked to leave
+        (by the database's clock)."""
+        self.lost = threading.Event()
+        self.batches = 0
+        self._hold, self._device, self._there_since, self._stop = hold, device, there_since, stop
+        self._began = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
 
     @property
     def seconds(self) -> float:
         """Since the claim."""
-        return time.monotonic() - self.began
+        return time.monotonic() - self._began
+
+    def _keep(self) -> None:
+        """Renews the lease until the work is done, and finds out when it is lost."""
+        began, batches = time.monotonic(), 0
+        pause = self._hold.lease / 3
+        while not self._done.wait(pause):
+            pause = self._hold.lease / 3
+            now = time.monotonic()
+            rate, began, batches = (self.batches - batches) / (now - began), now, self.batches
+            vitals = {"device": device_name(self._device), "rate": rate, "memory": memory_used(self._device)}
+            try:
+                if not self._hold.renew(there_since=self._there_since, **vitals):
+                    self._stop.set()
+            except LeaseLost:
+                self.lost.set()
+                return
+            except StorageAway:
+                pause = min(pause, _RETRY_SECONDS)  # to be there before anybody who waits for a trial
+            except (SQLAlchemyError, StorageInternalError, StorageError) as error:
+                _log.warning("trial %d: its lease could not be renewed, trying again: %s", self._hold.number, error)

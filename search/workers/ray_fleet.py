@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,12 +25,12 @@ from ray.util import list_named_actors
 
 from features.errors import OffkeyError
 from search.errors import MisuseError, StudyError
-from search.storage import ledger
 from search.storage.outages import StorageAway
 from search.storage.stored_study import StoredStudy
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.workers.draining import TO_NEXT_BATCH
-from search.workers.fleet import Trouble, in_one_note, is_open
+from search.workers.fleet import Trouble, in_one_note
 from search.workers.ray_worker import Orders, RayWorker, Report
 
 _NAMESPACE = "offkey"
@@ -107,9 +108,13 @@ class RayFleet:
     _progress: tuple[int, frozenset[str | None]] | None = None  # of the study when an actor last gave up
     _errors: Counter[int] = field(default_factory=Counter)  # of slots since then, without any progress
 
+    @cached_property
+    def ledger(self) -> StudyLedger:
+        return StudyLedger(self.storage, self.stored)
+
     def start(self) -> None:
         """Starts an actor for each slot; those that are there already, from a search that was left, are taken over."""
-        self.began = self.storage.transact(ledger.now)
+        self.began = self.storage.now()
         prefix = self._name("")
         with self._connection():
             there = [int(name.removeprefix(prefix)) for name in list_named_actors() if name.startswith(prefix)]
@@ -118,7 +123,7 @@ class RayFleet:
 
     def was_stopped(self) -> bool:
         """Whether the study's workers were asked to leave since this fleet began (`offkey stop`)."""
-        return self.storage.transact(lambda session: ledger.is_stopped(session, self.stored.study_id, since=self.began))
+        return self.ledger.is_stopped(since=self.began)
 
     @property
     def note(self) -> str | None:
@@ -224,7 +229,7 @@ class RayFleet:
         self._starts[slot] = self._troubles[slot].again
         try:
             with self.storage.impatient():
-                progress = self.storage.transact(lambda session: ledger.progress(session, self.stored.study_id))
+                progress = self.ledger.progress()
         except StorageAway:
             return  # nothing is known of the others
         if progress != self._progress:
@@ -240,7 +245,7 @@ class RayFleet:
         """Whether a worker that is not there is missed."""
         try:
             with self.storage.impatient():
-                return is_open(self.storage, self.stored, since=self.began)
+                return self.ledger.outlook(since=self.began) == "open"
         except StorageAway:
             return True
 

@@ -19,8 +19,9 @@ from features.errors import OffkeyError
 from search.storage.database import storage_errors
 from search.storage.outages import PATIENCE
 from search.storage.stored_study import load_stored
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
-from search.workers.fleet import Fleet, is_open
+from search.workers.fleet import Fleet
 from search.workers.placement import Slot
 
 #: Between two looks at the process (seconds).
@@ -94,7 +95,7 @@ class RayWorker:
         orders = self._orders
         storage = StudyStorage(orders.url, patience=PATIENCE)
         stored = load_stored(storage, orders.study)
-        if not is_open(storage, stored, since=orders.began):
+        if StudyLedger(storage, stored).outlook(since=orders.began) != "open":
             return  # an actor that got its place late
         self._fleet = Fleet(
             storage,

@@ -16,9 +16,9 @@ import optuna
 
 from features.progress import Progress
 from search.results.status import Status, read_status
-from search.storage import ledger
 from search.storage.outages import PATIENCE, StorageAway
 from search.storage.stored_study import StoredStudy, create_or_join
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.workers.fleet import Fleet
 from search.workers.placement import Slot
@@ -146,7 +146,7 @@ def _moments(fleet: Workers, pause: float) -> Iterator[Moment]:
 
 
 def _ending(fleet: Workers) -> Ending:
-    transact, study_id = fleet.storage.transact, fleet.stored.study_id
-    if fleet.was_stopped() and transact(lambda session: ledger.unfinished(session, study_id)):
+    ledger = StudyLedger(fleet.storage, fleet.stored)
+    if fleet.was_stopped() and ledger.unfinished():
         return "stopped"
-    return "out of time" if transact(lambda session: ledger.out_of_time(session, study_id)) else "done"
+    return "out of time" if ledger.out_of_time() else "done"

@@ -1,22 +1,181 @@
-"""What a worker does with one trial."""
+"""What a worker does with one trial: it suggests, trains, reports and keeps checkpoints, ends the trial and shows it.
+
+What a training needs is loaded when a trial is run: a worker that waits for one stays small.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import optuna
+
+from features.clips.corpus import Corpus
+from features.errors import OffkeyError
+from search.artifacts.checkpoints import Checkpoints, steps_of
 from search.evaluation.metrics import id_aucs
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Scores
+from search.storage.hold import Hold
+from search.storage.ledger import LeaseLost
+from search.storage.stored_study import StoredStudy
+from search.storage.study_ledger import StudyLedger
+from search.validation.views import Steering
+from search.workers.draining import Drained
+from search.workers.lease import Lease
 from search.workers.placement import device_name, memory_used
 
+if TYPE_CHECKING:
+    from search.dashboard.exhibits import Exhibit
+    from search.sampling.suggestions import Suggestions
+    from search.study.recipe import Recipe
+    from search.training.trained import Train, Trained, TrainedModel
 
-def attributes_of(
-    seconds: float, device: str, scores: Scores | None = None, truth: Truth | None = None
-) -> dict[str, Any]:
-    """What the dashboard lists of a trial that ends now; `seconds` are those of the worker that ends it."""
-    own = {
-        "seconds": round(seconds, 1),
-        "memory, MB": round(memory_used(device) / 1e6),
-        "device": device_name(device),
-    }
-    aucs = {} if scores is None or truth is None else id_aucs(scores, truth)
-    return own | {f"AUC {name}": round(value, 4) for name, value in aucs.items()}
+_log = logging.getLogger("offkey.worker")
+
+Show = Callable[["TrainedModel", Scores], Iterable["Exhibit"]]
+
+
+def draw(model: TrainedModel, scores: Scores) -> Iterable[Exhibit]:
+    """Pictures and sounds of a model with these scores of its validation clips."""
+    from search.dashboard.exhibits import exhibits_of  # here: what draws pictures takes a while to load
+
+    return exhibits_of(model, scores)
+
+
+@dataclass
+class TrialWork:
+    """A trial in a worker's hands, and what it takes to train it."""
+
+    hold: Hold
+    lease: Lease
+    ledger: StudyLedger
+    stored: StoredStudy
+    suggestions: Suggestions
+    steering: Steering
+    checkpoints: Checkpoints
+    device: str
+    stop: threading.Event
+    train: Train | None  # instead of the real training
+    show: Show | None  # what a leading trial shows of itself, if anything
+    _epochs: list[Scores] = field(default_factory=list, init=False)  # the validation clips' scores after each
+    _models: list[TrainedModel] = field(default_factory=list, init=False)  # the last one that was trained
+
+    def run(self) -> bool:
+        """Trains the trial to its end, however it ends; whether it leads the study now.
+
+        Raises LeaseLost if another worker holds the trial, Drained if the worker was asked to stop.
+        """
+        from search.errors import TrialFailure
+        from search.training.objective import objective
+
+        hold = self.hold
+        _log.info("trial %d: claimed, attempt %d", hold.number, hold.attempts)
+        checkpoint = None if hold.checkpoint is None else self.checkpoints.read(hold.checkpoint)
+        if checkpoint is not None:
+            assert hold.checkpoint is not None
+            hold.rewind(steps=steps_of(hold.checkpoint))
+        if checkpoint is None and hold.token > 1:
+            # Parameters that its last worker had not all suggested are suggested anew: a sampler's later numbers
+            # depend on its earlier ones.
+            hold.start_over(parameters=not hold.is_settled())
+        trial = self.suggestions.settled_trial(hold)
+        try:
+            worth = objective(
+                trial,
+                self.suggestions.study,
+                self.steering,
+                device=self.device,
+                train=self._train,
+                checkpoint=checkpoint,
+                before_batch=self._before_batch,
+                after_epoch=self._after_epoch,
+                on_scores=self._epochs.append,
+            )
+        except optuna.TrialPruned:
+            scores = self._epochs[-1]
+            value = self.steering.figure(self.stored.objectives[0], scores)
+            hold.finish("pruned", values=[value], scores=scores, attributes=self._attributes(scores))
+            _log.info("trial %d: pruned, %s %.4f", hold.number, self.stored.metric_name, value)
+        except TrialFailure as failure:
+            attributes = self._attributes() | {"failure": str(failure)}
+            hold.finish("failed", values=None, reason=str(failure), attributes=attributes)
+            _log.warning("trial %d: failed: %s", hold.number, failure)
+        else:
+            return self._complete(trial, worth if isinstance(worth, tuple) else (worth,))
+        return False
+
+    def _complete(self, trial: optuna.Trial, values: tuple[float, ...]) -> bool:
+        leads, scores = self._leads(trial, values[0]), self._epochs[-1]
+        self.hold.finish(
+            "complete",
+            values=values,
+            scores=scores,
+            attributes=self._attributes(scores),
+            exhibits=self._exhibits(self.show, scores) if leads and self.show is not None else None,
+        )
+        _log.info("trial %d: complete, %s %.4f", self.hold.number, self.stored.metric_name, values[0])
+        return leads
+
+    def _train(self, recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
+        from search.training.objective import train_for_real
+
+        self._models.clear()  # a device may hold one and not two
+        self._models.append((self.train or train_for_real)(recipe, corpus, device))
+        return self._models[0]
+
+    def _before_batch(self) -> None:
+        self.lease.batches += 1
+        if self.lease.lost.is_set():
+            raise LeaseLost
+        if self.stop.is_set():
+            raise Drained
+
+    def _after_epoch(self, training: Trained) -> None:
+        hold = self.hold
+        if training.step is not None:
+            scores = self._epochs[-1]
+            self.suggestions.note_for_pruner(hold, training.step, scores, self.steering.truth.first(len(scores)))
+        if not hold.has_unsent_reports():
+            last = hold.checkpoint_in_ledger()
+            entry = self.checkpoints.write(training, trial=hold.number, token=hold.token, beside=last)
+            if entry is not None and entry != last:
+                hold.keep_checkpoint(entry)
+                if training.step is None:  # no report takes it along
+                    hold.enter_checkpoint()
+
+    def _leads(self, trial: optuna.Trial, value: float) -> bool:
+        if any(excess > 0 for excess in trial.constraints.values()):
+            return False
+        best = self.ledger.best_value()
+        return best is None or value > best
+
+    def _attributes(self, scores: Scores | None = None) -> dict[str, Any]:
+        """What the dashboard lists of the trial; the seconds are those of the worker that ends it."""
+        own = {
+            "seconds": round(self.lease.seconds, 1),
+            "memory, MB": round(memory_used(self.device) / 1e6),
+            "device": device_name(self.device),
+        }
+        aucs = {} if scores is None else id_aucs(scores, self.steering.truth.first(len(scores)))
+        return own | {f"AUC {name}": round(value, 4) for name, value in aucs.items()}
+
+    def _exhibits(self, show: Show, scores: Scores) -> dict[str, str]:
+        """Uploads a leading trial's exhibits: with folds, those of the last one's model.
+
+        Whatever goes wrong costs a line in the log, never the trial: a place that takes none, a recording that was
+        moved away, a GPU without room for a reconstruction.
+        """
+        from search.dashboard.exhibits import upload
+
+        number = self.hold.number
+        try:
+            exhibits = show(self._models[0], scores[self.steering.truth.last_fold])
+            return upload(exhibits, self.checkpoints.place, uid=self.stored.uid, number=number)
+        except (OffkeyError, OSError) as error:
+            _log.warning("trial %d: has no pictures: %s", number, error)
+        except Exception:
+            _log.exception("trial %d: has no pictures", number)
+        return {}

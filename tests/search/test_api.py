@@ -28,7 +28,6 @@ from sqlalchemy import update
 from features.errors import CorpusError
 from search import api
 from search.errors import MisuseError, NoStorageError, StudyError, StudyFileError
-from search.storage import ledger
 from search.storage.tables import StudyRow
 from search.study.document import Document
 from search.workers.worker import join
@@ -208,10 +207,10 @@ def test_a_recipe_file_is_trained_as_the_recipe_that_was_exported(
 
 def end(study: TinyStudy, state: Literal["complete", "pruned", "failed"], *values: float, reason: str = "") -> None:
     """Ends another trial of the study, without any work."""
-    claim = study.storage.claim(study.stored.study_id, f"worker {values}", first={})
-    assert claim is not None
-    scores = np.random.default_rng(claim.number).normal(size=len(study.stored.truth))
-    study.storage.finish(claim, state, values=values or None, scores=scores if values else None, reason=reason)
+    hold = study.ledger.claim(f"worker {values}", first={})
+    assert hold is not None
+    scores = np.random.default_rng(hold.number).normal(size=len(study.stored.truth))
+    hold.finish(state, values=values or None, scores=scores if values else None, reason=reason)
 
 
 def test_the_table_has_a_row_for_each_trial_with_its_state(tiny_study: MakeStudy) -> None:
@@ -220,9 +219,9 @@ def test_the_table_has_a_row_for_each_trial_with_its_state(tiny_study: MakeStudy
     end(made, "pruned", 0.25)
     end(made, "failed", reason="too large")
     end(made, "complete", 0.75)
-    given_back, _ = (made.storage.claim(made.stored.study_id, owner, first={}) for owner in ("one", "another"))
+    given_back, _ = (made.ledger.claim(owner, first={}) for owner in ("one", "another"))
     assert given_back is not None
-    made.storage.release(given_back)
+    given_back.release()
 
     study = api.Study.load("tiny", storage=made.url)
     trials = study.trials
@@ -375,7 +374,7 @@ def test_an_interrupt_gives_the_trials_back_leaves_no_worker_and_is_raised(
         (worker,) = workers_of_this_process()
         command = worker.cmdline()
         owner = command[command.index("--owner") + 1]
-        assert made.storage.claim(made.stored.study_id, owner, first={}) is not None
+        assert made.ledger.claim(owner, first={}) is not None
         at_work.append(study.trials[0].state)
         signal.raise_signal(signal.SIGINT)
 
@@ -389,12 +388,17 @@ def test_an_interrupt_gives_the_trials_back_leaves_no_worker_and_is_raised(
     assert workers_of_this_process() == []
 
 
+def use_up_hours(study: TinyStudy) -> None:
+    with study.storage.engine.begin() as connection:
+        connection.execute(update(StudyRow).values(active_seconds=7200.0))
+
+
 @pytest.mark.parametrize(
     ("change", "run", "message"),
     [
-        (lambda s, study_id: ledger.request_stop(s, study_id), {}, "was stopped by `offkey stop`"),
-        (lambda s, study_id: s.execute(update(StudyRow).values(active_seconds=7200.0)), {"hours": 2}, "are used up"),
-        (lambda s, study_id: None, {"trials": 2}, "has a budget of 3 trials already; joining never lowers it"),
+        (lambda made: made.ledger.request_stop(), {}, "was stopped by `offkey stop`"),
+        (use_up_hours, {"hours": 2}, "are used up"),
+        (lambda made: None, {"trials": 2}, "has a budget of 3 trials already; joining never lowers it"),
     ],
     ids=["stopped", "out of time", "a smaller budget"],
 )
@@ -411,7 +415,7 @@ def test_what_the_command_line_says_of_a_search_is_a_warning_here(
     with pytest.warns(api.OffkeyWarning, match=message) as warned:
         study.run(
             workers=1,
-            progress=lambda status: made.storage.transact(lambda session: change(session, made.stored.study_id)),
+            progress=lambda status: change(made),
             **run,
         )
     assert {warning.filename for warning in warned} == {__file__}, "the notebook's line is named, not Offkey's"

@@ -22,13 +22,14 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
 from search.artifacts.checkpoints import Checkpoints
-from search.sampling.suggestions import Suggestions
 from search.storage import ledger, optuna_rows
+from search.storage.hold import Hold
 from search.storage.study_storage import StudyStorage
 from search.training.loop import Training
 from search.training.objective import train_for_real
 from search.workers.draining import drain_on_signals
-from search.workers.worker import Worker, join
+from search.workers.trial_work import TrialWork
+from search.workers.worker import join
 from tests.support.house import HOUSE
 from tests.support.quick import QuickTraining
 
@@ -82,9 +83,9 @@ def arrange(moment: str, training: Any, hit: Callable[[int], None], number: int)
     moments: dict[str, Callable[[], None]] = {
         "between ask and claim": lambda: _before(ledger, "add_trial", act),
         "before the claim is committed": lambda: _after(ledger, "add_trial", act),
-        "after the claim": lambda: _before(Worker, "_run_trial", act),
+        "after the claim": lambda: _before(TrialWork, "run", act),
         "between two suggestions": lambda: _after(RDBStorage, "_set_trial_param_without_commit", act),
-        "after the suggestions": lambda: _before(Suggestions, "_settle", act),
+        "after the suggestions": lambda: _before(Hold, "settle", act),
         "in the second epoch": lambda: _before(training, "run_epoch", act, **second_epoch),
         "inside the checkpoint": lambda: setattr(
             FileSystemArtifactStore, "write", lambda self, name, content: _half_a_file(self, name, content, act)
@@ -92,10 +93,10 @@ def arrange(moment: str, training: Any, hit: Callable[[int], None], number: int)
         "between checkpoint and report": lambda: _after(Checkpoints, "write", act),
         "inside the report": lambda: _before(optuna_rows, "report", act),
         "after the report": lambda: _after(StudyStorage, "set_trial_intermediate_value", act),
-        "before the value": lambda: _before(StudyStorage, "finish", act),
+        "before the value": lambda: _before(Hold, "finish", act),
         "between ledger and value": lambda: _before(RDBStorage, "set_trial_state_values", act),
-        "after the value": lambda: _after(StudyStorage, "finish", act),
-        "before the drain's release": lambda: _before(StudyStorage, "release", act),
+        "after the value": lambda: _after(Hold, "finish", act),
+        "before the drain's release": lambda: _before(Hold, "release", act),
         "inside the drain's release": lambda: _after(ledger, "release", act),
     }
     moments[moment]()

@@ -31,6 +31,7 @@ import pytest
 
 import search.storage.outages
 import search.training.objective
+import search.workers.lease
 import search.workers.worker
 import tests.support.quick
 from search.storage import database, ledger
@@ -209,7 +210,7 @@ def _main(arguments: list[str]) -> None:
     vars(tests.support.quick)["time"] = types.SimpleNamespace(sleep=_announced_sleep)
     search.training.objective.train_for_real = _AnnouncingTraining
     search.workers.worker.join = functools.partial(search.workers.worker.join, lease=quick.lease)
-    search.workers.worker._POLL_SECONDS = 0.1
+    search.workers.worker._POLL_SECONDS = search.workers.lease._RETRY_SECONDS = 0.1
     search.storage.outages._LONGEST_PAUSE = quick.longest_pause
     draining.TO_NEXT_BATCH = quick.to_next_batch
     database._BUSY_SECONDS = quick.busy  # type: ignore[assignment]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
 
 from search.artifacts.checkpoints import Checkpoints
 from search.preparation.prepared import prepare
 from search.storage.stored_study import StoredStudy
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
-from search.workers.worker import Worker, draw
+from search.storage.tables import TrialRow
+from search.workers.trial_work import draw
+from search.workers.worker import Worker
 from tests.support.quick import QuickTraining
 
 
@@ -21,6 +27,20 @@ class TinyStudy:
     root: Path
     storage: StudyStorage
     stored: StoredStudy
+
+    @property
+    def ledger(self) -> StudyLedger:
+        return self.ledger_over(self.storage)
+
+    def ledger_over(self, storage: StudyStorage) -> StudyLedger:
+        """The study's ledger over another connection."""
+        return StudyLedger(storage, self.stored)
+
+    def rows(self) -> list[Any]:
+        """The trials' rows in the ledger, by number."""
+        own = select(TrialRow.__table__).where(TrialRow.study_id == self.stored.study_id).order_by(TrialRow.number)
+        with self.storage.engine.connect() as connection:
+            return list(connection.execute(own))
 
     def worker(self, *, lease: float = 30.0, quick: bool = False) -> Worker:
         """Another worker, with a connection of its own; a quick one does not really train."""

@@ -19,7 +19,7 @@ from features.errors import StoreError
 from search.artifacts.checkpoints import Checkpoints
 from search.errors import StudyError
 from search.preparation.prepared import prepare
-from search.storage.ledger import Claim
+from search.storage.hold import Hold
 from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
 from search.workers.worker import join
@@ -281,31 +281,31 @@ def test_a_checkpoint_counts_with_its_report_and_not_before(tiny_study: MakeStud
     study = tiny_study()
     checkpoints = Checkpoints(study.stored.artifacts, study.stored.uid)
 
-    def next_holder(owner: str) -> tuple[StudyStorage, Claim]:
+    def next_holder(owner: str) -> tuple[StudyStorage, Hold]:
         storage = StudyStorage(study.url)
         storage.lease = -1.0  # lost at once
-        claim = storage.claim(study.stored.study_id, owner, first={})
-        assert claim is not None
-        return storage, claim
+        hold = study.ledger_over(storage).claim(owner, first={})
+        assert hold is not None
+        return storage, hold
 
     storage, first = next_holder("first")
     reported = checkpoints.write(Note(1, b"after 1"), trial=first.number, token=first.token, beside=None)
     assert reported is not None
-    storage.keep_checkpoint(first, reported)
+    first.keep_checkpoint(reported)
     storage.set_trial_intermediate_value(first.trial_id, 1, 0.5)
     unreported = checkpoints.write(
-        Note(2, b"after 2"), trial=first.number, token=first.token, beside=storage.checkpoint_in_ledger(first)
+        Note(2, b"after 2"), trial=first.number, token=first.token, beside=first.checkpoint_in_ledger()
     )
     assert unreported is not None
-    storage.keep_checkpoint(first, unreported)
+    first.keep_checkpoint(unreported)
 
     storage, second = next_holder("second")
     assert second.checkpoint == reported
     unreported = checkpoints.write(
-        Note(2, b"after 2"), trial=second.number, token=second.token, beside=storage.checkpoint_in_ledger(second)
+        Note(2, b"after 2"), trial=second.number, token=second.token, beside=second.checkpoint_in_ledger()
     )
     assert unreported is not None
-    storage.keep_checkpoint(second, unreported)
+    second.keep_checkpoint(unreported)
 
     _, third = next_holder("third")
     assert third.checkpoint == reported

@@ -420,10 +420,10 @@ def test_export_writes_over_an_export_and_over_nothing_else(offkey: Offkey, fini
 
 def test_a_pruned_trial_is_exported_with_a_warning(offkey: Offkey, tiny_study: Callable[..., TinyStudy]) -> None:
     study = tiny_study(trials=1)
-    claim = study.storage.claim(study.stored.study_id, "worker", first={})
-    assert claim is not None
-    study.worker(quick=True)._suggestions.settled_trial(claim).set_user_attr("threads", 1)
-    study.storage.finish(claim, "pruned", values=[0.5], scores=np.zeros(len(study.stored.truth)))
+    hold = study.ledger.claim("worker", first={})
+    assert hold is not None
+    study.worker(quick=True).suggestions.settled_trial(hold).set_user_attr("threads", 1)
+    hold.finish("pruned", values=[0.5], scores=np.zeros(len(study.stored.truth)))
 
     ran = offkey("export", "tiny", "--trial", 0, "--storage", study.url, "-o", "recipe.yaml")
 

@@ -32,7 +32,7 @@ from sqlalchemy import event, func, inspect, select
 from search.artifacts.checkpoints import Checkpoints
 from search.dashboard.app import REFUSED, dashboard_app, is_loopback
 from search.dashboard.exhibits import Exhibit, upload
-from search.storage import ledger
+from search.storage.hold import Hold
 from search.storage.stored_study import load_stored
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import StudyRow, TrialRow
@@ -79,10 +79,10 @@ def finished(tiny_study: MakeStudy) -> TinyStudy:
     """A study of two trials that cost nothing, the first of which has a file."""
     study = tiny_study(trials=2)
     worker = study.worker(quick=True)
-    claim = study.storage.claim(study.stored.study_id, "worker", first={})
-    assert claim is not None
+    hold = study.ledger.claim("worker", first={})
+    assert hold is not None
     exhibits = upload([PICTURE], worker.checkpoints.place, uid=study.stored.uid, number=0)
-    study.storage.finish(claim, "complete", values=[0.5], scores=np.zeros(len(study.stored.truth)), exhibits=exhibits)
+    hold.finish("complete", values=[0.5], scores=np.zeros(len(study.stored.truth)), exhibits=exhibits)
     worker.run()
     return study
 
@@ -372,7 +372,8 @@ def rows_of(study: TinyStudy) -> list[int]:
         select(func.count()).select_from(table).where(table.study_id == study.stored.study_id)
         for table in (StudyRow, TrialRow)
     ]
-    return [study.storage.transact(lambda s, count=count: s.execute(count).scalar_one()) for count in counts]  # type: ignore[misc]
+    with study.storage.engine.connect() as connection:
+        return [connection.execute(count).scalar_one() for count in counts]
 
 
 def test_a_study_that_is_deleted_there_is_gone_with_its_ledger_and_files_and_can_be_made_again(
@@ -424,19 +425,21 @@ class Begun:
         raise NotImplementedError
 
 
-def left_in_the_middle(study: TinyStudy) -> ledger.Claim:
+def left_in_the_middle(study: TinyStudy) -> Hold:
     """A trial that a worker holds and has a checkpoint of."""
     checkpoints = Checkpoints(study.stored.artifacts, study.stored.uid)
-    claim = study.storage.claim(study.stored.study_id, "host:1", first={})
-    assert claim is not None
-    entry = checkpoints.write(Begun(), trial=claim.number, token=claim.token, beside=None)
-    study.storage.transact(lambda session: ledger.fence(session, claim, checkpoint=entry))
-    return claim
+    hold = study.ledger.claim("host:1", first={})
+    assert hold is not None
+    entry = checkpoints.write(Begun(), trial=hold.number, token=hold.token, beside=None)
+    assert entry is not None
+    hold.keep_checkpoint(entry)
+    hold.enter_checkpoint()
+    return hold
 
 
 def test_a_study_that_workers_are_at_work_on_stays_and_the_answer_says_why(tiny_study: MakeStudy) -> None:
     study = tiny_study()
-    claim = left_in_the_middle(study)
+    hold = left_in_the_middle(study)
     app, path, before = dashboard_app(study.storage), f"/api/studies/{study.stored.study_id}", contents(study.storage)
     (checkpoint,) = files()
 
@@ -447,7 +450,7 @@ def test_a_study_that_workers_are_at_work_on_stays_and_the_answer_says_why(tiny_
     assert contents(study.storage) == before
     assert files() == [checkpoint]
 
-    study.storage.release(claim)
+    hold.release()
 
     assert ask(app, "DELETE", path).status == 200
     assert rows_of(study) == [0, 0]
@@ -460,7 +463,7 @@ def test_of_a_study_in_a_place_of_its_own_every_file_goes_those_that_were_upload
     study, place = tiny_study(), tmp_path / "shared"
     set_place(study, str(place))
     study = replace(study, stored=load_stored(study.storage, "tiny"))
-    study.storage.release(left_in_the_middle(study))
+    left_in_the_middle(study).release()
     app, path = dashboard_app(study.storage), f"/api/studies/{study.stored.study_id}"
     put_elsewhere = {"file": "data:text/plain;base64,SGk=", "filename": "hi.txt"}
     identifier = ask(app, "POST", f"/api/artifacts/{study.stored.study_id}", put_elsewhere).json["artifact_id"]
@@ -551,10 +554,10 @@ def test_a_place_that_is_given_is_the_only_one(finished: TinyStudy, tmp_path: Pa
 @pytest.mark.parametrize("level", ["study", "trial"])
 def test_a_file_that_somebody_uploads_never_runs_as_a_page_of_the_dashboards(tiny_study: MakeStudy, level: str) -> None:
     study = tiny_study()
-    claim = study.storage.claim(study.stored.study_id, "worker", first={})
-    assert claim is not None
+    hold = study.ledger.claim("worker", first={})
+    assert hold is not None
     app, page = dashboard_app(study.storage), b"<script>fetch('/api/studies')</script>"
-    place = f"{study.stored.study_id}" + (f"/{claim.trial_id}" if level == "trial" else "")
+    place = f"{study.stored.study_id}" + (f"/{hold.trial_id}" if level == "trial" else "")
     uploaded = {"file": f"data:text/html;base64,{base64.b64encode(page).decode()}", "filename": "page.html"}
     identifier = ask(app, "POST", f"/api/artifacts/{place}", uploaded).json["artifact_id"]
 

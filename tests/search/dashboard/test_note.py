@@ -79,11 +79,11 @@ def scores_of(truth: Truth, auc: float) -> Scores:
 def end_trials(study: TinyStudy, aucs: Sequence[float | None]) -> None:
     """So many ended trials, as workers leave them; None is a pruned one."""
     for auc in aucs:
-        claim = study.storage.claim(study.stored.study_id, "worker", first={})
-        assert claim is not None
+        hold = study.ledger.claim("worker", first={})
+        assert hold is not None
         scores = scores_of(study.stored.truth, auc or 0.0)
         state: Any = "pruned" if auc is None else "complete"
-        study.storage.finish(claim, state, values=[mean_auc(scores, study.stored.truth)], scores=scores)
+        hold.finish(state, values=[mean_auc(scores, study.stored.truth)], scores=scores)
 
 
 def test_it_says_what_is_searched_on_which_data_with_which_split_and_what_came_of_it(tiny_study: MakeStudy) -> None:
@@ -133,9 +133,9 @@ def test_a_gain_whose_interval_includes_zero_is_none_that_these_clips_can_tell(t
     better = scores_of(truth, THIRD)
     missed = int(np.flatnonzero(better == -1.0)[0])
     better[missed] = 0.5  # one anomaly of nine
-    claim = study.storage.claim(study.stored.study_id, "worker", first={})
-    assert claim is not None
-    study.storage.finish(claim, "complete", values=[mean_auc(better, truth)], scores=better)
+    hold = study.ledger.claim("worker", first={})
+    assert hold is not None
+    hold.finish("complete", values=[mean_auc(better, truth)], scores=better)
 
     note = note_of(study)
     assert "Over the baseline (0.333): +0.111 (95 % interval 0.000 to " in note
@@ -290,7 +290,8 @@ def test_of_a_study_that_is_deleted_meanwhile_no_note_is_left(tiny_study: MakeSt
         write_note(study.storage, study.stored, ours)
 
     left = select(func.count()).select_from(models.StudySystemAttributeModel)
-    assert study.storage.transact(lambda session: session.execute(left).scalar_one()) == 0
+    with study.storage.engine.connect() as connection:
+        assert connection.execute(left).scalar_one() == 0
 
 
 @pytest.mark.parametrize("name", ["fan|pump", "<img src=x>", "*a* _b_ [c](d) `e`", "a\\|b", "a&lt;b", "$x$", "a\nb"])

@@ -314,18 +314,16 @@ def test_other_versions_are_told_of_once_and_where_the_user_looks(
 def test_the_dashboard_serves_pictures_from_a_bucket(tiny_study: Callable[..., TinyStudy], lab: Any) -> None:
     study = tiny_study(trials=1)
     picture = Exhibit("a.png", "image/png", b"\x89PNG\r\n\x1a\n a picture" * 10_000)
-    claim = study.storage.claim(study.stored.study_id, "worker", first={})
-    assert claim is not None
+    hold = study.ledger.claim("worker", first={})
+    assert hold is not None
     exhibits = upload([picture], "s3://lab/pictures", uid=study.stored.uid, number=0)
-    study.storage.finish(claim, "complete", values=[0.5], scores=np.zeros(len(study.stored.truth)), exhibits=exhibits)
+    hold.finish("complete", values=[0.5], scores=np.zeros(len(study.stored.truth)), exhibits=exhibits)
     (identifier,) = (name.removeprefix("artifacts:") for name in exhibits)
 
     app = dashboard_app(study.storage, artifacts="s3://lab/pictures")
     server: Any = create_server(app, host="127.0.0.1", port=0)
     threading.Thread(target=server.run, daemon=True).start()
-    address = (
-        f"http://127.0.0.1:{server.effective_port}/artifacts/{study.stored.study_id}/{claim.trial_id}/{identifier}"
-    )
+    address = f"http://127.0.0.1:{server.effective_port}/artifacts/{study.stored.study_id}/{hold.trial_id}/{identifier}"
     with urllib.request.urlopen(address, timeout=60) as answer:
         served = answer.read()
     server.close()

@@ -19,7 +19,6 @@ import search
 from features.clips.corpus import read_corpus
 from search.detector.bundle import load_bundle
 from search.detector.scoring import score_clips
-from search.results.status import validation_scores
 from search.training.loop import Training
 from search.training.objective import train_for_real
 from search.training.trained import TrainedModel
@@ -129,7 +128,7 @@ def test_a_trial_that_was_interrupted_is_exported_and_trained_in_one_go_to_the_s
     trained = offkey("train", "recipe.yaml", "-o", "bundle", "--json")
 
     (trial,) = optuna.load_study(study_name="tiny", storage=study.url).trials
-    kept = validation_scores(study.storage, study.stored)[0]
+    kept = study.ledger.scores()[0]
     assert (exported.code, trained.code) == (0, 0), exported.stderr + trained.stderr
     assert json.loads(trained.stdout)["validation"]["auc"] == trial.value
     bundle = load_bundle(Path("bundle"))

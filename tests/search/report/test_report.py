@@ -111,24 +111,22 @@ def end(
 ) -> FrozenTrial:
     """The study's next trial, ended with these scores of the validation clips after two epochs."""
     study = tiny.stored.study()
-    claim = tiny.storage.claim(tiny.stored.study_id, "worker", first=study.baseline)
-    assert claim is not None
+    hold = tiny.ledger.claim("worker", first=study.baseline)
+    assert hold is not None
     value = None
     if scores is not None:
         value = figure(tiny.stored.metric, scores, tiny.stored.truth)
         optuna_study = optuna.load_study(
-            study_name="tiny", storage=Cache(tiny.storage), sampler=RandomSampler(seed=claim.number)
+            study_name="tiny", storage=Cache(tiny.storage), sampler=RandomSampler(seed=hold.number)
         )
         optuna_study.get_trials(deepcopy=False)  # Optuna's cache knows of those alone that it has read
-        trial = optuna.Trial(optuna_study, claim.trial_id)
+        trial = optuna.Trial(optuna_study, hold.trial_id)
         study.close(trial)
         trial.set_user_attr("threads", 1)
         for epoch in (1, 2):
-            tiny.storage.set_trial_intermediate_value(claim.trial_id, epoch, value)
-    tiny.storage.finish(
-        claim, state, values=None if value is None or state != "complete" else [value], reason=reason, scores=scores
-    )
-    return tiny.storage.get_trial(claim.trial_id)
+            tiny.storage.set_trial_intermediate_value(hold.trial_id, epoch, value)
+    hold.finish(state, values=None if value is None or state != "complete" else [value], reason=reason, scores=scores)
+    return tiny.storage.get_trial(hold.trial_id)
 
 
 def scored(tiny: TinyStudy, *, wrong: int) -> Scores:
@@ -292,7 +290,7 @@ def test_a_study_with_pruned_trials_alone_shows_their_curves(tiny_study: MakeStu
 def test_a_trial_at_work_does_not_keep_a_page_from_being_made(tiny_study: MakeStudy) -> None:
     tiny = tiny_study()
     end(tiny, scored(tiny, wrong=1))
-    tiny.storage.claim(tiny.stored.study_id, "worker", first={})
+    tiny.ledger.claim("worker", first={})
 
     assert page_of(tiny).row("budget") == ["budget", "3 trials; 1 complete, 1 running, 1 waiting"]
 

@@ -19,8 +19,7 @@ from sqlalchemy.orm import Session
 
 from features.clips.corpus import Corpus
 from search.results.export import export_recipe
-from search.sampling.suggestions import Suggestions
-from search.storage import ledger
+from search.storage.hold import Hold
 from search.storage.study_storage import StudyStorage
 from search.study.recipe import Recipe
 from search.workers.worker import Worker, join
@@ -123,15 +122,15 @@ def test_two_workers_that_suggest_the_same_at_the_same_moment_get_different_sett
     )
     both_have_suggested = threading.Barrier(2)
     suggested: list[str] = []
-    settle = Suggestions._settle
+    settle = Hold.settle
 
-    def settle_together(self: Suggestions, claim: ledger.Claim, digest: str, *, may_repeat: bool) -> int | None:
+    def settle_together(self: Hold, digest: str, *, may_repeat: bool) -> int | None:
         if len(suggested) < 2:
             suggested.append(digest)
             both_have_suggested.wait()
-        return settle(self, claim, digest, may_repeat=may_repeat)
+        return settle(self, digest, may_repeat=may_repeat)
 
-    monkeypatch.setattr(Suggestions, "_settle", settle_together)
+    monkeypatch.setattr(Hold, "settle", settle_together)
     run_together([study.worker(quick=True) for _ in range(2)])
 
     assert suggested[0] == suggested[1]
@@ -225,19 +224,19 @@ REDRAWS = ["before it", "inside it", "after it", "between two suggestions", "aft
 def arrange(moment: str) -> None:
     """Sees to it that this process is killed at this moment of its first redraw."""
     redraws: list[str] = []
-    start_over = StudyStorage.start_over
+    start_over = Hold.start_over
     suggest = RDBStorage._set_trial_param_without_commit
-    settle = Suggestions._settle
+    settle = Hold.settle
 
     def kill(*arguments: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def starts_over(self: StudyStorage, claim: ledger.Claim, *, parameters: bool = False) -> None:
+    def starts_over(self: Hold, *, parameters: bool = False) -> None:
         if parameters and moment == "before it":
             kill()
         if parameters and moment == "inside it":
-            StudyStorage._transaction = _killed_before_the_commit  # type: ignore[method-assign, assignment]
-        start_over(self, claim, parameters=parameters)
+            StudyStorage.transaction = _killed_before_the_commit  # type: ignore[method-assign, assignment]
+        start_over(self, parameters=parameters)
         if parameters:
             redraws.append("redraw")
         if parameters and moment == "after it":
@@ -248,14 +247,14 @@ def arrange(moment: str) -> None:
         if redraws and arguments[2] == "z_dim" and moment == "between two suggestions":
             kill()  # h_dim is there, z_dim is not committed
 
-    def settles(self: Suggestions, claim: ledger.Claim, digest: str, *, may_repeat: bool) -> int | None:
+    def settles(self: Hold, digest: str, *, may_repeat: bool) -> int | None:
         if redraws and moment == "after the suggestions":
             kill()
-        return settle(self, claim, digest, may_repeat=may_repeat)
+        return settle(self, digest, may_repeat=may_repeat)
 
-    StudyStorage.start_over = starts_over  # type: ignore[method-assign]
+    Hold.start_over = starts_over  # type: ignore[method-assign]
     RDBStorage._set_trial_param_without_commit = suggests  # type: ignore[method-assign, assignment]
-    Suggestions._settle = settles  # type: ignore[method-assign]
+    Hold.settle = settles  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from search.errors import StudyFileError, TrialFailure
 from search.evaluation.truth import Scores
 from search.preparation.prepared import prepare
 from search.sampling.samplers import families_by_claim, sampler_for
-from search.storage.ledger import Claim, FinalState
+from search.storage.hold import Hold
+from search.storage.ledger import FinalState
 from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
 from search.study.recipe import Recipe
@@ -172,8 +173,7 @@ class NarrowOnly(QuickTraining):
 
 
 def end_failures_as_optuna_does(
-    self: StudyStorage,
-    claim: Claim,
+    self: Hold,
     state: FinalState,
     *,
     values: Sequence[float] | None,
@@ -182,7 +182,7 @@ def end_failures_as_optuna_does(
     **shown: object,
 ) -> None:
     ended = TrialState.FAIL if state == "failed" else TrialState.COMPLETE
-    self._end(claim, state, ended, values, reason=reason)
+    self._end(state, ended, values, reason=reason)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_sampler_avoids_what_fails_since_a_failure_is_a_violated_constraint_an
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, failures_end_as: TrialState, least: float, most: float
 ) -> None:
     if failures_end_as == TrialState.FAIL:
-        monkeypatch.setattr(StudyStorage, "finish", end_failures_as_optuna_does)
+        monkeypatch.setattr(Hold, "finish", end_failures_as_optuna_does)
     study = tiny_study(
         trials=40,
         model={"family": "vae", "context": 3, "h_dim": {"low": 1, "high": 2 * MIDDLE}, "z_dim": 4},

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import make_url, select
+from sqlalchemy import make_url
 
 from search.storage import database
-from search.storage.tables import TrialRow
 from tests.support.offkey_process import FINISHED_AN_EPOCH, OffkeyProcess, Quick, offkey_process, until
 
 if TYPE_CHECKING:
@@ -81,8 +80,7 @@ def epochs_reported(study: TinyStudy) -> int:
 
 
 def attempts(study: TinyStudy) -> list[int]:
-    own = select(TrialRow.attempts).where(TrialRow.study_id == study.stored.study_id)
-    return study.storage.transact(lambda session: list(session.execute(own).scalars()))
+    return [row.attempts for row in study.rows()]
 
 
 def assert_as_if_undisturbed(study: TinyStudy, make: MakeStudy) -> None:

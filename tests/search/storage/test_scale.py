@@ -21,8 +21,8 @@ from sqlalchemy import event, insert, select, text, update
 
 from benchmarks.scale_costs import LOCKED_TRIPS, Unmoved
 from benchmarks.scale_model import Cost, Costs, Fleet, load, most_workers, rungs_of
-from search.storage import ledger
-from search.storage.ledger import Claim
+from search.storage import ledger, study_rows
+from search.storage.hold import Hold
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import StudyRow, TrialRow
 from search.storage.trial_cache import Cache
@@ -62,16 +62,16 @@ def statements(storage: StudyStorage) -> Iterator[list[str]]:
         event.remove(storage.engine, "commit", note_commit)
 
 
-def claimed(worker: Worker) -> Claim:
-    claim = worker.storage.claim(worker.stored.study_id, worker.owner, first={})
-    assert claim is not None
-    return claim
+def claimed(worker: Worker) -> Hold:
+    hold = worker.ledger.claim(worker.owner, first={})
+    assert hold is not None
+    return hold
 
 
 @on_postgresql
 def test_a_trial_asks_a_server_so_often_and_no_more(tiny_study: MakeStudy) -> None:
     worker = tiny_study(trials=3, model=MODEL, baseline={}, search={"trials": 3, "pruner": "hyperband"}).worker()
-    worker._suggestions.pruner = Unmoved()
+    worker.suggestions.pruner = Unmoved()
     counts: dict[str, int] = {}
     claims: list[str] = []
 
@@ -84,13 +84,13 @@ def test_a_trial_asks_a_server_so_often_and_no_more(tiny_study: MakeStudy) -> No
         return result
 
     for _ in range(2):  # the first trial of a worker asks for what it keeps
-        claim = count("claim", lambda: claimed(worker))
-        trial = count("ask + suggest", lambda: worker._suggestions.settled_trial(claim))  # noqa: B023
+        hold = count("claim", lambda: claimed(worker))
+        trial = count("ask + suggest", lambda: worker.suggestions.settled_trial(hold))  # noqa: B023
         for step in (1, 2):
             count("report", lambda: trial.report(0.5, step))  # noqa: B023
             count(f"prune after {step}", trial.should_prune)
-        count("renewal", lambda: worker.storage.transact(lambda s: worker._renew(s, claim, {"rate": 1.0})))  # noqa: B023
-        count("end", lambda: worker.storage.finish(claim, "complete", values=[0.5], attributes={"a": 1}))  # noqa: B023
+        count("renewal", lambda: hold.renew(there_since=worker.began, rate=1.0))  # noqa: B023
+        count("end", lambda: hold.finish("complete", values=[0.5], attributes={"a": 1}))  # noqa: B023
     assert counts == {
         "claim": 10,
         "ask + suggest": 27,  # five for each of its two settings
@@ -112,7 +112,7 @@ def test_a_worker_that_waits_for_a_trial_asks_ever_less_often_and_leaves_when_it
     study = tiny_study(trials=1)
     claimed(study.worker())
     worker = study.worker(lease=1.2)
-    worker.began = worker.storage.transact(ledger.now)
+    worker.began = worker.storage.now()
     with statements(worker.storage) as sent:
 
         def looks() -> int:
@@ -141,8 +141,8 @@ def test_the_trials_that_are_open_are_found_without_those_that_have_ended(tiny_s
     explain = "EXPLAIN" if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
     with engine.connect() as connection:
         event.listen(connection, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
-        ledger.take_over(connection, study_id, "host:1", 30.0)
-        ledger.outlook(connection, study_id, since=0.0)
+        ledger.take_over(connection, study.ledger.study, "host:1", 30.0)
+        ledger.outlook(connection, study.ledger.study, since=0.0)
         looks = [(statement, values) for statement, values in asked if "offkey_trials" in statement]
         plans = [str(connection.exec_driver_sql(f"{explain} {look}", values).all()) for look, values in looks]
     assert ["offkey_trials_open" in plan for plan in plans] == [True] * len(looks), plans
@@ -150,14 +150,14 @@ def test_the_trials_that_are_open_are_found_without_those_that_have_ended(tiny_s
 
 def finish_trials(study: TinyStudy, count: int) -> None:
     worker = study.worker()
-    worker._suggestions.pruner = Unmoved()
+    worker.suggestions.pruner = Unmoved()
     for _ in range(count):
-        claim = claimed(worker)
-        trial = worker._suggestions.settled_trial(claim)
+        hold = claimed(worker)
+        trial = worker.suggestions.settled_trial(hold)
         for step in (1, 2, 3):
             trial.report(0.5, step)
             trial.should_prune()
-        worker.storage.finish(claim, "complete", values=[0.5])
+        hold.finish("complete", values=[0.5])
 
 
 @on_both_databases
@@ -187,13 +187,13 @@ def test_trials_are_read_as_optuna_reads_them(tiny_study: MakeStudy) -> None:
     finish_trials(study, 2)
     for values in ((float("nan"), float("inf")), (float("-inf"), 0.25)):
         worker = study.worker()
-        claim = claimed(worker)
-        trial = worker._suggestions.settled_trial(claim)
+        hold = claimed(worker)
+        trial = worker.suggestions.settled_trial(hold)
         trial.set_user_attr("note", {"of": [1, 2]})
         for step, value in enumerate(values, start=1):
             trial.report(value, step)
         if values[1] == 0.25:
-            worker.storage.finish(claim, "failed", values=None, reason="of its own", attributes={"failure": "x"})
+            hold.finish("failed", values=None, reason="of its own", attributes={"failure": "x"})
     theirs = super(StudyStorage, study.storage)._get_trials(study.stored.study_id, None, set(), -1)
     assert repr(study.storage.get_all_trials(study.stored.study_id)) == repr(theirs)
     assert {trial.state for trial in theirs} == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING}
@@ -207,14 +207,14 @@ def test_a_study_is_read_outside_of_any_transaction_however_long_that_takes(tiny
         study.storage.get_all_trials(study.stored.study_id)
     assert [statement.split()[0] for statement in sent] == ["SELECT"] * 6
     with statements(study.storage) as sent:
-        study.storage.transact(ledger.now)
+        study.storage.now()
     assert [statement.split()[0] for statement in sent] == ["BEGIN;", "SELECT", "COMMIT"]
 
 
 def test_a_worker_reads_the_curves_that_its_pruner_looks_at(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=6)
     finish_trials(study, 2)
-    claim = claimed(study.worker())
+    hold = claimed(study.worker())
     some = Cache(study.storage, curves=(TrialState.PRUNED,))
     every = Cache(study.storage)
     of_some, of_every = (
@@ -224,7 +224,7 @@ def test_a_worker_reads_the_curves_that_its_pruner_looks_at(tiny_study: MakeStud
     assert [len(trial.intermediate_values) for trial in of_some] == [0, 0, 0]
     assert [len(trial.intermediate_values) for trial in of_every] == [3, 3, 0]
     assert [trial.values for trial in of_some] == [trial.values for trial in of_every]
-    assert of_some[2].number == claim.number
+    assert of_some[2].number == hold.number
 
 
 @on_both_databases
@@ -238,7 +238,7 @@ def test_signs_of_life_of_many_workers_within_a_moment_write_the_studys_row_once
         return active, last
 
     def sign() -> None:
-        study.storage.transact(lambda s: ledger.sign_of_life(s, study.stored.study_id, lease))
+        study.storage.transact(lambda s: study_rows.sign_of_life(s, study.ledger.study, lease))
 
     sign()
     first = seen()

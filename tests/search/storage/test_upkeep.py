@@ -21,8 +21,7 @@ from search.dashboard.exhibits import Exhibit, upload
 from search.errors import StudyError
 from search.preparation.prepared import prepare
 from search.results.status import read_status
-from search.storage import ledger
-from search.storage.ledger import Claim
+from search.storage.hold import Hold
 from search.storage.stored_study import create_or_join, load_stored
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import StudyRow, TrialRow
@@ -56,7 +55,7 @@ def test_stop_makes_the_workers_that_are_there_leave_and_later_ones_go_on(
         worker = study.worker(lease=0.6, quick=True)
         at_work = threading.Thread(target=worker.run, daemon=True)
         at_work.start()
-        until(lambda: study.storage.transact(lambda s: ledger.at_work(s, study.stored.study_id)) != [])
+        until(lambda: study.ledger.at_work() != [])
 
         ran = offkey("stop", "tiny", "--storage", study.url)
 
@@ -66,7 +65,7 @@ def test_stop_makes_the_workers_that_are_there_leave_and_later_ones_go_on(
     # The worker's log is beside it.
     assert "tiny: 1 worker leaves within some seconds. `offkey search` goes on with it.\n" in ran.stderr
     finish_all(study)
-    assert study.storage.transact(lambda s: ledger.progress(s, study.stored.study_id))[0] == 2
+    assert study.ledger.progress()[0] == 2
 
 
 @on_both_databases
@@ -148,7 +147,7 @@ def test_a_study_that_workers_are_at_work_on_is_left_alone(
     offkey: Offkey, tiny_study: MakeStudy, command: tuple[str, ...]
 ) -> None:
     study = tiny_study(trials=1)
-    assert study.storage.claim(study.stored.study_id, "host:1", first={}) is not None
+    assert study.ledger.claim("host:1", first={}) is not None
     ran = offkey(*command, "--storage", study.url)
     assert ran.code == 1
     assert "1 workers are at work on tiny (host:1 for one). `offkey stop tiny` makes them leave" in ran.stderr
@@ -163,13 +162,11 @@ def test_a_worker_that_comes_at_that_very_moment_gets_a_trial_of_the_study_or_no
 ) -> None:
     study = tiny_study(trials=1)
     if trial == "waiting":
-        given_back = study.storage.claim(study.stored.study_id, "host:2", first={})
+        given_back = study.ledger.claim("host:2", first={})
         assert given_back is not None
-        study.storage.release(given_back)
-    elsewhere, claims = StudyStorage(study.url), list[Claim | None]()
-    worker = threading.Thread(
-        target=lambda: claims.append(elsewhere.claim(study.stored.study_id, "host:1", first={})), daemon=True
-    )
+        given_back.release()
+    elsewhere, claims = study.ledger_over(StudyStorage(study.url)), list[Hold | None]()
+    worker = threading.Thread(target=lambda: claims.append(elsewhere.claim("host:1", first={})), daemon=True)
 
     def claim_now(*given: Any) -> None:
         if "lease_until >" in given[2] and worker.ident is None:  # it was looked whether anybody is at work
@@ -189,10 +186,10 @@ def test_a_worker_that_comes_at_that_very_moment_gets_a_trial_of_the_study_or_no
 
 def test_files_are_removed_when_nobody_can_ask_for_them_any_more(tiny_study: MakeStudy, tmp_path: Path) -> None:
     study = tiny_study(trials=1)
-    claim = study.storage.claim(study.stored.study_id, "host:1", first={})
-    assert claim is not None
+    hold = study.ledger.claim("host:1", first={})
+    assert hold is not None
     exhibits = upload([Exhibit("1.png", "image/png", b"a picture")], str(tmp_path), uid=study.stored.uid, number=0)
-    study.storage.finish(claim, "complete", values=[0.5], exhibits=exhibits)
+    hold.finish("complete", values=[0.5], exhibits=exhibits)
     (file,) = [tmp_path / key.removeprefix("artifacts:") for key in exhibits]
     there: list[bool] = []
     event.listen(study.storage.engine, "commit", lambda connection: there.append(file.exists()))
@@ -207,7 +204,7 @@ def test_a_checkpoint_that_its_worker_could_not_enter_any_more_is_removed_too(ti
     study = tiny_study(trials=1)
     with faulty(study, "between checkpoint and report", signal.SIGKILL, lease=0.3) as killed:
         killed.join(timeout=60)
-    until(lambda: study.storage.transact(lambda s: ledger.at_work(s, study.stored.study_id)) == [])
+    until(lambda: study.ledger.at_work() == [])
     folder = Path(place_of(study.stored.artifacts))
     assert len([*folder.iterdir()]) == 1
 

@@ -24,17 +24,15 @@ from search.evaluation.truth import Scores
 from search.report.page import report
 from search.results.comparison import as_json, compare
 from search.results.export import export_recipe
-from search.results.status import read_status, validation_scores
+from search.results.status import read_status
 from search.sampling.pruning import noise_key
-from search.storage import ledger
-from search.storage.tables import TrialRow
 from search.study.recipe import Recipe, ValidationSettings
 from search.study.study_file import study_of_tree
 from search.training.cross_validation import CrossValidation
 from search.training.objective import objective, train_for_real
 from search.training.trained import TrainedModel
 from search.validation.views import steering_of
-from search.workers.worker import Drained
+from search.workers.draining import Drained
 from tests.support.quick import QuickTraining
 
 if TYPE_CHECKING:
@@ -66,7 +64,7 @@ class TestSeveralObjectives:
     def test_a_trial_has_a_value_of_each_and_a_curve_of_the_first(self, tiny_study: MakeStudy) -> None:
         study = tiny_study(trials=5, validation={"metric": self.METRIC})
         study.worker(quick=True).run()
-        scores = validation_scores(study.storage, study.stored)
+        scores = study.ledger.scores()
         for trial in trials_of(study):
             worst, auc, parameters, latency = trial.values
             assert trial.state == TrialState.COMPLETE
@@ -122,7 +120,7 @@ class TestOtherFigures:
     def test_a_trial_s_value_is_the_figure_that_the_study_names(self, tiny_study: MakeStudy, metric: Any) -> None:
         study = tiny_study(trials=3, validation={"metric": metric})
         study.worker(quick=True).run()
-        scores = validation_scores(study.storage, study.stored)
+        scores = study.ledger.scores()
         for trial in trials_of(study):
             assert trial.value == figure(metric, scores[trial.number], study.stored.truth)
         low, high = told_of(study)["best"]["interval"]
@@ -179,7 +177,7 @@ class TestLimits:
         limits = {"trials": 8, "pruner": "none", "constraints": {"min_worst_id": 0.25}}
         study = tiny_study(trials=8, search=limits)
         study.worker(quick=True).run()
-        scores = validation_scores(study.storage, study.stored)
+        scores = study.ledger.scores()
         worst = {number: figure("worst_id", own, study.stored.truth) for number, own in scores.items()}
         within = [trial for trial in trials_of(study) if worst[trial.number] >= 0.25]
         assert 0 < len(within) < 8
@@ -299,9 +297,9 @@ class TestFolds:
 
         first.train = Stopping
         first.stop = threading.Event()
-        claim = first.storage.claim(study.stored.study_id, first.owner, first={})
-        assert claim is not None
-        first._work_on(claim)
+        hold = first.ledger.claim(first.owner, first={})
+        assert hold is not None
+        first.work_on(hold)
         second = study.worker(quick=True)
 
         class Counting(QuickTraining):
@@ -315,8 +313,8 @@ class TestFolds:
         (trial,) = trials_of(study)
         assert list(trial.intermediate_values) == [1, 2, 3]
         assert trial.state == TrialState.COMPLETE
-        attempts = study.storage.transact(lambda s: s.get_one(TrialRow, trial._trial_id).attempts)
-        assert attempts == 1
+        (row,) = study.rows()
+        assert row.attempts == 1
 
     def test_folds_that_ended_after_the_last_checkpoint_are_trained_and_reported_again(
         self, tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
@@ -349,11 +347,11 @@ class TestFolds:
 
         monkeypatch.setattr(first.checkpoints, "write", until_it_is_full)
         first.train, second.train = LostInTheLastFold, Watched
-        claim = first.storage.claim(study.stored.study_id, first.owner, first={})
-        assert claim is not None
+        hold = first.ledger.claim(first.owner, first={})
+        assert hold is not None
         with pytest.raises(Lost):
-            first._work_on(claim)
-        study.storage.transact(lambda s: ledger.expire(s, study.stored.study_id, first.owner))
+            first.work_on(hold)
+        study.ledger.expire(first.owner)
         second.run()
 
         assert curves == [[1], [1], [1, 2], [1, 2], [1, 2]]  # from the fourth of the nine epochs on

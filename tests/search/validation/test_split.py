@@ -26,8 +26,8 @@ from search.artifacts.checkpoints import Checkpoints
 from search.detector.final import train_detector
 from search.errors import StudyError
 from search.preparation.prepared import prepare
-from search.results.status import validation_scores
 from search.storage.stored_study import create_or_join
+from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.recipe import Recipe, ValidationSettings
 from search.study.study_file import study_of_tree
@@ -379,7 +379,7 @@ def searched(
         storage = StudyStorage(url)
         stored = create_or_join(storage, study, corpus)
         Worker(storage, stored, stored.steering(corpus), Checkpoints(None, stored.uid)).run()
-        scores = validation_scores(storage, stored)
+        scores = StudyLedger(storage, stored).scores()
         return [
             SearchedTrial(trial.params, trial.value, trial.intermediate_values, scores[trial.number].tobytes())
             for trial in optuna.load_study(study_name=stored.name, storage=storage).trials

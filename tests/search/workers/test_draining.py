@@ -19,7 +19,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import select, update
 
-from search.storage.tables import StudyRow, TrialRow
+from search.storage.tables import StudyRow
 from tests.support.offkey_process import (
     FINISHED_AN_EPOCH,
     IN_A_LONG_BATCH,
@@ -62,9 +62,7 @@ def trials_of(study: TinyStudy) -> list[FrozenTrial]:
 
 def held(study: TinyStudy) -> list[tuple[object, ...]]:
     """Number, state, owner and lease of each trial in the ledger."""
-    columns = (TrialRow.number, TrialRow.state, TrialRow.owner, TrialRow.lease_until)
-    own = select(*columns).where(TrialRow.study_id == study.stored.study_id).order_by(TrialRow.number)
-    return [tuple(row) for row in study.storage.transact(lambda session: session.execute(own).all())]
+    return [(row.number, row.state, row.owner, row.lease_until) for row in study.rows()]
 
 
 def epochs_of_the_first(study: TinyStudy) -> int:
@@ -175,7 +173,7 @@ def test_sigterm_beside_another_signal_takes_no_time_from_a_worker_that_leaves(
 @each_signal_on_a_database
 def test_a_worker_without_a_trial_leaves_at_once(tiny_study: MakeStudy, number: signal.Signals) -> None:
     study = tiny_study(trials=1, **BLOCKS)
-    assert study.storage.claim(study.stored.study_id, "somebody else", first={}) is not None
+    assert study.ledger.claim("somebody else", first={}) is not None
     with offkey_process("worker", "tiny", url=study.url) as worker:
         until(lambda: is_joined(study))
         worker.send(number)
@@ -186,7 +184,8 @@ def test_a_worker_without_a_trial_leaves_at_once(tiny_study: MakeStudy, number: 
 def is_joined(study: TinyStudy) -> bool:
     """Whether somebody looks for a trial: a sign of life is newer than the study's last look."""
     seen = select(StudyRow.active_seconds).where(StudyRow.study_id == study.stored.study_id)
-    return study.storage.transact(lambda session: session.execute(seen).scalar_one()) > 0
+    with study.storage.engine.connect() as connection:
+        return bool(connection.execute(seen).scalar_one() > 0)
 
 
 @both_signals
@@ -211,7 +210,8 @@ def test_hours_that_run_out_drain_the_trials_at_work(tiny_study: MakeStudy) -> N
     study = tiny_study(trials=9, **BLOCKS, search={"trials": 9, "hours": 1.0, "pruner": "none"})
     with a_worker_in_its_second_epoch(study, Quick(pause=1.0, batches=100, lease=0.6)) as worker:
         spent = update(StudyRow).where(StudyRow.study_id == study.stored.study_id).values(active_seconds=3600.0)
-        study.storage.transact(lambda session: session.execute(spent))
+        with study.storage.engine.begin() as connection:
+            connection.execute(spent)
         assert worker.ended(within=0.6 + AT_ONCE) == 0
     assert {state for _, state, *_ in held(study)} == {"waiting"}
     assert {trial.state for trial in trials_of(study)} == {TrialState.WAITING}

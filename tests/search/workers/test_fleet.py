@@ -19,7 +19,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from features.clips.synthesis import make_corpus
 from search.errors import StudyError
-from search.storage import ledger
 from search.storage.study_storage import StudyStorage
 from search.study.study_file import to_yaml
 from search.workers import fleet as fleets
@@ -193,9 +192,9 @@ def test_the_pauses_begin_anew_when_a_worker_of_the_slot_has_ended_a_trial_and_n
             (worker,) = waiting_workers(1)
             if who is not None:
                 owner = owner_of(worker) if who == "its own" else who
-                claim = study.storage.claim(study.stored.study_id, owner, first={})
-                assert claim is not None
-                study.storage.finish(claim, "failed", values=None)
+                hold = study.ledger.claim(owner, first={})
+                assert hold is not None
+                hold.finish("failed", values=None)
             worker.kill()
             assert_replaced_after(pause, fleet, clock)
 
@@ -207,9 +206,9 @@ def test_a_slot_whose_workers_keep_ending_while_others_get_on_is_told_of_until_o
     with fleet_of(study, KEEPS_FAILING, [CPU]) as fleet:
         for number, pause in enumerate((0.5, 1, 2, 4)):
             until(lambda: workers_of_this_process() == [])
-            claim = study.storage.claim(study.stored.study_id, "somebody else", first={})
-            assert claim is not None
-            study.storage.finish(claim, "failed", values=None)
+            hold = study.ledger.claim("somebody else", first={})
+            assert hold is not None
+            hold.finish("failed", values=None)
             fleet.watch()
             assert fleet.note == (None if number == 0 else "worker 0 keeps ending: GPU 0 is broken: see there")
             clock.now += pause + 0.01
@@ -227,9 +226,9 @@ def test_a_slot_whose_workers_keep_ending_does_not_keep_a_search_that_is_done(
     with fleet_of(study, FAILS, [CPU]) as fleet:
         for number in (1, 2, 3):
             until(lambda: fleet.watch() and len(starts()) == number)  # noqa: B023
-            claim = study.storage.claim(study.stored.study_id, "somebody else", first={})
-            assert claim is not None
-            study.storage.finish(claim, "failed", values=None)
+            hold = study.ledger.claim("somebody else", first={})
+            assert hold is not None
+            hold.finish("failed", values=None)
         until(lambda: not fleet.watch())
         assert len(starts()) == 4
 
@@ -239,7 +238,7 @@ def test_a_worker_that_is_started_heeds_a_stop_since_its_fleet_began(tiny_study:
     with fleet_of(study, WAITS, [CPU]) as fleet:
         (worker,) = waiting_workers(1)
         command = worker.cmdline()
-        study.storage.transact(lambda session: ledger.request_stop(session, study.stored.study_id))
+        study.ledger.request_stop()
     began = float(command[command.index("--began") + 1])
     assert began == fleet.began
     late = join(study.url, "tiny", began=began)
@@ -275,10 +274,10 @@ def test_the_trial_of_a_worker_that_died_is_free_before_its_lease_runs_out(tiny_
     study = tiny_study()
     with fleet_of(study, WAITS, [CPU]) as fleet:
         (worker,) = waiting_workers(1)
-        assert study.storage.claim(study.stored.study_id, owner_of(worker), first={}) is not None
+        assert study.ledger.claim(owner_of(worker), first={}) is not None
         worker.kill()
         until(lambda: fleet.watch() and workers_of_this_process() not in ([], [worker]))
-        again = study.storage.claim(study.stored.study_id, "somebody else", first={})
+        again = study.ledger.claim("somebody else", first={})
     assert again is not None
     assert (again.number, again.attempts) == (0, 2)
 
@@ -297,7 +296,7 @@ def test_a_worker_that_does_not_leave_when_it_is_asked_to_is_killed_in_the_end(
 def test_a_worker_that_dies_after_a_stop_is_not_replaced(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     with fleet_of(study, IS_KILLED, [CPU]) as fleet:
-        study.storage.transact(lambda session: ledger.request_stop(session, study.stored.study_id))
+        study.ledger.request_stop()
         until(lambda: not fleet.watch())
         assert workers_of_this_process() == []
         assert fleet.was_stopped()

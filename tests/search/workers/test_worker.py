@@ -19,7 +19,7 @@ import psycopg
 import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import event, select
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from features.clips.synthesis import make_corpus
@@ -27,9 +27,8 @@ from search.detector.final import train_detector
 from search.errors import StudyError
 from search.preparation.prepared import prepare
 from search.results.export import export_recipe
-from search.storage import ledger
+from search.storage.ledger import MAX_ATTEMPTS
 from search.storage.stored_study import require_same
-from search.storage.tables import TrialRow
 from search.training.loop import Training
 from search.workers.worker import join
 from tests.support.faulty_worker import faulty, wait_until_stopped
@@ -72,15 +71,6 @@ def trials_of(study: TinyStudy) -> list[FrozenTrial]:
     return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
-def rows_of(study: TinyStudy) -> list[TrialRow]:
-    own = select(TrialRow).where(TrialRow.study_id == study.stored.study_id).order_by(TrialRow.number)
-    return study.storage.transact(lambda session: [_loaded(row) for row in session.execute(own).scalars()])
-
-
-def _loaded(row: TrialRow) -> TrialRow:
-    return TrialRow(**{column.name: getattr(row, column.name) for column in TrialRow.__table__.columns})
-
-
 def curves(trials: list[FrozenTrial]) -> list[tuple[int, dict[str, object], dict[int, float]]]:
     return [(t.number, t.params, t.intermediate_values) for t in trials]
 
@@ -93,7 +83,7 @@ def assert_nothing_was_lost(study: TinyStudy, undisturbed: object) -> None:
     trials = trials_of(study)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     assert [sorted(trial.intermediate_values) for trial in trials] == [list(range(1, EPOCHS + 1))] * 2
-    assert [row.state for row in rows_of(study)] == ["complete"] * 2
+    assert [row.state for row in study.rows()] == ["complete"] * 2
     assert curves(trials) == undisturbed
     assert all(trial.value == trial.intermediate_values[EPOCHS] for trial in trials)
 
@@ -214,29 +204,29 @@ def test_a_checkpoint_that_this_host_has_not_or_not_whole_means_starting_over(
 
 def test_a_trial_that_keeps_losing_its_worker_is_given_up_and_the_study_ends(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=2)
-    for attempt in range(ledger.MAX_ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         study.storage.lease = -1.0
-        lost = study.storage.claim(study.stored.study_id, f"lost-{attempt}", first={})
+        lost = study.ledger.claim(f"lost-{attempt}", first={})
         assert lost is not None
-        study.storage.forget(lost)
+        lost.forget()
 
     study.worker(lease=LEASE, quick=True).run()
 
-    assert [row.state for row in rows_of(study)] == ["failed", "complete"]
-    assert rows_of(study)[0].reason == f"its worker was lost {ledger.MAX_ATTEMPTS} times"
+    assert [row.state for row in study.rows()] == ["failed", "complete"]
+    assert study.rows()[0].reason == f"its worker was lost {MAX_ATTEMPTS} times"
     assert [trial.state for trial in trials_of(study)] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
 def test_a_worker_lost_after_a_new_checkpoint_counts_as_the_first_again(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=1, training={"learning_rate": 0.01, "batch_size": 16, "epochs": 9, "threads": 1})
-    for _ in range(ledger.MAX_ATTEMPTS + 1):
+    for _ in range(MAX_ATTEMPTS + 1):
         for moment in ("between checkpoint and report", "after the report"):
             with faulty(study, moment, signal.SIGKILL, lease=LEASE) as killed:
                 killed.join(timeout=60)
     study.worker(lease=LEASE, quick=True).run()
-    assert [
-        (row.state, len(t.intermediate_values)) for row, t in zip(rows_of(study), trials_of(study), strict=True)
-    ] == [("complete", 9)]
+    assert [(row.state, len(t.intermediate_values)) for row, t in zip(study.rows(), trials_of(study), strict=True)] == [
+        ("complete", 9)
+    ]
 
 
 def test_a_trial_whose_worker_failed_says_why_when_it_is_given_up(
@@ -245,11 +235,11 @@ def test_a_trial_whose_worker_failed_says_why_when_it_is_given_up(
     study = tiny_study(trials=1)
     with monkeypatch.context() as patched:
         patched.setattr(Training, "run_epoch", _broken_machine)
-        for _ in range(ledger.MAX_ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             with pytest.raises(RuntimeError, match="CUDA error"):
                 study.worker().run()
     study.worker().run()
-    (row,) = rows_of(study)
+    (row,) = study.rows()
     assert (row.state, row.reason) == (
         "failed",
         "its worker was lost 3 times; the last one said: RuntimeError: CUDA error: unspecified launch failure",
@@ -269,7 +259,7 @@ def test_a_diverged_trial_is_recorded_with_its_reason_and_teaches_the_sampler(ti
     )
     study.worker().run()
 
-    (trial,), (row,) = trials_of(study), rows_of(study)
+    (trial,), (row,) = trials_of(study), study.rows()
     assert (row.state, row.reason) == ("failed", "the loss diverged in epoch 1")
     assert trial.state == TrialState.PRUNED
     assert trial.constraints == {"failed": 1.0}
@@ -309,7 +299,7 @@ def test_a_worker_with_a_copy_of_the_clips_elsewhere_is_welcome(tiny_study: Make
     study = tiny_study(trials=1)
     shutil.copytree(study.root, tmp_path / "copy")
     join(study.url, "tiny", root=str(tmp_path / "copy")).run()
-    assert [row.state for row in rows_of(study)] == ["complete"]
+    assert [row.state for row in study.rows()] == ["complete"]
 
 
 @pytest.mark.parametrize(
@@ -358,8 +348,8 @@ def test_a_stop_is_heeded_before_the_next_trial_however_short_trials_are(tiny_st
     class StoppedInTheThird(QuickTraining):
         def run_epoch(self, before_batch: Callable[[], None]) -> None:
             super().run_epoch(before_batch)
-            if worker.claim is not None and worker.claim.number == 2:
-                study.storage.transact(lambda session: ledger.request_stop(session, study.stored.study_id))
+            if worker.hold is not None and worker.hold.number == 2:
+                study.ledger.request_stop()
 
     worker.train = StoppedInTheThird
     worker.run()
@@ -439,14 +429,14 @@ def test_reports_of_an_outage_that_came_without_a_checkpoint_are_trained_again(t
             if self.epoch == 6:
                 event.remove(lost.storage.engine, "before_cursor_execute", _no_answer)
                 lost.storage.get_all_studies()  # the outage is over
-                lost.storage._send_reports(lost.claim.trial_id)  # type: ignore[union-attr]
+                lost.hold._send_reports()  # type: ignore[union-attr]
                 raise InterruptedError
             super().run_epoch(before_batch)
 
     lost.train = OutageThenDeath
     with pytest.raises(InterruptedError):
         lost.run()
-    (row,) = rows_of(study)
+    (row,) = study.rows()
     assert row.checkpoint is not None
     assert row.checkpoint.endswith("@4/4"), "made before the outage was noticed, entered with the reports after it"
 

@@ -1,0 +1,246 @@
+"""A worker's hold on a trial: all that it may do with the trial that it has claimed.
+
+Every write is fenced: once another worker has taken the trial over it raises LeaseLost and changes nothing. A report
+does not wait for a database that is away: it is kept and sent before the next write, so that training goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from search.evaluation.truth import Scores
+from search.storage import ledger, optuna_rows, study_rows
+from search.storage.ledger import Claim, LeaseLost
+from search.storage.outages import StorageAway
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import TrialRow
+
+_log = logging.getLogger("offkey.storage")
+
+
+class Hold:
+    """A trial in this worker's hands, from the claim until it is ended, given back or lost.
+
+    trial_id   : Optuna's, of the database
+    number     : of the study
+    token      : grows with each claim of the trial
+    attempts   : workers since the last checkpoint, this one included
+    checkpoint : the entry to go on at, None if there is none
+    """
+
+    def __init__(self, storage: StudyStorage, claim: Claim) -> None:
+        """Guards the trial from now on."""
+        self.trial_id, self.number, self.token = claim.trial_id, claim.number, claim.token
+        self.attempts, self.checkpoint = claim.attempts, claim.checkpoint
+        self._storage, self._claim = storage, claim
+        self._unsent: dict[int, float] = {}  # epoch → reported value
+        self._with_reports: dict[str, Any] = {}  # what the ledger is to know with them
+        self._entered: str | None = None  # the checkpoint in the ledger, if it is this holder's
+        storage.guards[self.trial_id] = self
+
+    @property
+    def lease(self) -> float:
+        """How long the trial is this worker's without a renewal (seconds)."""
+        return self._storage.lease
+
+    def renew(self, *, there_since: float, **vitals: Any) -> bool:
+        """Extends the lease and enters what the worker says of itself; whether the worker may go on.
+
+        It may not if the study's hours are used up, or the workers that were `there_since` then were asked to leave.
+        Does not wait for a database that is away: raises StorageAway.
+        """
+        study, lease = self._claim.study, self._storage.lease
+
+        def write(session: Session) -> bool:
+            # First, since it may wait for the study's row: the lease begins after that.
+            study_rows.sign_of_life(session, study, lease)
+            ledger.renew(session, self._claim, lease, **vitals)
+            is_over = study_rows.out_of_time(session, study)
+            return not study_rows.is_stopped(session, study, since=there_since) and not is_over
+
+        with self._storage.impatient():
+            return self._storage.transact(write)
+
+    def is_settled(self) -> bool:
+        """Whether the trial has all its parameters."""
+        return self._storage.transact(lambda session: ledger.is_settled(session, self._claim))
+
+    def settle(self, digest: str, *, may_repeat: bool) -> int | None:
+        """Enters the trial's parameters by their digest; how many trials had them before.
+
+        None, and nothing is entered, if one had them and they may not be repeated.
+        """
+        repeat = 0
+        while True:
+            try:
+                return self._storage.transact(
+                    lambda session, n=repeat: ledger.settle(session, self._claim, digest, first=n)  # type: ignore[misc]
+                )
+            except IntegrityError:
+                if not may_repeat:
+                    return None
+                counted = self._storage.transact(
+                    lambda session: ledger.count_settled(session, self._claim.study, digest)
+                )
+                repeat = max(repeat + 1, counted)
+
+    def start_over(self, *, parameters: bool = False) -> None:
+        """Forgets the trial's curve, and its parameters too if wanted."""
+
+        def wipe(session: Session) -> None:
+            ledger.fence(session, self._claim, states=("running",), checkpoint=None)
+            optuna_rows.forget_reports(session, self.trial_id)
+            optuna_rows.forget_pruning(session, self.trial_id)
+            if parameters:
+                optuna_rows.forget_parameters(session, self.trial_id)
+
+        self._storage.transact(wipe)
+
+    def rewind(self, *, steps: int) -> None:
+        """Forgets what was reported after so many steps, those of the checkpoint: it is trained again."""
+
+        def wipe(session: Session) -> None:
+            ledger.fence(session, self._claim, states=("running",))
+            optuna_rows.forget_reports(session, self.trial_id, after=steps)
+
+        self._storage.transact(wipe)
+
+    def report(self, step: int, value: float) -> None:
+        """Reports, or keeps the report until the database is back."""
+        self._require_held()
+        self._unsent[step] = value
+        with suppress(StorageAway), self._storage.impatient():
+            self._storage.through_outages(self._send_reports)
+
+    def has_unsent_reports(self) -> bool:
+        """Whether reports wait for a database that is away. A checkpoint made now would be ahead of the curve."""
+        self._require_held()
+        return bool(self._unsent)
+
+    def checkpoint_in_ledger(self) -> str | None:
+        """The entry that the next worker would go on at, as far as this one has written it."""
+        self._require_held()
+        return self._entered
+
+    def keep_checkpoint(self, entry: str) -> None:
+        """Enters a checkpoint into the ledger together with the trial's next report."""
+        self._require_held()
+        self._with_reports = {"checkpoint": entry, "attempts": 1, "reason": None}
+
+    def enter_checkpoint(self) -> None:
+        """Enters a checkpoint that is kept without waiting for a report; not while the database is away."""
+        self._require_held()
+        with suppress(StorageAway), self._storage.impatient():
+            self._storage.transact(self.write_reports)
+            self._note_entered()
+
+    def finish(
+        self,
+        state: ledger.FinalState,
+        *,
+        values: Sequence[float] | None,
+        reason: str | None = None,
+        scores: Scores | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        exhibits: Mapping[str, str] | None = None,
+    ) -> None:
+        """Ends the trial for Optuna and the ledger at once.
+
+        `attributes` are what the dashboard lists of it, `exhibits` the system attributes of its artifacts.
+
+        A trial that failed by itself is PRUNED for Optuna, with a violated constraint: that teaches the sampler,
+        while a FAIL teaches it nothing.
+        """
+        blob = None if scores is None else scores.astype(np.float64).tobytes()
+        ended = TrialState.COMPLETE if state == "complete" else TrialState.PRUNED
+        self._end(state, ended, values, (attributes, exhibits), reason=reason, scores=blob)
+
+    def give_up(self) -> None:
+        """Ends a trial whose workers were lost too often."""
+        last = self._storage.transact(lambda session: session.get_one(TrialRow, self.trial_id).reason)
+        reason = f"its worker was lost {ledger.MAX_ATTEMPTS} times" + (f"; the last one said: {last}" if last else "")
+        self._end("failed", TrialState.FAIL, None, reason=reason)
+
+    def _end(
+        self,
+        state: ledger.FinalState,
+        ended: TrialState,
+        values: Sequence[float] | None,
+        shown: tuple[Mapping[str, Any] | None, Mapping[str, str] | None] = (None, None),
+        **columns: Any,
+    ) -> None:
+        def write(session: Session) -> None:
+            ledger.fence(session, self._claim, state=state, lease_until=None, **columns)
+            if state == "failed" and ended == TrialState.PRUNED:
+                self._storage.mark_failed(session, self.trial_id)
+            optuna_rows.set_attributes(session, self.trial_id, user=shown[0], system=shown[1])
+
+        def end() -> None:
+            self._require_held()
+            self._send_reports()
+            self._with_reports = {}
+            if not self._storage.end_trial(self.trial_id, ended, values, first=write):
+                # The fence let us pass: we ended it, and the answer was lost with the connection.
+                _log.info("trial %d: had ended already", self.number)
+
+        self._storage.through_outages(end)
+        self.forget()
+
+    def release(self) -> None:
+        """Gives the trial back unfinished."""
+
+        def give_back(session: Session) -> None:
+            ledger.release(session, self._claim)
+            optuna_rows.trial(session, self.trial_id).state = TrialState.WAITING
+
+        self._storage.through_outages(self._send_reports)
+        self._storage.transact(give_back)
+        self.forget()
+
+    def abandon(self, reason: str) -> None:
+        """Ends the lease of a worker that cannot go on, with why. Another attempt is worth while.
+
+        Does not wait for a database that is away: raises StorageAway.
+        """
+        with self._storage.impatient():
+            self._storage.transact(lambda session: ledger.abandon(session, self._claim, reason))
+
+    def is_ended(self) -> bool:
+        """Whether the trial has ended, by whomever."""
+        return self._storage.transact(lambda session: ledger.is_ended(session, self._claim))
+
+    def forget(self) -> None:
+        """Stops guarding a trial that this worker no longer holds."""
+        if self._is_held():
+            self._storage.guards.pop(self.trial_id, None)  # a thread that leaves in time may have come first
+
+    def write_reports(self, session: Session) -> None:
+        """Adds the fence to a transaction, the reports that wait, and what the ledger is to know with them."""
+        ledger.fence(session, self._claim, **self._with_reports)
+        for step, value in self._unsent.items():
+            optuna_rows.report(session, self.trial_id, step, value)
+
+    def _send_reports(self) -> None:
+        if self._unsent and self._is_held():
+            with self._storage.transaction() as session:
+                self.write_reports(session)
+            self._unsent.clear()
+            self._note_entered()
+
+    def _note_entered(self) -> None:
+        self._entered = self._with_reports.get("checkpoint", self._entered)
+
+    def _is_held(self) -> bool:
+        return self._storage.guards.get(self.trial_id) is self
+
+    def _require_held(self) -> None:
+        if not self._is_held():
+            raise LeaseLost(f"the trial with the ID {self.trial_id} is not held here")

@@ -1,0 +1,218 @@
+"""One study's part of the ledger: who may work on what, how far its trials are, and what is done to it as a whole.
+
+Each method is a transaction of its own, which waits while the database is away. A study that was deleted has no trials,
+admits nobody and is not stopped, whatever study has its key by now (search.storage.study_rows).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from search.errors import StudyError
+from search.evaluation.truth import Scores
+from search.storage import ledger, optuna_rows, study_rows
+from search.storage.hold import Hold
+from search.storage.ledger import Claim, Leftover, Outlook, Snapshot
+from search.storage.stored_study import StoredStudy, was_deleted
+from search.storage.study_rows import StudyKey
+from search.storage.study_storage import StudyStorage
+from search.storage.tables import StudyRow
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StudyLedger:
+    """The ledger as far as one study goes."""
+
+    def __init__(self, storage: StudyStorage, stored: StoredStudy) -> None:
+        self._storage, self._name = storage, stored.name
+        self.study = StudyKey(stored.study_id, stored.uid)
+
+    def claim(self, owner: str, *, first: Mapping[str, Any], there_since: float | None = None) -> Hold | None:
+        """A trial to work on, RUNNING and held by `owner`: one that lost its worker, else a new one.
+
+        `first` are the parameters of the study's first trial. None if the budget is handed out (or the hours are
+        used up) and no trial is free, or if workers who were `there_since` then were asked to leave.
+        """
+        lease = self._storage.lease
+
+        def take(session: Session) -> Claim | None:
+            if not study_rows.admits(session, self.study, since=there_since):
+                return None
+            # Leases that ran out while the database was away belong to workers that may renew them any moment now.
+            settled = self._storage.seconds_since_outage > lease / 2
+            # First, since it may wait for the study's row: leases begin after that.
+            study_rows.sign_of_life(session, self.study, lease)
+            claim = ledger.take_over(session, self.study, owner, lease, lost_too=settled)
+            if claim is None:
+                claim = self._start_trial(session, owner, first)
+            else:
+                optuna_rows.trial(session, claim.trial_id).state = TrialState.RUNNING
+            if claim is None and study_rows.out_of_time(session, self.study):
+                self._set_free(session, None)  # nobody may take them over any more
+            return claim
+
+        claim = self._storage.transact(take)
+        return None if claim is None else Hold(self._storage, claim)
+
+    def _start_trial(self, session: Session, owner: str, first: Mapping[str, Any]) -> Claim | None:
+        if not study_rows.take_slot(session, self.study):
+            return None
+        trial_id, number = self._storage.add_trial(session, self.study.study_id, fixed=first)
+        return ledger.add_trial(
+            session, self.study, trial_id=trial_id, number=number, owner=owner, lease=self._storage.lease
+        )
+
+    def outlook(self, *, since: float) -> Outlook:
+        """What a worker may expect that was there at this time, and found no trial to work on."""
+        return self._ask(ledger.outlook, since=since)
+
+    def exists(self) -> bool:
+        """Whether the study is still there."""
+        return self._ask(study_rows.exists)
+
+    def unfinished(self) -> bool:
+        """Whether a trial of the study is still to be done, by whomever."""
+        return self._ask(ledger.unfinished)
+
+    def out_of_time(self) -> bool:
+        """Whether the study's hours are used up."""
+        return self._ask(study_rows.out_of_time)
+
+    def progress(self) -> tuple[int, frozenset[str | None]]:
+        """How many trials have ended, and the checkpoints of the others: another value means that somebody got on."""
+        return self._ask(ledger.progress)
+
+    def snapshot(self) -> Snapshot:
+        """All trials as they stand, with what their workers said of themselves last."""
+        return self._ask(ledger.snapshot)
+
+    def scores(self, numbers: Collection[int] | None = None) -> dict[int, Scores]:
+        """The validation clips' scores of the ended trials (or of these `numbers`), by number."""
+        blobs = self._ask(ledger.scores, numbers)
+        return {number: np.frombuffer(blob, dtype=np.float64) for number, blob in blobs.items()}
+
+    def best_value(self) -> float | None:
+        """The best value of the complete trials that keep to the study's limits; of several values the first."""
+        return self._storage.transact(lambda session: optuna_rows.best_value(session, self.study.study_id))
+
+    def has_ended_any(self, owner: str) -> bool:
+        """Whether the worker has ended a trial of the study."""
+        return self._ask(ledger.has_ended_any, owner)
+
+    def at_work(self) -> list[str]:
+        """The owners of the leases that have not run out."""
+        return self._ask(ledger.at_work)
+
+    def expire(self, owner: str) -> None:
+        """Ends the leases of a worker that is known to be dead."""
+        self._ask(ledger.expire, owner)
+
+    def set_free(self, owner: str) -> bool:
+        """Gives back the trial of a worker that was ended on purpose; whether it held one."""
+        return self._storage.transact(lambda session: self._set_free(session, owner))
+
+    def _set_free(self, session: Session, owner: str | None) -> bool:
+        freed = ledger.set_free(session, self.study, owner)
+        for trial_id in freed:
+            optuna_rows.trial(session, trial_id).state = TrialState.WAITING
+        return bool(freed)
+
+    def uncleared(self) -> list[Leftover]:
+        """The ended trials whose checkpoints may still be there."""
+        return self._ask(ledger.uncleared)
+
+    def clear(self, trial_id: int) -> None:
+        """Enters that a trial's checkpoints are gone."""
+        self._ask(ledger.clear, trial_id)
+
+    def request_stop(self) -> int:
+        """Asks the workers that are there now to leave; how many are at work."""
+
+        def stop(session: Session) -> int:
+            study_rows.request_stop(session, self.study)
+            return len(ledger.at_work(session, self.study))
+
+        return self._storage.transact(stop)
+
+    def is_stopped(self, *, since: float) -> bool:
+        """Whether the workers that were there at this time were asked to leave."""
+        return self._ask(study_rows.is_stopped, since=since)
+
+    def edit_attributes(
+        self, prefix: str, edit: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, while_best: float | None
+    ) -> None:
+        """Sets what `edit` makes of the study's system attributes whose keys begin so; not if another value is best.
+
+        Raises StudyError if the study is there no more.
+        """
+
+        def write(session: Session) -> None:
+            self._lock(session)
+            if optuna_rows.best_value(session, self.study.study_id) == while_best:
+                before = optuna_rows.study_attributes(session, self.study.study_id, prefix)
+                optuna_rows.set_study_attributes(session, self.study.study_id, edit(before))
+
+        self._storage.transact(write)
+
+    def rename(self, name: str) -> None:
+        """Gives the study another name. Raises StudyError if it is taken, or workers are there."""
+
+        def write(session: Session) -> None:
+            self._require_idle(session)
+            optuna_rows.rename_study(session, self.study.study_id, name)
+            row = session.get_one(StudyRow, self.study.study_id)
+            document, identity = json.loads(row.document), json.loads(row.identity)
+            document["study"] = identity["study"]["study"] = name
+            row.document, row.identity = json.dumps(document), json.dumps(identity)
+
+        try:
+            self._storage.transact(write)
+        except IntegrityError as error:
+            raise StudyError(f"There is a study {name!r} in {self._storage.shown_url} already.") from error
+
+    def delete(self) -> tuple[list[Leftover], list[str]]:
+        """Deletes the study with its trials; whose checkpoints are left, and the IDs of its artifacts.
+
+        Raises StudyError if workers are there.
+        """
+
+        def write(session: Session) -> tuple[list[Leftover], list[str]]:
+            self._require_idle(session)
+            files = (
+                ledger.uncleared(session, self.study, ended=False),
+                optuna_rows.artifacts(session, self.study.study_id),
+            )
+            ledger.delete_study(session, self.study.study_id)  # first, as a worker's writes touch it first
+            optuna_rows.delete_study(session, self.study.study_id)
+            return files
+
+        return self._storage.transact(write)
+
+    def _require_idle(self, session: Session) -> None:
+        """Locks the study, for claims too. Raises StudyError if workers are at work on it, or it is there no more."""
+        study_rows.keep_claims_out(session, self.study)
+        self._lock(session)
+        owners = ledger.at_work(session, self.study)
+        if owners:
+            raise StudyError(
+                f"{len(owners)} workers are at work on {self._name} ({owners[0]} for one). `offkey stop {self._name}` "
+                "makes them leave; wait until they have."
+            )
+
+    def _lock(self, session: Session) -> None:
+        """Keeps everybody else from writing its row until the commit. Raises StudyError if it is there no more."""
+        if not study_rows.lock(session, self.study):
+            raise was_deleted(self._name)
+
+    def _ask(self, statements: Callable[Concatenate[Session, StudyKey, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the statements return of this study."""
+        return self._storage.transact(lambda session: statements(session, self.study, *args, **kwargs))

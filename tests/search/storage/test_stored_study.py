@@ -1,0 +1,129 @@
+"""A study is made once and joined by everyone after; one that differs is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import optuna
+import pytest
+from sqlalchemy import select
+
+from search.errors import StudyError
+from search.storage.stored_study import load_stored, with_stored_proxies
+from search.storage.tables import StudyRow
+from search.study.study_file import study_of_tree
+from tests.support.holding import first_answer_lost
+
+if TYPE_CHECKING:
+    from tests.support.tiny_study import TinyStudy
+
+    MakeStudy = Callable[..., TinyStudy]
+
+
+def test_a_study_whose_making_got_no_answer_is_joined(tiny_study: MakeStudy) -> None:
+    storage = tiny_study().storage
+    storage.patience = 60.0
+    with first_answer_lost():
+        made = optuna.create_study(study_name="new", storage=storage, load_if_exists=True)
+    assert [study.study_name for study in storage.get_all_studies()] == ["tiny", made.study_name]
+
+
+def test_a_budget_is_never_lowered_by_joining(tiny_study: MakeStudy) -> None:
+    tiny_study(trials=5)
+    assert tiny_study(trials=2).stored.budget == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (
+            {"model": {"family": "vae", "context": 3, "h_dim": 16, "z_dim": 4}, "baseline": {}},
+            "model.h_dim: stored —, here 16",
+        ),
+        (
+            {"model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 32}, "z_dim": 4}},
+            "model.h_dim.high: stored 64, here 32",
+        ),
+        ({"search": {"trials": 3, "pruner": "none", "sampler": "random"}}, "search.sampler: stored tpe, here random"),
+        ({"baseline": {"h_dim": 17}}, "baseline.h_dim: stored 16, here 17"),
+    ],
+)
+def test_a_study_that_exists_with_another_space_is_refused_with_what_differs(
+    tiny_study: MakeStudy, change: dict[str, object], differs: str
+) -> None:
+    tiny_study()
+    with pytest.raises(StudyError, match=differs):
+        tiny_study(**change)
+
+
+PLAIN_MODEL = {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": 4}
+
+
+@pytest.mark.parametrize(
+    "written_out",
+    [
+        {"scoring": {"pooling": "mean"}},
+        {"features": {"n_mels": 32, "n_fft": 1024}},
+        {"model": {**PLAIN_MODEL, "kld_weight": 0.01}},
+        {"validation": {"metric": "auc"}},
+    ],
+)
+def test_a_default_that_is_written_out_makes_no_other_study(
+    tiny_study: MakeStudy, written_out: dict[str, object]
+) -> None:
+    first = tiny_study()
+    assert tiny_study(**written_out).stored.uid == first.stored.uid
+
+
+BY_PROXIES = {"metric": "proxy", "share": 0.34}
+
+
+def test_other_proxies_than_those_that_a_study_goes_by_are_refused(tiny_study: MakeStudy) -> None:
+    tiny_study(validation={**BY_PROXIES, "proxies": ["other IDs"]})
+
+    with pytest.raises(StudyError, match=r"validation.proxies: stored \['other IDs'\], here \['knock 1'\]"):
+        tiny_study(validation={**BY_PROXIES, "proxies": ["knock 1"]})
+
+
+def test_whoever_names_no_proxies_takes_those_of_the_stored_study(
+    tiny_study: MakeStudy, storage_url: str, tmp_path: Path
+) -> None:
+    tree = {"study": "tiny", "model": {"family": "stat"}, "validation": BY_PROXIES}
+    unnamed = study_of_tree(tree, origin="here")
+    assert with_stored_proxies(unnamed, storage_url) == unnamed
+    assert with_stored_proxies(unnamed, f"sqlite:///{tmp_path / 'none.db'}") == unnamed
+
+    tiny_study(validation={**BY_PROXIES, "proxies": ["other IDs"]})
+
+    joining = with_stored_proxies(unnamed, storage_url)
+    assert joining.validation.proxies == ["other IDs"]
+    assert joining.tree == {**unnamed.tree, "validation": {**BY_PROXIES, "proxies": ["other IDs"]}}
+    named = study_of_tree({**tree, "validation": {**BY_PROXIES, "proxies": ["knock 1"]}}, origin="here")
+    assert with_stored_proxies(named, storage_url) == named
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_a_search_does_not_take_over_a_study_of_somebody_elses(
+    tiny_study: MakeStudy, direction: Literal["minimize", "maximize"]
+) -> None:
+    url = tiny_study().url
+    foreign = optuna.create_study(study_name="foreign", storage=url, direction=direction)
+    foreign.add_trial(optuna.trial.create_trial(value=1.0))
+    with pytest.raises(StudyError, match="was not made by Offkey"):
+        tiny_study(study="foreign")
+
+
+def test_joining_without_hours_leaves_the_hours_as_they_are(tiny_study: MakeStudy) -> None:
+    study = tiny_study(search={"trials": 3, "pruner": "none", "hours": 2.0})
+    tiny_study()
+    with study.storage.engine.connect() as connection:
+        assert connection.execute(select(StudyRow.hours)).scalar_one() == 2.0
+
+
+def test_a_study_that_offkey_did_not_make_is_refused(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    optuna.create_study(study_name="foreign", storage=study.url)
+    with pytest.raises(StudyError, match="was not made by Offkey"):
+        load_stored(study.storage, "foreign")
