@@ -253,11 +253,11 @@ def test_a_clip_sounds_otherwise_to_a_conditional_model_under_another_id(corpus:
     clips = training.recordings_of(of_id(training.validation_clips, "compressor/02"))
 
     own = training.scorer.scores_of(clips)
-    under_another = training.scorer.scores_of(replace(clips, ids=("compressor/04",) * len(clips), _excerpts={}))
+    under_another = training.scorer.scores_of(replace(clips, ids=("compressor/04",) * len(clips)))
 
     assert (own != under_another).all()
     with pytest.raises(UnservedError, match="compressor/06 was not trained on, and .* has nothing to say of it"):
-        training.scorer.scores_of(replace(clips, ids=("compressor/06",) * len(clips), _excerpts={}))
+        training.scorer.scores_of(replace(clips, ids=("compressor/06",) * len(clips)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
