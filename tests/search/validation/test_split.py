@@ -377,7 +377,7 @@ def searched(
         tree = {**SEARCHED, "corpus": {"root": str(corpus.root)}}
         study = prepare(study_of_tree(tree, origin="here"), default_root=None).study
         storage = StudyStorage(url)
-        stored = create_or_join(storage, study, corpus)
+        stored = create_or_join(storage, study, corpus, steering_of(corpus, study.validation).truth)
         Worker(storage, stored, stored.steering(corpus), Checkpoints(None, stored.uid)).run()
         scores = validation_scores(storage, stored)
         return [
