@@ -65,7 +65,8 @@ def _measure(folder: Path, server: PostgresServer, workers: int, trials: int) ->
     prepared = prepare(study_of_tree(tree, origin="crowd"), default_root=None)
     url = server.new_database()
     storage = StudyStorage(url, create=True, patience=60.0)
-    ledger = StudyLedger(storage, create_or_join(storage, prepared.study, prepared.corpus))
+    stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth)
+    ledger = StudyLedger(storage, stored)
     command = [sys.executable, "-m", "benchmarks.crowd", "--gate", str(folder)]
     environment = os.environ | {"OFFKEY_STORAGE": url, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     logs = [(folder / f"{number}.log").open("wb") for number in range(workers)]

@@ -22,6 +22,7 @@ from models.families import FAMILIES
 from search.detector.bundle import load_bundle, save_bundle
 from search.detector.final import train_detector
 from search.detector.scoring import score_clips
+from search.preparation.prepared import prepare_recipe
 from search.study.recipe import Recipe
 from search.training.loop import Training
 from search.validation.split import blind
@@ -106,7 +107,8 @@ def main() -> None:
                 ratios = [epoch / steps for epoch, steps in zip(*seconds.values(), strict=True)]
                 speed = f"{len(training.clips.train) / statistics.median(seconds['epoch']):.3g}"
                 ratio = f"{statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
-            save_bundle(train_detector(recipe, corpus, CPU), folder / "bundle")
+            prepared = prepare_recipe(recipe, default_root=str(corpus.root), tell=print)
+            save_bundle(train_detector(prepared, CPU), folder / "bundle")
             bundle = load_bundle(folder / "bundle")
             passes = []
             for _ in range(ROUNDS):

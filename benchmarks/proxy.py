@@ -44,13 +44,13 @@ from search.errors import TrialFailure
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Truth
 from search.preparation.proxy_judgement import aucs_of, judged, used
-from search.study.proxies import OTHER_IDS
+from search.study.proxies import OTHER_IDS, PROXIES
 from search.study.recipe import ValidationSettings
 from search.study.study import Study
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from search.training.loop import Training
-from search.validation.proxy_clips import Proxied, proxy_clips
+from search.validation.proxy_clips import Proxied, hold_out
 from search.validation.split import blind, held_out_clips, labelled_test_clips
 
 HELD_OUT_SHARE = 0.25  # of the normal training clips
@@ -199,7 +199,7 @@ def trials_on(corpus: Corpus, folder: Path, *, trials: int) -> list[Trial]:
     """So many trials of each family on one machine, with the proxies that were found to say something there."""
     folder.mkdir(parents=True, exist_ok=True)
     # As a search would, with no look at a test clip.
-    every = proxy_clips(blind(corpus, VALIDATION), share=HELD_OUT_SHARE, seed=0)
+    every = hold_out(blind(corpus, VALIDATION), share=HELD_OUT_SHARE, seed=0).with_proxies(PROXIES)
     judgements = judged(every, FeatureSettings())
     found = [[one.proxy.name, *(f"{auc:.3f}" for auc in one.aucs), one.fault or "used"] for one in judgements]
     (folder / "proxies.json").write_text(json.dumps(found))

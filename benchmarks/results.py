@@ -39,7 +39,7 @@ from features.errors import UnservedError
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, MAX_FALSE_POSITIVE_RATE, mean_auc
 from search.evaluation.truth import Scores, Truth
-from search.preparation.prepared import prepare
+from search.preparation.prepared import prepare, prepare_recipe
 from search.results.export import recipe_of
 from search.storage.stored_study import load_stored
 from search.storage.study_storage import StudyStorage
@@ -119,15 +119,15 @@ def measure(setting: str, is_baseline: bool, recipe: Recipe, file: Path) -> Meas
     from search.validation.split import held_out_clips
 
     if not file.exists():
-        corpus = read_corpus(Path(str(recipe.corpus.root))).for_study(recipe.corpus.machines)
-        start = time.process_time()
         try:
-            detector = train_detector(recipe, corpus, torch.device("cpu"))
+            prepared = prepare_recipe(recipe, default_root=None, tell=lambda line: print(f"{setting}: {line}"))
+            start = time.process_time()
+            detector = train_detector(prepared, torch.device("cpu"))
         except UnservedError as error:
             print(f"{setting}: {error}")
             return None
         seconds = time.process_time() - start
-        clips = held_out_clips(corpus, recipe.validation)
+        clips = held_out_clips(prepared.corpus, prepared.validation)
         bundle = Bundle(detector.recipe, detector.scorer, detector.labels, dict(detector.thresholds))
         scored = [row.score for row in score_clips(bundle, [clip.path for clip in clips], torch.device("cpu"))]
         truth = Truth.of(clips)

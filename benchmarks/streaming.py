@@ -26,6 +26,7 @@ from features.store.files import FrameStore, map_store
 from features.windows.context_windows import ContextWindows
 from features.windows.crops import Crops
 from features.windows.excerpts import Batch, Excerpts
+from features.windows.stored_clips import StoredClips
 
 FRAMES, BINS = 313, 128  # of a clip of 10 s
 CLIPS, ROUNDS = 1000, 7  # where time is measured
@@ -55,12 +56,12 @@ def in_memory(store: FrameStore) -> FrameStore:
 
 
 def excerpts(kind: str, store: FrameStore) -> Excerpts:
-    clips = range(len(store.offsets) - 1)
-    paths = [Path(f"{clip}.wav") for clip in clips]
+    positions = range(len(store.offsets) - 1)
+    clips = StoredClips(store, positions, [Path(f"{position}.wav") for position in positions])
     device = torch.device("cpu")
     if kind == "windows":
-        return ContextWindows(store, clips, paths, context=5, device=device)
-    return Crops(store, clips, paths, frames=64, hop=8, crops_per_clip=10, device=device)
+        return ContextWindows(clips, context=5, device=device)
+    return Crops(clips, frames=64, hop=8, crops_per_clip=10, device=device)
 
 
 def training_step(kind: str) -> Callable[[Batch], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from features.store.files import FrameStore
 from features.windows.context_windows import ContextWindows
 from features.windows.crops import Crops
 from features.windows.excerpts import Excerpts
+from features.windows.stored_clips import StoredClips
 from models.labels import Labels
 from models.settings import CropSettings, FamilySettings
 
@@ -30,8 +31,8 @@ class Recordings:
     ids: tuple[str, ...]  # machine/ID of each
     attributes: tuple[str, ...]
     device: torch.device
-    _excerpts: dict[object, Excerpts] = field(default_factory=dict)
-    _parts: dict[tuple[int, ...], Recordings] = field(default_factory=dict)
+    _excerpts: dict[object, Excerpts] = field(default_factory=dict, init=False)
+    _parts: dict[tuple[int, ...], Recordings] = field(default_factory=dict, init=False)
 
     @classmethod
     def of_file(cls, path: Path, *, name: str, attributes: str, device: torch.device) -> Recordings:
@@ -53,13 +54,12 @@ class Recordings:
         if key == tuple(range(len(self))):
             return self
         if key not in self._parts:
-            self._parts[key] = Recordings(
-                self.store,
-                tuple(self.positions[index] for index in members),
-                tuple(self.paths[index] for index in members),
-                tuple(self.ids[index] for index in members),
-                tuple(self.attributes[index] for index in members),
-                self.device,
+            self._parts[key] = replace(
+                self,
+                positions=tuple(self.positions[index] for index in members),
+                paths=tuple(self.paths[index] for index in members),
+                ids=tuple(self.ids[index] for index in members),
+                attributes=tuple(self.attributes[index] for index in members),
             )
         return self._parts[key]
 
@@ -70,11 +70,22 @@ class Recordings:
     @cached_property
     def anonymous(self) -> Recordings:
         """The same clips as if of machine IDs that nobody knows."""
-        return Recordings(self.store, self.positions, self.paths, ("",) * len(self), self.attributes, self.device)
+        return replace(self, ids=("",) * len(self))
 
     def id_indices(self, labels: Labels) -> npt.NDArray[np.int64]:
         """Which of a model's machine IDs each clip has, (clips,); UNKNOWN for another."""
         return np.array([labels.id_index(name) for name in self.ids], dtype=np.int64)
+
+    def stored(self, features: FeatureSettings, labels: Labels) -> StoredClips:
+        """The clips' frames under some features, and their IDs and attributes as a model numbers them."""
+        pairs = zip(self.ids, self.attributes, strict=True)
+        return StoredClips(
+            self.store(features),
+            self.positions,
+            self.paths,
+            ids=self.id_indices(labels).tolist(),
+            attributes=[labels.attribute_index(*pair) for pair in pairs],
+        )
 
     def excerpts(self, features: FeatureSettings, model: FamilySettings, labels: Labels) -> Excerpts:
         """What a model looks at; the same excerpts are kept. Raises ClipTooShortError for a clip that has none."""
@@ -82,29 +93,10 @@ class Recordings:
         crops = (model.hop(features.bins), model.crops_per_clip) if isinstance(model, CropSettings) else None
         key = (features.key, length, crops, labels)
         if key not in self._excerpts:
-            store = self.store(features)
-            ids = self.id_indices(labels).tolist()
-            attributes = [labels.attribute_index(*pair) for pair in zip(self.ids, self.attributes, strict=True)]
-            if crops is None:
-                self._excerpts[key] = ContextWindows(
-                    store,
-                    self.positions,
-                    self.paths,
-                    context=length,
-                    device=self.device,
-                    ids=ids,
-                    attributes=attributes,
-                )
-            else:
-                self._excerpts[key] = Crops(
-                    store,
-                    self.positions,
-                    self.paths,
-                    frames=length,
-                    hop=crops[0],
-                    crops_per_clip=crops[1],
-                    device=self.device,
-                    ids=ids,
-                    attributes=attributes,
-                )
+            clips = self.stored(features, labels)
+            self._excerpts[key] = (
+                ContextWindows(clips, context=length, device=self.device)
+                if crops is None
+                else Crops(clips, frames=length, hop=crops[0], crops_per_clip=crops[1], device=self.device)
+            )
         return self._excerpts[key]

@@ -18,9 +18,9 @@ import json
 import logging
 import os
 import reprlib
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import UnionType
@@ -250,7 +250,7 @@ def train(
         default_root=os.environ.get("OFFKEY_DATA"),
         storage=storage or default_url(),
         on_epoch=progress,
-        tell=partial(_warn, depth=4),
+        tell=_warn,
     )
 
 
@@ -322,7 +322,7 @@ def _recipe_of(file: str | Path) -> Recipe:
             f"{file} leaves {', '.join(opened)} open: search it with Study.load, and train study.recipe()"
         )
     for idle in idle_settings(study.space):
-        _warn(idle, depth=4)
+        _warn(idle)
     return study.first_recipe()
 
 
@@ -332,7 +332,7 @@ def _loaded(bundle: str | Path) -> Bundle:
     told: list[str] = []
     loaded = load_bundle(bundle, tell=told.append)
     for line in told:
-        _warn(line, depth=4)
+        _warn(line)
     return loaded
 
 
@@ -357,5 +357,9 @@ def _override(path: str, value: Any) -> str:
     return f"{path}={value if path == 'corpus.root' else json.dumps(value, ensure_ascii=False, default=plain)}"
 
 
-def _warn(text: str, *, depth: int = 3) -> None:
+def _warn(text: str) -> None:
+    """Warns at the user's own line: the nearest one outside of `search`, however deep in it the warning arises."""
+    frame, depth = sys._getframe(), 1
+    while frame.f_globals["__name__"].startswith("search.") and frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
     warnings.warn(text, OffkeyWarning, stacklevel=depth)

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from features.store.files import FrameStore
 from features.windows.excerpts import Batch, Excerpts
+from features.windows.stored_clips import StoredClips
 
 
 class ContextWindows(Excerpts):
     """All windows of `context` frames of some clips of a store: (batch, context · bins)."""
 
-    def __init__(
-        self,
-        store: FrameStore,
-        positions: Sequence[int],
-        paths: Sequence[Path],
-        *,
-        context: int,
-        device: torch.device,
-        ids: Sequence[int] | None = None,
-        attributes: Sequence[int] | None = None,
-    ) -> None:
-        """`positions`: where the clips lie in the store; `paths`: their files; `ids`, `attributes`: of each clip.
-
-        Raises ClipTooShortError for a clip shorter than a window.
-        """
-        super().__init__(
-            store,
-            positions,
-            paths,
-            length=context,
-            setting="model.context",
-            device=device,
-            ids=ids,
-            attributes=attributes,
-        )
+    def __init__(self, clips: StoredClips, *, context: int, device: torch.device) -> None:
+        """Raises ClipTooShortError for a clip shorter than a window."""
+        super().__init__(clips, length=context, setting="model.context", device=device)
         self._count = int(self._counts.sum())
 
     def __len__(self) -> int:

@@ -13,14 +13,13 @@ overlap the more. An epoch of training takes as many crops of each clip, however
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from features.store.files import FrameStore
 from features.windows.excerpts import Batch, Excerpts
+from features.windows.stored_clips import StoredClips
 
 #: Random numbers from which positions are drawn: so many that no position is likelier than another.
 _DRAWN_FROM = 2**62
@@ -29,39 +28,22 @@ _DRAWN_FROM = 2**62
 class Crops(Excerpts):
     """Crops of `frames` frames, all bins high, of some clips of a store: (batch, 1, bins, frames)."""
 
-    def __init__(
-        self,
-        store: FrameStore,
-        positions: Sequence[int],
-        paths: Sequence[Path],
-        *,
-        frames: int,
-        hop: int,
-        crops_per_clip: int,
-        device: torch.device,
-        setting: str = "model.frames",
-        ids: Sequence[int] | None = None,
-        attributes: Sequence[int] | None = None,
-    ) -> None:
-        """`positions`: where the clips lie in the store; `paths`: their files; `ids`, `attributes`: of each clip.
+    def __init__(self, clips: StoredClips, *, frames: int, hop: int, crops_per_clip: int, device: torch.device) -> None:
+        """`hop`: frames from one crop to the next in scoring; `crops_per_clip`: crops of each clip in an epoch.
 
-        `hop`: frames from one crop to the next in scoring; `crops_per_clip`: crops of each clip in an epoch;
-        `setting`: what a study file calls the number of frames.
         Raises ClipTooShortError for a clip shorter than a crop.
         """
         for name, value in (("frames", frames), ("hop", hop), ("crops_per_clip", crops_per_clip)):
             if value < 1:
                 raise ValueError(f"{name} ≥ 1 must hold, but got {value}")
-        super().__init__(
-            store, positions, paths, length=frames, setting=setting, device=device, ids=ids, attributes=attributes
-        )
+        super().__init__(clips, length=frames, setting="model.frames", device=device)
         self._frames = frames
         self._crops_per_clip = crops_per_clip
         lasts = self._counts - 1  # (clips,): where the last crop of each clip begins, in frames from the clip's begin
         numbers = (lasts + hop - 1) // hop + 1  # (clips,): crops of each
-        clips = torch.repeat_interleave(numbers)
-        starts = hop * (torch.arange(len(clips)) - (torch.cumsum(numbers, 0) - numbers)[clips])
-        self._in_order = self._firsts[clips] + torch.minimum(starts, lasts[clips])
+        owners = torch.repeat_interleave(numbers)  # (crops,): the clip of each
+        starts = hop * (torch.arange(len(owners)) - (torch.cumsum(numbers, 0) - numbers)[owners])
+        self._in_order = self._firsts[owners] + torch.minimum(starts, lasts[owners])
 
     def __len__(self) -> int:
         """How many there are in order."""

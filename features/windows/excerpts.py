@@ -31,7 +31,7 @@ from torch import Tensor
 
 from features.errors import ClipTooShortError
 from features.frames.framing import Frames
-from features.store.files import FrameStore
+from features.windows.stored_clips import StoredClips
 
 #: Frames may take this share of a GPU's free memory: models need room, and so do other clips and other workers.
 GPU_SHARE = 0.25
@@ -63,29 +63,14 @@ class Excerpts(ABC):
     what shape they have.
     """
 
-    def __init__(
-        self,
-        store: FrameStore,
-        positions: Sequence[int],
-        paths: Sequence[Path],
-        *,
-        length: int,
-        setting: str,
-        device: torch.device,
-        ids: Sequence[int] | None = None,
-        attributes: Sequence[int] | None = None,
-    ) -> None:
-        """`positions`: where the clips lie in the store; `paths`: their files; `setting`: what `length` is called;
-        `ids`, `attributes`: of each clip, for the batches.
-
-        Raises ClipTooShortError for a clip shorter than a stretch.
-        """
-        chosen = np.asarray(positions)
+    def __init__(self, clips: StoredClips, *, length: int, setting: str, device: torch.device) -> None:
+        """`setting`: what a study file calls the length. Raises ClipTooShortError for a clip shorter than a stretch."""
+        store, chosen = clips.store, np.asarray(clips.positions)
         first_frames, ends = store.offsets[chosen], store.offsets[chosen + 1]
         lengths = ends - first_frames
-        for frames_of_clip, path in zip(lengths, paths, strict=True):
+        for frames_of_clip, path in zip(lengths, clips.paths, strict=True):
             require_length(int(frames_of_clip), length, path, setting=setting)
-        self.clip_count = len(paths)
+        self.clip_count = len(clips)
         self.device = device
         self._bins = store.frames.shape[1]
         size = int(lengths.sum()) * self._bins * store.frames.itemsize
@@ -103,7 +88,7 @@ class Excerpts(ABC):
         self._shifts = (torch.from_numpy(first_frames) - self._firsts).to(self._home)
         self._ids, self._attributes = (
             None if values is None else torch.tensor(values, dtype=torch.int64, device=device)
-            for values in (ids, attributes)
+            for values in (clips.ids, clips.attributes)
         )
         self._stretches = frames.as_strided((len(frames) - length + 1, length * self._bins), (self._bins, 1))
 

@@ -24,6 +24,7 @@ from search.errors import StudyError
 from search.evaluation.figures import evaluate
 from search.evaluation.metrics import Metric, figure, mean_auc
 from search.evaluation.truth import Scores, Truth
+from search.preparation.prepared import PreparedRecipe
 from search.storage.looks import NO_STORAGE
 from search.study.ensembles import seed_groups
 from search.study.objectives import METRICS
@@ -32,12 +33,11 @@ from search.training.cross_validation import begun
 from search.training.loop import Training, no_interruption
 from search.training.trained import TrainedModel
 from search.validation.split import blind, held_out_clips, undefined_ids
-from search.validation.views import Steering, steering_of
+from search.validation.views import Steering
 
 
 def train_detector(
-    recipe: Recipe,
-    corpus: Corpus,
+    prepared: PreparedRecipe,
     device: torch.device,
     *,
     on_epoch: Callable[[int, int], None] = lambda epoch, epochs: None,
@@ -46,8 +46,7 @@ def train_detector(
 
     `on_epoch` is told how many epochs are done, and of how many.
     """
-    recipe = _closed(recipe)
-    steering = steering_of(corpus, recipe.validation, recipe.corpus.train_on)
+    recipe, corpus, steering = _closed(prepared.recipe), prepared.corpus, prepared.steering
     is_another = recipe.validation.holds_out_training_clips  # than the trial's model
     epochs = recipe.epochs * (len(steering.views) + is_another)
     training, validation = _repeated(recipe, steering, device, on_epoch=lambda epoch: on_epoch(epoch, epochs))

@@ -9,20 +9,18 @@ from pathlib import Path
 
 import torch
 
-from features.clips.corpus import Corpus, read_corpus
+from features.clips.corpus import Corpus
 from features.progress import Progress
 from search.detector.bundle import require_free, save_bundle
 from search.detector.detector import Detector
 from search.detector.final import train_detector
-from search.errors import StorageError, StudyError
-from search.preparation.clip_checks import require_figures, require_served, views_of, warnings_of
-from search.preparation.prepared import with_proxies
+from search.errors import StorageError
+from search.preparation.prepared import prepare_recipe
 from search.storage import database
 from search.storage.looks import Looks, enter_look
 from search.study.recipe import Recipe
 from search.training.loop import open_corpus_stores
 from search.validation.split import held_out_clips
-from search.validation.views import steering_of
 
 _log = logging.getLogger("offkey.making")
 
@@ -54,27 +52,12 @@ def make_detector(
     require_free(bundle)
     if storage is not None:
         database.parse_url(storage)
-    root = recipe.corpus.root or default_root
-    if root is None:
-        raise StudyError(
-            "corpus.root is missing: set it (on the command line with --set corpus.root=DIR), or $OFFKEY_DATA"
-        )
-    corpus = read_corpus(Path(root)).for_study(recipe.corpus.machines)
-    validation, train_on = recipe.validation, recipe.corpus.train_on
-    views = views_of(corpus, validation, train_on)
-    for line in warnings_of(corpus, validation, views):
-        tell(line)
-    require_served(recipe, corpus, views)
-    validation, said = with_proxies(validation, corpus, recipe, progress=on_faults)
-    for line in said:
-        tell(line)
-    recipe = recipe.model_copy(update={"validation": validation})
-    steering = steering_of(corpus, validation, train_on)
-    require_figures(steering, validation.objectives[:1])
+    prepared = prepare_recipe(recipe, default_root=default_root, tell=tell, progress=on_faults)
+    recipe, corpus, views = prepared.recipe, prepared.corpus, prepared.steering.views
     # Views with made faults have other clips than the corpus.
-    for heard in (*steering.views, corpus) if validation.goes_by_proxies else (corpus,):
+    for heard in (*views, corpus) if recipe.validation.goes_by_proxies else (corpus,):
         open_corpus_stores(heard, recipe, progress=on_features)
-    detector = train_detector(recipe, corpus, device, on_epoch=on_epoch)
+    detector = train_detector(prepared, device, on_epoch=on_epoch)
     if storage is not None and detector.test is not None:
         detector = replace(detector, looks=_counted(storage, corpus, detector, detector.test.auc, tell))
     save_bundle(detector, bundle)

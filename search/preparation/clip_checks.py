@@ -19,18 +19,9 @@ from models.scoring.calibration import require_normals, require_withheld
 from search.errors import StudyError
 from search.evaluation.truth import Scores
 from search.study.objectives import METRICS
-from search.study.recipe import ConstraintSettings, Cost, Figure, Recipe, TrainOn, ValidationSettings
-from search.validation.proxy_clips import proxy_clips
+from search.study.recipe import ConstraintSettings, Cost, Figure, Recipe, ValidationSettings
 from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips, undefined_ids
-from search.validation.views import Steering, steering_of
-
-
-def views_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn) -> tuple[Corpus, ...]:
-    """The views of a trial's models. Raises StudyError if there are no clips to hold out for proxies."""
-    if validation.goes_by_proxies:
-        share, seed = validation.share, validation.seed
-        return (proxy_clips(corpus, share=share, seed=seed, train_on=train_on, proxies=()).corpus,)
-    return steering_of(corpus, validation, train_on).views
+from search.validation.views import Steering
 
 
 def warnings_of(corpus: Corpus, validation: ValidationSettings, views: Sequence[Corpus]) -> list[str]:

@@ -1,18 +1,20 @@
-"""Which proxies tell better models from worse ones on some recordings: judged by cheap detectors, before a search."""
+"""Which proxies tell better models from worse ones on some recordings: judged by cheap detectors, before any work."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from features.cleaning import features_of
 from features.frames.feature_settings import FeatureSettings
+from features.progress import Progress
 from search.errors import StudyError
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Scores, Truth
-from search.study.proxies import Proxy
+from search.study.objectives import PROXY_CAUTION
+from search.study.proxies import PROXIES, Proxy, proxies_named
 from search.study.recipe import Recipe, TrainOn
-from search.validation.proxy_clips import Proxied, ProxyClip
+from search.validation.proxy_clips import HeldOut, Proxied, ProxyClip
 
 #: AUC from which on a detector tells a proxy every time, and up to which it does not tell it at all.
 TOLD_ALWAYS, NOT_TOLD = 0.98, 0.55
@@ -69,6 +71,39 @@ def used(judgements: Sequence[Judged]) -> tuple[Proxy, ...]:
             f"({found}). Search on labelled test clips (validation.metric: auc), or add training clips"
         )
     return kept
+
+
+def choose_proxies(
+    held_out: HeldOut,
+    names: Sequence[str] | None,
+    features: FeatureSettings,
+    *,
+    train_on: TrainOn,
+    tell: Callable[[str], None],
+    progress: Progress | None,
+) -> tuple[Proxied, list[str]]:
+    """The validation clips of some proxies, and the proxies' names.
+
+    These are the proxies of the given names; for None all that tell better models from worse ones, judged by features
+    framed as `features`. `tell` gets which they are and which were left out, `progress` the synthetic faults that are
+    made to judge them. Raises StudyError if no proxy is left.
+    """
+    if names is not None:
+        tell(_goes_by(names))
+        return held_out.with_proxies(proxies_named(names)), list(names)
+    every = held_out.with_proxies(PROXIES, progress=progress)
+    judgements = judged(every, features, train_on=train_on)
+    chosen = used(judgements)
+    names = [proxy.name for proxy in chosen]
+    left_out = [f"{judgement.proxy.name} ({judgement.fault})" for judgement in judgements if judgement.fault]
+    tell(_goes_by(names))
+    if left_out:
+        tell(f"left out, since they would tell no model from another: {', '.join(left_out)}")
+    return every.of_proxies(chosen), names
+
+
+def _goes_by(proxies: Sequence[str]) -> str:
+    return f"the search goes by {', '.join(proxies)} in place of recorded faults; {PROXY_CAUTION}"
 
 
 def aucs_of(scores: Scores, clips: Sequence[ProxyClip]) -> dict[Proxy, float]:

@@ -84,10 +84,12 @@ class StoredStudy:
         return machines
 
 
-def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, artifacts: str | None = None) -> StoredStudy:
+def create_or_join(
+    storage: StudyStorage, study: Study, corpus: Corpus, truth: Truth, *, artifacts: str | None = None
+) -> StoredStudy:
     """The stored study of this name, made if there is none; its budget is raised to the study's if that is more.
 
-    `artifacts` is the folder or bucket that its hosts share.
+    `truth` is of the study's validation clips. `artifacts` is the folder or bucket that its hosts share.
     Raises StudyError naming what differs if a study of this name has another identity.
     """
     directions = directions_of(study.objectives)
@@ -107,7 +109,7 @@ def create_or_join(storage: StudyStorage, study: Study, corpus: Corpus, *, artif
             "uid": uuid.uuid4().hex,
             "document": json.dumps(study.tree),
             "identity": json.dumps(identity),
-            "truth": json.dumps(asdict(steering_of(corpus, study.validation, trained_on(study.tree)).truth)),
+            "truth": json.dumps(asdict(truth)),
             "budget": study.search.trials,
             "handed_out": 0,
             "hours": study.search.hours,

@@ -6,12 +6,10 @@ numbers as one that was never interrupted, and no generator's state has to be ke
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -39,6 +37,7 @@ from models.scoring.tree import scorer_of
 from search.errors import TrialFailure
 from search.evaluation.truth import Scores
 from search.study.recipe import Recipe
+from search.training.memory import free_gpu, memory_failures
 from search.validation.split import TrainingClips, labelled_test_clips, training_clips
 
 _log = logging.getLogger("offkey.training")
@@ -114,7 +113,7 @@ class Training:
         self._train = self.recordings_of(self.clips.train)
         self._withheld = self.recordings_of(self.clips.withheld)
         self._validation = self.recordings_of(self.validation_clips)
-        with _memory_failures():
+        with memory_failures():
             self.scorer = scorer_of(recipe.member, self.labels, self._fresh).to(device)
             self._runs = [
                 _Run(single, self._train.of_ids(single.labels.ids), self.seed) for single in self.scorer.singles()
@@ -144,7 +143,7 @@ class Training:
         """One pass over the training clips. Raises TrialFailure if the loss diverges or memory runs out."""
         for run in self._runs:
             if self.epoch < run.epochs:
-                with _memory_failures():
+                with memory_failures():
                     is_finite = run.run_epoch(self.epoch, before_batch)
                 if not is_finite:
                     raise TrialFailure(f"the loss diverged in epoch {self.epoch + 1}")
@@ -163,7 +162,7 @@ class Training:
 
     def _scores_of(self, recordings: Recordings) -> Scores:
         try:
-            with _memory_failures():
+            with memory_failures():
                 if self._fitted_epoch != self.epoch:
                     self.scorer.fit(self._train, self._withheld)
                     self._fitted_epoch = self.epoch
@@ -238,7 +237,7 @@ class Training:
         # Loaded to the CPU, for Adam's counters to stay there: it reads them at each step, and a device would be
         # waited for. All else is copied to where the model is.
         state = torch.load(file, map_location="cpu", weights_only=True)
-        with _memory_failures():
+        with memory_failures():
             self.scorer.load_state_dict(state["scorer"])
             for run, optimizer in zip(self._runs, state["optimizers"], strict=True):
                 if run.optimizer is not None:
@@ -260,33 +259,6 @@ def _stores_of(corpus: Corpus) -> Callable[[FeatureSettings], FrameStore]:
         return stores[features.key]
 
     return store
-
-
-def free_gpu(device: torch.device) -> None:
-    """Gives back what ended trainings held on a GPU; without effect on the CPU.
-
-    Not at the failure itself: as long as an error is being handled, its traceback keeps the model alive.
-    """
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
-
-
-#: What is said by those who have no exception of their own: torch's CPU allocator, cuBLAS, the CUDA driver.
-_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
-
-
-@contextmanager
-def _memory_failures() -> Iterator[None]:
-    """Memory that does not suffice for a model is that trial's own failure; a GPU's other errors are the machine's."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrialFailure("out of memory") from error
-    except RuntimeError as error:
-        if not any(text in str(error) for text in _OUT_OF_MEMORY):
-            raise
-        raise TrialFailure("out of memory") from error
 
 
 def open_corpus_stores(corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None) -> None:

@@ -20,7 +20,7 @@ docs/results.md says where it was measured.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import joblib
@@ -30,7 +30,7 @@ from features.clips.corpus import Corpus
 from features.clips.faults import faulty_clip
 from features.progress import Progress
 from search.errors import StudyError
-from search.study.proxies import OTHER_IDS, PROXIES, Proxy
+from search.study.proxies import OTHER_IDS, Proxy
 from search.study.recipe import TrainOn
 from search.validation.split import rank
 
@@ -59,47 +59,41 @@ class Proxied:
         return Proxied(replace(self.corpus, clips=(*training, *clips)), clips)
 
 
-def proxy_clips(
-    corpus: Corpus,
-    *,
-    share: float,
-    seed: int,
-    train_on: TrainOn = "development",
-    proxies: Collection[Proxy] = PROXIES,
-    progress: Progress | None = None,
-) -> Proxied:
-    """Holds out normal training clips of the sources that a study trains on, and makes the clips of some proxies.
+@dataclass(frozen=True)
+class HeldOut:
+    """Normal training clips that a search without labels validates on, and trains without."""
 
-    Which clips are held out depends on the seed and their names alone, as in search.validation.split. A machine ID with
-    one clip keeps it. The real test clips, whatever their labels, are not there any more.
+    corpus: Corpus  # with all of its clips, these too
+    clips: Mapping[str, Sequence[Clip]]  # by machine/ID
 
-    Raises StudyError if no machine ID has two clips, CorpusError or StoreError if a clip with a fault cannot be made.
+    def with_proxies(self, proxies: Collection[Proxy], *, progress: Progress | None = None) -> Proxied:
+        """Makes the clips of some proxies. Beside the held-out clips they are the only test clips that are left.
+
+        `progress` counts the clips with faults. Raises CorpusError or StoreError if one cannot be made.
+        """
+        normals = [clip for members in self.clips.values() for clip in members]
+        faults = [(clip, proxy) for clip in normals for proxy in proxies if proxy != OTHER_IDS]
+        made = [ProxyClip(**vars(clip), proxy=None) for clip in map(_as_test_clip, normals)]
+        if OTHER_IDS in proxies:
+            made += _of_other_ids(self.clips)
+        for done, clip in enumerate(_with_faults(faults), start=1):
+            made.append(clip)
+            if progress is not None:
+                progress(done, len(faults))
+        names = {clip.name for clip in normals}
+        training = tuple(clip for clip in self.corpus.clips if clip.split == "train" and clip.name not in names)
+        return Proxied(replace(self.corpus, clips=(*training, *made)), tuple(made))
+
+
+def hold_out(corpus: Corpus, *, share: float, seed: int, train_on: TrainOn = "development") -> HeldOut:
+    """Holds out normal training clips of the sources that a study trains on.
+
+    Which ones depends on the seed and their names alone, as in search.validation.split. A machine ID with one clip
+    keeps it. Raises StudyError if no machine ID has two.
     """
-    held_out = _held_out(corpus, share=share, seed=seed, sources=train_on.split("+"))
-    if not held_out:
-        raise StudyError(
-            "validation.metric is proxy, which holds out normal training clips, but no machine ID in "
-            f"{corpus.root} has two of them ({train_on}): add training clips"
-        )
-    normals = [clip for members in held_out.values() for clip in members]
-    faults = [(clip, proxy) for clip in normals for proxy in proxies if proxy != OTHER_IDS]
-    made = [ProxyClip(**vars(clip), proxy=None) for clip in map(_as_test_clip, normals)]
-    if OTHER_IDS in proxies:
-        made += _of_other_ids(held_out)
-    for done, clip in enumerate(_with_faults(faults), start=1):
-        made.append(clip)
-        if progress is not None:
-            progress(done, len(faults))
-    names = {clip.name for clip in normals}
-    training = tuple(clip for clip in corpus.clips if clip.split == "train" and clip.name not in names)
-    return Proxied(replace(corpus, clips=(*training, *made)), tuple(made))
-
-
-def _held_out(corpus: Corpus, *, share: float, seed: int, sources: Collection[str]) -> dict[str, list[Clip]]:
-    """The clips that are held out, by machine/ID: of each with two or more at least one, and not all."""
     by_id: dict[str, list[Clip]] = defaultdict(list)
     for clip in corpus.clips:
-        if clip.split == "train" and clip.source in sources:
+        if clip.split == "train" and clip.source in train_on.split("+"):
             by_id[clip.id_name].append(clip)
     held_out = {}
     for name, members in sorted(by_id.items()):
@@ -107,14 +101,19 @@ def _held_out(corpus: Corpus, *, share: float, seed: int, sources: Collection[st
         if count:
             members.sort(key=lambda clip: rank(clip, f"proxy {seed}"))
             held_out[name] = members[:count]
-    return held_out
+    if not held_out:
+        raise StudyError(
+            "validation.metric is proxy, which holds out normal training clips, but no machine ID in "
+            f"{corpus.root} has two of them ({train_on}): add training clips"
+        )
+    return HeldOut(corpus, held_out)
 
 
 def _as_test_clip(clip: Clip) -> Clip:
     return replace(clip, split="test", label=NORMAL)
 
 
-def _of_other_ids(held_out: dict[str, list[Clip]]) -> Iterator[ProxyClip]:
+def _of_other_ids(held_out: Mapping[str, Sequence[Clip]]) -> Iterator[ProxyClip]:
     """For each machine ID as many clips as it has itself, or as its machine's other IDs have, evenly from these."""
     for name, own in held_out.items():
         machine, machine_id = own[0].machine, own[0].machine_id

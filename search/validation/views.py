@@ -1,12 +1,12 @@
-"""What steers a search: the recordings as its trainings see them, and what is made of the scores.
+"""How a search sees the recordings: what each model of a trial trains on, and on which clips it is validated.
 
-    validation.metric    auc, pauc, …: the validation part of the labelled test clips (search.validation.split)
-                         proxy: normal training clips that were held out, and these with made faults
+    validation.metric    auc, pauc, …: on the validation part of the labelled test clips (search.validation.split)
+                         proxy: on normal training clips that are held out, and on synthetic faults made from them
                          (search.validation.proxy_clips)
-    validation.folds     as many views as folds: each model of a trial also scores a part of the training clips, which
-                         it was not trained on. With few labelled clips, that gives many more normal ones.
+    validation.folds     a view for each fold: each model of a trial is also validated on a part of the training clips,
+                         which it was not trained on. Where few clips are labelled, that adds many normal ones.
 
-No view has a label of a held-out test clip, so that nothing that a search does can depend on one.
+No view has a label of a held-out test clip: nothing that a search does can depend on one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from search.evaluation.truth import Scores, Truth
 from search.study.objectives import METRICS
 from search.study.proxies import OTHER_IDS, proxies_named
 from search.study.recipe import TrainOn, ValidationSettings
-from search.validation.proxy_clips import ProxyClip, proxy_clips
+from search.validation.proxy_clips import Proxied, ProxyClip, hold_out
 from search.validation.split import blind, folds_of, labelled_test_clips
 
 
@@ -30,27 +30,30 @@ from search.validation.split import blind, folds_of, labelled_test_clips
 class Steering:
     """The recordings as a search sees them."""
 
-    views: tuple[Corpus, ...]  # blinded; one for each model of a trial
-    truth: Truth  # of the clips that steer, one view's after the other's
+    views: tuple[Corpus, ...]  # one for each model of a trial, without labels of held-out test clips
+    truth: Truth  # of the validation clips, one view's after the other's
 
     def figure(self, objective: str, scores: Scores) -> float:
-        """What a trial is worth by the scores of the views' clips, or of the first views'."""
+        """A trial's value, from the scores of the validation clips of all views or of the first ones."""
         return figure(METRICS[objective], scores, self.truth.first(len(scores)))
 
     def last_models_figure(self, objective: str, scores: Scores) -> float:
-        """The same of the model that was scored last, by itself."""
+        """The value of the model that was scored last, from its own view's clips alone."""
         truth = self.truth.first(len(scores))
         return figure(METRICS[objective], scores[truth.last_fold], truth.in_last_fold)
 
 
 def steering_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn = "development") -> Steering:
-    """How a search sees a corpus. Raises StudyError, CorpusError or StoreError if it has no clips that could steer."""
+    """How a search sees a corpus.
+
+    With proxies, raises StudyError if no clip can be held out, CorpusError or StoreError if a fault cannot be made.
+    """
     if validation.goes_by_proxies:
         if validation.proxies is None:
             raise ValueError("the proxies of a study are decided when it is prepared")
         proxies = proxies_named(validation.proxies)
-        proxied = proxy_clips(corpus, share=validation.share, seed=validation.seed, train_on=train_on, proxies=proxies)
-        return Steering((proxied.corpus,), _truth_of(proxied.clips))
+        held_out = hold_out(corpus, share=validation.share, seed=validation.seed, train_on=train_on)
+        return steering_by_proxies(held_out.with_proxies(proxies))
     blinded = blind(corpus, validation)
     if validation.folds is None:
         return Steering((blinded,), Truth.of(labelled_test_clips(blinded)))
@@ -58,10 +61,16 @@ def steering_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainO
     return Steering(views, Truth.of_folds([labelled_test_clips(view) for view in views]))
 
 
-def _truth_of(clips: Sequence[ProxyClip]) -> Truth:
-    """The truth of proxies' clips: one with a made fault is no other recording than without it.
+def steering_by_proxies(proxied: Proxied) -> Steering:
+    """How a search sees a corpus in which proxies stand for faults."""
+    return Steering((proxied.corpus,), _truth_of(proxied.clips))
 
-    One of another ID is: drawn with that ID's normal clips, an ID's anomalies might all be left out of a resample.
+
+def _truth_of(clips: Sequence[ProxyClip]) -> Truth:
+    """The truth of proxies' clips: a clip with a synthetic fault is the same recording as without it.
+
+    A clip of another ID is a recording of its own. Were it drawn together with its own ID's normal clips, a resample
+    might leave out all anomalies of an ID.
     """
     numbers = {clip.name: number for number, clip in enumerate(clips) if clip.proxy in (None, OTHER_IDS)}
     sources = [
@@ -72,7 +81,7 @@ def _truth_of(clips: Sequence[ProxyClip]) -> Truth:
 
 
 def clips_in_words(validation: ValidationSettings, truth: Truth) -> str:
-    """Which clips steer a search, in a sentence without its full stop."""
+    """The validation clips, in a sentence without its full stop."""
     normal, faulty = truth.count(NORMAL), truth.count(ANOMALY)
     if validation.goes_by_proxies:
         return (
@@ -90,5 +99,5 @@ def clips_in_words(validation: ValidationSettings, truth: Truth) -> str:
 
 
 def trained_on(tree: Any) -> TrainOn:
-    """The sources that a study file with one value for them trains on."""
+    """The sources of training clips of a study's tree that has one value for them."""
     return (tree.get("corpus") or {}).get("train_on", "development")  # type: ignore[no-any-return]

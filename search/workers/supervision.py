@@ -78,7 +78,7 @@ def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[St
     if artifacts is not None and "://" not in artifacts:
         artifacts = str(Path(artifacts).resolve())
     storage = StudyStorage(url, create=True)
-    stored = create_or_join(storage, prepared.study, prepared.corpus, artifacts=artifacts)
+    stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth, artifacts=artifacts)
     storage.patience = PATIENCE  # from here on: a mistyped URL is answered at once
     return storage, stored, artifacts
 

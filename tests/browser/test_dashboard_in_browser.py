@@ -45,9 +45,8 @@ def finished_study(folder: Path, corpus_root: Path) -> str:
     """The URL of a storage with a study that was really trained."""
     url = f"sqlite:///{folder / 'offkey.db'}"
     prepared = prepare(study_of_tree({**TREE, "corpus": {"root": str(corpus_root)}}, origin="tiny"), default_root=None)
-    stored = create_or_join(
-        StudyStorage(url, create=True), prepared.study, prepared.corpus, artifacts=str(folder / "artifacts")
-    )
+    storage, truth = StudyStorage(url, create=True), prepared.steering.truth
+    stored = create_or_join(storage, prepared.study, prepared.corpus, truth, artifacts=str(folder / "artifacts"))
     join(url, stored.name).run()
     return url
 

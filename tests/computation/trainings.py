@@ -13,13 +13,13 @@ import torch
 
 from features.clips.corpus import Corpus
 from models.settings import BACKENDS
-from search.detector.final import train_detector
 from search.study.recipe import Recipe, ValidationSettings
 from search.training.cross_validation import begun
 from search.training.loop import Training, no_interruption
 from search.validation.split import blind
 from search.validation.views import steering_of
 from tests.computation.case import Case, Values, listed
+from tests.support.detectors import detector_of
 
 CPU = torch.device("cpu")
 
@@ -152,7 +152,7 @@ def _folds(corpus: Corpus) -> list[float]:
 
 def _detector(threshold: str, corpus: Corpus) -> list[float]:
     """The thresholds of a final detector and its metrics."""
-    detector = train_detector(recipe_of({"scoring": {"threshold": threshold}}), corpus, CPU)
+    detector = detector_of(recipe_of({"scoring": {"threshold": threshold}}), corpus, CPU)
     assert detector.test is not None and detector.optimism is not None
     return [
         *detector.thresholds.values(),

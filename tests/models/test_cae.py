@@ -20,6 +20,7 @@ from features.frames.feature_settings import FeatureSettings
 from features.store.files import FrameStore
 from features.windows.crops import Crops
 from features.windows.excerpts import Batch
+from features.windows.stored_clips import StoredClips
 from models.cae import Model, Settings
 from models.labels import Labels
 from models.layers.scale import Scale
@@ -282,7 +283,8 @@ def crops_of(sounds: list[Array]) -> Crops:
     frames = [HEARD.frames(sound.astype(np.float32)) for sound in sounds]
     store = FrameStore(frames=np.concatenate(frames), offsets=np.cumsum([0, *map(len, frames)], dtype=np.int64))
     paths = [Path(f"{number}.wav") for number in range(len(sounds))]
-    return Crops(store, range(len(sounds)), paths, frames=SEEN, hop=7, crops_per_clip=3, device=torch.device("cpu"))
+    clips = StoredClips(store, range(len(sounds)), paths)
+    return Crops(clips, frames=SEEN, hop=7, crops_per_clip=3, device=torch.device("cpu"))
 
 
 def healthy(*, clips: int, seed: int) -> list[Array]:

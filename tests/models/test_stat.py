@@ -23,11 +23,11 @@ from models.layers.scale import Scale
 from models.settings import BACKENDS
 from models.stat import Model, Settings
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.final import train_detector
 from search.detector.scoring import score_clips
 from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind
+from tests.support.detectors import detector_of
 
 Array = npt.NDArray[np.float64]
 
@@ -131,7 +131,7 @@ def test_it_takes_one_pass_that_trains_nothing(training_of: Callable[..., Traini
 
 @pytest.mark.parametrize("model", [*({"score": score} for score in BACKENDS), {"per_id": True}], ids=str)
 def test_a_bundle_scores_as_what_was_saved(corpus: Corpus, model: dict[str, Any], tmp_path: Path) -> None:
-    detector = train_detector(recipe_of(decay=0.5, **model), corpus, CPU)
+    detector = detector_of(recipe_of(decay=0.5, **model), corpus, CPU)
     save_bundle(detector, tmp_path / "bundle")
 
     loaded = load_bundle(tmp_path / "bundle")
@@ -155,7 +155,7 @@ def test_one_frame_is_enough(tmp_path: Path) -> None:
             soundfile.write(tmp_path / "fan" / split / f"{label}_id_00_{number:08d}.wav", gain * noise, SAMPLE_RATE)
     recipe = recipe_of()
 
-    detector = train_detector(recipe, read_corpus(tmp_path), CPU)
+    detector = detector_of(recipe, read_corpus(tmp_path), CPU)
 
     assert detector.validation.auc == 1.0
 

@@ -15,6 +15,7 @@ from features.frames.feature_settings import FeatureSettings
 from features.store.files import FrameStore
 from features.windows.context_windows import ContextWindows
 from features.windows.excerpts import Batch
+from features.windows.stored_clips import StoredClips
 from models.labels import Labels
 from models.layers.scale import Scale
 from models.scoring.pooling import pool
@@ -249,7 +250,8 @@ def windows_of(sounds: list[Array]) -> ContextWindows:
     frames = [HEARD.frames(sound.astype(np.float32)) for sound in sounds]
     store = FrameStore(frames=np.concatenate(frames), offsets=np.cumsum([0, *map(len, frames)], dtype=np.int64))
     paths = [Path(f"{number}.wav") for number in range(len(sounds))]
-    return ContextWindows(store, range(len(sounds)), paths, context=QUICK.context, device=torch.device("cpu"))
+    clips = StoredClips(store, range(len(sounds)), paths)
+    return ContextWindows(clips, context=QUICK.context, device=torch.device("cpu"))
 
 
 def healthy(*, clips: int, seed: int) -> list[Array]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from features.errors import ClipTooShortError
 from features.store.files import FrameStore
 from features.windows.crops import Crops
 from features.windows.excerpts import GPU_SHARE, Batch
-from tests.features.windows.test_windows import CPU, GPU, StandInGpu, generator, numbered_store
+from tests.features.windows.test_windows import CPU, GPU, StandInGpu, generator, numbered_store, stored_clips
 
 
 def crops_of(
@@ -27,8 +26,8 @@ def crops_of(
     device: torch.device = CPU,
 ) -> Crops:
     positions = range(len(store.offsets) - 1) if positions is None else positions
-    paths = [Path(f"{position}.wav") for position in positions]
-    return Crops(store, positions, paths, frames=frames, hop=hop, crops_per_clip=crops_per_clip, device=device)
+    clips = stored_clips(store, positions)
+    return Crops(clips, frames=frames, hop=hop, crops_per_clip=crops_per_clip, device=device)
 
 
 def joined(batches: Iterator[Batch]) -> tuple[list[list[list[float]]], list[int]]:

@@ -20,6 +20,7 @@ from features.store.building import open_store
 from features.store.files import FrameStore
 from features.windows.context_windows import ContextWindows
 from features.windows.excerpts import GPU_SHARE, Batch
+from features.windows.stored_clips import StoredClips
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -31,13 +32,15 @@ def numbered_store(lengths: Sequence[int], *, bins: int = 3) -> FrameStore:
     return FrameStore(frames=frames, offsets=offsets)
 
 
+def stored_clips(store: FrameStore, positions: Sequence[int]) -> StoredClips:
+    return StoredClips(store, positions, [Path(f"{position}.wav") for position in positions])
+
+
 def windows_of(
     store: FrameStore, *, context: int, positions: Sequence[int] | None = None, device: torch.device = CPU
 ) -> ContextWindows:
     positions = range(len(store.offsets) - 1) if positions is None else positions
-    return ContextWindows(
-        store, positions, [Path(f"{position}.wav") for position in positions], context=context, device=device
-    )
+    return ContextWindows(stored_clips(store, positions), context=context, device=device)
 
 
 def joined(batches: Iterator[Batch]) -> tuple[list[list[float]], list[int]]:

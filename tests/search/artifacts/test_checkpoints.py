@@ -364,7 +364,9 @@ def test_a_worker_killed_on_another_host_is_gone_on_with_from_the_place_that_bot
     undisturbed.worker(quick=True).run()
     made = tiny_study(trials=1)
     prepared = prepare(made.stored.study(), default_root=None)
-    shared = replace(made, stored=create_or_join(made.storage, prepared.study, prepared.corpus, artifacts=place.name))
+    truth = prepared.steering.truth
+    stored = create_or_join(made.storage, prepared.study, prepared.corpus, truth, artifacts=place.name)
+    shared = replace(made, stored=stored)
     service = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     assert killed_on_another_host(shared, epoch=2, tmp_path=tmp_path, extra=service) == -signal.SIGKILL
     assert len(place.names()) == 2

@@ -27,11 +27,11 @@ from search.dashboard.app import dashboard_app
 from search.dashboard.exhibits import Exhibit, upload
 from search.detector.bundle import load_bundle, save_bundle
 from search.detector.detector import Detector
-from search.detector.final import train_detector
 from search.detector.scoring import score_clips
 from search.errors import BundleError
 from search.study.recipe import Recipe
 from search.study.study_file import to_yaml
+from tests.support.detectors import detector_of
 from tests.support.s3_service import s3_environment
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def detector(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Det
     """Shared: nobody changes it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OFFKEY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return train_detector(recipe_on(corpus_root), read_corpus(corpus_root), CPU)
+        return detector_of(recipe_on(corpus_root), read_corpus(corpus_root), CPU)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from features.clips.corpus import Corpus, read_corpus
 from search.detector.bundle import load_bundle, metrics_of, require_free, save_bundle
 from search.detector.caveats import SPREAD, sentences_beside
 from search.detector.detector import Detector
-from search.detector.final import train_detector
 from search.detector.model_card import model_card
 from search.detector.optimism import Optimism, optimism_of
 from search.detector.scoring import score_clips
@@ -39,6 +38,7 @@ from search.training.loop import Training
 from search.training.objective import objective
 from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips
 from search.validation.views import steering_of
+from tests.support.detectors import detector_of
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -70,7 +70,7 @@ def detector(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Detect
     """Shared: nobody changes it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OFFKEY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return train_detector(recipe_with(threads=1), corpus, CPU)
+        return detector_of(recipe_with(threads=1), corpus, CPU)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_an_exported_trial_trained_again_has_the_value_in_the_storage(
 
     for trial in status.finished:
         recipe = export_recipe(tiny.storage, tiny.stored, number=trial.number)
-        assert train_detector(recipe, corpus, CPU).validation.auc == trial.value
+        assert detector_of(recipe, corpus, CPU).validation.auc == trial.value
     assert len(status.finished) == 2
 
 
@@ -118,7 +118,7 @@ def test_without_labels_to_hold_out_there_is_no_test_figure(tmp_path: Path, corp
     for path in root.rglob("anomaly_*_0000000[1-5].wav"):
         path.unlink()
 
-    detector = train_detector(recipe_with(), read_corpus(root), CPU)
+    detector = detector_of(recipe_with(), read_corpus(root), CPU)
 
     assert detector.test is None
     assert metrics_of(detector)["test"] is None
@@ -132,13 +132,13 @@ def test_the_spread_over_seeds_is_of_what_each_seed_s_model_is_worth_alone(
         {**recipe_with(seed=3, epochs=1, batch_size=128, threads=1).tree(), "validation": validation}
     )
     alone = [
-        train_detector(
+        detector_of(
             recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed})}), corpus, CPU
         )
         for seed in (3, 4)
     ]
 
-    detector = train_detector(ensemble_of([("recipe.yaml", recipe)], combine="mean", seeds=2), corpus, CPU)
+    detector = detector_of(ensemble_of([("recipe.yaml", recipe)], combine="mean", seeds=2), corpus, CPU)
 
     ((name, spread),) = detector.seeds.items()
     assert (name, spread.seeds) == ("final", (3, 4))
@@ -218,7 +218,7 @@ def test_sets_of_other_machine_ids_are_not_compared(tmp_path: Path, corpus_root:
         "validation": {"clips": "development"},
     }
 
-    detector = train_detector(Recipe.model_validate(tree), read_corpus(tmp_path), CPU)
+    detector = detector_of(Recipe.model_validate(tree), read_corpus(tmp_path), CPU)
 
     assert detector.test is not None
     assert (detector.optimism, metrics_of(detector)["optimism"]) == (None, None)
@@ -238,7 +238,7 @@ def test_no_model_is_trained_while_another_takes_the_memory(corpus: Corpus, monk
     monkeypatch.setattr("search.detector.final.Training", Counted)
     recipe = Recipe.model_validate({"study": "l", "model": {"family": "stat"}, "validation": {"folds": 2}})
 
-    train_detector(recipe, corpus, CPU)
+    detector_of(recipe, corpus, CPU)
 
     assert others == [0, 0, 0]  # two folds, and the detector itself
 
@@ -256,7 +256,7 @@ def test_made_faults_are_not_compared_with_recorded_ones(corpus_root: Path) -> N
     validation = {"metric": "proxy", "share": 0.34, "proxies": ["noise 1"]}
     recipe = Recipe.model_validate({"study": "levels", "model": {"family": "stat"}, "validation": validation})
 
-    detector = train_detector(recipe, read_corpus(corpus_root), CPU)
+    detector = detector_of(recipe, read_corpus(corpus_root), CPU)
     card = model_card(detector)
 
     assert detector.test is not None
@@ -269,7 +269,7 @@ def test_made_faults_are_not_compared_with_recorded_ones(corpus_root: Path) -> N
 def test_the_figure_that_was_searched_for_is_named_where_it_is_not_the_auc(corpus: Corpus) -> None:
     recipe = Recipe.model_validate({"study": "l", "model": {"family": "stat"}, "validation": {"metric": "worst_id"}})
 
-    detector = train_detector(recipe, corpus, CPU)
+    detector = detector_of(recipe, corpus, CPU)
 
     assert detector.test is not None
     lowest = [min(of_id.auc for of_id in part.per_id.values()) for part in (detector.validation, detector.test)]
@@ -300,7 +300,7 @@ def test_each_id_s_threshold_rests_on_its_withheld_clips(corpus: Corpus, bundle:
 def test_the_calibration_share_sets_how_many_clips_each_threshold_rests_on(
     corpus: Corpus, share: float, clips: int | None
 ) -> None:
-    detector = train_detector(recipe_with(calibration_share=share, epochs=1), corpus, CPU)
+    detector = detector_of(recipe_with(calibration_share=share, epochs=1), corpus, CPU)
 
     assert set(detector.threshold_clips.values()) == (set() if clips is None else {clips})
     assert detector.thresholds.keys() == detector.threshold_clips.keys()
@@ -311,7 +311,7 @@ def test_a_recipe_written_by_hand_gets_a_seed_and_threads(corpus: Corpus) -> Non
         update={"training": recipe_with().training.model_copy(update={"seed": None, "threads": None})}
     )
 
-    detector = train_detector(recipe, corpus, CPU)
+    detector = detector_of(recipe, corpus, CPU)
 
     assert (detector.recipe.training.seed, detector.recipe.training.threads) == (0, torch.get_num_threads())
 
@@ -319,14 +319,14 @@ def test_a_recipe_written_by_hand_gets_a_seed_and_threads(corpus: Corpus) -> Non
 def test_each_epoch_is_told_of(corpus: Corpus) -> None:
     told: list[tuple[int, int]] = []
 
-    train_detector(recipe_with(epochs=3), corpus, CPU, on_epoch=lambda *epochs: told.append(epochs))
+    detector_of(recipe_with(epochs=3), corpus, CPU, on_epoch=lambda *epochs: told.append(epochs))
 
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_the_same_recipe_twice_writes_the_same_weights(corpus: Corpus, tmp_path: Path) -> None:
     for name in ("one", "other"):
-        save_bundle(train_detector(recipe_with(), corpus, CPU), tmp_path / name)
+        save_bundle(detector_of(recipe_with(), corpus, CPU), tmp_path / name)
 
     one, other = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("one", "other"))
     assert one == other
@@ -334,7 +334,7 @@ def test_the_same_recipe_twice_writes_the_same_weights(corpus: Corpus, tmp_path:
 
 def test_another_seed_writes_other_weights(corpus: Corpus, tmp_path: Path) -> None:
     for seed in (1, 2):
-        save_bundle(train_detector(recipe_with(seed=seed), corpus, CPU), tmp_path / str(seed))
+        save_bundle(detector_of(recipe_with(seed=seed), corpus, CPU), tmp_path / str(seed))
 
     one, other = ((tmp_path / name / "weights.safetensors").read_bytes() for name in "12")
     assert one != other
@@ -343,7 +343,7 @@ def test_another_seed_writes_other_weights(corpus: Corpus, tmp_path: Path) -> No
 def test_a_bundle_s_own_recipe_makes_the_bundle_again(corpus: Corpus, bundle: Path, tmp_path: Path) -> None:
     recipe = load_study(bundle / "recipe.yaml").first_recipe()
 
-    save_bundle(train_detector(recipe, corpus, CPU), tmp_path / "again")
+    save_bundle(detector_of(recipe, corpus, CPU), tmp_path / "again")
 
     for name in BUNDLE_FILES:
         assert (tmp_path / "again" / name).read_bytes() == (bundle / name).read_bytes()

@@ -14,7 +14,6 @@ from optuna.trial import FixedTrial
 
 from features.clips.corpus import Corpus, read_corpus
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.final import train_detector
 from search.detector.scoring import score_clips
 from search.errors import StudyFileError
 from search.study.recipe import Recipe, ValidationSettings
@@ -25,6 +24,7 @@ from search.training.loop import Training
 from search.training.objective import objective
 from search.validation.split import blind, held_out_clips
 from search.validation.views import steering_of
+from tests.support.detectors import detector_of
 
 CPU = torch.device("cpu")
 
@@ -70,7 +70,7 @@ def test_whatever_it_hears_a_bundle_scores_as_its_training_did(
     training.run_epoch()
     expected = training.scores_of(held_out)
 
-    save_bundle(train_detector(recipe, corpus, CPU), tmp_path / "bundle")
+    save_bundle(detector_of(recipe, corpus, CPU), tmp_path / "bundle")
     rows = list(score_clips(load_bundle(tmp_path / "bundle"), [clip.path for clip in held_out], CPU))
 
     np.testing.assert_allclose([row.score or 0.0 for row in rows], expected, rtol=1e-5)
@@ -107,8 +107,8 @@ class TestCleaning:
 
     def test_is_the_same_in_a_trial_and_in_the_final_training(self, corpus: Corpus) -> None:
         value = objective(FixedTrial({}), study_with(**self.CLEANED), steering_of(corpus, ValidationSettings()))
-        assert train_detector(recipe_with(**self.CLEANED), corpus, CPU).validation.auc == value
-        assert train_detector(recipe_with(), corpus, CPU).validation.auc != value
+        assert detector_of(recipe_with(**self.CLEANED), corpus, CPU).validation.auc == value
+        assert detector_of(recipe_with(), corpus, CPU).validation.auc != value
 
     def test_never_looks_at_a_test_clip(self, corpus_root: Path, tmp_path: Path) -> None:
         root = Path(shutil.copytree(corpus_root, tmp_path / "other"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,31 @@ def test_folds_steer_where_the_test_clips_are_faults_alone(corpus_copy: Path) ->
     assert detector.validation.per_id.keys() == {"compressor/00", "compressor/02", "compressor/04"}
     assert detector.test is None
     assert told == ["compressor/00, compressor/02, compressor/04: too few labelled clips for a held-out test"]
+
+
+@pytest.mark.parametrize(
+    ("validation", "computed", "times"),
+    [
+        ({}, "search.validation.views.blind", 1),
+        ({"folds": 2}, "search.validation.views.folds_of", 1),
+        ({"metric": "proxy"}, "search.validation.proxy_clips.faulty_clip", 90),
+    ],
+    ids=["one view", "folds", "faults of proxies"],
+)
+def test_on_the_way_from_a_recipe_to_its_bundle_views_are_computed_once(
+    corpus_root: Path, monkeypatch: pytest.MonkeyPatch, validation: dict[str, Any], computed: str, times: int
+) -> None:
+    original, calls = pkgutil.resolve_name(computed), list[object]()
+
+    def counted(*given: Any, **named: Any) -> Any:
+        calls.append(given)
+        return original(*given, **named)
+
+    monkeypatch.setattr(computed, counted)
+
+    made(corpus_root, validation=validation)
+
+    assert len(calls) == times
 
 
 def test_making_faults_is_a_stage_of_its_own(corpus_root: Path) -> None:

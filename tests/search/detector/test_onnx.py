@@ -34,11 +34,11 @@ from models.scoring.tree import scorer_of
 from models.settings import CropSettings
 from search.cli.onnx import onnx
 from search.detector.bundle import Bundle, load_bundle, save_bundle
-from search.detector.final import train_detector
 from search.detector.onnx_export import TOLERANCE, require_same_scores
 from search.detector.onnx_network import DetectorNetwork, OnnxError
 from search.detector.scoring import clip_paths, score_clips
 from search.study.recipe import Recipe
+from tests.support.detectors import detector_of
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -267,7 +267,7 @@ def exported(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Exp
     )
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OFFKEY_CACHE", str(folder / "cache"))
-        save_bundle(train_detector(recipe, read_corpus(corpus_root), CPU), folder / "detector")
+        save_bundle(detector_of(recipe, read_corpus(corpus_root), CPU), folder / "detector")
         onnx(str(folder / "detector"), folder / "detector.onnx")
     return Exported(folder / "detector", folder / "detector.onnx")
 

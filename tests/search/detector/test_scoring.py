@@ -20,9 +20,9 @@ import torch
 
 from features.clips.corpus import read_corpus
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.final import train_detector
 from search.detector.scoring import ScoredClip, clip_paths, score_clips
 from search.study.recipe import Recipe
+from tests.support.detectors import detector_of
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -42,7 +42,7 @@ def train(root: Path, folder: Path, *, calibration_share: float = 0.1) -> Path:
             "training": {"learning_rate": 0.01, "batch_size": 64, "epochs": 1, "calibration_share": calibration_share},
         }
     )
-    save_bundle(train_detector(recipe, read_corpus(root), CPU), folder)
+    save_bundle(detector_of(recipe, read_corpus(root), CPU), folder)
     return folder
 
 

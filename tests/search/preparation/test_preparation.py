@@ -71,6 +71,18 @@ def test_the_study_s_own_root_comes_before_the_default(corpus_root: Path, tmp_pa
     assert ready.warnings == ()
 
 
+@pytest.mark.parametrize(
+    "validation",
+    [{}, {"folds": 2}, {"metric": "proxy"}, {"metric": "proxy", "proxies": ["knock 1", "other IDs"]}],
+    ids=str,
+)
+def test_what_comes_of_it_is_what_workers_compute_from_the_study(corpus_root: Path, validation: dict[str, Any]) -> None:
+    ready = prepared(corpus_root, features={"n_mels": 32}, validation=validation)
+
+    assert ready.validation == ready.study.validation
+    assert ready.steering == steering_of(ready.corpus, ready.study.validation)
+
+
 def test_the_root_is_written_down_as_it_lies_on_this_host(corpus_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(corpus_root.parent)
 

@@ -95,7 +95,8 @@ def made_again(study: TinyStudy, folder: Path) -> TinyStudy:
     url = f"sqlite:///{folder / 'again.db'}"
     storage = StudyStorage(url, create=True)
     prepared = prepare(study.stored.study(), default_root=None)
-    return TinyStudy(url, study.root, storage, create_or_join(storage, prepared.study, prepared.corpus))
+    stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth)
+    return TinyStudy(url, study.root, storage, stored)
 
 
 LEARNING = {"sampler": "tpe", "pruner": "hyperband", "seed": 7}

@@ -17,7 +17,6 @@ from optuna.trial import FixedTrial
 
 from features.clips.corpus import read_corpus
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.final import train_detector
 from search.detector.scoring import score_clips
 from search.errors import StudyFileError
 from search.results.export import export_recipe
@@ -26,6 +25,7 @@ from search.study.recipe import Recipe
 from search.study.study import Study
 from search.study.study_file import load_study, study_of_tree, to_yaml
 from search.study.trial_recipe import trial_recipe
+from tests.support.detectors import detector_of
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -425,7 +425,7 @@ def test_an_exported_ensemble_trained_again_has_the_value_in_the_storage_and_sco
 
     (trial,) = optuna.load_study(study_name="tiny", storage=tiny.url).trials
     Path("recipe.yaml").write_text(to_yaml(export_recipe(tiny.storage, tiny.stored).tree()))
-    detector = train_detector(load_study("recipe.yaml").first_recipe(), corpus, CPU)
+    detector = detector_of(load_study("recipe.yaml").first_recipe(), corpus, CPU)
 
     assert list(trial.intermediate_values) == [1, 2]
     assert detector.validation.auc == trial.value

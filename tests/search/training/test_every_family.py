@@ -15,13 +15,13 @@ from features.clips.corpus import Corpus, read_corpus
 from features.clips.synthesis import SAMPLE_RATE, synthesize
 from models.families import FAMILIES
 from search.detector.bundle import Bundle, load_bundle, save_bundle
-from search.detector.final import train_detector
 from search.detector.scoring import score_clips
 from search.evaluation.metrics import id_aucs
 from search.evaluation.truth import Truth
 from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind
+from tests.support.detectors import detector_of
 
 CPU = torch.device("cpu")
 IDS = ("00", "02")
@@ -165,7 +165,7 @@ def test_it_goes_on_from_a_checkpoint_and_ends_with_the_same_scores(family: str,
 
 
 def test_a_bundle_scores_bit_for_bit_as_what_was_trained(family: str, root: Path, tmp_path: Path) -> None:
-    detector = train_detector(recipe_of(family, epochs=1), read_corpus(root), CPU)
+    detector = detector_of(recipe_of(family, epochs=1), read_corpus(root), CPU)
     save_bundle(detector, tmp_path / "bundle")
     loaded = load_bundle(tmp_path / "bundle")
     kept = Bundle(detector.recipe, detector.scorer.eval(), detector.labels, dict(detector.thresholds))

@@ -17,7 +17,6 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from features.clips.corpus import Corpus, read_corpus
 from search.artifacts.checkpoints import Resumable
-from search.detector.final import train_detector
 from search.errors import MisuseError, StudyError, TrialFailure
 from search.evaluation.metrics import figure
 from search.evaluation.truth import Scores
@@ -33,6 +32,7 @@ from search.training.objective import objective, train_for_real
 from search.training.trained import TrainedModel
 from search.validation.views import steering_of
 from search.workers.draining import Drained
+from tests.support.detectors import detector_of
 from tests.support.quick import QuickTraining
 
 if TYPE_CHECKING:
@@ -275,8 +275,8 @@ class TestFolds:
         value = objective(FixedTrial({}, number=0), study, steering_of(corpus, ValidationSettings(folds=3)))
         told: list[tuple[int, int]] = []
         recipe = study.first_recipe()
-        detector = train_detector(recipe, corpus, device, on_epoch=lambda *epochs: told.append(epochs))
-        plain = train_detector(recipe.model_copy(update={"validation": ValidationSettings()}), corpus, device)
+        detector = detector_of(recipe, corpus, device, on_epoch=lambda *epochs: told.append(epochs))
+        plain = detector_of(recipe.model_copy(update={"validation": ValidationSettings()}), corpus, device)
         assert detector.value == detector.validation.auc == value
         assert told == [(epoch, 8) for epoch in range(1, 9)]
         for name, weights in plain.scorer.state_dict().items():

@@ -17,11 +17,11 @@ from features.clips.clip import Clip
 from features.clips.corpus import Corpus, read_corpus
 from features.errors import UnservedError
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.final import train_detector
 from search.detector.scoring import ScoredClip, score_clips
 from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind
+from tests.support.detectors import detector_of
 
 CPU = torch.device("cpu")
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -198,7 +198,7 @@ def test_models_of_each_id_go_on_from_a_checkpoint_as_if_undisturbed(corpus: Cor
 
 def scored(recipe: Recipe, root: Path, folder: Path) -> tuple[dict[str, ScoredClip], dict[str, float]]:
     """Rows of the corpus's test clips, and one of an ID that was never heard, by a bundle; and what training gave."""
-    detector = train_detector(recipe, read_corpus(root), CPU)
+    detector = detector_of(recipe, read_corpus(root), CPU)
     save_bundle(detector, folder / "bundle")
     clip = next((root / "compressor" / "test").glob("normal_id_04_*.wav"))
     stranger = folder / "compressor" / "normal_id_06_00000000.wav"
@@ -253,11 +253,11 @@ def test_a_clip_sounds_otherwise_to_a_conditional_model_under_another_id(corpus:
     clips = training.recordings_of(of_id(training.validation_clips, "compressor/02"))
 
     own = training.scorer.scores_of(clips)
-    under_another = training.scorer.scores_of(replace(clips, ids=("compressor/04",) * len(clips), _excerpts={}))
+    under_another = training.scorer.scores_of(replace(clips, ids=("compressor/04",) * len(clips)))
 
     assert (own != under_another).all()
     with pytest.raises(UnservedError, match="compressor/06 was not trained on, and .* has nothing to say of it"):
-        training.scorer.scores_of(replace(clips, ids=("compressor/06",) * len(clips), _excerpts={}))
+        training.scorer.scores_of(replace(clips, ids=("compressor/06",) * len(clips)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

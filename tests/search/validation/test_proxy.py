@@ -25,7 +25,7 @@ from search.preparation.proxy_judgement import Judged, aucs_of, judged, used
 from search.study.proxies import OTHER_IDS, PROXIES, Proxy
 from search.study.recipe import Recipe, TrainOn
 from search.training.loop import Training
-from search.validation.proxy_clips import MOST_NORMALS, Proxied, proxy_clips
+from search.validation.proxy_clips import MOST_NORMALS, Proxied, hold_out
 from search.validation.split import labelled_test_clips, training_clips
 
 SHARE = 0.34  # of six clips two
@@ -42,7 +42,7 @@ def proxied(corpus_root: Path, cache: Path) -> Iterator[Proxied]:
     """The small corpus with all proxies: of three IDs two clips each are held out."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OFFKEY_CACHE", str(cache))
-        yield proxy_clips(read_corpus(corpus_root), share=SHARE, seed=0)
+        yield hold_out(read_corpus(corpus_root), share=SHARE, seed=0).with_proxies(PROXIES)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def corpus_of(*groups: Sequence[Clip]) -> Corpus:
 
 def without_faults(corpus: Corpus, *, share: float = 0.25, seed: int = 0, train_on: TrainOn = "development") -> Proxied:
     """The normal clips that are held out, and those of other IDs: what needs no files."""
-    return proxy_clips(corpus, share=share, seed=seed, train_on=train_on, proxies=[OTHER_IDS])
+    return hold_out(corpus, share=share, seed=seed, train_on=train_on).with_proxies([OTHER_IDS])
 
 
 def held_out(proxied: Proxied) -> list[str]:
@@ -268,8 +268,7 @@ def test_a_training_is_steered_by_these_clips_as_by_labelled_ones(proxied: Proxi
 @pytest.mark.usefixtures("_in_that_cache")
 def test_another_host_makes_the_same_clips(proxied: Proxied, corpus_root: Path) -> None:
     counted: list[tuple[int, int]] = []
-    again = proxy_clips(
-        read_corpus(corpus_root), share=SHARE, seed=0, progress=lambda done, of: counted.append((done, of))
-    )
+    held_out = hold_out(read_corpus(corpus_root), share=SHARE, seed=0)
+    again = held_out.with_proxies(PROXIES, progress=lambda done, of: counted.append((done, of)))
     assert again == proxied
     assert counted[-1] == (90, 90)

@@ -23,7 +23,6 @@ import search
 from features.clips.clip import ANOMALY, NORMAL, Clip, Source, Split
 from features.clips.corpus import Corpus, read_corpus
 from search.artifacts.checkpoints import Checkpoints
-from search.detector.final import train_detector
 from search.errors import StudyError
 from search.preparation.prepared import prepare
 from search.storage.stored_study import create_or_join
@@ -36,6 +35,7 @@ from search.training.objective import objective
 from search.validation.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
 from search.validation.views import steering_of
 from search.workers.worker import Worker
+from tests.support.detectors import detector_of
 
 SETTINGS = ValidationSettings()
 
@@ -285,7 +285,7 @@ def value_and_detector(root: Path) -> tuple[float, Any]:
     corpus, study, trial = read_corpus(root), study_of_tree(TINY, origin="here"), FixedTrial({}, number=1)
     value = objective(trial, study, steering_of(corpus, SETTINGS))
     assert isinstance(value, float)
-    return value, train_detector(trial_recipe(study, trial), corpus, torch.device("cpu"))
+    return value, detector_of(trial_recipe(study, trial), corpus, torch.device("cpu"))
 
 
 def swap(root: Path, one: Clip, other: Clip) -> None:
@@ -377,7 +377,7 @@ def searched(
         tree = {**SEARCHED, "corpus": {"root": str(corpus.root)}}
         study = prepare(study_of_tree(tree, origin="here"), default_root=None).study
         storage = StudyStorage(url)
-        stored = create_or_join(storage, study, corpus)
+        stored = create_or_join(storage, study, corpus, steering_of(corpus, study.validation).truth)
         Worker(storage, stored, stored.steering(corpus), Checkpoints(None, stored.uid)).run()
         scores = StudyLedger(storage, stored).scores()
         return [

@@ -23,7 +23,6 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from features.clips.synthesis import make_corpus
-from search.detector.final import train_detector
 from search.errors import StudyError
 from search.preparation.prepared import prepare
 from search.results.export import export_recipe
@@ -31,6 +30,7 @@ from search.storage.ledger import MAX_ATTEMPTS
 from search.storage.stored_study import require_same
 from search.training.loop import Training
 from search.workers.worker import join
+from tests.support.detectors import detector_of
 from tests.support.faulty_worker import faulty, wait_until_stopped
 from tests.support.offkey_process import Quick, offkey_process
 from tests.support.quick import QuickTraining
@@ -386,7 +386,7 @@ def test_a_trial_goes_on_with_the_threads_it_was_begun_with_and_is_trained_again
     assert recipe.training.threads == 1
     torch.set_num_threads(2)
     whole = prepare(study.stored.study(), default_root=None).corpus
-    assert train_detector(recipe, whole, torch.device("cpu")).validation.auc == trial.value
+    assert detector_of(recipe, whole, torch.device("cpu")).validation.auc == trial.value
 
 
 def test_a_worker_lost_in_an_outage_leaves_no_gap_in_the_curve(tiny_study: MakeStudy) -> None:

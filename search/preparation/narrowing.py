@@ -1,0 +1,73 @@
+"""A study's open choices, narrowed to those that its recordings serve: sources of training clips, and families."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from optuna.distributions import CategoricalDistribution
+
+from features.clips.corpus import Corpus
+from features.errors import UnservedError
+from search.errors import StudyError
+from search.preparation.clip_checks import require_served
+from search.study.corners import recipes_around
+from search.study.recipe import Recipe
+from search.study.space import Tree, only_families
+from search.study.study import Study
+from search.validation.split import serves, training_clips
+
+
+def drop_unserved_sources(study: Study, tree: Tree, corpus: Corpus) -> list[str]:
+    """Removes choices of `corpus.train_on` without any clips from the study's tree; returns warnings.
+
+    Raises StudyError if no choice is left.
+    """
+    opened = next((s for s in study.space.settings if s.path == ("corpus", "train_on")), None)
+    if opened is None:
+        training_clips(corpus, study.first_recipe())  # refuses what the corpus does not have
+        return []
+    assert isinstance(opened.distribution, CategoricalDistribution)
+    choices = [str(choice) for choice in opened.distribution.choices]
+    kept = [choice for choice in choices if serves(corpus, choice)]
+    if not kept:
+        raise StudyError(f"corpus.train_on: {corpus.root} has training clips for none of {', '.join(choices)}")
+    if kept == choices:
+        return []
+    tree["corpus"]["train_on"] = {"choices": kept}
+    if tree["baseline"].get(opened.name) not in (None, *kept):
+        del tree["baseline"][opened.name]
+    dropped = ", ".join(choice for choice in choices if choice not in kept)
+    return [f"corpus.train_on: dropped {dropped}, since {corpus.root} has no such training clips"]
+
+
+def drop_unserved_families(study: Study, tree: Tree, corpus: Corpus, views: Sequence[Corpus]) -> list[str]:
+    """Removes families that the recordings do not serve from the study's tree; returns warnings.
+
+    Raises UnservedError if no family is left.
+    """
+    kept, warnings = [], []
+    for branch, family in enumerate(study.space.families):
+        try:
+            _require_served_somewhere(recipes_around(study.space, branch), corpus, views)
+            kept.append(branch)
+        except UnservedError as error:
+            if len(study.space.families) == 1:
+                raise
+            warnings.append(f"model: dropped {family}: {error}")
+    if not kept:
+        raise UnservedError("; ".join(warnings))
+    if warnings:
+        tree.update(only_families(tree, kept))
+    return warnings
+
+
+def _require_served_somewhere(recipes: Iterator[Recipe], corpus: Corpus, views: Sequence[Corpus]) -> None:
+    """Raises the first recipe's UnservedError if the clips serve none: if one is, others' trials may fail alone."""
+    errors = []
+    for recipe in recipes:
+        try:
+            require_served(recipe, corpus, views)
+            return
+        except UnservedError as error:
+            errors.append(error)
+    raise errors[0]

@@ -1,0 +1,26 @@
+"""Detectors of recordings as they are: prepared for a final training without any check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from features.clips.corpus import Corpus
+from search.detector.detector import Detector
+from search.detector.final import train_detector
+from search.preparation.prepared import PreparedRecipe
+from search.study.recipe import Recipe
+from search.validation.views import steering_of
+
+
+def detector_of(
+    recipe: Recipe,
+    corpus: Corpus,
+    device: torch.device,
+    *,
+    on_epoch: Callable[[int, int], None] = lambda epoch, epochs: None,
+) -> Detector:
+    """Trains a recipe's detector on a corpus."""
+    steering = steering_of(corpus, recipe.validation, recipe.corpus.train_on)
+    return train_detector(PreparedRecipe(corpus, recipe.validation, steering, recipe), device, on_epoch=on_epoch)
