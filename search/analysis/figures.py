@@ -6,7 +6,6 @@ A figure shows a bounded number of IDs and clips; the page says where it left so
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -29,21 +28,6 @@ MOST_COLOURS = 7
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _SYMBOLS = {TRAINING: "circle-open", UNKNOWN: "square-open", NORMAL_TEST: "circle", ANOMALOUS_TEST: "x"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure with its title and caption."""
-
-    key: str
-    title: str
-    caption: str
-    drawn: go.Figure
-
-    @property
-    def json(self) -> str:
-        """For a script element: Plotly writes < and > as escapes."""
-        return str(self.drawn.to_json())
 
 
 def methods(scope: Scope) -> go.Figure:
