@@ -16,7 +16,7 @@ from search.analysis.separability import Measured, Scope
 from search.analysis.statistics import Values
 from search.analysis.words import method_name
 from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from search.pages.plotly_style import lay_out, plain
+from search.pages.plotly_style import LEGEND_BESIDE, lay_out, plain
 
 #: More spectra than this in one figure are a carpet.
 MOST_SPECTRA = 8
@@ -122,7 +122,7 @@ def clip_map(shown: Map) -> go.Figure:
     return figure.update_layout(
         showlegend=True,
         margin={"t": 10, "r": 150},
-        legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top", "font": {"size": 12}, "itemclick": False},
+        legend=LEGEND_BESIDE | {"font": {"size": 12}, "itemclick": False},
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from features.cleaning import OUTLYING, Method, Outlier, deviations, features_of
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
+from features.clips.reading import read_clip
 from features.store.building import open_store
 from search.analysis import pictures
 from search.analysis.settings import heard
@@ -110,14 +111,14 @@ def outliers_page(found: list[OutlyingClip], corpus: Corpus, *, progress: Progre
     shown = []
     for done, outlying in enumerate(found[:MOST_SHOWN]):
         progress("drawing clips", done, len(found[:MOST_SHOWN]))
-        waveform = pictures.waveform_of(outlying.clip, features)
+        waveform = read_clip(outlying.clip, features.waveform)
         sound = pictures.sound(waveform, features.sample_rate)
         shown.append(
             _Shown(
                 name=outlying.clip.name,
                 reasons=outlying.reasons,
                 typical=outlying.typical.name,
-                picture=pictures.spectrograms([waveform, pictures.waveform_of(outlying.typical, features)], features),
+                picture=pictures.spectrograms([waveform, read_clip(outlying.typical, features.waveform)], features),
                 sound=sound.uri,
                 cut=f"The sound is the clip's first {sound.seconds:.0f} s." if sound.is_cut else "",
             )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from features.clips.reading import read_clip
 from search.analysis import figures, pictures, tables, words
 from search.analysis.analysis import MOST_MACHINES, Analysis, MachineDifferences
 from search.analysis.differences import frequencies
@@ -189,7 +190,7 @@ def _shown(analysis: Analysis, example: Example) -> _Shown:
     settings = [analysis.settings.features_of(kind) for kind in pictures.SHOWN]
     waveforms, players = [], []
     for heard in example.heard:
-        waveform = pictures.waveform_of(heard.clip, settings[0])
+        waveform = read_clip(heard.clip, settings[0].waveform)
         waveforms.append(waveform)
         sound = pictures.sound(waveform, settings[0].sample_rate)
         remark = f"score {heard.score:.3g}" + (f"; the first {sound.seconds:.0f} s" if sound.is_cut else "")

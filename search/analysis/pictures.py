@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from features.clips.clip import Clip
-from features.clips.wav import UnreadableWav, Waveform
-from features.errors import CorpusError
+from features.clips.wav import Waveform
 from features.frames.feature_settings import FeatureSettings
 from features.frames.framing import Frames
 from search.pages.colours import BLACK, BLUE
@@ -41,16 +39,6 @@ _CURVES = {"rms": "RMS\ndBFS", "zero_crossings": "crossings\nof zero, 1/s"}
 
 #: The kinds of feature that a comparison shows.
 SHOWN = (*_IMAGES, *_CURVES)
-
-
-def waveform_of(clip: Clip, features: FeatureSettings) -> Waveform:
-    """What is heard of a clip, (samples,). Raises CorpusError if its file is no longer there, or not what it was."""
-    try:
-        return features.waveform(clip.path.read_bytes())
-    except OSError as error:
-        raise CorpusError(f"{clip.path} can no longer be read ({error.strerror}).") from error
-    except UnreadableWav as error:
-        raise CorpusError(f"{clip.path} cannot be used: {error}") from error
 
 
 def sound(waveform: Waveform, sample_rate: int) -> Sound:
