@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from difflib import get_close_matches
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from features.did_you_mean import did_you_mean
 from features.errors import OffkeyError
 from features.frames.framing import Frames
 from models.labels import Labels
@@ -56,6 +56,6 @@ def build(settings: FamilySettings, limits: tuple[Frames, Frames], labels: Label
 
 def _module(name: str) -> ModuleType:
     if name not in FAMILIES:
-        near = get_close_matches(name, FAMILIES, n=1, cutoff=0)
-        raise OffkeyError(f"there is no model family {name!r}; did you mean {near[0]!r}? ({', '.join(FAMILIES)})")
+        near = did_you_mean(name, FAMILIES)
+        raise OffkeyError(f"there is no model family {name!r}{near} (families: {', '.join(FAMILIES)})")
     return importlib.import_module(FAMILIES[name])

@@ -2,6 +2,7 @@
 
 clip             one recording: what its name, place and header say
 wav              wav files: header, samples, channels, sample rate
+reading          a clip's bytes, which are still those that the corpus was read from
 corpus           all clips below a folder
 manifest         clips listed in a table
 ground_truth     labels from the challenge's tables

@@ -35,9 +35,10 @@ import scipy.fft
 
 from features.cache import cache_folder
 from features.clips.clip import ANOMALY, Clip
-from features.clips.wav import Signal, UnreadableWav, signal_of
+from features.clips.reading import read_clip
+from features.clips.wav import Signal, signal_of
 from features.digests import digest_of
-from features.errors import CorpusError, StoreError
+from features.errors import StoreError
 
 Kind = Literal["knock", "whine", "band loss", "speed", "noise"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -84,7 +85,7 @@ def faulty_clip(clip: Clip, kind: Kind, grade: float) -> Clip:
         if path.exists():
             os.utime(path)  # what is in use is not old
         else:
-            signal = _recording(clip)
+            signal = read_clip(clip, signal_of)
             seed = int(clip.digest[:16], 16)
             _write(path, with_fault(signal, kind, grade, sample_rate=clip.sample_rate, seed=seed), clip.sample_rate)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -107,20 +108,6 @@ def faulty_files(*, unused_since: float = math.inf) -> list[Path]:
     if not faults_folder().is_dir():
         return []
     return [path for path in faults_folder().iterdir() if path.stat().st_mtime < unused_since]
-
-
-def _recording(clip: Clip) -> Signal:
-    """All channels of the very bytes that the clip's digest was taken of, (samples, channels)."""
-    try:
-        contents = clip.path.read_bytes()
-        signal = signal_of(contents)
-    except OSError as error:
-        raise CorpusError(f"{clip.path} can no longer be read ({error.strerror}).") from error
-    except UnreadableWav as error:
-        raise CorpusError(f"{clip.path} cannot be used: {error}") from error
-    if hashlib.sha256(contents).hexdigest() != clip.digest:
-        raise CorpusError(f"{clip.path} changed after the corpus was read. Run again.")
-    return signal
 
 
 def _write(path: Path, signal: Signal, sample_rate: int) -> None:

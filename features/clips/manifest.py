@@ -15,11 +15,11 @@ import csv
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar, get_args
 
 from features.clips.clip import ANOMALY, NORMAL, Description, Domain, Source, Split, parse_stem
+from features.did_you_mean import did_you_mean
 from features.errors import CorpusError
 
 _COLUMNS = ("path", "machine", "machine_id", "split", "label", "source", "domain", "attributes")
@@ -146,8 +146,5 @@ def _chosen(
 
 
 def _one_of(choices: Collection[str], got: str) -> str:
-    nearest = get_close_matches(got.lower(), choices, n=1)
-    remedy = f" Did you mean {nearest[0]}?" if nearest else ""
-    if {";", "\t"} & set(got):
-        remedy = " Separate columns by commas."
-    return f"one of {', '.join(choices)}, but got {got!r}.{remedy}"
+    remedy = "; separate columns by commas" if {";", "\t"} & set(got) else did_you_mean(got, choices)
+    return f"one of {', '.join(choices)}, but got {got!r}{remedy}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Protocol
 
@@ -25,6 +24,7 @@ from pydantic import (
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.clips.wav import Waveform, resampled_length, waveform_of
+from features.did_you_mean import did_you_mean
 from features.errors import CorpusError
 from features.frames import centroid, chroma, logmel, logspectrum, mfcc, rms, zero_crossings
 from features.frames.framing import Frames, ends, frame_count
@@ -79,9 +79,8 @@ class FeatureSettings(Parameters):
         kinds = kind.split("+")
         unknown = [part for part in kinds if part not in KINDS]
         if unknown:
-            near = get_close_matches(unknown[0], KINDS, n=1, cutoff=0)[0]
             raise ValueError(
-                f"each kind must be one of {', '.join(KINDS)}, but got {unknown[0]!r}; did you mean {near}?"
+                f"each kind must be one of {', '.join(KINDS)}, but got {unknown[0]!r}{did_you_mean(unknown[0], KINDS)}"
             )
         if len(set(kinds)) < len(kinds):
             raise ValueError(f"each kind may stand once, but got {kind}")

@@ -16,7 +16,6 @@ all that correctness rests on. The lock beside the store saves double work, wher
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -33,8 +32,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from features.clips.clip import Clip
-from features.clips.wav import UnreadableWav
-from features.errors import CorpusError, StoreError
+from features.clips.reading import read_clip
+from features.errors import StoreError
 from features.frames.feature_settings import FeatureSettings
 from features.frames.framing import Frames
 from features.progress import Progress
@@ -109,7 +108,8 @@ def _build_in_turn(folder: Path, clips: Sequence[Clip], features: FeatureSetting
     else:
 
         def frames_of(clip: int) -> Frames:
-            return _computed(clips[clip], features)
+            # Of the very bytes that the key was made of: they are served as this clip's ever after.
+            return read_clip(clips[clip], lambda contents: features.frames(features.waveform(contents)))
 
     with _turn(folder):
         if not folder.exists():
@@ -243,16 +243,3 @@ def _written(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-
-
-def _computed(clip: Clip, features: FeatureSettings) -> Frames:
-    """Frames of a clip's file, of the very bytes that its digest was taken of: they are served as its ever after."""
-    try:
-        contents = clip.path.read_bytes()
-        if hashlib.sha256(contents).hexdigest() != clip.digest:
-            raise CorpusError(f"{clip.path} changed after the corpus was read. Run again.")
-        return features.frames(features.waveform(contents))
-    except OSError as error:
-        raise CorpusError(f"{clip.path} can no longer be read ({error.strerror}).") from error
-    except UnreadableWav as error:
-        raise CorpusError(f"{clip.path} cannot be used: {error}") from error

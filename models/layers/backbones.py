@@ -8,7 +8,6 @@ timm takes seconds to load, and is loaded when one of its networks is named.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from features.did_you_mean import did_you_mean
 from features.errors import OffkeyError, UnservedError
 
 SMALL = "small"
@@ -166,8 +166,8 @@ def require_backbone(name: str) -> None:
     # With a dot there follows which weights: names of pretrained ones.
     known = timm.list_models(pretrained="." in name)
     if name not in known:
-        near = get_close_matches(name, [SMALL, *known], n=1, cutoff=0)
-        raise ValueError(f"must be {SMALL} or the name of a network in timm, but got {name!r}; did you mean {near[0]}?")
+        near = did_you_mean(name, [SMALL, *known])
+        raise ValueError(f"must be {SMALL} or the name of a network in timm, but got {name!r}{near}")
 
 
 def require_weights(name: str) -> None:

@@ -13,7 +13,8 @@ words          what was found, in plain language
 tables         the tables' rows
 figures        how Plotly draws
 pictures       a clip's features over time, and its sound
-page           the page itself; base.html, index.html and outliers.html are its templates
+page           the page itself; index.html is its template
 folder         the folder that is written, whole or not at all
-outliers       training clips that do not sound normal, and their page
+outliers       training clips that do not sound normal, and their page; outliers.html is its template
+style.css      what both pages add to the look of all pages
 """

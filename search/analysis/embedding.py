@@ -5,7 +5,6 @@ The two directions in which standardised log-mel statistics vary most (principal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from search.analysis.statistics import Statistics, Values, standardised
 from search.analysis.view import View
+from search.pages.even_choice import even_choice
 
 #: More points than this are a cloud: an even choice of the clips stands for all.
 MOST_POINTS = 500
@@ -44,7 +44,7 @@ def map_of(machine: str, view: View, statistics: Statistics) -> Map | None:
     own = [clip for clip in view.seen if clip.machine == machine]
     if len(own) < 3:
         return None
-    clips = _even_choice(own)
+    clips = even_choice(own, MOST_POINTS)
     values = statistics.of("logmel", clips)
     values = standardised(values, values)
     if not values.any():
@@ -55,9 +55,3 @@ def map_of(machine: str, view: View, statistics: Statistics) -> Map | None:
     # Which way round is chance: so that the page is always the same.
     places *= np.where(places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1, 1)
     return Map(machine, tuple(clips), places, (float(shares[0]), float(shares[1])), len(own))
-
-
-def _even_choice(clips: Sequence[Clip]) -> list[Clip]:
-    """At most so many clips, evenly over their order."""
-    chosen = np.linspace(0, len(clips) - 1, min(MOST_POINTS, len(clips))).round().astype(int)
-    return [clips[place] for place in chosen]

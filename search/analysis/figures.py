@@ -6,7 +6,6 @@ A figure shows a bounded number of IDs and clips; the page says where it left so
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -17,7 +16,7 @@ from search.analysis.separability import Measured, Scope
 from search.analysis.statistics import Values
 from search.analysis.words import method_name
 from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from search.pages.plotly_style import lay_out, plain
+from search.pages.plotly_style import LEGEND_BESIDE, lay_out, plain
 
 #: More spectra than this in one figure are a carpet.
 MOST_SPECTRA = 8
@@ -29,21 +28,6 @@ MOST_COLOURS = 7
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _SYMBOLS = {TRAINING: "circle-open", UNKNOWN: "square-open", NORMAL_TEST: "circle", ANOMALOUS_TEST: "x"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure with its title and caption."""
-
-    key: str
-    title: str
-    caption: str
-    drawn: go.Figure
-
-    @property
-    def json(self) -> str:
-        """For a script element: Plotly writes < and > as escapes."""
-        return str(self.drawn.to_json())
 
 
 def methods(scope: Scope) -> go.Figure:
@@ -138,7 +122,7 @@ def clip_map(shown: Map) -> go.Figure:
     return figure.update_layout(
         showlegend=True,
         margin={"t": 10, "r": 150},
-        legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top", "font": {"size": 12}, "itemclick": False},
+        legend=LEGEND_BESIDE | {"font": {"size": 12}, "itemclick": False},
     )
 
 

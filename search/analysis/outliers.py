@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from features.cleaning import OUTLYING, Method, Outlier, deviations, features_of
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
+from features.clips.reading import read_clip
 from features.store.building import open_store
 from search.analysis import pictures
-from search.analysis.page import template
 from search.analysis.settings import heard
 from search.analysis.statistics import Progress
 from search.analysis.words import Told
-from search.pages.plotly_style import WIDTH
+from search.pages.page import template
 
 #: Method, and the features whose frames it takes.
 METHODS: dict[Method, str] = {"zscore": "zero_crossings+rms+centroid", "neighbours": "logmel"}
@@ -27,7 +27,6 @@ MOST_SHOWN = 20
 
 #: The median of fewer clips is no norm.
 _FEW = 10
-_INCHES = 6.8
 
 
 @dataclass(frozen=True)
@@ -112,25 +111,21 @@ def outliers_page(found: list[OutlyingClip], corpus: Corpus, *, progress: Progre
     shown = []
     for done, outlying in enumerate(found[:MOST_SHOWN]):
         progress("drawing clips", done, len(found[:MOST_SHOWN]))
-        waveform = pictures.waveform_of(outlying.clip, features)
-        sound, seconds = pictures.sound(waveform, features.sample_rate)
-        is_cut = seconds < len(waveform) / features.sample_rate - 0.05
+        waveform = read_clip(outlying.clip, features.waveform)
+        sound = pictures.sound(waveform, features.sample_rate)
         shown.append(
             _Shown(
                 name=outlying.clip.name,
                 reasons=outlying.reasons,
                 typical=outlying.typical.name,
-                picture=pictures.spectrograms(
-                    [waveform, pictures.waveform_of(outlying.typical, features)], features, inches=_INCHES
-                ),
-                sound=sound,
-                cut=f"The sound is the clip's first {seconds:.0f} s." if is_cut else "",
+                picture=pictures.spectrograms([waveform, read_clip(outlying.typical, features.waveform)], features),
+                sound=sound.uri,
+                cut=f"The sound is the clip's first {sound.seconds:.0f} s." if sound.is_cut else "",
             )
         )
-    return template("outliers.html").render(
+    return template(__package__, "outliers.html").render(
         root=corpus.root.name or str(corpus.root),
         told=told_of(found, corpus),
         clips=shown,
         left=len(found) - len(shown),
-        width=WIDTH,
     )

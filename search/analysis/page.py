@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any
 
-import jinja2
-from plotly.offline import get_plotlyjs
-
+from features.clips.reading import read_clip
 from search.analysis import figures, pictures, tables, words
 from search.analysis.analysis import MOST_MACHINES, Analysis, MachineDifferences
 from search.analysis.differences import frequencies
-from search.analysis.figures import MOST_DISTANCES, MOST_SPECTRA, Figure
+from search.analysis.figures import MOST_DISTANCES, MOST_SPECTRA
 from search.analysis.folder import MARK
 from search.analysis.listening import Example
 from search.analysis.statistics import Progress
-from search.pages.plotly_style import WIDTH
+from search.pages.page import Chart, template
 
 _MOST_ROWS = 60
 _MOST_METHODS = 8
@@ -26,9 +22,6 @@ _MOST_SUSPICIONS = 40
 #: Machines whose IDs have a table of their own, and machines or IDs side by side in one.
 _MOST_TABLES = 12
 _MOST_COLUMNS = 6
-
-#: A picture as wide as the page, in the inches of matplotlib.
-_INCHES = 6.8
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ def page(analysis: Analysis, *, progress: Progress) -> str:
         progress("drawing clips", done, len(analysis.examples))
         examples.append(_shown(analysis, example))
     suspicions = analysis.inventory.suspicions
-    return template("index.html").render(
+    return template(__package__, "index.html").render(
         mark=MARK,
         root=view.corpus.root.name or str(view.corpus.root),
         warning=words.warning(analysis),
@@ -80,7 +73,7 @@ def page(analysis: Analysis, *, progress: Progress) -> str:
         suspicions=suspicions[:_MOST_SUSPICIONS],
         suspicions_left=max(0, len(suspicions) - _MOST_SUSPICIONS),
         judged=_judged(analysis),
-        methods=None if found.overall is None else Figure("methods", "", "", figures.methods(found.overall)),
+        methods=None if found.overall is None else Chart("methods", "", "", figures.methods(found.overall)),
         tables=list(_separability_tables(analysis)),
         undefined=words.reasons(found),
         between=_between(analysis),
@@ -95,24 +88,7 @@ def page(analysis: Analysis, *, progress: Progress) -> str:
             "validation seed": analysis.settings.validation.seed,
         },
         fingerprint=view.corpus.fingerprint,
-        plotly=get_plotlyjs(),
-        width=WIDTH,
     )
-
-
-@cache
-def template(name: str) -> jinja2.Template:
-    """One of the templates beside this module: every value is escaped."""
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(
-            lambda file: (resources.files("search.analysis") / file).read_text(encoding="utf-8")
-        ),
-    )
-    return environment.get_template(name)
 
 
 def _judged(analysis: Analysis) -> str:
@@ -155,13 +131,13 @@ def _separability_tables(analysis: Analysis) -> Iterator[dict[str, Any]]:
         }
 
 
-def _between(analysis: Analysis) -> Figure | None:
+def _between(analysis: Analysis) -> Chart | None:
     shown = analysis.between_machines
     if not shown.pairs:
         return None
     left = len(shown.names) - MOST_DISTANCES
     which = f" The first {MOST_DISTANCES} of {len(shown.names)} machines." if left > 0 else ""
-    return Figure(
+    return Chart(
         "between",
         "Distances between machines",
         f"Of training clips.{which}",
@@ -169,13 +145,13 @@ def _between(analysis: Analysis) -> Figure | None:
     )
 
 
-def _within(analysis: Analysis) -> Iterator[Figure]:
+def _within(analysis: Analysis) -> Iterator[Chart]:
     hertz = frequencies(analysis.settings)
     for place, of in enumerate(analysis.within_machines):
         names = _group_names(of)
         shown = of.spectra[:MOST_SPECTRA]
         which = "" if len(shown) == len(of.spectra) else f" The first {len(shown)} of {len(of.spectra)}."
-        yield Figure(
+        yield Chart(
             f"spectra{place}",
             f"{of.machine}: mean log-spectra of {_what(of)}",
             f"Around each, one standard deviation from clip to clip.{which}",
@@ -185,7 +161,7 @@ def _within(analysis: Analysis) -> Iterator[Figure]:
             left = len(of.distances.names) - MOST_DISTANCES
             which = f" The first {MOST_DISTANCES} of {len(of.distances.names)}." if left > 0 else ""
             drawn = figures.distances(of.distances, largest=_largest(analysis))
-            yield Figure(f"distances{place}", f"{of.machine}: distances between {_what(of)}", which.strip(), drawn)
+            yield Chart(f"distances{place}", f"{of.machine}: distances between {_what(of)}", which.strip(), drawn)
 
 
 def _largest(analysis: Analysis) -> float:
@@ -204,24 +180,24 @@ def _group_names(of: MachineDifferences) -> list[str]:
     return [f"ID {group.machine_id}, {group.set} ({len(group.clips)} clips)" for group in groups]
 
 
-def _maps(analysis: Analysis) -> Iterator[Figure]:
+def _maps(analysis: Analysis) -> Iterator[Chart]:
     for place, shown in enumerate(analysis.maps):
         which = "" if shown.of == len(shown.clips) else f" An even choice of {len(shown.clips)} of {shown.of} clips."
-        yield Figure(f"map{place}", f"{shown.machine}: a map of its clips", which.strip(), figures.clip_map(shown))
+        yield Chart(f"map{place}", f"{shown.machine}: a map of its clips", which.strip(), figures.clip_map(shown))
 
 
 def _shown(analysis: Analysis, example: Example) -> _Shown:
     settings = [analysis.settings.features_of(kind) for kind in pictures.SHOWN]
     waveforms, players = [], []
     for heard in example.heard:
-        waveform = pictures.waveform_of(heard.clip, settings[0])
+        waveform = read_clip(heard.clip, settings[0].waveform)
         waveforms.append(waveform)
-        sound, seconds = pictures.sound(waveform, settings[0].sample_rate)
-        cut = "" if seconds > len(waveform) / settings[0].sample_rate - 0.05 else f"; the first {seconds:.0f} s"
-        players.append(_Player(heard.what, heard.clip.path.name, f"score {heard.score:.3g}{cut}", sound))
+        sound = pictures.sound(waveform, settings[0].sample_rate)
+        remark = f"score {heard.score:.3g}" + (f"; the first {sound.seconds:.0f} s" if sound.is_cut else "")
+        players.append(_Player(heard.what, heard.clip.path.name, remark, sound.uri))
     return _Shown(
         title=f"{example.machine}, ID {example.machine_id}",
         method=words.method_name(example.best.method),
         players=tuple(players),
-        picture=pictures.comparison(waveforms, settings, inches=_INCHES),
+        picture=pictures.comparison(waveforms, settings),
     )

@@ -1,40 +1,33 @@
-"""A clip for the eye and the ear: its features over time as a picture, and its sound, both as data: URIs.
+"""A clip for the eye and the ear: its features over time as a picture, and its sound.
 
 Clips side by side share the scales of each row, so that what looks different is different.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 
-from features.cache import cache_folder
-from features.clips.clip import Clip
-from features.clips.wav import UnreadableWav, Waveform
-from features.errors import CorpusError
+from features.clips.wav import Waveform
 from features.frames.feature_settings import FeatureSettings
 from features.frames.framing import Frames
 from search.pages.colours import BLACK, BLUE
+from search.pages.media import Sound, data_uri, empty_figure, flac, webp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: No sound is larger (bytes): it is cut off.
-MOST_BYTES = 260_000
+_MOST_BYTES = 260_000
 
 #: Of a waveform are drawn the extremes of so many equal parts.
 _PARTS = 600
 #: Seconds that a picture shows at most: of longer clips the beginning, as the sound does.
 _MOST_SECONDS = 30.0
-_DPI = 180
-_QUALITY = 70
+#: As wide as the page.
+_INCHES = 6.8
 #: Values that a colour scale is set by.
 _SAMPLE = 200_000
 #: Where the clips of a comparison begin, as a share of its width.
@@ -48,31 +41,15 @@ _CURVES = {"rms": "RMS\ndBFS", "zero_crossings": "crossings\nof zero, 1/s"}
 SHOWN = (*_IMAGES, *_CURVES)
 
 
-def waveform_of(clip: Clip, features: FeatureSettings) -> Waveform:
-    """What is heard of a clip, (samples,). Raises CorpusError if its file is no longer there, or not what it was."""
-    try:
-        return features.waveform(clip.path.read_bytes())
-    except OSError as error:
-        raise CorpusError(f"{clip.path} can no longer be read ({error.strerror}).") from error
-    except UnreadableWav as error:
-        raise CorpusError(f"{clip.path} cannot be used: {error}") from error
+def sound(waveform: Waveform, sample_rate: int) -> Sound:
+    """What a page plays of a clip."""
+    return flac(waveform, sample_rate, most_bytes=_MOST_BYTES)
 
 
-def sound(waveform: Waveform, sample_rate: int) -> tuple[str, float]:
-    """The sound as FLAC in a data: URI, from its beginning for as long as the size allows, and how long that is (s)."""
-    while True:
-        file = io.BytesIO()
-        soundfile.write(file, waveform, sample_rate, format="FLAC", subtype="PCM_16")
-        content = file.getvalue()
-        if len(content) <= MOST_BYTES:
-            return _uri("audio/flac", content), len(waveform) / sample_rate
-        waveform = waveform[: int(len(waveform) * 0.95 * MOST_BYTES / len(content))]
-
-
-def comparison(waveforms: Sequence[Waveform], settings: Sequence[FeatureSettings], *, inches: float) -> str:
+def comparison(waveforms: Sequence[Waveform], settings: Sequence[FeatureSettings]) -> str:
     """Waveforms side by side, a row for each kind of feature; `settings` are those of each kind of `SHOWN`."""
     columns = [_Column(waveform, settings) for waveform in waveforms]
-    figure = _figure(inches, 6.4)
+    figure = empty_figure(_INCHES, 6.4)
     axes = figure.subplots(1 + len(SHOWN), len(columns), sharey="row", squeeze=False)
     for of_clip, column in zip(axes.T, columns, strict=True):
         _draw_waveform(of_clip[0], column)
@@ -92,13 +69,13 @@ def comparison(waveforms: Sequence[Waveform], settings: Sequence[FeatureSettings
         one.set_ylabel(label, fontsize=8)
         one.yaxis.set_label_coords(-0.075 * len(columns), 0.5)
     figure.subplots_adjust(left=LEFT, right=0.995, top=0.99, bottom=0.07, wspace=0.05, hspace=0.14)
-    return _webp(figure)
+    return data_uri("image/webp", webp(figure))
 
 
-def spectrograms(waveforms: Sequence[Waveform], features: FeatureSettings, *, inches: float) -> str:
+def spectrograms(waveforms: Sequence[Waveform], features: FeatureSettings) -> str:
     """The log-mel spectrograms of some clips, side by side."""
     columns = [_Column(waveform, [features]) for waveform in waveforms]
-    figure = _figure(inches, 1.8)
+    figure = empty_figure(_INCHES, 1.8)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     low, high = np.percentile(np.concatenate([column.frames[features.kind] for column in columns]), [1, 99.5])
     for one, column in zip(axes, columns, strict=True):
@@ -106,7 +83,7 @@ def spectrograms(waveforms: Sequence[Waveform], features: FeatureSettings, *, in
         _tidy(one, has_times=True)
     axes[0].set_ylabel("mel band", fontsize=8)
     figure.subplots_adjust(left=0.07, right=0.995, top=0.97, bottom=0.23, wspace=0.04)
-    return _webp(figure)
+    return data_uri("image/webp", webp(figure))
 
 
 class _Column:
@@ -157,22 +134,3 @@ def _draw_image(axes: Axes, frames: Frames, seconds: float, low: float, high: fl
     axes.imshow(
         frames.T, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=low, vmax=max(high, low + 1e-6)
     )
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Its font list takes seconds to make: kept where Offkey keeps what it computes, also without a home folder.
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height))
-
-
-def _webp(figure: Figure) -> str:
-    """A fraction of the size of a PNG: spectrograms of noise cannot be compressed without loss."""
-    file = io.BytesIO()
-    figure.savefig(file, format="webp", dpi=_DPI, pil_kwargs={"quality": _QUALITY})
-    return _uri("image/webp", file.getvalue())
-
-
-def _uri(mimetype: str, content: bytes) -> str:
-    return f"data:{mimetype};base64,{base64.b64encode(content).decode()}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from features.clips.corpus import Corpus
+from features.did_you_mean import did_you_mean
 from features.frames.feature_settings import KINDS, FeatureSettings
 from features.settings import Settings
 from search.errors import StudyFileError
@@ -90,9 +90,8 @@ def _explained(problem: ErrorDetails, document: Document) -> StudyFileError:
         for key in path[:-1]:
             block = block.model_fields[key].annotation
         known = list(block.model_fields)
-        near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return document.error(path, f"is not a setting of an analysis; {hint}")
+        hint = did_you_mean(str(path[-1]), known) or f"; known here: {', '.join(known)}"
+        return document.error(path, f"is not a setting of an analysis{hint}")
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     got = "" if problem["type"] == "value_error" else f", but got {problem['input']!r}"
     return document.error(path, f"{message}{got}")

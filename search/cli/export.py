@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from search.cli.options import StorageOption, StudyArgument, open_study, storage_errors, stored_name, url_of
+from search.cli.options import StorageOption, StudyArgument, open_study
 from search.cli.terminal import err, warn, write_text
 from search.errors import StudyError
 
@@ -28,9 +28,7 @@ def export(
     storage: StorageOption = None,
 ) -> None:
     """Writes the best trial's recipe: a study file with every range closed."""
-    url = url_of(storage)
-    with storage_errors(url):
-        opened, stored = open_study(url, stored_name(study))
+    with open_study(study, storage) as (opened, stored):
         write_recipe(opened, stored, trial, output)
 
 

@@ -54,12 +54,13 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
 
 
-def open_study(url: str, name: str) -> tuple[StudyStorage, StoredStudy]:
-    from search.storage.stored_study import load_stored
-    from search.storage.study_storage import StudyStorage
+@contextmanager
+def open_study(study: str, storage: str | None) -> Iterator[tuple[StudyStorage, StoredStudy]]:
+    """The storage, and the study in it that is given by file or by name."""
+    from search.storage.stored_study import open_study
 
-    storage = StudyStorage(url)
-    return storage, load_stored(storage, name)
+    with open_study(url_of(storage), stored_name(study)) as opened:
+        yield opened
 
 
 def stored_name(study: str) -> str:

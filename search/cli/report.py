@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from search.cli.options import StorageOption, StudyArgument, open_study, storage_errors, stored_name, url_of
+from search.cli.options import StorageOption, StudyArgument, open_study
 from search.cli.terminal import err, write_text
 
 if TYPE_CHECKING:
@@ -22,9 +22,8 @@ def report(
     storage: StorageOption = None,
 ) -> None:
     """Writes the study on one page: verdict, figures, recipe; it needs no network, and prints."""
-    url = url_of(storage)
-    with storage_errors(url):
-        write_report(*open_study(url, stored_name(study)), output)
+    with open_study(study, storage) as (opened, stored):
+        write_report(opened, stored, output)
 
 
 def write_report(storage: StudyStorage, stored: StoredStudy, output: Path) -> None:

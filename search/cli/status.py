@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.cli.options import JsonOption, StorageOption, StudyArgument, open_study, storage_errors, stored_name, url_of
+from search.cli.options import JsonOption, StorageOption, StudyArgument, open_study
 from search.cli.terminal import out, print_json
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ def status(study: StudyArgument, storage: StorageOption = None, as_json: JsonOpt
     """Progress, workers, leases, and the best trials with intervals and ties."""
     from search.results.comparison import as_json as document
 
-    url = url_of(storage)
-    with storage_errors(url):
-        opened, stored = open_study(url, stored_name(study))
+    with open_study(study, storage) as (opened, stored):
         current, comparison = status_of(opened, stored)
     if as_json:
         print_json(document(current, comparison))

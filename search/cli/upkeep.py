@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from search.cli.options import StorageOption, StudyArgument, open_study, storage_errors, stored_name, url_of
+from search.cli.options import StorageOption, StudyArgument, open_study
 from search.cli.terminal import err
 
 
@@ -15,9 +15,7 @@ def stop(study: StudyArgument, storage: StorageOption = None) -> None:
     """Asks a study's workers, wherever they are, to give their trials back and leave."""
     from search.storage.study_ledger import StudyLedger
 
-    url = url_of(storage)
-    with storage_errors(url):
-        opened, stored = open_study(url, stored_name(study))
+    with open_study(study, storage) as (opened, stored):
         workers = StudyLedger(opened, stored).request_stop()
     leave = "1 worker leaves" if workers == 1 else f"{workers} workers leave"
     err.print(f"{escape(stored.name)}: {leave} within some seconds. `offkey search` goes on with it.")
@@ -31,9 +29,7 @@ def rename(
     """Gives a study in the storage another name."""
     from search.storage.upkeep import rename_study
 
-    url = url_of(storage)
-    with storage_errors(url):
-        opened, stored = open_study(url, stored_name(study))
+    with open_study(study, storage) as (opened, stored):
         rename_study(opened, stored, name)
     err.print(f"{escape(stored.name)} is called {escape(name)} now.")
 
@@ -46,9 +42,7 @@ def delete(
     """Deletes a study from the storage, with its trials, checkpoints and pictures, after asking."""
     from search.storage.upkeep import delete_study
 
-    url = url_of(storage)
-    with storage_errors(url):
-        opened, stored = open_study(url, stored_name(study))
+    with open_study(study, storage) as (opened, stored):
         trials = len(opened.get_all_trials(stored.study_id, deepcopy=False))
         if not yes:
             question = f"Delete {stored.name} with its {trials} trials from {opened.shown_url}?"

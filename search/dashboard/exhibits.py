@@ -9,23 +9,19 @@ import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 from optuna.artifacts._upload import ArtifactMeta
 
 from features.clips.clip import ANOMALY, NORMAL
-from features.clips.wav import Waveform, read_waveform
+from features.clips.wav import read_waveform
 from search.artifacts.artifact_store import open_artifacts, store_errors
 from search.dashboard import pictures
 from search.dashboard.pictures import MOST_BYTES
 from search.evaluation.metrics import id_aucs
 from search.evaluation.truth import Scores, Truth, scores_by_id
+from search.pages.media import flac
 from search.training.trained import Shown
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,8 @@ def exhibits_of(training: Shown, scores: Scores) -> Iterable[Exhibit]:
                 title=f"{clip.id_name}, {clip.name}: score {scores[position]:.4g}",
             ),
         )
-        yield Exhibit(f"{name}.flac", "audio/flac", _flac(read_waveform(clip.path), clip.sample_rate))
+        sound = flac(read_waveform(clip.path), clip.sample_rate, most_bytes=MOST_BYTES)
+        yield Exhibit(f"{name}.flac", "audio/flac", sound.content)
 
 
 def most_missed(scores: Scores, truth: Truth) -> int:
@@ -102,14 +99,3 @@ def upload(exhibits: Iterable[Exhibit], place: str, *, uid: str, number: int) ->
 
 def _png(name: str, content: bytes) -> Exhibit:
     return Exhibit(name, "image/png", content)
-
-
-def _flac(waveform: Waveform, sample_rate: int) -> bytes:
-    """The sound as FLAC, from its beginning for as long as the size allows."""
-    while True:
-        file = io.BytesIO()
-        soundfile.write(file, waveform, sample_rate, format="FLAC", subtype="PCM_16")
-        content = file.getvalue()
-        if len(content) <= MOST_BYTES:
-            return content
-        waveform = waveform[: int(len(waveform) * 0.9 * MOST_BYTES / len(content))]

@@ -10,6 +10,9 @@ from search.pages.colours import BLACK, GREY, PALE
 
 WIDTH = 680  # pixels: what is left of A4 within margins of 15 mm
 
+#: Beside the figure, where a line above it would not hold all names.
+LEGEND_BESIDE = {"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"}
+
 
 def lay_out(figure: go.Figure, *, height: int, x: str | None, y: str | None) -> go.Figure:
     """A figure with these axis titles, of this height (pixels)."""

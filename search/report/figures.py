@@ -5,15 +5,14 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
-import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from search.evaluation.figures import evaluate
 from search.evaluation.truth import Scores
+from search.pages.page import Chart
 from search.report import plots
 from search.results.comparison import Comparison
 from search.results.status import Status, worth
@@ -26,23 +25,7 @@ _FEWEST_FOR_IMPORTANCES = 10
 _ENOUGH_FOR_IMPORTANCES = 50
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure, or why there is none."""
-
-    key: str
-    title: str
-    caption: str
-    drawn: go.Figure | None = None
-
-    @property
-    def json(self) -> str:
-        """For a script element: Plotly writes < and > as escapes."""
-        assert self.drawn is not None
-        return str(self.drawn.to_json())
-
-
-def intervals(status: Status, comparison: Comparison) -> Figure:
+def intervals(status: Status, comparison: Comparison) -> Chart:
     """The best trial and the baseline."""
     assert status.best is not None
     rows = [(f"best (trial {status.best.number})", worth(status.best), comparison.interval)]
@@ -51,10 +34,10 @@ def intervals(status: Status, comparison: Comparison) -> Figure:
     is_lowest = status.objectives[0] == "worst_id"
     drawn = plots.intervals(rows, measure=status.metric_name, guessing=None if is_lowest else 0.5)
     caption = f"Mind: {LOWEST_CAUTION}." if is_lowest else ""
-    return Figure("intervals", "How well faults are told from normal sound", caption, drawn)
+    return Chart("intervals", "How well faults are told from normal sound", caption, drawn)
 
 
-def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pruner: str) -> Iterator[Figure]:
+def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pruner: str) -> Iterator[Chart]:
     """The figures about all trials; none before the first one has ended."""
     if status.done == 0:
         return
@@ -62,9 +45,9 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pru
     pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     pruned = [trial for trial in pruned if trial.number not in failed]
     if not status.finished and not pruned:
-        yield Figure("history", "Optimisation history", "n/a: every trial that ended failed.")
+        yield Chart("history", "Optimisation history", "n/a: every trial that ended failed.")
         return
-    yield Figure(
+    yield Chart(
         "history",
         "Optimisation history",
         "Filled: the best trial, and those that these clips cannot tell from it.",
@@ -72,7 +55,7 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pru
     )
     if status.front:
         names = [IN_WORDS[objective] for objective in status.objectives]
-        yield Figure(
+        yield Chart(
             "trade-offs",
             f"{names[0]} against {names[1]}",
             "No trial is better than one of the best trade-offs in every objective.",
@@ -87,7 +70,7 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pru
     )
     of_all = len(status.finished) + len(pruned)
     which = "All trials" if shown == of_all else f"{shown} of {of_all} trials, an even choice"
-    yield Figure(
+    yield Chart(
         "curves",
         "Learning curves and pruning",
         f"{which}. A cross is where a trial was pruned. "
@@ -103,7 +86,7 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pru
     yield _importances(status.finished, study)
 
 
-def of_best(stored: StoredStudy, scores: Scores) -> Iterator[Figure]:
+def of_best(stored: StoredStudy, scores: Scores) -> Iterator[Chart]:
     """The figures about the best trial, whose validation clips have these scores."""
     scores, truth = scores[stored.truth.last_fold], stored.truth.in_last_fold
     of_fold = " Of the last fold's model." if stored.truth.folds else ""
@@ -111,14 +94,14 @@ def of_best(stored: StoredStudy, scores: Scores) -> Iterator[Figure]:
     ids = plots.hardest(per_id)
     left_out = len(per_id) - len(ids)
     which = f" Of {len(per_id)} machine IDs, the {len(ids)} that are hardest to tell." if left_out else ""
-    yield Figure(
+    yield Chart(
         "histograms",
         "Scores of the validation clips",
         "Higher is more anomalous; the less the two overlap, the better. Levels differ between machine IDs, which have "
         f"thresholds of their own.{which}{of_fold}",
         plots.histograms(scores, truth, ids),
     )
-    yield Figure(
+    yield Chart(
         "roc",
         "Faults found against false alarms",
         "The ROC curve of each machine ID. AUC is the area below it; pAUC counts the shaded part alone."
@@ -127,7 +110,7 @@ def of_best(stored: StoredStudy, scores: Scores) -> Iterator[Figure]:
     )
 
 
-def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Figure:
+def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Chart:
     key, title = "importances", "Which settings matter"
     values: dict[str, set[Any]] = defaultdict(set)
     for trial in finished:
@@ -136,15 +119,15 @@ def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Figure
     varied = sorted(name for name, found in values.items() if len(found) > 1)
     if len(finished) < _FEWEST_FOR_IMPORTANCES:
         why = f"it takes {_FEWEST_FOR_IMPORTANCES} complete trials, and there are {len(finished)}"
-        return Figure(key, title, f"n/a: {why}.")
+        return Chart(key, title, f"n/a: {why}.")
     if len(varied) < 2:
         why = f"{varied[0]} alone has" if varied else "no setting has"
-        return Figure(key, title, f"n/a: {why} different values among the complete trials.")
+        return Chart(key, title, f"n/a: {why} different values among the complete trials.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a family with a single trial counts for nothing, and is no cause for alarm
         shares = optuna.importance.get_param_importances(study, params=varied, target=worth)
     hint = "" if len(finished) >= _ENOUGH_FOR_IMPORTANCES else " So few trials give a hint, not a finding."
-    return Figure(
+    return Chart(
         key,
         title,
         "How much each setting decides whether a trial is among the best tenth "

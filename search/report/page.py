@@ -6,15 +6,11 @@ Everything comes from the storage, so that a study gives the same page wherever 
 from __future__ import annotations
 
 import json
-from functools import cache
-from importlib import resources
 
-import jinja2
 import optuna
-from plotly.offline import get_plotlyjs
 
 from search.evaluation.figures import evaluate
-from search.pages.plotly_style import WIDTH
+from search.pages.page import template
 from search.report import facts, figures
 from search.report.verdict import verdict
 from search.results.comparison import compare
@@ -39,7 +35,7 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
     ties = () if comparison is None else comparison.ties
     best = status.best
     reasons = facts.reasons(status.failures)
-    return _template().render(
+    return template(__package__, "page.html").render(
         name=stored.name,
         verdict=verdict(stored, study, status, comparison, storage=storage.shown_url),
         intervals=None if comparison is None else figures.intervals(status, comparison),
@@ -63,14 +59,4 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
         commands=facts.commands(stored, status, storage.shown_url),
         versions=stored.identity["versions"],
         data=stored.identity["data"],
-        plotly=get_plotlyjs(),
-        width=WIDTH,
     )
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string((resources.files("search.report") / "page.html").read_text(encoding="utf-8"))

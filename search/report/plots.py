@@ -21,7 +21,8 @@ from search.evaluation.figures import IdFigures
 from search.evaluation.metrics import MAX_FALSE_POSITIVE_RATE
 from search.evaluation.truth import Scores, Truth, scores_by_id
 from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, SKY, VERMILION
-from search.pages.plotly_style import lay_out, plain
+from search.pages.even_choice import even_choice
+from search.pages.plotly_style import LEGEND_BESIDE, lay_out, plain
 from search.results.status import worth
 
 #: More curves than this are a carpet.
@@ -132,7 +133,7 @@ def curves(
     named = [trial for trial in complete if trial is complete[0] or trial.number == baseline]
     names = {trial.number for trial in named}
     others = sorted((*complete, *pruned), key=lambda trial: trial.number)
-    chosen = _even_choice([trial for trial in others if trial.number not in names], MOST_CURVES - len(named))
+    chosen = even_choice([trial for trial in others if trial.number not in names], MOST_CURVES - len(named))
     is_complete = {trial.number for trial in complete}
     figure = go.Figure()
     shown: set[str] = set()
@@ -203,7 +204,7 @@ def roc(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go.Figure
     lay_out(figure, height=400, x="false alarms: share of the normal clips", y="found: share of the anomalous clips")
     figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%", constrain="domain")
     figure.update_yaxes(range=[-0.01, 1.01], tickformat=".0%", scaleanchor="x", constrain="domain")
-    return figure.update_layout(margin={"t": 10}, legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"})
+    return figure.update_layout(margin={"t": 10}, legend=LEGEND_BESIDE)
 
 
 def hardest(per_id: Mapping[str, IdFigures]) -> dict[str, IdFigures]:
@@ -249,12 +250,6 @@ def _baseline(figure: go.Figure, value: float) -> None:
         y=value, line={"color": ORANGE, "dash": "dash", "width": 2}, annotation_text=f"baseline {value:.3f}",
         annotation_position="bottom right", annotation_font={"color": BLACK, "size": 11},
     )  # fmt: skip
-
-
-def _even_choice(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """At most so many trials, evenly over their order."""
-    places = np.linspace(0, len(trials) - 1, min(count, len(trials))).round().astype(int)
-    return [trials[place] for place in places]
 
 
 def _finite(value: float) -> float | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
+from features.did_you_mean import did_you_mean
 from search.errors import MisuseError, NoStorageError, StudyFileError
 from search.storage.database import parse_url, shown
 from search.storage.stored_study import open_study
@@ -39,9 +39,9 @@ def _require_stored(source: str, url: str) -> None:
     else:
         where = f"{shown(parse_url(url))} holds {', '.join(held) or 'no study'}"
     if source not in held:
-        near = get_close_matches(source, [*held, *shipped_studies()], n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Studies that ship: {', '.join(shipped_studies())}."
-        raise StudyFileError(f"{source}: no such study file, no study of that name ships, and {where}. {hint}")
+        shipped = shipped_studies()
+        hint = did_you_mean(source, [*held, *shipped]) or f"; studies that ship: {', '.join(shipped)}"
+        raise StudyFileError(f"{source}: no such study file, no study of that name ships, and {where}{hint}")
 
 
 def _names_in(url: str) -> list[str]:

@@ -6,13 +6,13 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from features.cleaning import CleaningSettings
+from features.did_you_mean import did_you_mean
 from features.frames.feature_settings import FeatureSettings
 from models.families import FAMILIES, settings_of
 from models.settings import ScoringSettings, TrainingSettings
@@ -57,8 +57,7 @@ def described(name: str) -> list[Described]:
     """The settings of a block or family. Raises MisuseError for a name that is neither."""
     known = blocks()
     if name not in known:
-        near = get_close_matches(name, known, n=1, cutoff=0)[0]
-        raise MisuseError(f"{name} is no block and no family; did you mean {near}? ({', '.join(known)})")
+        raise MisuseError(f"{name} is no block and no family{did_you_mean(name, known)} (known: {', '.join(known)})")
     return [
         Described(
             key,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from features.did_you_mean import did_you_mean
 from search.errors import StudyFileError
 from search.study import space as spaces
 from search.study.space import Tree
@@ -107,9 +107,8 @@ class Document:
         model = self.tree["model"][path[1]] if isinstance(path[1], int) else self.tree.get("model")
         members = model.get("members") if isinstance(model, dict) else None
         if isinstance(members, dict) and path[depth + 1] not in members:
-            near = get_close_matches(str(path[depth + 1]), members, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"members: {', '.join(members)}"
-            raise StudyFileError(f"setting {text}: there is no member {path[depth + 1]}; {hint}")
+            hint = did_you_mean(str(path[depth + 1]), members) or f"; members: {', '.join(members)}"
+            raise StudyFileError(f"setting {text}: there is no member {path[depth + 1]}{hint}")
 
     def error(self, path: spaces.Path, message: str) -> StudyFileError:
         """A message with its place: the longest known part of the path gives the line."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from features.clips.faults import GRADES, KINDS, Kind
+from features.did_you_mean import did_you_mean
 from search.errors import StudyError
 
 
@@ -34,7 +34,6 @@ def proxies_named(names: Sequence[str]) -> tuple[Proxy, ...]:
     known = {proxy.name: proxy for proxy in PROXIES}
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise StudyError(f"no proxy is called {name!r}; {hint}")
+            hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            raise StudyError(f"no proxy is called {name!r}{hint}")
     return tuple(known[name] for name in names)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from features.did_you_mean import did_you_mean
 from features.frames.feature_settings import KINDS
 from features.frames.feature_settings import settings_of as settings_of_kind
 from search.errors import StudyError
@@ -49,9 +49,8 @@ def checked_baseline(document: Document, space: Space, values: Any) -> dict[str,
     distributions = space.distributions()
     for name, value in values.items():
         if name not in distributions:
-            near = get_close_matches(name, distributions, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"open here: {', '.join(distributions) or 'nothing'}"
-            raise document.error(("baseline", name), f"is not an open setting; {hint}")
+            hint = did_you_mean(name, distributions) or f"; open here: {', '.join(distributions) or 'nothing'}"
+            raise document.error(("baseline", name), f"is not an open setting{hint}")
         distribution = distributions[name]
         if isinstance(distribution, CategoricalDistribution):
             inside = value in distribution.choices

@@ -6,13 +6,13 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from features.did_you_mean import did_you_mean
 from features.errors import OffkeyError
 from models.families import FAMILIES, settings_of
 from models.member import Member
@@ -88,9 +88,8 @@ def explained(
     path = (*prefix, *location)
     if problem["type"] == "extra_forbidden":
         known = _keys_at(document.tree, schema, location[:-1])
-        near = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return document.error(path, f"is not a setting{_of_others(document.tree, path)}; {hint}")
+        hint = did_you_mean(str(path[-1]), known) or f"; known here: {', '.join(known)}"
+        return document.error(path, f"is not a setting{_of_others(document.tree, path)}{hint}")
     if problem["type"] == "missing":
         return document.error(path, "is missing")
     union = _union_at(document.tree, path)
@@ -106,8 +105,7 @@ def explained(
 
 def _hint(problem: ErrorDetails) -> str:
     if problem["type"] == "literal_error":
-        near = get_close_matches(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]), n=1)
-        return f"; did you mean {near[0]}?" if near else ""
+        return did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     is_range_amiss = isinstance(problem["input"], dict) and problem["type"] != "too_short"
     return f"; {spaces.range_hint(problem['input'])}" if is_range_amiss else ""
 
@@ -115,11 +113,8 @@ def _hint(problem: ErrorDetails) -> str:
 def _nearest(got: Any, field: FieldInfo) -> str:
     """The choice of a setting of several types that was meant, perhaps."""
     choices = re.findall(r"[\w+]+", values_in_words(field))
-    for text in got if isinstance(got, list) else [got]:
-        near = get_close_matches(str(text), choices, n=1) if text not in choices else []
-        if near:
-            return f"; did you mean {near[0]}?"
-    return ""
+    unknown = [text for text in (got if isinstance(got, list) else [got]) if text not in choices]
+    return next(filter(None, (did_you_mean(str(text), choices) for text in unknown)), "")
 
 
 def _union_at(tree: Tree, path: Path) -> FieldInfo | None:

@@ -12,11 +12,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import BaseTrial
+
+from features.did_you_mean import did_you_mean
 
 Path = tuple[str | int, ...]
 Tree = dict[str, Any]
@@ -78,9 +79,8 @@ def ranges_in(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, 
 def range_hint(content: Mapping[str, Any]) -> str:
     """What a range looks like, and the range's key that one of these may have been meant for."""
     known = (*INTERVAL_KEYS, "choices")
-    near = [match for key in content if key not in known for match in get_close_matches(key, known, n=1)]
-    meant = f"; did you mean {near[0]}?" if near else ""
-    return f"a range is {{low, high}} with log or step, or {{choices: […]}}{meant}"
+    near = next(filter(None, (did_you_mean(key, known) for key in content if key not in known)), "")
+    return f"a range is {{low, high}} with log or step, or {{choices: […]}}{near}"
 
 
 def put(tree: Any, path: Path, value: Any) -> None:

@@ -10,13 +10,13 @@ import copy
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from features.did_you_mean import did_you_mean
 from search.errors import StudyFileError
 from search.study import space as spaces
 from search.study.document import Document
@@ -85,9 +85,8 @@ def _text_of(source: str | Path) -> tuple[str, str]:
     shipped = shipped_studies()
     if str(source) in shipped:
         return (resources.files("studies") / f"{source}.yaml").read_text(), f"the shipped study {source}"
-    near = get_close_matches(str(source), shipped, n=1)
-    hint = f" Did you mean {near[0]}?" if near else f" Studies that ship: {', '.join(shipped)}."
-    raise StudyFileError(f"{source}: no such study file, and no study of that name ships.{hint}")
+    hint = did_you_mean(str(source), shipped) or f"; studies that ship: {', '.join(shipped)}"
+    raise StudyFileError(f"{source}: no such study file, and no study of that name ships{hint}")
 
 
 def _study(document: Document) -> Study:

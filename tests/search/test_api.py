@@ -282,7 +282,7 @@ def test_a_password_is_not_shown(corpus_root: Path) -> None:
 @pytest.mark.parametrize(
     ("misuse", "error", "message"),
     [
-        (lambda s: api.Study.load("vae_tunning"), StudyFileError, "Did you mean vae_tuning"),
+        (lambda s: api.Study.load("vae_tunning"), StudyFileError, "did you mean vae_tuning"),
         (lambda s: api.Study.load("vae", settings={"model.z_dim": "many"}), StudyFileError, r"z_dim"),
         (
             lambda s: api.Study.load("vae", settings={"model.z_dim": {4, 5}}),
@@ -299,7 +299,7 @@ def test_a_password_is_not_shown(corpus_root: Path) -> None:
         (lambda s: api.score("detector", "detector"), StudyError, "No wav file in detector"),
         (lambda s: api.score("nowhere", "clips"), api.OffkeyError, "nowhere is not a bundle"),
         (lambda s: api.Study.load("vae", root="clps"), CorpusError, "root: .*/clps does not exist"),
-        (lambda s: api.Study.load("frist"), StudyFileError, "sqlite:///offkey.db holds first. Did you mean first?"),
+        (lambda s: api.Study.load("frist"), StudyFileError, "sqlite:///offkey.db holds first; did you mean first?"),
         (
             lambda s: api.Study.load("first", storage="sqlite:///other.db"),
             StudyFileError,

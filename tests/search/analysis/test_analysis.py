@@ -32,7 +32,7 @@ from search.analysis.words import of_separability
 from search.errors import StudyFileError
 from search.study.recipe import ValidationSettings
 from search.validation.split import held_out_clips
-from tests.search.report.test_report import Page
+from tests.support.html_page import Page
 
 if TYPE_CHECKING:
     from tests.support.command import Ran

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.search.report.test_report import Page
+from tests.support.html_page import Page
 
 if TYPE_CHECKING:
     from tests.support.command import Ran

@@ -114,7 +114,7 @@ def test_a_command_line_that_makes_no_sense_is_misuse(offkey: Offkey, arguments:
         (("corpus", "nowhere"), 1, "nowhere does not exist"),
         (("init", "nowhere"), 1, "nowhere does not exist"),
         (("train", "nowhere.yaml", "-o", "new"), 2, "nowhere.yaml: no such study file"),
-        (("train", "vae_tunning", "-o", "new"), 2, "Did you mean vae_tuning?"),
+        (("train", "vae_tunning", "-o", "new"), 2, "did you mean vae_tuning?"),
         (
             ("train", "vae_tuning", "-o", "new"),
             2,

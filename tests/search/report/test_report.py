@@ -7,7 +7,6 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ from search.storage.trial_cache import Cache
 from search.study.identity import identity_of
 from search.study.objectives import LOWEST_CAUTION
 from search.study.study_file import load_study, to_yaml
+from tests.support.html_page import Page
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -41,59 +41,6 @@ if TYPE_CHECKING:
 
     Offkey = Callable[..., Ran]
     MakeStudy = Callable[..., TinyStudy]
-
-_VOID = {"meta", "br", "img", "link", "base"}
-
-
-class Page(HTMLParser):
-    """A page as a browser reads it."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        html = html.replace(get_plotlyjs(), "")
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.blocks: list[str] = []  # what stands in <pre>
-        self.rows: list[list[str]] = []
-        self.figures: dict[str, dict[str, Any]] = {}
-        self._open: list[str] = []
-        self._words: list[str] = []
-        self.feed(html)
-        self.text = " ".join("".join(self._words).split())
-        for script in self.scripts:
-            if drawn := re.match(r'draw\("(\w+)", (.*)\);$', script, re.DOTALL):
-                self.figures[drawn[1]] = json.loads(drawn[2])
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._words.append(" ")
-        if tag not in _VOID:
-            self._open.append(tag)
-        for name, found in (("script", self.scripts), ("pre", self.blocks)):
-            if tag == name:
-                found.append("")
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag, "every element ends where it should"
-
-    def handle_data(self, data: str) -> None:
-        if "script" in self._open:
-            self.scripts[-1] += data
-        elif "style" not in self._open:
-            self._words.append(data)
-            if "pre" in self._open:
-                self.blocks[-1] += data
-            if {"td", "th"} & set(self._open):
-                self.rows[-1][-1] += data
-
-    def row(self, first: str) -> list[str]:
-        """The cells of the row that begins so."""
-        (row,) = [row for row in self.rows if row and row[0] == first]
-        return row
 
 
 def page_of(tiny: TinyStudy, name: str = "tiny") -> Page:

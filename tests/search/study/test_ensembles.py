@@ -164,7 +164,7 @@ def test_an_exported_ensemble_is_complete_and_read_again_it_is_the_same() -> Non
             "family: vae, h_dim: {low: 4",
             "family: vea, h_dim: {low: 4",
             "line 12: model.members.chroma.model.family",
-            "there is no model family 'vea'; did you mean 'vae'?",
+            "there is no model family 'vea'; did you mean vae?",
         ),
         (
             "h_dim: {low: 4, high: 16}",

@@ -269,7 +269,7 @@ def test_a_list_that_is_set_to_one_family_leaves_no_family_open() -> None:
         ([{"family": "vae"}, {"family": "mean", "decy": 1}], "model.1.decy is not a setting; did you mean decay?"),
         (
             [{"family": "vae"}, {"family": "mena"}],
-            "model.1.family there is no model family 'mena'; did you mean 'mean'?",
+            "model.1.family there is no model family 'mena'; did you mean mean?",
         ),
         ([{"family": "vae"}, {"h_dim": 8}], "model.1 `family` is missing"),
         ([{"family": "vae"}, {"family": "mean", "h_dim": {"low": 2, "high": 1}}], "model.1.h_dim low ≤ high must hold"),
