@@ -27,6 +27,7 @@ from search.detector.model_card import model_card
 from search.detector.optimism import Optimism, optimism_of
 from search.detector.scoring import score_clips
 from search.errors import BundleError
+from search.evaluation.interval import Interval
 from search.evaluation.truth import Truth
 from search.results.export import export_recipe
 from search.results.status import read_status
@@ -247,7 +248,7 @@ def test_no_model_is_trained_while_another_takes_the_memory(corpus: Corpus, monk
 def test_a_difference_whose_interval_includes_0_may_be_chance(
     detector: Detector, interval: tuple[float, float], is_told: bool
 ) -> None:
-    card = model_card(replace(detector, optimism=Optimism(0.1, interval)))
+    card = model_card(replace(detector, optimism=Optimism(0.1, Interval(*interval))))
 
     assert ("may be chance" in card) == is_told
 
