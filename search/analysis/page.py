@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
+from features.clips.machine_id import MachineId
 from search.analysis import figures, pictures, tables, words
 from search.analysis.analysis import MOST_MACHINES, Analysis, MachineDifferences
 from search.analysis.differences import frequencies
@@ -144,7 +145,7 @@ def _separability_tables(analysis: Analysis) -> Iterator[dict[str, Any]]:
     for machine, scope in list(found.machines.items())[:_MOST_TABLES]:
         if len(scope.ids) == 1 and several:
             continue  # the table above says it all
-        ids = {name.rsplit("/", 1)[1]: found.ids[name] for name in scope.ids[:_MOST_COLUMNS]}
+        ids = {MachineId.parse(name).number: found.ids[name] for name in scope.ids[:_MOST_COLUMNS]}
         left = len(scope.ids) - len(ids)
         yield {
             "title": f"{machine}: its machine IDs",
@@ -200,8 +201,8 @@ def _what(of: MachineDifferences) -> str:
 def _group_names(of: MachineDifferences) -> list[str]:
     groups = [spectrum.group for spectrum in of.spectra]
     if len({group.set for group in groups}) == 1:
-        return [f"ID {group.machine_id} ({len(group.clips)} clips)" for group in groups]
-    return [f"ID {group.machine_id}, {group.set} ({len(group.clips)} clips)" for group in groups]
+        return [f"ID {group.id.number} ({len(group.clips)} clips)" for group in groups]
+    return [f"ID {group.id.number}, {group.set} ({len(group.clips)} clips)" for group in groups]
 
 
 def _maps(analysis: Analysis) -> Iterator[Figure]:
@@ -220,7 +221,7 @@ def _shown(analysis: Analysis, example: Example) -> _Shown:
         cut = "" if seconds > len(waveform) / settings[0].sample_rate - 0.05 else f"; the first {seconds:.0f} s"
         players.append(_Player(heard.what, heard.clip.path.name, f"score {heard.score:.3g}{cut}", sound))
     return _Shown(
-        title=f"{example.machine}, ID {example.machine_id}",
+        title=f"{example.id.machine}, ID {example.id.number}",
         method=words.method_name(example.best.method),
         players=tuple(players),
         picture=pictures.comparison(waveforms, settings, inches=_INCHES),

@@ -18,6 +18,7 @@ from rich.text import Text
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.corpus import Corpus
 from features.clips.inspection import Suspicion
+from features.clips.machine_id import MachineId
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.evaluation.figures import Figures
 from search.evaluation.measured import Decided, Measured
@@ -181,11 +182,11 @@ def corpus(found: Corpus) -> RenderableType:
     table = Table(box=None, padding=(0, 1), header_style="bold")
     for column in ("machine", "ID", *columns):
         table.add_column(column, overflow="fold")  # a narrow terminal cuts nothing off
-    groups: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    groups: dict[MachineId, list[Clip]] = defaultdict(list)
     for clip in found.clips:
-        groups[clip.machine, clip.machine_id].append(clip)
-    for (machine, machine_id), clips in sorted(groups.items()):
-        table.add_row(shown(machine), shown(machine_id), *(str(told(clips)) for told in columns.values()))
+        groups[clip.id].append(clip)
+    for of_id, clips in sorted(groups.items()):
+        table.add_row(*map(shown, of_id), *(str(told(clips)) for told in columns.values()))
     return table
 
 

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from features.clips.machine_id import MachineId
 from search.evaluation.truth import Scores, Truth
 from search.storage import ledger
 from search.storage.stored_study import StoredStudy, was_deleted
@@ -174,8 +175,8 @@ def machines(truth: Truth) -> dict[str, list[str]]:
     """The kinds of machines that were heard, each with its machine IDs."""
     by_machine: dict[str, list[str]] = {}
     for name in sorted(set(truth.ids)):
-        machine, _, machine_id = name.rpartition("/")
-        by_machine.setdefault(machine, []).append(machine_id)
+        machine, number = MachineId.parse(name)
+        by_machine.setdefault(machine, []).append(number)
     return by_machine
 
 
