@@ -19,7 +19,8 @@ from optuna.trial import FixedTrial
 from safetensors.torch import load_file, save_file
 
 from features.clips.corpus import Corpus, read_corpus
-from search.detector.bundle import load_bundle, metrics_of, require_free, save_bundle
+from search.detector.bundle import load_bundle, require_free, save_bundle
+from search.detector.bundle_files import metrics_of
 from search.detector.caveats import SPREAD, sentences_beside
 from search.detector.detector import Detector
 from search.detector.final import train_detector
