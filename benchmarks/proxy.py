@@ -41,6 +41,7 @@ from features.clips.faults import KINDS
 from features.clips.synthesis import make_corpus
 from features.frames.feature_settings import FeatureSettings
 from search.errors import TrialFailure
+from search.evaluation.interval import Interval
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Truth
 from search.preparation.proxy_judgement import aucs_of, judged, used
@@ -232,7 +233,7 @@ def correlation(pairs: Sequence[tuple[Values, Values]]) -> str:
     for one, other in pairs:
         drawn = rng.integers(0, len(one), (RESAMPLES, len(one)))
         resampled += spearman(one[drawn], other[drawn]) / len(pairs)
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    low, high = Interval.of(resampled)
     return f"{np.mean([float(spearman(*pair)) for pair in pairs]):+.2f} ({low:+.2f} to {high:+.2f})"
 
 

@@ -49,6 +49,7 @@ from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus, read_corpus
 from features.clips.synthesis import make_corpus
 from search.errors import TrialFailure
+from search.evaluation.interval import Interval
 from search.evaluation.truth import Scores, Truth
 from search.sampling.pruning import NoisePruner, is_rung, noise_key, noise_of
 from search.sampling.samplers import pruner_for, sampler_for
@@ -339,7 +340,7 @@ def paired(differences: npt.NDArray[np.float64]) -> str:
     """Mean and its 95 % bootstrap interval over seeds; seeds that are higher and lower."""
     known = differences[~np.isnan(differences)]
     resamples = np.random.default_rng(0).choice(known, (2000, len(known))).mean(axis=1)
-    low, high = np.quantile(resamples, [0.025, 0.975])
+    low, high = Interval.of(resamples)
     return f"{known.mean():+.4f} ({low:+.4f} to {high:+.4f}), {(known > 0).sum()} / {(known < 0).sum()}"
 
 

@@ -37,6 +37,7 @@ from features.clips.corpus import read_corpus
 from features.clips.synthesis import MACHINE, make_corpus
 from features.errors import UnservedError
 from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.interval import Interval
 from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, MAX_FALSE_POSITIVE_RATE, mean_auc
 from search.evaluation.truth import Scores, Truth
 from search.preparation.prepared import prepare, prepare_recipe
@@ -155,7 +156,7 @@ def digest(recipe: Recipe) -> str:
 def row(study: str, setting: str, by_machine: dict[str, Measured], baseline: dict[str, Measured]) -> list[str]:
     """A line of the table: one setting over all machines that have it."""
     scores, truth = _joined(list(by_machine.values()))
-    low, high = np.quantile(Bootstrap(truth).aucs(scores), [0.025, 0.975])
+    low, high = Interval.of(Bootstrap(truth).aucs(scores))
     cells = [study, setting, f"{mean_auc(scores, truth):.3f} ({low:.3f}–{high:.3f})", _pauc(scores, truth)]
     cells.append(f"{np.mean([roc_auc_score(one.labels, one.scores) for one in by_machine.values()]):.3f}")
     if by_machine.keys() == baseline.keys() and by_machine != baseline:
@@ -182,7 +183,7 @@ def _auc(measured: Measured) -> float:
 
 def _difference(scores: Scores, others: Scores, truth: Truth) -> str:
     bootstrap = Bootstrap(truth)
-    low, high = np.quantile(bootstrap.aucs(scores) - bootstrap.aucs(others), [0.025, 0.975])
+    low, high = Interval.of(bootstrap.aucs(scores) - bootstrap.aucs(others))
     verdict = "better" if low > 0 else "worse" if high < 0 else "cannot be told"
     return f"{mean_auc(scores, truth) - mean_auc(others, truth):+.3f} ({low:+.3f} to {high:+.3f}): {verdict}"
 
@@ -202,7 +203,7 @@ def _pauc(scores: Scores, truth: Truth) -> str:
     for _ in range(PAUC_RESAMPLES):
         strata = ([group[labels[group] == label] for label in (0, 1)] for group in groups)
         resampled.append(mean_of([np.concatenate([rng.choice(part, len(part)) for part in pair]) for pair in strata]))
-    low, high = np.quantile(resampled, [0.025, 0.975])
+    low, high = Interval.of(np.array(resampled))
     return f"{mean_of(groups):.3f} ({low:.3f}–{high:.3f})"
 
 

@@ -84,7 +84,7 @@ def deviations(clips: Sequence[Clip], corpus: Corpus, method: Method, features: 
     statistics = clip_statistics(clips, corpus, features_of(kind, features))
     groups = defaultdict(list)
     for row, clip in enumerate(clips):
-        groups[clip.machine, clip.machine_id, clip.domain].append(row)
+        groups[clip.id, clip.domain].append(row)
     found: dict[int, Outlier] = {}
     for rows in groups.values():
         if method == "neighbours":

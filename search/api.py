@@ -35,9 +35,10 @@ from search.evaluation.measured import Measured, measure
 from search.evaluation.official import Year
 from search.evaluation.score_files import ScoreRow, distinct, read_scores
 from search.evaluation.score_truth import judged
+from search.results.comparison import Gain
 from search.results.export import export_recipe
 from search.results.status import Status
-from search.results.trials import Gain, Summary, Trial, reading
+from search.results.trials import Summary, Trial, reading
 from search.storage.database import default_url, parse_url, shown, storage_errors
 from search.storage.study_lookup import find_study
 from search.study.effects import idle_settings

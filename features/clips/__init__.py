@@ -1,5 +1,6 @@
 """Clips on disk.
 
+machine_id       one machine of a machine type
 clip             one recording: what its name, place and header say
 wav              wav files: header, samples, channels, sample rate
 reading          a clip's bytes, which are still those that the corpus was read from

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from features.clips.machine_id import MachineId
+
 Split = Literal["train", "test", "supplemental"]
 Source = Literal["development", "additional", "evaluation"]
 Domain = Literal["source", "target"]
@@ -42,9 +44,14 @@ class Description:
     attributes: str  # the name's tail, as it stands
 
     @property
+    def id(self) -> MachineId:
+        """The machine ID."""
+        return MachineId(self.machine, self.machine_id)
+
+    @property
     def id_name(self) -> str:
-        """The machine ID's name within a corpus: machine/ID."""
-        return f"{self.machine}/{self.machine_id}"
+        """The machine ID as text: machine/ID."""
+        return str(self.id)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,11 +60,11 @@ def analyse(corpus: Corpus, settings: AnalysisSettings, *, all_labels: bool, pro
     groups = groups_of(view)
     within = []
     for machine in corpus.machines[:MOST_MACHINES]:
-        own = [group for group in groups if group.machine == machine]
+        own = [group for group in groups if group.id.machine == machine]
         if own:
-            named = [(f"{group.machine_id} {group.set}", group.clips) for group in own]
+            named = [(f"{group.id.number} {group.set}", group.clips) for group in own]
             if len({group.set for group in own}) == 1:
-                named = [(group.machine_id, group.clips) for group in own]
+                named = [(group.id.number, group.clips) for group in own]
             spectra = tuple(spectrum_of(group, statistics) for group in own)
             within.append(MachineDifferences(machine, spectra, distances(named, statistics)))
     told = sorted(found.machines, key=lambda machine: -found.machines[machine].best.auc)

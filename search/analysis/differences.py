@@ -21,6 +21,7 @@ from itertools import combinations
 import numpy as np
 
 from features.clips.clip import Clip
+from features.clips.machine_id import MachineId
 from search.analysis.settings import AnalysisSettings
 from search.analysis.statistics import Statistics, Values
 from search.analysis.view import View
@@ -33,8 +34,7 @@ _MOST_POINTS = 400
 class Group:
     """The clips of one machine ID in one set."""
 
-    machine: str
-    machine_id: str
+    id: MachineId
     set: str  # the source, and the domain if it is known
     clips: tuple[Clip, ...]
 
@@ -68,11 +68,11 @@ class Distances:
 
 def groups_of(view: View) -> list[Group]:
     """All groups, in the order of machine, ID and set."""
-    found: dict[tuple[str, str, str], list[Clip]] = defaultdict(list)
+    found: dict[tuple[MachineId, str], list[Clip]] = defaultdict(list)
     for clip in view.seen:
         if clip.split == "train" or clip.source == "evaluation":
             named = clip.source if clip.domain is None else f"{clip.source}, {clip.domain}"
-            found[clip.machine, clip.machine_id, named].append(clip)
+            found[clip.id, named].append(clip)
     return [Group(*key, tuple(clips)) for key, clips in sorted(found.items())]
 
 

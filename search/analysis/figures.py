@@ -15,6 +15,7 @@ from search.analysis.embedding import ANOMALOUS_TEST, NORMAL_TEST, ROLES, TRAINI
 from search.analysis.separability import Measured, Scope
 from search.analysis.statistics import Values
 from search.analysis.words import method_name
+from search.evaluation.interval import Interval
 from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from search.pages.plotly_style import LEGEND_BESIDE, lay_out, plain
 
@@ -48,7 +49,7 @@ def methods(scope: Scope) -> go.Figure:
     figure.add_vline(x=0.5, line={"color": BLACK, "dash": "dot", "width": 1})
     lay_out(figure, height=96 + 21 * len(scope.methods), x="AUC (0.5: guessing, 1: perfect) and 95 % interval", y=None)
     order = [method_name(measured.method) for measured in reversed(scope.methods)]
-    lowest = min((measured.interval or (measured.auc,))[0] for measured in scope.methods)
+    lowest = min(_ends(measured).low for measured in scope.methods)
     figure.update_xaxes(range=[min(0.48, lowest - 0.02), 1.01])
     return figure.update_yaxes(categoryorder="array", categoryarray=order, showgrid=True)
 
@@ -131,13 +132,17 @@ def _marker(role: str, colours: list[str]) -> dict[str, object]:
 
 
 def _spread(rows: Sequence[Measured]) -> dict[str, object]:
-    ends = [measured.interval or (measured.auc, measured.auc) for measured in rows]
     return {
         "type": "data",
         "symmetric": False,
-        "array": [high - measured.auc for measured, (_, high) in zip(rows, ends, strict=True)],
-        "arrayminus": [measured.auc - low for measured, (low, _) in zip(rows, ends, strict=True)],
+        "array": [_ends(measured).high - measured.auc for measured in rows],
+        "arrayminus": [measured.auc - _ends(measured).low for measured in rows],
     }
+
+
+def _ends(measured: Measured) -> Interval:
+    """Of the line that is drawn; where there is no interval, both are the AUC."""
+    return measured.interval or Interval(measured.auc, measured.auc)
 
 
 def _faint(colour: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.inspection import Suspicion, inspect, leaks
+from features.clips.machine_id import MachineId
 from search.analysis.statistics import Progress, Statistics
 from search.analysis.view import View
 
@@ -20,8 +21,7 @@ from search.analysis.view import View
 class Row:
     """One machine ID."""
 
-    machine: str
-    machine_id: str
+    id: MachineId
     training: int  # clips
     normal: int
     anomaly: int
@@ -57,22 +57,22 @@ class Inventory:
 
 def inventory(view: View, statistics: Statistics, *, progress: Progress) -> Inventory:
     """Of the whole corpus; of clips that are held out, how many there are and how long."""
-    by_id: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    by_id: dict[MachineId, list[Clip]] = defaultdict(list)
     for clip in view.corpus.clips:
         if clip.split != "supplemental":
-            by_id[clip.machine, clip.machine_id].append(clip)
+            by_id[clip.id].append(clip)
     hidden = {clip.name for clip in view.held_out}
     told = replace(view.corpus, clips=tuple(clip for clip in view.corpus.clips if clip.name not in hidden))
     suspicions = inspect(told, progress=lambda done, of: progress("inspecting files", done, of))
     return Inventory(
-        rows=tuple(_row(*key, clips, hidden, statistics) for key, clips in sorted(by_id.items())),
+        rows=tuple(_row(of_id, clips, hidden, statistics) for of_id, clips in sorted(by_id.items())),
         suspicions=tuple(suspicions),
         leaks=tuple((trained.name, tested.name) for trained, tested in leaks(told)),
         supplemental=sum(clip.split == "supplemental" for clip in view.corpus.clips),
     )
 
 
-def _row(machine: str, machine_id: str, clips: list[Clip], hidden: set[str], statistics: Statistics) -> Row:
+def _row(of_id: MachineId, clips: list[Clip], hidden: set[str], statistics: Statistics) -> Row:
     tests = [clip for clip in clips if clip.split == "test" and clip.name not in hidden]
     labels = Counter(clip.label for clip in tests)
     lengths = [clip.samples / clip.sample_rate for clip in clips]
@@ -80,8 +80,7 @@ def _row(machine: str, machine_id: str, clips: list[Clip], hidden: set[str], sta
     normal = [clip for clip in tests if clip.label == NORMAL]
     levels = statistics.levels(training)
     return Row(
-        machine=machine,
-        machine_id=machine_id,
+        id=of_id,
         training=len(training),
         normal=labels[NORMAL],
         anomaly=labels[ANOMALY],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
+from features.clips.machine_id import MachineId
 from search.analysis.separability import Measured, Separability
 
 
@@ -23,8 +24,7 @@ class Heard:
 class Example:
     """Clips of one machine side by side, a normal one first."""
 
-    machine: str
-    machine_id: str
+    id: MachineId
     best: Measured  # the machine's best method, whose scores chose
     heard: tuple[Heard, ...]
 
@@ -55,7 +55,7 @@ def example_of(machine: str, found: Separability) -> Example:
     if chosen["a typical anomaly"] == chosen["the strangest anomaly"]:
         del chosen["a typical anomaly"]
     heard = (Heard(what, found.clips[row], float(scores[row])) for what, row in chosen.items())
-    return Example(machine, found.clips[rows[NORMAL][0]].machine_id, best, tuple(heard))
+    return Example(MachineId.parse(name), best, tuple(heard))
 
 
 def times_as_far(found: Separability, name: str) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from features.clips.machine_id import MachineId
 from features.clips.reading import read_clip
 from search.analysis import figures, pictures, tables, words
 from search.analysis.analysis import MOST_MACHINES, Analysis, MachineDifferences
@@ -120,7 +121,7 @@ def _separability_tables(analysis: Analysis) -> Iterator[dict[str, Any]]:
     for machine, scope in list(found.machines.items())[:_MOST_TABLES]:
         if len(scope.ids) == 1 and several:
             continue  # the table above says it all
-        ids = {name.rsplit("/", 1)[1]: found.ids[name] for name in scope.ids[:_MOST_COLUMNS]}
+        ids = {MachineId.parse(name).number: found.ids[name] for name in scope.ids[:_MOST_COLUMNS]}
         left = len(scope.ids) - len(ids)
         yield {
             "title": f"{machine}: its machine IDs",
@@ -176,8 +177,8 @@ def _what(of: MachineDifferences) -> str:
 def _group_names(of: MachineDifferences) -> list[str]:
     groups = [spectrum.group for spectrum in of.spectra]
     if len({group.set for group in groups}) == 1:
-        return [f"ID {group.machine_id} ({len(group.clips)} clips)" for group in groups]
-    return [f"ID {group.machine_id}, {group.set} ({len(group.clips)} clips)" for group in groups]
+        return [f"ID {group.id.number} ({len(group.clips)} clips)" for group in groups]
+    return [f"ID {group.id.number}, {group.set} ({len(group.clips)} clips)" for group in groups]
 
 
 def _maps(analysis: Analysis) -> Iterator[Chart]:
@@ -196,7 +197,7 @@ def _shown(analysis: Analysis, example: Example) -> _Shown:
         remark = f"score {heard.score:.3g}" + (f"; the first {sound.seconds:.0f} s" if sound.is_cut else "")
         players.append(_Player(heard.what, heard.clip.path.name, remark, sound.uri))
     return _Shown(
-        title=f"{example.machine}, ID {example.machine_id}",
+        title=f"{example.id.machine}, ID {example.id.number}",
         method=words.method_name(example.best.method),
         players=tuple(players),
         picture=pictures.comparison(waveforms, settings),

@@ -27,6 +27,7 @@ from features.clips.clip import ANOMALY, NORMAL, Clip
 from search.analysis.statistics import Progress, Statistics, Values, standardised
 from search.analysis.view import View
 from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.interval import Interval
 from search.evaluation.metrics import id_aucs
 from search.evaluation.truth import Scores, Truth
 
@@ -55,7 +56,7 @@ class Measured:
 
     method: Method
     auc: float
-    interval: tuple[float, float] | None  # 95 %; None where there are too few clips
+    interval: Interval | None  # None where there are too few clips
     beats_guessing: bool  # even if it were the luckiest of so many that guess (Bonferroni)
     ties: bool  # with the best: their paired difference includes 0
 
@@ -168,21 +169,21 @@ def _scope(truth: Truth, scores: Mapping[Method, Scores], aucs: Mapping[Method, 
     means = {method: float(np.mean([aucs[method][name] for name in ids])) for method in scores}
     bootstrap = Bootstrap(truth)
     resampled = {method: means[method] + wider * (bootstrap.aucs(scores[method]) - means[method]) for method in scores}
-    lows = {method: float(np.quantile(of, 0.025)) for method, of in resampled.items()}
-    ordered = sorted(means, key=lambda method: (-round(means[method], 9), -lows[method]))  # of equals, the surer first
+    intervals = {method: Interval.of(of_method) for method, of_method in resampled.items()}
+    # Of equals, the surer one comes first.
+    ordered = sorted(means, key=lambda method: (-round(means[method], 9), -intervals[method].low))
     measured = []
     for method in ordered:
-        low, high = np.clip([lows[method], np.quantile(resampled[method], 0.975)], 0, 1)
-        unknown = few or (low == high and min(strata.values()) < _FEWEST_ALIKE)
+        interval = Interval(*np.clip(intervals[method], 0, 1).tolist())  # widened, it may leave what an AUC can be
+        unknown = few or (interval.low == interval.high and min(strata.values()) < _FEWEST_ALIKE)
         luckiest = float(np.quantile(resampled[method], 0.025 / len(ordered)))
-        lead = float(np.quantile(resampled[ordered[0]] - resampled[method], 0.025))
         measured.append(
             Measured(
                 method=method,
                 auc=means[method],
-                interval=None if unknown else (float(low), float(high)),
+                interval=None if unknown else interval,
                 beats_guessing=luckiest > 0.5 and not few,
-                ties=few or lead <= 1e-9,
+                ties=few or Interval.of(resampled[ordered[0]] - resampled[method]).low <= 1e-9,
             )
         )
     return Scope(ids=ids, normal=normal, anomaly=anomaly, methods=tuple(measured))

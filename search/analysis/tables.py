@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from features.clips.machine_id import MachineId
 from search.analysis.analysis import Analysis
 from search.analysis.inventory import Inventory
 from search.analysis.separability import FEWEST_FOR_INTERVAL, Method, Scope, Separability
@@ -25,7 +26,7 @@ def separability_rows(found: Separability) -> Iterator[dict[str, Any]]:
     """A row for each method of each scope: all machines, each machine, each ID; then those IDs that have no AUC."""
     scopes = [] if found.overall is None else [(ALL, MEAN, found.overall)]
     scopes += [(machine, MEAN, scope) for machine, scope in found.machines.items()]
-    scopes += [(name.rpartition("/")[0], name.rpartition("/")[2], scope) for name, scope in found.ids.items()]
+    scopes += [(*MachineId.parse(name), scope) for name, scope in found.ids.items()]
     for machine, machine_id, scope in scopes:
         for measured in scope.methods:
             low, high = measured.interval or (None, None)
@@ -43,7 +44,7 @@ def separability_rows(found: Separability) -> Iterator[dict[str, Any]]:
                 "remark": "" if low is not None else "too few clips for an interval",
             }
     for name, why in found.undefined.items():
-        machine, _, machine_id = name.rpartition("/")
+        machine, machine_id = MachineId.parse(name)
         yield dict.fromkeys(_COLUMNS) | {"machine": machine, "machine_id": machine_id, "remark": f"n/a: {why}"}
 
 
@@ -70,7 +71,7 @@ def inventory_rows(found: Inventory, *, most: int) -> list[dict[str, str]]:
             level = f"{median:.1f} ({lowest:.1f} to {highest:.1f})"
         rows.append(
             {
-                "name": f"{row.machine}/{row.machine_id}",
+                "name": str(row.id),
                 "sets": ", ".join(row.sets),
                 "training": str(row.training),
                 "normal": str(row.normal),

@@ -119,7 +119,7 @@ def of_inventory(analysis: Analysis) -> Told:
         )
     for row, decibels in found.louder[:_NAMED]:
         sentences.append(
-            f"{row.machine}/{row.machine_id}: normal test clips are {abs(decibels):.0f} dB "
+            f"{row.id}: normal test clips are {abs(decibels):.0f} dB "
             f"{'louder' if decibels > 0 else 'quieter'} than training clips, and outside their range: a detector that "
             "hears the level will call them anomalous."
         )

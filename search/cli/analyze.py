@@ -116,7 +116,7 @@ def _best(title: str, scope: Scope) -> Table:
             escape(feature_name(measured.method.feature)),
             measured.method.detector,
             f"{measured.auc:.3f}",
-            "too few clips" if measured.interval is None else interval(*measured.interval),
+            "too few clips" if measured.interval is None else interval(measured.interval),
             "best" if measured is scope.best else "tie" if measured.ties else "",
         )
     return table

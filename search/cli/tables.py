@@ -18,12 +18,13 @@ from rich.text import Text
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.corpus import Corpus
 from features.clips.inspection import Suspicion
+from features.clips.machine_id import MachineId
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.evaluation.figures import Figures
 from search.evaluation.measured import Decided, Measured
 from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
-from search.results.wording import interval, number, objective_value
+from search.results.wording import difference_interval, interval, number, objective_value
 from search.study.described import Described
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 
@@ -118,7 +119,7 @@ def _best_trials(status: Status, comparison: Comparison) -> Table:
         table.add_row(
             str(trial.number),
             f"{worth(trial):.3f}",
-            interval(*comparison.intervals[trial.number]),
+            interval(comparison.intervals[trial.number]),
             tie,
             _settings(trial),
         )
@@ -134,9 +135,7 @@ def _trade_offs(status: Status, comparison: Comparison) -> Table:
         first, *others = (
             objective_value(objective, value) for objective, value in zip(status.objectives, trial.values, strict=True)
         )
-        table.add_row(
-            str(trial.number), first, interval(*comparison.intervals[trial.number]), *others, _settings(trial)
-        )
+        table.add_row(str(trial.number), first, interval(comparison.intervals[trial.number]), *others, _settings(trial))
     return table
 
 
@@ -149,13 +148,13 @@ def _best_sentence(status: Status, comparison: Comparison) -> Text:
     first = "Best" if len(status.objectives) == 1 else "First of these in the first objective"
     sentence = (
         f"{first}: trial {status.best.number}, validation {status.metric_name} {worth(status.best):.3f} "
-        f"({interval(*comparison.interval)})."
+        f"({interval(comparison.interval)})."
     )
     if comparison.ties:
         sentence += f" {len(comparison.ties)} of {len(status.finished) - 1} other complete trials tie with it."
     if comparison.gain is not None and status.best.number != 0:
-        gain, low, high = comparison.gain
-        told = f"{gain:+.3f} ({interval(low, high)}), {comparison.gain_in_words}."
+        gain = comparison.gain
+        told = f"{gain.difference:+.3f} ({interval(gain.interval)}), {gain.in_words}."
         sentence += f" Over the baseline ({status.baseline:.3f}): {told}"
     return Text(sentence)
 
@@ -183,11 +182,11 @@ def corpus(found: Corpus) -> RenderableType:
     table = Table(box=None, padding=(0, 1), header_style="bold")
     for column in ("machine", "ID", *columns):
         table.add_column(column, overflow="fold")  # a narrow terminal cuts nothing off
-    groups: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+    groups: dict[MachineId, list[Clip]] = defaultdict(list)
     for clip in found.clips:
-        groups[clip.machine, clip.machine_id].append(clip)
-    for (machine, machine_id), clips in sorted(groups.items()):
-        table.add_row(shown(machine), shown(machine_id), *(str(told(clips)) for told in columns.values()))
+        groups[clip.id].append(clip)
+    for of_id, clips in sorted(groups.items()):
+        table.add_row(*map(shown, of_id), *(str(told(clips)) for told in columns.values()))
     return table
 
 
@@ -245,12 +244,10 @@ def figures(detector: Detector) -> RenderableType:
             table.add_row(name, "n/a", "n/a", "n/a", "n/a", "no labelled clips, or too few")
         else:
             auc, pooled = f"{measured.auc:.3f}", f"{measured.pooled:.3f}"
-            table.add_row(name, auc, interval(*measured.interval), _pauc(measured.pauc), pooled, _clips(measured))
+            table.add_row(name, auc, interval(measured.interval), _pauc(measured.pauc), pooled, _clips(measured))
     if optimism is not None:
-        low, high = optimism.interval
-        table.add_row(
-            "validation − test", f"{optimism.difference:+.3f}", f"{low:+.3f} to {high:+.3f}", "", "", OPTIMISM
-        )
+        difference = (f"{optimism.difference:+.3f}", difference_interval(optimism.interval))
+        table.add_row("validation − test", *difference, "", "", OPTIMISM)
     parts: list[RenderableType] = [table]
     if detector.seeds:
         parts += [Text(), _seeds(detector), Text(f"{SPREAD}.")]
@@ -320,7 +317,7 @@ def evaluation(measured: Measured) -> RenderableType:
     means = Table(
         "mean over machine IDs", "AUC", "95 % interval", "pAUC", box=None, padding=(0, 2), header_style="bold"
     )
-    means.add_row("arithmetic", f"{figures.auc:.3f}", interval(*figures.interval), _pauc(figures.pauc))
+    means.add_row("arithmetic", f"{figures.auc:.3f}", interval(figures.interval), _pauc(figures.pauc))
     means.add_row("harmonic", f"{measured.harmonic_auc:.3f}", "", _pauc(measured.harmonic_pauc))
     means.add_row("all clips together", f"{figures.pooled:.3f}", "", "")
     rule = f"{measured.year}" if measured.year < 2022 else "2022 and later"

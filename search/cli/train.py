@@ -61,7 +61,7 @@ def train(
         ((_, recipe),) = closed
     detector = train_bundle(recipe, output, device, storage=url_of(storage))
     if as_json:
-        from search.detector.bundle import metrics_of
+        from search.detector.bundle_files import metrics_of
 
         print_json({"bundle": output, **metrics_of(detector)})
     else:

@@ -13,6 +13,7 @@ import optuna
 
 from search.results.comparison import Comparison, compare
 from search.results.status import Status, machines, read_status, worth
+from search.results.wording import interval
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
@@ -80,14 +81,12 @@ def _searched_for(objective: Figure | Cost) -> str:
 
 
 def _result(status: Status, comparison: Comparison | None) -> str:
-    from search.results.wording import interval  # here, so that a worker that waits for a trial stays small
-
     if status.best is None or comparison is None:
         within = " within the study's limits" if status.beyond_limits else ""
         return f"**Result**: no trial{within} is complete yet."
     text = (
         f"**Result**: trial {status.best.number} leads with a validation {status.metric_name} of "
-        f"{worth(status.best):.3f} (95 % interval {interval(*comparison.interval)})."
+        f"{worth(status.best):.3f} (95 % interval {interval(comparison.interval)})."
     )
     if len(status.objectives) > 1:
         text += f" {len(status.front)} trials are trade-offs that no other is better than in everything."
@@ -95,8 +94,8 @@ def _result(status: Status, comparison: Comparison | None) -> str:
         return text
     if status.best.number == 0:
         return f"{text} It is the baseline: no gain over it."
-    gain, low, high = comparison.gain
-    told = f"{gain:+.3f} (95 % interval {interval(low, high)}), {comparison.gain_in_words}."
+    gain = comparison.gain
+    told = f"{gain.difference:+.3f} (95 % interval {interval(gain.interval)}), {gain.in_words}."
     return f"{text} Over the baseline ({status.baseline:.3f}): {told}"
 
 

@@ -6,6 +6,7 @@ final         the training, and its measurement on the held-out test clips
 optimism      validation minus test, and the spread over seeds
 caveats       what stands beside the figures, in sentences
 bundle        a detector's folder or bucket: written and read
+bundle_files  its JSON files, key by key
 model_card    the bundle's README
 scoring       clips to scores and decisions
 submission    scores as the challenge's files

@@ -13,7 +13,6 @@ bundle may score a little differently: loading says so.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -21,10 +20,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -36,19 +34,15 @@ from models.member import Member
 from models.scoring.scorer import Scorer, Single
 from models.scoring.tree import scorer_of
 from search.artifacts.bucket import BucketFolder, bucket_of
+from search.detector.bundle_files import DetectorFile, MetricsFile, not_whole
 from search.detector.detector import Detector
 from search.detector.model_card import model_card
-from search.detector.optimism import SeedSpread, Spread
 from search.errors import BundleError, StudyError
-from search.evaluation.figures import Figures
 from search.study.computation import COMPUTATION
 from search.study.recipe import Recipe
 from search.study.study_file import load_study, to_yaml
 
 _log = logging.getLogger("offkey.bundle")
-
-#: Of what is in the files: a bundle of another one cannot be read. Keys that are only added leave it as it is.
-_FORMAT = 3
 
 #: In the order in which a bucket gets them: without detector.json there is no bundle.
 _FILES = ("README.md", "metrics.json", "recipe.yaml", "weights.safetensors", "detector.json")
@@ -68,27 +62,6 @@ class Bundle:
     scorer: Scorer
     labels: Labels
     thresholds: dict[str, float]  # by machine/ID
-
-
-def metrics_of(detector: Detector) -> dict[str, Any]:
-    """The figures of a detector, as `offkey train --json` prints them below `bundle`."""
-    optimism = detector.optimism
-    return {
-        "validation": _metrics(detector.validation),
-        "test": None if detector.test is None else _metrics(detector.test),
-        "metric": {
-            "name": detector.recipe.validation.objectives[0],
-            "validation": detector.value,
-            "test": detector.test_value,
-        },
-        "optimism": None
-        if optimism is None
-        else {"difference": optimism.difference, "interval": list(optimism.interval)},
-        "test_looks": detector.looks.count,
-        "test_clips_seen": detector.looks.seen,
-        "test_recipes": detector.looks.recipes,
-        "seeds": _seeds(detector.seeds),
-    }
 
 
 def require_free(place: str | Path) -> None:
@@ -152,17 +125,8 @@ def _write_files(detector: Detector, folder: Path) -> None:
     )
     (folder / "weights.safetensors").chmod(0o644)  # as its neighbours: safetensors keeps it to its owner
     (folder / "recipe.yaml").write_text(to_yaml(detector.recipe.tree()))
-    details = {
-        "format": _FORMAT,
-        "labels": asdict(detector.labels),
-        "thresholds": dict(detector.thresholds),
-        "threshold_clips": dict(detector.threshold_clips),
-        "false_alarm_rate": detector.recipe.scoring.false_alarm_rate,
-        "corpus_fingerprint": detector.fingerprint,
-        "versions": _versions(),
-    }
-    (folder / "detector.json").write_text(json.dumps(details, indent=1))
-    (folder / "metrics.json").write_text(json.dumps(metrics_of(detector), indent=1))
+    (folder / "detector.json").write_text(DetectorFile.of(detector, _versions()).text())
+    (folder / "metrics.json").write_text(MetricsFile.of(detector).text())
     (folder / "README.md").write_text(model_card(detector))
 
 
@@ -173,31 +137,24 @@ def load_bundle(place: str | Path, *, tell: Callable[[str], None] = _log.warning
     """
     try:
         with _on_disk(place) as folder:
-            details = json.loads((folder / "detector.json").read_text())
-            if details["format"] != _FORMAT:
-                raise BundleError(f"{place}: a bundle of format {details['format']}; this Offkey reads {_FORMAT}")
-            if differing := _other_versions(details.get("versions", {})):
+            details = DetectorFile.read(folder / "detector.json", place)
+            if differing := _other_versions(details.versions):
                 tell(f"{place} was written with {', '.join(differing)}: its scores may differ a little")
             recipe = load_study(folder / "recipe.yaml").first_recipe()
-            known = details["labels"]
-            attributes = tuple((name, text) for name, text in known["attributes"])
-            labels = Labels(ids=tuple(known["ids"]), attributes=attributes)
-            scorer = scorer_of(recipe.member, labels, _unlearnt)
-            scorer.load_state_dict(load_file(folder / "weights.safetensors"))
-            return Bundle(recipe=recipe, scorer=scorer.eval(), labels=labels, thresholds=details["thresholds"])
+            scorer = scorer_of(recipe.member, details.labels, _unlearnt)
+            _load_weights(scorer, folder / "weights.safetensors", place)
+            return Bundle(recipe=recipe, scorer=scorer.eval(), labels=details.labels, thresholds=details.thresholds)
     except BundleError:
         raise
-    except (
-        OSError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        SafetensorError,
-        OffkeyError,
-    ) as error:
-        raise BundleError(f"{place} is not a bundle, or not a whole one: {error}") from error
+    except (OSError, OffkeyError) as error:
+        raise not_whole(place, error) from error
+
+
+def _load_weights(scorer: Scorer, path: Path, place: str | Path) -> None:
+    try:
+        scorer.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise not_whole(place, f"{path.name}: {error}") from error
 
 
 @contextmanager
@@ -238,38 +195,3 @@ def _other_versions(written_by: Mapping[str, str]) -> list[str]:
         for name, then in written_by.items()
         if name != "python" and then.partition("+")[0] != here.get(name, "—").partition("+")[0]
     ]
-
-
-def _seeds(spreads: Mapping[str, SeedSpread]) -> dict[str, Any] | None:
-    """The spread over seeds; of several recipes, of each."""
-    by_recipe = {
-        name: {
-            "count": len(spread.seeds),
-            "seeds": list(spread.seeds),
-            "validation": _spread(spread.validation),
-            "test": None if spread.test is None else _spread(spread.test),
-        }
-        for name, spread in spreads.items()
-    }
-    if len(by_recipe) > 1:
-        return {"recipes": by_recipe}
-    return next(iter(by_recipe.values()), None)
-
-
-def _spread(spread: Spread) -> dict[str, Any]:
-    return {
-        "auc": list(spread.aucs),
-        "mean": spread.mean,
-        "sd": spread.deviation,
-        "range": [min(spread.aucs), max(spread.aucs)],
-    }
-
-
-def _metrics(figures: Figures) -> dict[str, Any]:
-    return {
-        "auc": figures.auc,
-        "interval": list(figures.interval),
-        "pauc": figures.pauc,
-        "pooled_auc": figures.pooled,
-        "per_id": {name: asdict(of_id) for name, of_id in figures.per_id.items()},
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.detector.detector import Detector
 from search.detector.optimism import SeedSpread
+from search.results.wording import difference_interval, interval
 from search.study.recipe import Recipe
 
 #: scoring.calibration → what a score is, in lines of the card.
@@ -32,7 +33,7 @@ def model_card(detector: Detector) -> str:
     test_line = (
         "No held-out figure: there are no labelled clips, or too few."
         if test is None
-        else f"Held-out test AUC {test.auc:.3f} (95 % interval {test.interval[0]:.3f} to {test.interval[1]:.3f}), "
+        else f"Held-out test AUC {test.auc:.3f} (95 % interval {interval(test.interval)}), "
         f"on clips that no search has seen.\nOver the clips of all machine IDs together it is {test.pooled:.3f}."
     )
     rows = "\n".join(
@@ -68,8 +69,8 @@ def _steered(detector: Detector) -> str:
     line = f"Validation AUC {detector.validation.auc:.3f}: it steered the search, so it flatters."
     if detector.optimism is None:
         return line
-    low, high = detector.optimism.interval
-    difference = f"{detector.optimism.difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f})"
+    optimism = detector.optimism
+    difference = f"{optimism.difference:+.3f} (95 % interval {difference_interval(optimism.interval)})"
     return f"{line}\nValidation − test is {difference}: {OPTIMISM}."
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.interval import Interval
 from search.evaluation.metrics import id_aucs, mean_auc
 from search.evaluation.truth import Scores, Truth
 
@@ -20,12 +21,11 @@ class Optimism:
     """Validation AUC − test AUC."""
 
     difference: float
-    interval: tuple[float, float]  # 95 %
+    interval: Interval
 
     @property
     def may_be_chance(self) -> bool:
-        low, high = self.interval
-        return low <= 0 <= high
+        return self.interval.includes(0)
 
 
 def optimism_of(validation: Scores, steering: Truth, test: Scores, held_out: Truth) -> Optimism | None:
@@ -43,8 +43,7 @@ def optimism_of(validation: Scores, steering: Truth, test: Scores, held_out: Tru
     resampled = Bootstrap(steering).aucs(validation)
     # Moved by one: both are drawn from the same random numbers, and the n-th of each would be no independent pair.
     resampled -= np.roll(Bootstrap(held_out).aucs(test), 1)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Optimism(mean_auc(validation, steering) - mean_auc(test, held_out), (float(low), float(high)))
+    return Optimism(mean_auc(validation, steering) - mean_auc(test, held_out), Interval.of(resampled))
 
 
 @dataclass(frozen=True)

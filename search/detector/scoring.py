@@ -11,6 +11,7 @@ import torch
 
 from features.clips.clip import parse_stem
 from features.clips.corpus import SPLIT_FOLDERS
+from features.clips.machine_id import MachineId
 from features.clips.wav import UnreadableWav, read_header
 from features.errors import CorpusError
 from models.labels import Labels
@@ -49,29 +50,22 @@ def score_clips(bundle: Bundle, paths: Iterable[Path], device: torch.device) -> 
     """One row for each clip, in order; a clip that cannot be scored gets a row with the reason."""
     bundle.scorer.to(device)
     for path in paths:
-        machine, machine_id, unnamed = _named(path, bundle.labels)
+        of_id, unnamed = _named(path, bundle.labels)
         if not path.exists():
-            yield ScoredClip(str(path), machine, machine_id, None, None, "does not exist")
+            yield ScoredClip(str(path), *of_id, None, None, "does not exist")
             continue
         if unnamed:
-            yield ScoredClip(str(path), machine, machine_id, None, None, unnamed)
+            yield ScoredClip(str(path), *of_id, None, None, unnamed)
             continue
         try:
-            score = _score(bundle, path, f"{machine}/{machine_id}", device)
+            score = _score(bundle, path, str(of_id), device)
         except (UnreadableWav, CorpusError, OSError) as error:
-            yield ScoredClip(str(path), machine, machine_id, None, None, str(error))
+            yield ScoredClip(str(path), *of_id, None, None, str(error))
             continue
-        threshold = bundle.thresholds.get(f"{machine}/{machine_id}")
-        yield ScoredClip(
-            path=str(path),
-            machine=machine,
-            machine_id=machine_id,
-            score=score,
-            decision=None if threshold is None else int(score > threshold),
-            error=None
-            if threshold is not None
-            else f"no decision: {machine}/{machine_id} {_without_threshold(bundle, f'{machine}/{machine_id}')}",
-        )
+        threshold = bundle.thresholds.get(str(of_id))
+        decision = None if threshold is None else int(score > threshold)
+        undecided = None if threshold is not None else f"no decision: {of_id} {_without_threshold(bundle, str(of_id))}"
+        yield ScoredClip(str(path), *of_id, score, decision, undecided)
 
 
 def _without_threshold(bundle: Bundle, id_name: str) -> str:
@@ -80,27 +74,27 @@ def _without_threshold(bundle: Bundle, id_name: str) -> str:
     return "has no threshold, since none of its training clips was withheld to set one"
 
 
-def _named(path: Path, labels: Labels) -> tuple[str, str, str]:
-    """The machine and the machine ID of a clip by its folder and its name, and why the ID cannot be told if it cannot.
+def _named(path: Path, labels: Labels) -> tuple[MachineId, str]:
+    """The machine ID of a clip by its folder and its name, and why its number cannot be told if it cannot.
 
     What they do not say is what the detector knows, where that is one machine, or one ID of it.
     """
-    machines = sorted({name.rpartition("/")[0] for name in labels.ids})
+    known = [MachineId.parse(name) for name in labels.ids]
+    machines = {of_id.machine for of_id in known}
     folder = Path(os.path.abspath(path)).parent
     is_split = folder.name in SPLIT_FOLDERS
     machine = folder.parent.name if is_split else folder.name
     if machine not in machines and not is_split and len(machines) == 1:
-        machine = machines[0]
-    ids = [machine_id for of, _, machine_id in (name.rpartition("/") for name in labels.ids) if of == machine]
+        (machine,) = machines
+    numbers = [of_id.number for of_id in known if of_id.machine == machine]
     parts = parse_stem(path.stem)
-    if parts.has_id or not ids:
-        return machine, parts.machine_id, ""
-    if len(ids) == 1:
-        return machine, ids[0], ""
+    if parts.has_id or not numbers:
+        return MachineId(machine, parts.machine_id), ""
+    if len(numbers) == 1:
+        return MachineId(machine, numbers[0]), ""
     return (
-        machine,
-        "",
-        f"its name gives no machine ID, as normal_id_{ids[0]}_00000000.wav does: one of {', '.join(ids)}",
+        MachineId(machine, ""),
+        f"its name gives no machine ID, as normal_id_{numbers[0]}_00000000.wav does: one of {', '.join(numbers)}",
     )
 
 

@@ -2,7 +2,8 @@
 
 truth        the labels that scores are measured against
 metrics      AUC, pAUC and what one number is made of them
-bootstrap    resamples of the clips: intervals
+bootstrap    resamples of the clips
+interval     the 95 % interval of a figure, from its resamples
 figures      all metrics of one set of scored clips
 official     the challenge's score, by the rule of each year
 score_files  scores that any system wrote, read

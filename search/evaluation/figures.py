@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.evaluation.bootstrap import resampled_aucs
+from search.evaluation.interval import Interval
 from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, area_under_curve, by_label, pairs_by_fold, pairs_of_part
 from search.evaluation.official import Part
 from search.evaluation.truth import Scores, Truth, count_clips, judged_ids
@@ -29,7 +30,7 @@ class Figures:
 
     auc: float  # mean over machine IDs
     pauc: float | None  # mean over machine IDs; None where one has too few normal clips
-    interval: tuple[float, float]  # 95 %, of auc
+    interval: Interval  # of auc
     pooled: float  # AUC over the same clips, whatever their machine ID
     per_id: Mapping[str, IdFigures]
 
@@ -49,11 +50,10 @@ def evaluate(scores: Scores, truth: Truth) -> Figures:
         )
     paucs = [figures.pauc for figures in per_id.values() if figures.pauc is not None]
     judged = np.flatnonzero(np.isin(truth.ids, list(per_id)))
-    low, high = np.quantile(resampled_aucs(scores, truth), [0.025, 0.975])
     return Figures(
         auc=float(np.mean([figures.auc for figures in per_id.values()])),
         pauc=float(np.mean(paucs)) if len(paucs) == len(per_id) else None,
-        interval=(float(low), float(high)),
+        interval=Interval.of(resampled_aucs(scores, truth)),
         pooled=area_under_curve("auc", scores, pairs_by_fold(*by_label(judged, truth), truth)),
         per_id=per_id,
     )

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.clips.clip import Domain
+from features.clips.machine_id import MachineId
 
 Values = npt.NDArray[np.float64]
 Year = Literal[2020, 2021, 2022]
@@ -78,5 +79,5 @@ def harmonic_mean(values: Values) -> Values:
 def _mean_over_machines(parts: Sequence[Part], values: Values) -> Values:
     groups: dict[tuple[str, str], list[int]] = {}  # places of a machine's parts of one kind
     for place, part in enumerate(parts):
-        groups.setdefault((part.id_name.rpartition("/")[0], part.kind), []).append(place)
+        groups.setdefault((MachineId.parse(part.id_name).machine, part.kind), []).append(place)
     return np.asarray(np.mean([values[places].mean(axis=0) for places in groups.values()], axis=0))

@@ -88,7 +88,7 @@ def best_trials(status: Status, comparison: Comparison) -> Iterator[dict[str, st
         yield {
             "number": str(trial.number),
             "value": f"{worth(trial):.3f}",
-            "interval": interval(*comparison.intervals[trial.number]),
+            "interval": interval(comparison.intervals[trial.number]),
             "remarks": ", ".join(remark for remark, holds in remarks.items() if holds),
             "settings": ", ".join(f"{name} {number(value)}" for name, value in trial.params.items()),
         }
@@ -100,7 +100,7 @@ def trade_offs(status: Status, comparison: Comparison) -> Iterator[dict[str, Any
         yield {
             "number": str(trial.number),
             "values": list(map(objective_value, status.objectives, trial.values)),
-            "interval": interval(*comparison.intervals[trial.number]),
+            "interval": interval(comparison.intervals[trial.number]),
             "settings": ", ".join(f"{name} {number(value)}" for name, value in trial.params.items()),
         }
 

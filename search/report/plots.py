@@ -18,6 +18,7 @@ from sklearn.metrics import roc_curve
 
 from features.clips.clip import ANOMALY, NORMAL
 from search.evaluation.figures import IdFigures
+from search.evaluation.interval import Interval
 from search.evaluation.metrics import MAX_FALSE_POSITIVE_RATE
 from search.evaluation.truth import Scores, Truth, scores_by_id
 from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, SKY, VERMILION
@@ -36,9 +37,7 @@ _COLUMNS = 3
 _MANY = 300  # dots, which are small from there on
 
 
-def intervals(
-    rows: Sequence[tuple[str, float, tuple[float, float]]], *, measure: str, guessing: float | None
-) -> go.Figure:
+def intervals(rows: Sequence[tuple[str, float, Interval]], *, measure: str, guessing: float | None) -> go.Figure:
     """A line for each (name, figure, 95 % interval); `measure` names the figure, `guessing` is what guesses have."""
     figure = go.Figure()
     for (name, value, (low, high)), colour in zip(reversed(rows), (GREY, BLUE)[-len(rows) :], strict=True):
@@ -48,7 +47,7 @@ def intervals(
             marker={"size": 12, "color": colour}, error_x=spread | {"color": colour, "thickness": 3, "width": 7},
             hovertemplate=f"{measure} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}<extra></extra>",
         )  # fmt: skip
-    lowest = min(low for _, _, (low, _) in rows)
+    lowest = min(interval.low for _, _, interval in rows)
     scale = "1: perfect"
     if guessing is not None:
         figure.add_vline(x=guessing, line={"color": BLACK, "dash": "dot", "width": 1})

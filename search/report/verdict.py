@@ -13,6 +13,7 @@ from features.clips.clip import ANOMALY, NORMAL
 from search.report.facts import detector_commands
 from search.results.comparison import Comparison
 from search.results.status import Status, machines, worth
+from search.results.wording import difference_interval, interval
 from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 from search.study.study import Study
@@ -59,7 +60,6 @@ def verdict(
     steps = tuple(_steps(stored, status, comparison, storage))
     if status.best is None or comparison is None:
         return Verdict(_headline_without(status), (_tried(stored, study, status), *_limits(status)), steps)
-    low, high = comparison.interval
     headline = _HEADLINES.get(status.objectives[0], "The best detector's {name} is {value:.3f}.").format(
         hundreds=100 * worth(status.best), name=status.metric_name, value=worth(status.best)
     )
@@ -68,7 +68,7 @@ def verdict(
     scale = LOWEST_CAUTION if stored.metric == "worst_id" else "guessing has 0.5, a perfect detector 1"
     measured = (
         f"The best has a validation {status.metric_name} of {worth(status.best):.3f}, with a 95 % interval from "
-        f"{low:.3f} to {high:.3f}: {scale}. The clips that measured it also chose it, which flatters it: "
+        f"{interval(comparison.interval)}: {scale}. The clips that measured it also chose it, which flatters it: "
     )
     if stored.validation.goes_by_proxies:
         measured += (
@@ -143,10 +143,10 @@ def _gain(stored: StoredStudy, status: Status, comparison: Comparison) -> str:
         return "The study has no baseline: it cannot say whether the search was worth while."
     if status.best.number == 0:
         return "The best detector is the baseline itself: no gain over it was found."
-    gain, low, high = comparison.gain
+    gain = comparison.gain
     return (
-        f"Over the baseline, the known setting that it is compared with, this is {comparison.gain_in_words}: "
-        f"{gain:+.3f}, with a 95 % interval from {low:+.3f} to {high:+.3f}."
+        f"Over the baseline, the known setting that it is compared with, this is {gain.in_words}: "
+        f"{gain.difference:+.3f}, with a 95 % interval from {difference_interval(gain.interval)}."
     )
 
 
@@ -165,7 +165,7 @@ def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, u
     measured = "" if stored.validation.goes_by_proxies else ", and measure it on the clips that were kept aside"
     aside = f"Train the detector{measured}:"
     yield Step(aside, tuple(detector_commands(stored, best, url)))
-    if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain[1] <= 0:
+    if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain.may_be_chance:
         yield Step("Label more clips of faults: the more there are, the smaller the gains that they can tell.")
     edges = [named for named in best.params if _at_an_edge(best.distributions[named], best.params[named])]
     if edges:

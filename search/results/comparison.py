@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from search.evaluation.bootstrap import Bootstrap
-from search.evaluation.truth import Scores
+from search.evaluation.interval import Interval
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
@@ -17,20 +15,31 @@ from search.storage.study_storage import StudyStorage
 
 
 @dataclass(frozen=True)
+class Gain:
+    """Best trial minus baseline, of the first objective."""
+
+    difference: float
+    interval: Interval  # over paired resamples of the validation clips
+
+    @property
+    def may_be_chance(self) -> bool:
+        return self.interval.low <= 0
+
+    @property
+    def in_words(self) -> str:
+        """What the clips say of it."""
+        return "no gain that these clips can tell" if self.may_be_chance else "a gain"
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The leading trials as their validation clips tell them apart."""
 
-    interval: tuple[float, float]  # 95 %, of the best trial's first objective
+    interval: Interval  # of the best trial's first objective
     ties: tuple[int, ...]  # numbers of other complete trials whose paired difference from the best includes 0
-    gain: tuple[float, float, float] | None  # best minus baseline: difference, low, high
-    intervals: Mapping[int, tuple[float, float]]  # 95 %, of the first objective, of trials that are shown, by number
+    gain: Gain | None  # None without a complete baseline
+    intervals: Mapping[int, Interval]  # of the first objective, of trials that are shown, by number
     may_guess: bool  # whether these clips cannot tell the best trial from guessing
-
-    @property
-    def gain_in_words(self) -> str:
-        """What the clips say of the gain."""
-        assert self.gain is not None
-        return "no gain that these clips can tell" if self.gain[1] <= 0 else "a gain"
 
 
 def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_ties: bool = True) -> Comparison | None:
@@ -48,14 +57,13 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_
     ties = [  # one trial's resamples at a time: there may be thousands of trials
         trial.number
         for trial in (status.finished[1:] if with_ties else ())
-        if np.quantile(best - bootstrap.figures(stored.metric, scores[trial.number]), 0.025) <= 0
+        if Interval.of(best - bootstrap.figures(stored.metric, scores[trial.number])).low <= 0
     ]
-    intervals = {number: _interval(bootstrap.figures(stored.metric, scores[number])) for number in shown}
+    intervals = {number: Interval.of(bootstrap.figures(stored.metric, scores[number])) for number in shown}
     gain = None
     if status.baseline is not None:
         of_baseline = bootstrap.figures(stored.metric, scores[0])
-        gain_low, gain_high = np.quantile(best - of_baseline, [0.025, 0.975])
-        gain = (worth(status.best) - status.baseline, float(gain_low), float(gain_high))
+        gain = Gain(worth(status.best) - status.baseline, Interval.of(best - of_baseline))
     # Guessing has 0.5 in the mean over machine IDs; in the lowest of them it has less, the more of them there are.
     of_mean = bootstrap.aucs(scores[status.best.number]) if stored.metric == "worst_id" else best
     return Comparison(
@@ -63,13 +71,8 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_
         ties=tuple(ties),
         gain=gain,
         intervals=intervals,
-        may_guess=_interval(of_mean)[0] <= 0.5,
+        may_guess=Interval.of(of_mean).low <= 0.5,
     )
-
-
-def _interval(resampled: Scores) -> tuple[float, float]:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:

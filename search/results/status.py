@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from features.clips.machine_id import MachineId
 from search.evaluation.truth import Truth
 from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_ledger import StudyLedger
@@ -158,6 +159,6 @@ def machines(truth: Truth) -> dict[str, list[str]]:
     """The kinds of machines that were heard, each with its machine IDs."""
     by_machine: dict[str, list[str]] = {}
     for name in sorted(set(truth.ids)):
-        machine, _, machine_id = name.rpartition("/")
-        by_machine.setdefault(machine, []).append(machine_id)
+        machine, number = MachineId.parse(name)
+        by_machine.setdefault(machine, []).append(number)
     return by_machine

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.results.comparison import Comparison, compare
+from search.evaluation.interval import Interval
+from search.results.comparison import Comparison, Gain, compare
 from search.results.status import Status, read_status
 from search.storage.stored_study import StoredStudy, open_study
 from search.storage.study_storage import StudyStorage
@@ -30,19 +31,11 @@ class Trial:
     number: int
     state: State
     value: float | None  # of the first objective, of a pruned trial where it was stopped; None of others
-    interval: tuple[float, float] | None  # 95 %, of the value; of the leading trials and the baseline
+    interval: Interval | None  # 95 %, of the value; of the leading trials and the baseline
     ties: bool  # whether the clips that steer cannot tell it from the best trial
     params: dict[str, Any]  # by the setting's name
     values: dict[str, float]  # of all objectives that it has a value of, by name
     reason: str  # why it failed, or nothing
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Best trial minus baseline, of the first objective."""
-
-    difference: float
-    interval: tuple[float, float]  # 95 %, over paired resamples of the clips that steer
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,6 @@ class Reading:
         status, comparison = self.status, self._comparison
         # With several objectives, what leads by the first one alone is not the best.
         best, compared = (None, None) if len(status.objectives) > 1 else (status.best, comparison)
-        gain = None if compared is None else compared.gain
         return Summary(
             study=status.study,
             budget=status.budget,
@@ -107,7 +99,7 @@ class Reading:
             best=None if best is None else self.record(best),
             front=tuple(self.record(trial) for trial in status.front),
             ties=() if compared is None else compared.ties,
-            gain=None if gain is None else Gain(gain[0], gain[1:]),
+            gain=None if compared is None else compared.gain,
         )
 
     @cached_property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from search.evaluation.interval import Interval
+
 
 def number(value: Any) -> str:
     """A parameter's value, short."""
@@ -15,6 +17,11 @@ def objective_value(objective: str, value: float) -> str:
     return f"{value:,.0f}" if objective == "parameters" else f"{value:.3f}"
 
 
-def interval(low: float, high: float) -> str:
-    """A 95 % interval."""
-    return f"{low:.3f} to {high:.3f}"
+def interval(of: Interval) -> str:
+    """The interval of a figure."""
+    return f"{of.low:.3f} to {of.high:.3f}"
+
+
+def difference_interval(of: Interval) -> str:
+    """The interval of a difference, with signs."""
+    return f"{of.low:+.3f} to {of.high:+.3f}"

@@ -116,17 +116,17 @@ def _as_test_clip(clip: Clip) -> Clip:
 def _of_other_ids(held_out: Mapping[str, Sequence[Clip]]) -> Iterator[ProxyClip]:
     """For each machine ID as many clips as it has itself, or as its machine's other IDs have, evenly from these."""
     for name, own in held_out.items():
-        machine, machine_id = own[0].machine, own[0].machine_id
+        own_id = own[0].id
         others = [
             (rank, clip)
             for other, members in held_out.items()
-            if other != name and members[0].machine == machine
+            if other != name and members[0].machine == own_id.machine
             for rank, clip in enumerate(members)
         ]
         others.sort(key=lambda ranked: ranked[0])
         for _, clip in others[: len(own)]:
             passed_off = replace(
-                clip, machine_id=machine_id, name=f"{OTHER_IDS.name}/{name}/{clip.name}", split="test", label=ANOMALY
+                clip, machine_id=own_id.number, name=f"{OTHER_IDS.name}/{name}/{clip.name}", split="test", label=ANOMALY
             )
             yield ProxyClip(**vars(passed_off), proxy=OTHER_IDS)
 

@@ -50,7 +50,7 @@ def training_clips(corpus: Corpus, recipe: Recipe) -> TrainingClips:
     share = recipe.training.calibration_share
     withheld, train = _divide(
         chosen,
-        stratum=lambda clip: (clip.machine, clip.machine_id, clip.source),
+        stratum=lambda clip: (clip.id, clip.source),
         share=share,
         seed=recipe.validation.seed,
         single_goes_first=False,
@@ -80,7 +80,7 @@ def folds_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn) 
     strata: dict[object, list[Clip]] = defaultdict(list)
     for clip in corpus.clips:
         if clip.split == "train" and clip.source in _SOURCES[train_on]:
-            strata[clip.machine, clip.machine_id, clip.source].append(clip)
+            strata[clip.id, clip.source].append(clip)
     fold_of: dict[str, int] = {}
     for members in strata.values():
         if len(members) > 1:
@@ -127,7 +127,7 @@ def _divide_labelled(corpus: Corpus, validation: ValidationSettings) -> tuple[tu
         )
     return _divide(
         labelled_test_clips(corpus),
-        stratum=lambda clip: (clip.machine, clip.machine_id, clip.label),
+        stratum=lambda clip: (clip.id, clip.label),
         share=validation.share,
         seed=validation.seed,
         single_goes_first=True,

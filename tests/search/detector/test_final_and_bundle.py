@@ -19,13 +19,15 @@ from optuna.trial import FixedTrial
 from safetensors.torch import load_file, save_file
 
 from features.clips.corpus import Corpus, read_corpus
-from search.detector.bundle import load_bundle, metrics_of, require_free, save_bundle
+from search.detector.bundle import load_bundle, require_free, save_bundle
+from search.detector.bundle_files import metrics_of
 from search.detector.caveats import SPREAD, sentences_beside
 from search.detector.detector import Detector
 from search.detector.model_card import model_card
 from search.detector.optimism import Optimism, optimism_of
 from search.detector.scoring import score_clips
 from search.errors import BundleError
+from search.evaluation.interval import Interval
 from search.evaluation.truth import Truth
 from search.results.export import export_recipe
 from search.results.status import read_status
@@ -247,7 +249,7 @@ def test_no_model_is_trained_while_another_takes_the_memory(corpus: Corpus, monk
 def test_a_difference_whose_interval_includes_0_may_be_chance(
     detector: Detector, interval: tuple[float, float], is_told: bool
 ) -> None:
-    card = model_card(replace(detector, optimism=Optimism(0.1, interval)))
+    card = model_card(replace(detector, optimism=Optimism(0.1, Interval(*interval))))
 
     assert ("may be chance" in card) == is_told
 
