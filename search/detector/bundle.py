@@ -45,7 +45,7 @@ from search.study.identity import code_digest
 from search.study.recipe import Recipe
 from search.study.study_file import load_study, to_yaml
 
-_log = logging.getLogger("offkey.bundle")
+_log = logging.getLogger(__name__)
 
 #: Of what is in the files: a bundle of another one cannot be read. Keys that are only added leave it as it is.
 _FORMAT = 3

@@ -24,7 +24,7 @@ from search.training.loop import open_corpus_stores
 from search.validation.split import held_out_clips
 from search.validation.views import steering_of
 
-_log = logging.getLogger("offkey.making")
+_log = logging.getLogger(__name__)
 
 
 def _unseen(done: int, total: int) -> None:

@@ -45,7 +45,7 @@ from search.storage.tables import TrialRow
 # Optuna announces each study and trial by itself; what is worth saying is said by the command line.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-_log = logging.getLogger("offkey.storage")
+_log = logging.getLogger(__name__)
 
 #: The name of the constraint that tells the sampler of settings that failed.
 FAILED = "failed"

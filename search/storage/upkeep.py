@@ -24,7 +24,7 @@ from search.storage.study_storage import StudyStorage
 from search.storage.tables import StudyRow
 from search.study.recipe import NAME
 
-_log = logging.getLogger("offkey.upkeep")
+_log = logging.getLogger(__name__)
 
 
 def stop_study(storage: StudyStorage, stored: StoredStudy) -> int:

@@ -41,7 +41,7 @@ from search.evaluation.truth import Scores
 from search.study.recipe import Recipe
 from search.validation.split import TrainingClips, labelled_test_clips, training_clips
 
-_log = logging.getLogger("offkey.training")
+_log = logging.getLogger(__name__)
 
 
 #: Clips that tell how long one takes to score.
