@@ -18,4 +18,5 @@ evaluation    AUC and other metrics of scores
 artifacts     checkpoints and other files, in a folder or a bucket
 pages         what HTML pages share
 errors        what a user can mend
+logs          whose log is written, and who sees it
 """

@@ -15,7 +15,6 @@ here, and what the user can mend is an `OffkeyError`, in the same words. torch i
 from __future__ import annotations
 
 import json
-import logging
 import os
 import reprlib
 import sys
@@ -35,6 +34,7 @@ from search.evaluation.measured import Measured, measure
 from search.evaluation.official import Year
 from search.evaluation.score_files import ScoreRow, distinct, read_scores
 from search.evaluation.score_truth import judged
+from search.logs import keep_quiet
 from search.results.comparison import Gain
 from search.results.export import export_recipe
 from search.results.status import Status
@@ -66,7 +66,7 @@ __all__ = [
     "train",
 ]
 
-logging.getLogger("offkey").addHandler(logging.NullHandler())  # only a worker writes a log
+keep_quiet()
 
 _BUNDLE = "a folder or s3://BUCKET/PREFIX"
 _PATHS = "wav files, or folders of them"

@@ -17,6 +17,7 @@ all that correctness rests on. The lock beside the store saves double work, wher
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -52,6 +53,8 @@ from features.store.files import (
     write_header,
 )
 
+_log = logging.getLogger(__name__)
+
 #: Clips computed by one task: enough to hide joblib's dispatch, few enough to share the cores evenly.
 _CLIPS_PER_TASK = 8
 
@@ -75,6 +78,7 @@ def open_store(clips: Sequence[Clip], features: FeatureSettings, *, progress: Pr
             if folder.exists():
                 with suppress(FileNotFoundError):
                     store = map_store(folder)
+                    _log.debug("frames of %d clips: mapped from %s", len(clips), folder)
                     _note_use(folder)
                     return store
                 if folder.exists():
@@ -160,6 +164,7 @@ def _build(
 ) -> None:
     partial = partial_of(folder)
     partial.mkdir()
+    _log.debug("frames of %d clips: computing %s", len(clips), features.key)
     try:
         for other in stale(partials(folder), now=partial.stat().st_mtime):
             shutil.rmtree(other, ignore_errors=True)

@@ -22,7 +22,7 @@ from search.artifacts.artifact_store import open_artifacts, place_of, store_erro
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
-_log = logging.getLogger("offkey.worker")
+_log = logging.getLogger(__name__)
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _EPOCH_BYTES = 8
@@ -84,6 +84,7 @@ class Checkpoints:
             _log.warning("trial %d: going on without a new checkpoint: %s", trial, error)
             return beside
         self._has_written = True
+        _log.debug("trial %d: epoch %d is kept in %s, %d bytes", trial, training.epoch, name, len(contents))
         return f"{name}@{training.epoch}/{training.steps}"
 
     def read(self, entry: str) -> BinaryIO | None:

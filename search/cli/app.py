@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -25,11 +26,19 @@ from search.cli.search import search
 from search.cli.settings import settings
 from search.cli.status import status
 from search.cli.studies import studies
-from search.cli.terminal import err
+from search.cli.terminal import err, out
 from search.cli.train import train
 from search.cli.upkeep import delete, rename, stop
 from search.cli.worker import worker
 from search.errors import MisuseError
+from search.logs import keep_quiet
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"offkey {version('offkey')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="offkey",
@@ -40,6 +49,16 @@ app = typer.Typer(
     add_completion=False,
     epilog="Start with [bold]offkey demo[/bold]: the whole journey on sounds it makes itself.",
 )
+
+
+@app.callback()
+def _options(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="say which version this is")
+    ] = False,
+) -> None: ...
+
+
 for _command, _example in (
     (demo, "offkey demo"),
     (init, "offkey init recordings/ -o study.yaml"),
@@ -67,7 +86,7 @@ app.add_typer(cache, name="cache", rich_help_panel="Upkeep")  # in a panel of it
 
 def main() -> None:
     """The `offkey` command."""
-    logging.getLogger("offkey").addHandler(logging.NullHandler())  # only a worker writes a log
+    keep_quiet()
     try:
         app()
     except MisuseError as error:

@@ -24,6 +24,9 @@ SetOption = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="overrides a setting: --set corpus.root=DIR; repeatable"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on standard output")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="show the debug log; workers of a search write it, too")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda:0, …")]
 WorkersOption = Annotated[
     str, typer.Option(metavar="N|auto", help="worker processes; auto: one for each GPU here, else for two cores")

@@ -22,13 +22,15 @@ from search.cli.options import (
     SetOption,
     StorageOption,
     StudyArgument,
+    VerboseOption,
     WorkersOption,
     storage_errors,
     url_of,
 )
 from search.cli.status import show_summary, status_of
-from search.cli.terminal import err, print_json, progress_bar, warn
+from search.cli.terminal import LogOnTerminal, err, print_json, progress_bar, warn
 from search.errors import MisuseError
+from search.logs import show_all
 
 if TYPE_CHECKING:
     from search.preparation.prepared import Prepared
@@ -67,9 +69,12 @@ def search(
     hours: Annotated[float | None, typer.Option(help="wall clock with at least one worker")] = None,
     artifacts: ArtifactsOption = None,
     settings: SetOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Runs a study to its budget, here or on a cluster; joins it if it exists. Ctrl-C drains; run again to go on."""
+    if verbose:
+        show_all(LogOnTerminal())
     url = url_of(storage)
     overrides = list(settings or [])
     overrides += [] if trials is None else [f"search.trials={trials}"]
@@ -90,6 +95,7 @@ def search(
             places,
             log_folder=Path("offkey-logs"),
             artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS"),
+            verbose=verbose,
         )
         status, comparison = status_of(opened, stored)
     if as_json:
@@ -134,7 +140,13 @@ def _cluster_of(address: str, workers: str, per_device: int | None, gpus: float,
 
 
 def run_search(
-    study: Study, url: str, places: list[Slot] | Cluster, *, log_folder: Path, artifacts: str | None = None
+    study: Study,
+    url: str,
+    places: list[Slot] | Cluster,
+    *,
+    log_folder: Path,
+    artifacts: str | None = None,
+    verbose: bool = False,
 ) -> tuple[StudyStorage, StoredStudy, bool]:
     """Runs a study; the last value tells whether its budget is not met since it was asked to stop."""
     from search.preparation.prepared import prepare
@@ -149,9 +161,9 @@ def run_search(
         for warning in prepared.warnings:
             warn(warning)
         if isinstance(places, Cluster):
-            fleet = _workers_on(places, prepared, url, artifacts)
+            fleet = _workers_on(places, prepared, url, artifacts, verbose)
         else:
-            fleet = _workers_here(places, prepared, url, artifacts, log_folder)
+            fleet = _workers_here(places, prepared, url, artifacts, log_folder, verbose)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         redraws = err.is_terminal and not err.is_dumb_terminal
         ending = supervise(
@@ -187,7 +199,7 @@ def _connected(address: str) -> Iterator[None]:
         yield
 
 
-def _workers_on(cluster: Cluster, prepared: Prepared, url: str, artifacts: str | None) -> Workers:
+def _workers_on(cluster: Cluster, prepared: Prepared, url: str, artifacts: str | None, verbose: bool) -> Workers:
     from search.workers.ray_fleet import RayFleet
     from search.workers.supervision import store_study
 
@@ -196,15 +208,19 @@ def _workers_on(cluster: Cluster, prepared: Prepared, url: str, artifacts: str |
     if (artifacts or stored.artifacts) is None:
         warn("without --artifacts a trial that moves to another node starts over there")
     err.print(escape(f"{_count(cluster.workers)} on {cluster.address}; logs in $OFFKEY_CACHE/logs of each node"))
-    return RayFleet(storage, stored, prepared.corpus.root.resolve(), cluster.workers, cluster.gpus, artifacts)
+    return RayFleet(
+        storage, stored, prepared.corpus.root.resolve(), cluster.workers, cluster.gpus, artifacts, verbose=verbose
+    )
 
 
-def _workers_here(slots: list[Slot], prepared: Prepared, url: str, artifacts: str | None, log_folder: Path) -> Workers:
+def _workers_here(
+    slots: list[Slot], prepared: Prepared, url: str, artifacts: str | None, log_folder: Path, verbose: bool
+) -> Workers:
     from search.workers.supervision import build_features, fleet_for
 
     with progress_bar("features") as advance:
         build_features(prepared, progress=advance)
-    fleet = fleet_for(prepared, url, slots, log_folder=log_folder, artifacts=artifacts)
+    fleet = fleet_for(prepared, url, slots, log_folder=log_folder, artifacts=artifacts, verbose=verbose)
     _say_budget(fleet.stored, prepared)
     err.print(escape(f"{_count(len(slots))}; logs in {fleet.log_folder}"))
     return fleet

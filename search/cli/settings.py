@@ -9,6 +9,7 @@ import typer
 
 from search.cli.options import JsonOption
 from search.cli.terminal import out, print_json
+from search.errors import MisuseError
 
 
 def settings(
@@ -16,11 +17,21 @@ def settings(
         str | None, typer.Argument(metavar="[BLOCK|FAMILY]", help="a block of a study file, or a family of models")
     ] = None,
     as_json: JsonOption = False,
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="print the JSON Schema of study files, for editors")
+    ] = False,
 ) -> None:
     """Every setting of a study file: what it is, what it may be, and what it is if left out."""
     from search.cli import tables
     from search.study.described import blocks, described
 
+    if json_schema:
+        if block is not None:
+            raise MisuseError(f"--json-schema is of a whole study file, not of {block} alone: leave one of them out")
+        from search.study.json_schema import study_schema
+
+        print_json(study_schema())
+        return
     names = list(blocks()) if block is None else [block]
     found = {name: described(name) for name in names}
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,13 @@ from search.errors import StudyError
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class LogOnTerminal(logging.Handler):
+    """Writes the log to standard error, above what is redrawn there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(escape(self.format(record)))
 
 
 @contextmanager

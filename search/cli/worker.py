@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +12,13 @@ from search.cli.options import (
     DeviceOption,
     SetOption,
     StorageOption,
+    VerboseOption,
     storage_errors,
     stored_name,
     url_of,
 )
 from search.errors import MisuseError
+from search.logs import write_to_stderr
 
 if TYPE_CHECKING:
     from search.workers.worker import Worker
@@ -29,6 +30,7 @@ def worker(
     device: DeviceOption = "cpu",
     artifacts: ArtifactsOption = None,
     settings: SetOption = None,
+    verbose: VerboseOption = False,
     owner: Annotated[str | None, typer.Option(hidden=True, help="this worker's name in the ledger")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="drain when this process is gone")] = None,
     began: Annotated[float | None, typer.Option(hidden=True, help="heed stops from then on (database's clock)")] = None,
@@ -39,10 +41,7 @@ def worker(
     from search.workers.draining import drain_on_signals, drain_without, leave_in_time
     from search.workers.worker import join
 
-    logging.basicConfig(
-        format="%(asctime)s %(process)d %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.WARNING, force=True
-    )
-    logging.getLogger("offkey").setLevel(logging.INFO)
+    write_to_stderr(verbose=verbose)
     stop = threading.Event()
     drain_on_signals(stop)
     if parent is not None:

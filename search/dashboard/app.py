@@ -32,7 +32,7 @@ from search.storage.upkeep import delete_study
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_log = logging.getLogger("offkey.dashboard")
+_log = logging.getLogger(__name__)
 
 _READING = ("GET", "HEAD", "OPTIONS")
 

@@ -42,7 +42,7 @@ from search.study.computation import COMPUTATION
 from search.study.recipe import Recipe
 from search.study.study_file import load_study, to_yaml
 
-_log = logging.getLogger("offkey.bundle")
+_log = logging.getLogger(__name__)
 
 #: In the order in which a bucket gets them: without detector.json there is no bundle.
 _FILES = ("README.md", "metrics.json", "recipe.yaml", "weights.safetensors", "detector.json")

@@ -22,7 +22,7 @@ from search.study.recipe import Recipe
 from search.training.loop import open_corpus_stores
 from search.validation.split import held_out_clips
 
-_log = logging.getLogger("offkey.making")
+_log = logging.getLogger(__name__)
 
 
 def _unseen(done: int, total: int) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from features.clips.corpus import read_corpus
+from search.study.study_file import EDITORS_LINE, shipped_schema
 from search.validation.split import labelled_test_clips, undefined_ids
 
 
@@ -37,6 +38,7 @@ validation: {metric: auc, share: 0.5, seed: 0}"""
 validation: {metric: proxy, share: 0.25, seed: 0}"""
     study = re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip("._+-") or "study"
     return f"""\
+{EDITORS_LINE}{shipped_schema().as_uri()}
 # A study file: settings with one value, or with a range that the search closes:
 #   {{low: …, high: …}}, with log: true or step: … where that helps, or {{choices: [a, b]}}.
 # Check it and run it:   offkey search FILE --workers 2

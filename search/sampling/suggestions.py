@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ from search.storage.trial_cache import Cache
 
 if TYPE_CHECKING:
     from search.study.study import Study
+
+_log = logging.getLogger(__name__)
 
 
 class Suggestions:
@@ -68,6 +71,7 @@ class Suggestions:
             hold.start_over(parameters=True)
         if repeat and "repeat" not in trial.user_attrs:
             trial.set_user_attr("repeat", repeat)
+        _log.debug("trial %d: settings %s, tried %d times before", hold.number, trial.params, repeat)
         return trial
 
     def note_for_pruner(self, hold: Hold, step: int, scores: Scores, truth: Truth) -> None:

@@ -23,7 +23,7 @@ from search.storage.outages import StorageAway
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import TrialRow
 
-_log = logging.getLogger("offkey.storage")
+_log = logging.getLogger(__name__)
 
 
 class Hold:

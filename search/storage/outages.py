@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.storage import database
 
-_log = logging.getLogger("offkey.storage")
+_log = logging.getLogger(__name__)
 
 #: How long a worker waits for a database that is away (seconds): longer than a server's restart or an upgrade takes.
 PATIENCE = 900.0

@@ -18,7 +18,7 @@ from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.recipe import NAME
 
-_log = logging.getLogger("offkey.upkeep")
+_log = logging.getLogger(__name__)
 
 
 def rename_study(storage: StudyStorage, stored: StoredStudy, name: str) -> None:

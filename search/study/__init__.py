@@ -9,6 +9,7 @@ rules          what is checked beyond the schema
 effects        which settings have an effect
 schema         what the schema knows of a path
 described      settings in words, for `offkey settings`
+json_schema    the JSON Schema of study files, for editors
 corners        recipes at the ends of the ranges
 objectives     what is searched for, in words and directions
 proxies        the names of what stands for unrecorded faults

@@ -1,15 +1,15 @@
-"""Every setting of a study file in words: what it is, what it may be, and what it is if left out."""
+"""Every setting of a study file in words: what it is, what it may be, and what it is if left out.
+
+The words are made of pydantic's JSON Schema of each block: the same as `search.study.json_schema` tells editors.
+"""
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from features.cleaning import CleaningSettings
 from features.did_you_mean import did_you_mean
@@ -19,15 +19,14 @@ from models.settings import ScoringSettings, TrainingSettings
 from search.errors import MisuseError
 from search.study.recipe import ConstraintSettings, CorpusSettings, SearchSettings, ValidationSettings
 
-#: Kinds of values in words.
-_KINDS: dict[Any, str] = {
-    int: "whole number",
-    float: "number",
-    str: "text",
-    bool: "true | false",
-    list: "list",
-    Mapping: "blocks by name",
-}
+#: The JSON Schema of a setting, or of a value that it may have.
+Schema = Mapping[str, Any]
+
+#: Types of JSON Schema in words.
+_TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true | false", "array": "list"}
+
+#: Limits of JSON Schema in signs.
+_LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 @dataclass(frozen=True)
@@ -61,41 +60,34 @@ def described(name: str) -> list[Described]:
     return [
         Described(
             key,
-            values_in_words(field),
-            "" if field.is_required() or field.default is None else _plain(field.default),
-            field.description or "",
+            values_in_words(setting),
+            "" if setting.get("default") is None else _plain(setting["default"]),
+            setting.get("description", ""),
         )
-        for key, field in known[name].model_fields.items()
+        for key, setting in settings_in(known[name]).items()
         if key != "family"
     ]
 
 
-def values_in_words(field: FieldInfo) -> str:
+def settings_in(block: type[BaseModel]) -> dict[str, Schema]:
+    """The JSON Schema of each setting of a block, by name."""
+    properties: dict[str, Schema] = block.model_json_schema()["properties"]
+    return properties
+
+
+def values_in_words(setting: Schema) -> str:
     """What a setting may be: choices, or a kind of value and its limits."""
-    return f"{_kind(field.annotation)} {_limits(field)}".strip()
-
-
-def _limits(field: FieldInfo) -> str:
-    return ", ".join(
-        f"{sign} {_plain(getattr(rule, key))}"
-        for rule in field.metadata
-        for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
-        if getattr(rule, key, None) is not None
-    )
-
-
-def _kind(annotation: Any) -> str:
-    if typing.get_origin(annotation) is typing.Literal:
-        return " | ".join(map(_plain, typing.get_args(annotation)))
-    if typing.get_origin(annotation) is typing.Annotated:
-        kind, *rules = typing.get_args(annotation)
-        return " ".join([_kind(kind), *(_limits(rule) for rule in rules if isinstance(rule, FieldInfo))])
-    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return " | ".join(map(_kind, parts))
-    if typing.get_origin(annotation) is list and typing.get_origin(parts[0]) is not None:
-        return f"list of ({_kind(parts[0])})"
-    return _KINDS.get(typing.get_origin(annotation) or annotation, "block")
+    if "anyOf" in setting:
+        return " | ".join(values_in_words(kind) for kind in setting["anyOf"] if kind.get("type") != "null")
+    if "enum" in setting or "const" in setting:
+        return " | ".join(map(_plain, setting.get("enum") or [setting["const"]]))
+    items = setting.get("items", {})
+    if "anyOf" in items or "enum" in items:
+        return f"list of ({values_in_words(items)})"
+    if "additionalProperties" in setting:
+        return "blocks by name"
+    limits = ", ".join(f"{sign} {_plain(setting[key])}" for key, sign in _LIMITS.items() if key in setting)
+    return f"{_TYPES.get(setting.get('type', ''), 'block')} {limits}".strip()
 
 
 def _plain(value: Any) -> str:

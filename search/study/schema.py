@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from features.did_you_mean import did_you_mean
@@ -20,7 +18,7 @@ from models.settings import FamilySettings
 from search.errors import StudyFileError
 from search.study import space as spaces
 from search.study.corners import family_of
-from search.study.described import values_in_words
+from search.study.described import Schema, settings_in, values_in_words
 from search.study.document import Document
 from search.study.recipe import Recipe
 from search.study.space import Path, Tree
@@ -110,19 +108,18 @@ def _hint(problem: ErrorDetails) -> str:
     return f"; {spaces.range_hint(problem['input'])}" if is_range_amiss else ""
 
 
-def _nearest(got: Any, field: FieldInfo) -> str:
+def _nearest(got: Any, setting: Schema) -> str:
     """The choice of a setting of several types that was meant, perhaps."""
-    choices = re.findall(r"[\w+]+", values_in_words(field))
+    choices = re.findall(r"[\w+]+", values_in_words(setting))
     unknown = [text for text in (got if isinstance(got, list) else [got]) if text not in choices]
     return next(filter(None, (did_you_mean(str(text), choices) for text in unknown)), "")
 
 
-def _union_at(tree: Tree, path: Path) -> FieldInfo | None:
+def _union_at(tree: Tree, path: Path) -> Schema | None:
     """The setting that may be of several types, where a path ends with one of these and not with a setting."""
     block = block_schema(tree, path[:-2]) if len(path) > 1 else None
-    field = None if block is None else block.model_fields.get(str(path[-2]))
-    is_union = field is not None and typing.get_origin(field.annotation) in (typing.Union, types.UnionType)
-    return field if is_union else None
+    setting = {} if block is None else settings_in(block).get(str(path[-2]), {})
+    return setting if "anyOf" in setting else None
 
 
 def _of_others(tree: Tree, path: Path) -> str:

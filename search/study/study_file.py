@@ -27,6 +27,9 @@ from search.study.schema import EXTRA_KEYS, explained, takes_reals
 from search.study.space import Tree
 from search.study.study import Study
 
+#: What a study file opens with, for editors to find its schema; where the schema lies follows.
+EDITORS_LINE = "# yaml-language-server: $schema="
+
 
 def load_study(
     source: str | Path, *, overrides: Sequence[str] = (), name: str | None = None, inside: tuple[str, ...] = ()
@@ -57,12 +60,17 @@ def study_of_tree(tree: Tree, *, origin: str, overrides: Sequence[str] = ()) -> 
 
 
 def shipped_studies() -> dict[str, str]:
-    """Name → first comment line of each study file that ships."""
+    """Name → what it is of each study file that ships: its first comment after the line for editors."""
     found = {}
     for file in sorted(resources.files("studies").iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".yaml"):
-            found[file.name.removesuffix(".yaml")] = file.read_text().splitlines()[0].removeprefix("#").strip()
+            found[file.name.removesuffix(".yaml")] = file.read_text().splitlines()[1].removeprefix("#").strip()
     return found
+
+
+def shipped_schema() -> Path:
+    """The file with the JSON Schema of study files (search.study.json_schema), beside the studies that ship."""
+    return Path(str(resources.files("studies") / "study.schema.json"))
 
 
 def to_yaml(tree: Tree) -> str:

@@ -40,7 +40,7 @@ from search.study.recipe import Recipe
 from search.training.memory import free_gpu, memory_failures
 from search.validation.split import TrainingClips, labelled_test_clips, training_clips
 
-_log = logging.getLogger("offkey.training")
+_log = logging.getLogger(__name__)
 
 
 #: Clips that tell how long one takes to score.

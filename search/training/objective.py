@@ -5,6 +5,7 @@ Nothing here imports torch before a training is made.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from search.validation.views import Steering
 
 if TYPE_CHECKING:
     pass
+
+_log = logging.getLogger(__name__)
 
 
 def train_for_real(recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
@@ -93,6 +96,7 @@ def objective(
         else:
             scores, value = validated()
             after_epoch(training)
+            _log.debug("trial %d: %s %.4f at step %d", trial.number, first, value, training.step)
             # Wilcoxon's test takes steps for measurements of their own: means of the same folds would count twice.
             by_itself = study.search.pruner == "wilcoxon"
             trial.report(steering.last_models_figure(first, scores) if by_itself else value, training.step)

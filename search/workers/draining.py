@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-_log = logging.getLogger("offkey.worker")
+_log = logging.getLogger(__name__)
 
 #: What a worker may take to come to its next batch, and then to give its trial back (seconds).
 TO_NEXT_BATCH, _TO_RELEASE = 5.0, 2.0

@@ -26,7 +26,7 @@ from search.storage.study_storage import StudyStorage
 from search.workers.draining import TO_NEXT_BATCH
 from search.workers.placement import Slot
 
-_log = logging.getLogger("offkey.fleet")
+_log = logging.getLogger(__name__)
 
 #: So many workers may end with an error, or be killed, before the fleet gives up, if no trial gets on in between.
 _MOST_ERRORS, _MOST_KILLS = 3, 10
@@ -83,6 +83,7 @@ class Fleet:
     log_folder: Path
     artifacts: str | None = None  # where checkpoints go, if not where the study's maker wanted them
     first: int = 0  # the number of the first slot's worker
+    verbose: bool = False  # whether workers write the debug log, too
     draining: bool = False
     interrupted: bool = False  # some worker left without giving its trial back
     began: float = 0.0  # by the database's clock; 0: when it is started
@@ -143,6 +144,7 @@ class Fleet:
 
     def _bury(self, slot: int, worker: _Started, code: int) -> None:
         """Frees a dead worker's trial and plans its replacement."""
+        _log.debug("worker %d: process %d ended with code %d", self.first + slot, worker.process.pid, code)
         progress, is_over = self._progress, False
         try:
             with self.storage.impatient():
@@ -207,6 +209,7 @@ class Fleet:
         options += ["--device", self.slots[slot].device, "--owner", owner, "--parent", str(os.getpid())]
         options += ["--began", str(self.began)]
         options += [] if self.artifacts is None else ["--artifacts", self.artifacts]
+        options += ["--verbose"] if self.verbose else []
         with log.open("ab") as file:
             process = subprocess.Popen(
                 # -P: a models.py in the user's folder is not taken for ours.
@@ -221,6 +224,7 @@ class Fleet:
                 start_new_session=True,  # Ctrl-C is for the fleet, which drains its workers in order
             )
         self._workers[slot] = _Started(process=process, owner=owner, log=log)
+        _log.debug("worker %d: process %d on %s, its log is %s", number, process.pid, self.slots[slot].device, log)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from search.storage.ledger import LeaseLost
 from search.storage.outages import StorageAway
 from search.workers.placement import device_name, memory_used
 
-_log = logging.getLogger("offkey.worker")
+_log = logging.getLogger(__name__)
 
 #: Seconds to the next try while the database is away; a third of a lease if that is less.
 _RETRY_SECONDS = 1.0

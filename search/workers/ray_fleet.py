@@ -95,6 +95,7 @@ class RayFleet:
     workers: int
     gpus: float  # of each worker: a share of one, or 0
     artifacts: str | None = None
+    verbose: bool = False  # whether workers write the debug log, too
     draining: bool = False
     interrupted: bool = False  # some worker left without giving its trial back
     began: float = 0.0  # by the database's clock
@@ -280,6 +281,7 @@ class RayFleet:
             self.artifacts,
             device="cuda" if self.gpus else "cpu",
             began=self.began,
+            verbose=self.verbose,
         )
         actor = ray.remote(RayWorker).options(
             name=self._name(slot),

@@ -42,6 +42,7 @@ class Orders:
     artifacts: str | None
     device: str  # "cpu" or "cuda"
     began: float  # by the database's clock: stops from then on are heeded
+    verbose: bool = False  # whether the worker writes the debug log, too
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class RayWorker:
             orders.artifacts,
             first=orders.slot,
             began=orders.began,
+            verbose=orders.verbose,
         )
         self._fleet.start()
         try:

@@ -84,13 +84,18 @@ def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[St
 
 
 def fleet_for(
-    prepared: Prepared, url: str, slots: Sequence[Slot], *, log_folder: Path, artifacts: str | None = None
+    prepared: Prepared,
+    url: str,
+    slots: Sequence[Slot],
+    *,
+    log_folder: Path,
+    artifacts: str | None = None,
+    verbose: bool = False,
 ) -> Fleet:
     """Workers of this host, not started yet, of a study that is stored now, or joined: see `store_study`."""
     storage, stored, artifacts = store_study(prepared, url, artifacts)
-    return Fleet(
-        storage, stored, prepared.corpus.root.resolve(), slots, (log_folder / stored.name).absolute(), artifacts
-    )
+    root, log_folder = prepared.corpus.root.resolve(), (log_folder / stored.name).absolute()
+    return Fleet(storage, stored, root, slots, log_folder, artifacts, verbose=verbose)
 
 
 def supervise(

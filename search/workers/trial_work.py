@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from search.study.recipe import Recipe
     from search.training.trained import Train, Trained, TrainedModel
 
-_log = logging.getLogger("offkey.worker")
+_log = logging.getLogger(__name__)
 
 Show = Callable[["TrainedModel", Scores], Iterable["Exhibit"]]
 

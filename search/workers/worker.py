@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from search.sampling.suggestions import Suggestions
     from search.training.trained import Train
 
-_log = logging.getLogger("offkey.worker")
+_log = logging.getLogger(__name__)
 
 #: Seconds to the second look for a trial while others hold all that are left; the pause grows to a third of a lease.
 _POLL_SECONDS = 1.0

@@ -11,6 +11,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,12 @@ def test_the_map_names_every_command(offkey: Offkey) -> None:
     )
     for command in COMMANDS:
         assert re.search(rf"\b{command} +[A-Z]", plain(ran.stdout))
+
+
+def test_it_says_which_version_it_is(offkey: Offkey) -> None:
+    ran = offkey("--version")
+
+    assert (ran.code, ran.stdout, ran.stderr) == (0, f"offkey {version('offkey')}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

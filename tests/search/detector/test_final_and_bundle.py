@@ -536,7 +536,7 @@ def test_a_bundle_of_other_versions_is_loaded_with_a_warning_in_the_log(
 ) -> None:
     damage(bundle / "detector.json")
 
-    with caplog.at_level(logging.WARNING, logger="offkey.bundle"):
+    with caplog.at_level(logging.WARNING, logger="search.detector.bundle"):
         loaded = load_bundle(bundle)
 
     assert loaded.thresholds.keys() == {f"compressor/{machine_id}" for machine_id in ("00", "02", "04")}

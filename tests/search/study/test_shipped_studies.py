@@ -33,8 +33,8 @@ def test_a_shipped_study_loads_under_its_file_s_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_first_line_says_in_a_sentence_what_it_is(name: str) -> None:
-    first_line = text_of(name).splitlines()[0]
+def test_its_first_line_after_the_editors_one_says_in_a_sentence_what_it_is(name: str) -> None:
+    _, first_line, *_ = text_of(name).splitlines()
 
     assert re.fullmatch(r"# [A-Z].{20,}\.", first_line)
     assert shipped_studies()[name] == first_line.removeprefix("# ")
