@@ -192,9 +192,10 @@ class StudyStorage(Patience, RDBStorage):
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Reports, by way of whoever holds the trial. Raises LeaseLost if nobody does so here."""
-        if trial_id not in self.guards:
+        guard = self.guards.get(trial_id)
+        if guard is None:
             raise LeaseLost(f"the trial with the ID {trial_id} is not held here")
-        self.guards[trial_id].report(step, intermediate_value)
+        guard.report(step, intermediate_value)
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
         """Refuses a write to a trial that another worker has taken over (LeaseLost), besides Optuna's own rule."""

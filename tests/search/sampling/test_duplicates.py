@@ -15,7 +15,6 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.orm import Session
 
 from features.clips.corpus import Corpus
 from search.results.export import export_recipe
@@ -258,7 +257,7 @@ def arrange(moment: str) -> None:
 
 
 @contextmanager
-def _killed_before_the_commit(storage: StudyStorage) -> Iterator[Session]:
+def _killed_before_the_commit(storage: StudyStorage) -> Iterator[Any]:
     session = storage.scoped_session()
     yield session
     session.flush()

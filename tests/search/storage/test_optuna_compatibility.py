@@ -13,7 +13,7 @@ from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy.orm import Session
 
 from search.storage import ledger
-from search.storage.ledger import Claim, LeaseLost
+from search.storage.ledger import LeaseLost
 from search.storage.outages import StorageAway
 from search.storage.study_storage import WAITED_FOR, StudyStorage
 from tests.support.holding import WRITES, away, claim, lapsed
@@ -113,7 +113,7 @@ def test_the_check_runs_in_the_session_that_writes(tiny_study: MakeStudy, monkey
     held = claim(study.storage, study, "worker")
     sessions = []
 
-    def seen(session: Session, claim: Claim, **values: object) -> None:
+    def seen(session: Session, claim: object, **values: object) -> None:
         sessions.append(session is study.storage.scoped_session())
 
     monkeypatch.setattr(ledger, "fence", seen)
