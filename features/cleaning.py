@@ -119,8 +119,10 @@ def clip_statistics(clips: Sequence[Clip], corpus: Corpus, features: FeatureSett
 
 def _robust_deviations(table: Values) -> Values:
     """Of each value in its column, (rows, columns): in robust standard deviations, with its sign."""
+    from scipy.stats import median_abs_deviation  # here: it takes a while to load
+
     from_median = table - np.median(table, axis=0)
-    spread = 1.4826 * np.median(np.abs(from_median), axis=0)
+    spread = 1.4826 * median_abs_deviation(table, axis=0)
     # Most values the same: the mean deviation instead (Iglewicz and Hoaglin 1993).
     spread = np.where(spread > 0, spread, 1.2533 * np.abs(from_median).mean(axis=0))
     return np.divide(from_median, spread, out=np.zeros_like(from_median), where=spread > 0)

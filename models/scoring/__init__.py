@@ -4,6 +4,7 @@ scorer          clips to scores, with everything around a model
 tree            which scorers a recipe asks for
 pooling         window scores to one clip score
 densities       how unusual an embedding is
+covariance      Mahalanobis distances, without torch
 fusion          an ensemble's scores, combined
 calibration     scores on one scale for each machine ID
 threshold       from which score on a clip is called an anomaly

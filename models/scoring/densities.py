@@ -4,8 +4,7 @@ points : (clips, dim) float64, in one unit: dimensions are not standardised. One
          clips would count most.
 scores : (clips,) float64, higher is more anomalous.
 
-    mahalanobis  distance from the mean, not squared, in standard deviations along each direction, by the covariance of
-                 Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004)
+    mahalanobis  distance from the mean, not squared, in standard deviations along each direction
     gmm          negative log-likelihood under a mixture of Gaussians
     knn          Euclidean distance to the nearest points, each divided by its point's distance from its own
                  neighbours: Wilkinghoff et al., "Local density-based anomaly score normalization for domain
@@ -30,13 +29,11 @@ from scipy.spatial.distance import cdist
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from models.scoring.covariance import ShrunkCovariance, places_of
 from models.scoring.learnt import Learnt
 from models.settings import Backend, DensitySettings
 
 Array = npt.NDArray[np.float64]
-
-#: Of the mean variance, the least in any direction: Ledoit and Wolf's shrinkage vanishes where there is one dimension.
-_LEAST_SHRINKAGE = 1e-6
 
 #: Of the mean variance, what each dimension of a Gaussian has beside its own: few points may agree by chance.
 _GMM_REGULARISATION = 1e-3
@@ -76,10 +73,7 @@ def density_of(settings: DensitySettings) -> Density:
 
 
 class Mahalanobis(Density):
-    """The covariance is (1 - s)·S + s·µ·1, S that of the points, µ their mean variance, s Ledoit and Wolf's shrinkage.
-
-    Kept as its directions of more than the least variance, at most as many as there are points: beside them it is s·µ.
-    """
+    """Distances by a shrunk covariance (models.scoring.covariance)."""
 
     mean: Tensor  # (dim,) float64
     directions: Tensor  # (rank, dim) float64, orthonormal
@@ -92,31 +86,17 @@ class Mahalanobis(Density):
             self.register_buffer(name, torch.zeros(0, dtype=torch.float64))
 
     def _fit(self, points: Array) -> None:
-        from sklearn.covariance import ledoit_wolf_shrinkage  # here: it takes a second to load
-
-        mean, places = points.mean(axis=0), _places(points)
-        centred = points - mean
-        variance = float(np.mean(centred**2)) if places > 1 else 1.0
-        if places > 2:
-            shrinkage = max(ledoit_wolf_shrinkage(centred, assume_centered=True), _LEAST_SHRINKAGE)
-            _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-        else:
-            shrinkage, lengths, directions = 1.0, np.zeros(0), np.zeros((0, len(mean)))
+        learnt = ShrunkCovariance.of(points)
         self.keep(
-            mean=torch.from_numpy(mean),
-            directions=torch.from_numpy(directions),
-            variances=torch.from_numpy((1 - shrinkage) * lengths**2 / len(points) + shrinkage * variance),
-            rest=torch.tensor(shrinkage * variance, dtype=torch.float64),
+            mean=torch.from_numpy(learnt.mean),
+            directions=torch.from_numpy(learnt.directions),
+            variances=torch.from_numpy(learnt.variances),
+            rest=torch.tensor(learnt.rest, dtype=torch.float64),
         )
 
     def _scores_of(self, points: Array) -> Array:
-        centred = points - self.mean.numpy()
-        directions, variances = self.directions.numpy(), self.variances.numpy()
-        along = centred @ directions.T  # (clips, rank)
-        squared = (along**2 / variances).sum(axis=1)
-        if len(directions) < centred.shape[1]:
-            squared += ((centred - along @ directions) ** 2).sum(axis=1) / self.rest.item()
-        return np.asarray(np.sqrt(squared))
+        mean, directions, variances = self.mean.numpy(), self.directions.numpy(), self.variances.numpy()
+        return ShrunkCovariance(mean, directions, variances, self.rest.item()).distances(points)
 
 
 class Gmm(Density):
@@ -136,7 +116,7 @@ class Gmm(Density):
             self.register_buffer(name, torch.zeros(0, dtype=torch.float64))
 
     def _fit(self, points: Array) -> None:
-        places = _places(points)
+        places = places_of(points)
         components = max(min(self.components, places // 2), 1)
         mixture = _mixture(
             n_components=components,
@@ -175,7 +155,7 @@ class Knn(Density):
 
     def _fit(self, points: Array) -> None:
         local = np.ones(len(points))
-        if self.local_neighbours and _places(points) > 1:
+        if self.local_neighbours and places_of(points) > 1:
             # The first of the neighbours is the point itself, and adds nothing.
             count = min(self.local_neighbours, len(points) - 1)
             local = _smallest(points, points, local, count=count + 1).sum(axis=1) / count
@@ -234,11 +214,6 @@ def _libraries() -> Any:
     import sklearn.mixture  # noqa: F401  here: it takes a second
 
     return ThreadpoolController()
-
-
-def _places(points: Array) -> int:
-    """How many points there are that differ."""
-    return len(np.unique(points, axis=0))
 
 
 def _smallest(points: Array, reference: Array, local: Array, *, count: int) -> Array:

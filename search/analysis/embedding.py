@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from search.analysis.statistics import Statistics, Values, standardised
 from search.analysis.view import View
@@ -41,6 +39,8 @@ def role_of(clip: Clip) -> str:
 
 def map_of(machine: str, view: View, statistics: Statistics) -> Map | None:
     """The map of a machine; None if all of its clips that may be seen sound the same, or it has fewer than three."""
+    from sklearn.decomposition import PCA  # here: it takes a while to load
+
     own = [clip for clip in view.seen if clip.machine == machine]
     if len(own) < 3:
         return None
@@ -49,9 +49,7 @@ def map_of(machine: str, view: View, statistics: Statistics) -> Map | None:
     values = standardised(values, values)
     if not values.any():
         return None
-    left, sizes, _ = np.linalg.svd(values, full_matrices=False)
-    shares = sizes**2 / (sizes**2).sum()
-    places = left[:, :2] * sizes[:2]
-    # Which way round is chance: so that the page is always the same.
-    places *= np.where(places[np.abs(places).argmax(axis=0), [0, 1]] < 0, -1, 1)
-    return Map(machine, tuple(clips), places, (float(shares[0]), float(shares[1])), len(own))
+    components = PCA(2, svd_solver="full")
+    places = components.fit_transform(values)
+    first, second = components.explained_variance_ratio_.tolist()
+    return Map(machine, tuple(clips), places, (first, second), len(own))

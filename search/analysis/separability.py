@@ -3,7 +3,7 @@
 A clip is its statistics under a feature. Its score is how far they lie from those of its own machine ID's training
 clips, in two ways, both after each column is standardised on those clips:
 
-Mahalanobis : with their covariance, shrunk as Ledoit and Wolf (2004) do, since there are more columns than clips.
+Mahalanobis : with their covariance, shrunk since there are more columns than clips (models.scoring.covariance).
 kNN         : the mean distance to the nearest three of them.
 
 scores : (clips,) float64, higher is more anomalous, in the order of `Separability.clips`.
@@ -24,6 +24,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
+from models.scoring.covariance import ShrunkCovariance
 from search.analysis.statistics import Progress, Statistics, Values, standardised
 from search.analysis.view import View
 from search.evaluation.bootstrap import Bootstrap
@@ -37,9 +38,6 @@ _NEIGHBOURS = 3
 FEWEST_FOR_INTERVAL = 5
 #: With fewer of an ID, that all resamples are alike says nothing either.
 _FEWEST_ALIKE = 10
-
-#: Of a standardised column's variance, added to the covariance: clips that are all the same have none.
-_RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -136,19 +134,7 @@ def separability(view: View, statistics: Statistics, kinds: Sequence[str], *, pr
 
 def mahalanobis(tested: Values, normal: Values) -> Scores:
     """Distance of each row of `tested` from the mean of `normal`, (rows,); both standardised, (rows, columns)."""
-    from sklearn.covariance import ledoit_wolf_shrinkage  # here: it takes a while to load
-
-    # In the directions in which so few clips vary at all, and in the rest, where the shrunk covariance is the same
-    # for all directions: a matrix of columns by columns is never made.
-    shrinkage = ledoit_wolf_shrinkage(normal)
-    around = normal - normal.mean(axis=0)
-    _, sizes, directions = np.linalg.svd(around, full_matrices=False)
-    variances = sizes**2 / len(normal)
-    least = shrinkage * variances.sum() / normal.shape[1] + _RIDGE
-    deviations = tested - normal.mean(axis=0)
-    along = (deviations @ directions.T) ** 2
-    rest = np.maximum((deviations**2).sum(axis=1) - along.sum(axis=1), 0)
-    return np.asarray(np.sqrt((along / ((1 - shrinkage) * variances + least)).sum(axis=1) + rest / least))
+    return ShrunkCovariance.of(normal).distances(tested)
 
 
 def nearest(tested: Values, normal: Values) -> Scores:
