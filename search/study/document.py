@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from search.errors import StudyFileError
+from search.errors import MisuseError, StudyFileError
 from search.study import space as spaces
 from search.study.space import Tree
+
+
+def as_override(path: str, value: Any) -> str:
+    """A setting and its value as `--set` takes them. Raises MisuseError for a value that no file could hold."""
+
+    def plain(value: Any) -> str:
+        if isinstance(value, PurePath):
+            return str(value)
+        raise MisuseError(f"{path} must be made of numbers, texts, lists and dicts, but got {value!r}")
+
+    # JSON is YAML, too.
+    return f"{path}={value if path == 'corpus.root' else json.dumps(value, ensure_ascii=False, default=plain)}"
 
 
 @dataclass
