@@ -125,7 +125,7 @@ def _robust_deviations(table: Values) -> Values:
     spread = 1.4826 * median_abs_deviation(table, axis=0)
     # Most values the same: the mean deviation instead (Iglewicz and Hoaglin 1993).
     spread = np.where(spread > 0, spread, 1.2533 * np.abs(from_median).mean(axis=0))
-    return np.divide(from_median, spread, out=np.zeros_like(from_median), where=spread > 0)
+    return np.asarray(np.divide(from_median, spread, out=np.zeros_like(from_median), where=spread > 0))
 
 
 def _distances_to_neighbours(table: Values) -> Values:

@@ -14,7 +14,7 @@ here, and what the user can mend is an `OffkeyError`, in the same words. torch i
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
 import reprlib
 import sys
@@ -25,46 +25,57 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from optuna.trial import FrozenTrial
-
+from features.cleaning import CleaningSettings, Outlier
+from features.clips.clip import Clip
 from features.errors import CorpusError, OffkeyError
+from features.frames.feature_settings import FeatureSettings
 from features.progress import Progress
-from search.errors import MisuseError, StudyError, StudyFileError
-from search.evaluation.measured import Measured, measure
+from models.labels import Labels
+from models.member import Member
+from models.settings import FamilySettings, ScoringSettings, TrainingSettings
+from search.detector.optimism import Optimism, SeedSpread, Spread
+from search.errors import BundleError, MisuseError, OffkeyWarning, StorageError, StudyError, StudyFileError
+from search.evaluation.figures import Figures, IdFigures
+from search.evaluation.measured import Decided, DecidedOfId, Measured, measure
 from search.evaluation.official import Year
 from search.evaluation.score_files import ScoreRow, distinct, read_scores
 from search.evaluation.score_truth import judged
 from search.logs import keep_quiet
 from search.results.comparison import Gain
 from search.results.export import export_recipe
-from search.results.status import Status
-from search.results.trials import Summary, Trial, reading
+from search.results.trials import SearchProgress, Summary, Trial, progress_of, reading
 from search.storage.database import default_url, parse_url, shown, storage_errors
+from search.storage.looks import Looks
 from search.storage.study_lookup import find_study
-from search.study.effects import idle_settings
-from search.study.recipe import Recipe
-from search.study.study import Study as StudyFile
-from search.study.study_file import load_study, study_of_tree
+from search.study.document import as_override
+from search.study.recipe import CorpusSettings, Origin, Recipe, ValidationSettings
+from search.study.study_file import load_recipe, study_of_tree
 from search.workers.placement import device_of, slots
 from search.workers.supervision import Moment, build_features, fleet_for, supervise
 
 if TYPE_CHECKING:
+    from models.scoring.scorer import Scorer
     from search.detector.bundle import Bundle
     from search.detector.detector import Detector
     from search.detector.scoring import ScoredClip
 
-__all__ = [
-    "Gain",
-    "OffkeyError",
-    "OffkeyWarning",
-    "Study",
-    "Summary",
-    "Trial",
-    "evaluate",
-    "load_bundle",
-    "score",
-    "train",
-]
+__all__ = ["Study", "evaluate", "load_bundle", "score", "train"]
+
+# What these take, give and raise. Of a study:
+__all__ += ["Gain", "SearchProgress", "Summary", "Trial"]
+# of a recipe:
+__all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "Origin", "Recipe"]
+__all__ += ["ScoringSettings", "TrainingSettings", "ValidationSettings"]
+# of a detector and its scores:
+__all__ += ["Bundle", "Clip", "Decided", "DecidedOfId", "Detector", "Figures", "IdFigures", "Labels", "Looks"]
+__all__ += ["Measured", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]
+# what the user can mend, or should know:
+__all__ += ["BundleError", "CorpusError", "MisuseError", "OffkeyError", "OffkeyWarning"]
+__all__ += ["StorageError", "StudyError", "StudyFileError"]
+
+#: Names whose modules load torch, which takes seconds: each is imported when it is asked for.
+_LATER = {"Bundle": "search.detector.bundle", "Detector": "search.detector.detector"}
+_LATER |= {"ScoredClip": "search.detector.scoring", "Scorer": "models.scoring.scorer"}
 
 keep_quiet()
 
@@ -75,16 +86,12 @@ _PATHS = "wav files, or folders of them"
 _PAUSE = 0.5
 
 
-class OffkeyWarning(UserWarning):
-    """What the command line prints as a warning."""
-
-
 class Study:
     """A study, and the storage where its trials are or are to be; what is read of them is read anew each time."""
 
-    def __init__(self, study: StudyFile, storage: str) -> None:
-        self._study = study
-        self._url = storage
+    def __init__(self, tree: Mapping[str, Any], storage: str) -> None:
+        """`load` makes one; the tree is that of a study file."""
+        self._tree, self._url = dict(tree), storage
 
     @classmethod
     def load(
@@ -114,10 +121,10 @@ class Study:
                 f"root: {Path(root).absolute()} does not exist: give a corpus, a folder or a table of clips"
             )
         url = storage or default_url()
-        overrides = [_override(path, value) for path, value in (settings or {}).items()]
-        overrides += [] if root is None else [_override("corpus.root", root)]
+        overrides = [as_override(path, value) for path, value in (settings or {}).items()]
+        overrides += [] if root is None else [as_override("corpus.root", root)]
         with storage_errors(url):
-            return cls(find_study(str(source), url, overrides=overrides, name=name), url)
+            return cls(find_study(str(source), url, overrides=overrides, name=name).tree, url)
 
     def __repr__(self) -> str:
         return f"Study(name={self.name!r}, storage={shown(parse_url(self._url))!r})"
@@ -125,7 +132,7 @@ class Study:
     @property
     def name(self) -> str:
         """Its name in the storage."""
-        return self._study.name
+        return str(self._tree["study"])
 
     def run(
         self,
@@ -136,12 +143,12 @@ class Study:
         hours: float | None = None,
         artifacts: str | None = None,
         log_folder: str | Path = "offkey-logs",
-        progress: Callable[[Status], object] | None = None,
+        progress: Callable[[SearchProgress], object] | None = None,
     ) -> Summary:
         """Runs the study to its budget with worker processes on this host, as `offkey search` does, and waits.
 
         Joins the study and goes on where it is in the storage; `trials` are those in all, not further ones.
-        `progress` is told twice a second how the study stands.
+        `progress` is told twice a second how far the search is.
 
         KeyboardInterrupt (a notebook's stop button) makes the workers give their trials back and leave, which loses no
         finished epoch, and is raised then; a second one ends them at once. Raises StudyError if the recordings do not
@@ -153,15 +160,15 @@ class Study:
         if workers != "auto" and (not isinstance(workers, int) or workers < 1):
             raise MisuseError(f"workers must be a number of at least 1, or 'auto', but got {workers!r}")
         places = slots(None if workers == "auto" else workers, per_device)
-        overrides = [] if trials is None else [_override("search.trials", trials)]
-        overrides += [] if hours is None else [_override("search.hours", hours)]
-        study = study_of_tree(self._study.tree, origin=f"study {self.name}", overrides=overrides)
+        overrides = [] if trials is None else [as_override("search.trials", trials)]
+        overrides += [] if hours is None else [as_override("search.hours", hours)]
+        study = study_of_tree(self._tree, origin=f"study {self.name}", overrides=overrides)
         artifacts = artifacts or os.environ.get("OFFKEY_ARTIFACTS")
 
         def follow(moments: Iterator[Moment]) -> None:
             for moment in moments:
                 if progress is not None:
-                    progress(moment.status)
+                    progress(progress_of(moment.status))
 
         with storage_errors(self._url):
             prepared = prepare(with_stored_proxies(study, self._url), default_root=os.environ.get("OFFKEY_DATA"))
@@ -204,24 +211,13 @@ class Study:
         Raises StudyError while there is none, MisuseError if several objectives leave open which is best.
         """
         with reading(self._url, self.name) as study:
-            return study.record(self._best_of(study.status))
+            return study.record(study.best)
 
     def recipe(self, trial: int | None = None) -> Recipe:
         """The settings, seed and threads of the best trial, or of this one. Raises as `best`."""
         with reading(self._url, self.name) as study:
-            number = self._best_of(study.status).number if trial is None else trial
+            number = study.best.number if trial is None else trial
             return export_recipe(study.storage, study.stored, number=number)
-
-    def _best_of(self, status: Status) -> FrozenTrial:
-        if len(status.objectives) > 1:
-            raise MisuseError(
-                f"The study {self.name!r} searches for several things at once ({', '.join(status.objectives)}), of "
-                "which there is no single best trial: summary().front has the best trade-offs, recipe(N) that of one"
-            )
-        if status.best is None:
-            others = f" within search.constraints ({status.beyond_limits} beyond)" if status.beyond_limits else ""
-            raise StudyError(f"The study {self.name!r} has no complete trial{others} yet: run() goes on with it")
-        return status.best
 
 
 def train(
@@ -297,7 +293,7 @@ def evaluate(rows: Iterable[ScoredClip] | str | Path, truth: str | Path, *, year
         raise MisuseError(f"year must be one of {', '.join(map(str, get_args(Year)))}, or None, but got {year!r}")
     _require(rows, str | Path | Iterable, "rows", "those of score(), or a file of scores")
     _require(truth, str | Path, "truth", "a corpus, ground-truth tables or a CSV (file, label)")
-    scored = read_scores([Path(rows)]) if isinstance(rows, str | Path) else distinct(map(_score_row, rows))
+    scored = read_scores([Path(rows)]) if isinstance(rows, str | Path) else distinct(map(_as_row, rows))
     if not scored:
         raise StudyError("There are no rows. Those of score() can be read once: keep them with list(…)")
     clips = judged(scored, Path(truth), year=year)
@@ -317,45 +313,21 @@ def _recipe_of(file: str | Path) -> Recipe:
         raise StudyFileError(
             f"There is no recipe file {file}: `offkey export` writes one, and study.recipe() gives one"
         )
-    study = load_study(file)
-    if opened := study.space.distributions():
-        raise MisuseError(
-            f"{file} leaves {', '.join(opened)} open: search it with Study.load, and train study.recipe()"
-        )
-    for idle in idle_settings(study.space):
-        _warn(idle)
-    return study.first_recipe()
+    remedy = "search it with Study.load, and train study.recipe()"
+    return load_recipe(file, tell=_warn, remedy=remedy)
+
+
+def _as_row(row: ScoredClip) -> ScoreRow:
+    from search.detector.scoring import ScoredClip, as_score_row
+
+    _require(row, ScoredClip, "rows", "those of score(), or a file of scores")
+    return as_score_row(row)
 
 
 def _loaded(bundle: str | Path) -> Bundle:
     from search.detector.bundle import load_bundle
 
-    told: list[str] = []
-    loaded = load_bundle(bundle, tell=told.append)
-    for line in told:
-        _warn(line)
-    return loaded
-
-
-def _score_row(row: ScoredClip) -> ScoreRow:
-    """The row as it would be read from a file."""
-    from search.detector.scoring import ScoredClip
-
-    _require(row, ScoredClip, "rows", "those of score(), or a file of scores")
-    if row.score is None:
-        raise StudyError(f"{row.path} has no score ({row.error}): leave it out")
-    return ScoreRow(row.machine, Path(row.path).name, row.score, row.decision, where=f"the row of {row.path}")
-
-
-def _override(path: str, value: Any) -> str:
-    """A setting as `--set` takes it: JSON is YAML, too."""
-
-    def plain(value: Any) -> str:
-        if isinstance(value, Path):
-            return str(value)
-        raise MisuseError(f"{path} must be made of numbers, texts, lists and dicts, but got {value!r}")
-
-    return f"{path}={value if path == 'corpus.root' else json.dumps(value, ensure_ascii=False, default=plain)}"
+    return load_bundle(bundle, tell=_warn)
 
 
 def _warn(text: str) -> None:
@@ -364,3 +336,11 @@ def _warn(text: str) -> None:
     while frame.f_globals["__name__"].startswith("search.") and frame.f_back is not None:
         frame, depth = frame.f_back, depth + 1
     warnings.warn(text, OffkeyWarning, stacklevel=depth)
+
+
+if not TYPE_CHECKING:  # to a type checker any name would be there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_LATER[name]), name)

@@ -1,4 +1,4 @@
-"""Errors of a study that the person at the keyboard can mend (see features.errors), and a trial's own failure."""
+"""Errors of a study that the person at the keyboard can mend (see features.errors); a trial's own failure; warnings."""
 
 from features.errors import OffkeyError
 
@@ -29,3 +29,7 @@ class BundleError(OffkeyError):
 
 class TrialFailure(Exception):
     """A trial's own failure, which another try would only repeat; the message is its reason."""
+
+
+class OffkeyWarning(UserWarning):
+    """What the command line prints as a warning, in a notebook."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import optuna
@@ -38,10 +39,28 @@ def share_what_is_compiled(clean: Path) -> None:
             shutil.copytree(compiled, beside / "__pycache__", copy_function=os.link, dirs_exist_ok=True)
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
+    (built,) = folder.iterdir()
+    return built
+
+
+def test_type_checkers_read_the_annotations_of_all_four_packages_and_editors_find_the_schema(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+
+    packages = {name.partition("/")[0] for name in inside if name.endswith(".py")}
+    assert packages == {"features", "models", "search", "studies"}
+    assert {f"{package}/py.typed" for package in packages} <= inside  # else they take them for untyped
+    assert "studies/study.schema.json" in inside
+
+
 @pytest.mark.timeout(460)
-def test_a_wheel_in_a_clean_environment_completes_the_demo_in_a_folder_with_a_stray_models_py(tmp_path: Path) -> None:
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist", cwd=ROOT)
-    (wheel,) = (tmp_path / "dist").iterdir()
+def test_a_wheel_in_a_clean_environment_completes_the_demo_in_a_folder_with_a_stray_models_py(
+    wheel: Path, tmp_path: Path
+) -> None:
     clean = tmp_path / "clean"
     run(UV, "venv", "--python", sys.executable, clean, cwd=tmp_path)
     run(UV, "pip", "install", "--python", clean, wheel, "--constraint", ROOT / "requirements.lock", cwd=tmp_path)

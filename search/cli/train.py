@@ -50,7 +50,10 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Trains the final detector and measures it on the held-out test clips, a look that the study storage counts."""
-    closed = [(source, _recipe_of(source, settings or [])) for source in recipes]
+    from search.study.study_file import load_recipe
+
+    remedy = "search it, or close them with --set"
+    closed = [(source, load_recipe(source, overrides=settings or [], tell=warn, remedy=remedy)) for source in recipes]
     if len(closed) * seeds > 1:
         from search.study.ensembles import ensemble_of
 
@@ -67,18 +70,6 @@ def train(
     else:
         show_figures(detector)
         say_written(output, f"offkey score {output} PATH…")
-
-
-def _recipe_of(source: str, overrides: list[str]) -> Recipe:
-    from search.study.effects import idle_settings
-    from search.study.study_file import load_study
-
-    study = load_study(source, overrides=overrides)
-    if opened := study.space.distributions():
-        raise MisuseError(f"{source} leaves {', '.join(opened)} open: search it, or close them with --set")
-    for idle in idle_settings(study.space):
-        warn(idle)
-    return study.first_recipe()
 
 
 def train_bundle(recipe: Recipe, bundle: str | Path, device: str, *, storage: str | None = None) -> Detector:

@@ -17,6 +17,8 @@ from features.errors import CorpusError
 from models.labels import Labels
 from models.recordings import Recordings
 from search.detector.bundle import Bundle
+from search.errors import StudyError
+from search.evaluation.score_files import ScoreRow
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,13 @@ class ScoredClip:
     score: float | None
     decision: int | None  # 1 anomaly, 0 normal
     error: str | None
+
+
+def as_score_row(row: ScoredClip) -> ScoreRow:
+    """The row as it would be read from a file. Raises StudyError for one without a score."""
+    if row.score is None:
+        raise StudyError(f"{row.path} has no score ({row.error}): leave it out")
+    return ScoreRow(row.machine, Path(row.path).name, row.score, row.decision, where=f"the row of {row.path}")
 
 
 def clip_paths(paths: Iterable[Path]) -> Iterator[Path]:

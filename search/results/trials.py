@@ -15,9 +15,10 @@ from typing import Any, Literal, get_args
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from search.errors import MisuseError, StudyError
 from search.evaluation.interval import Interval
 from search.results.comparison import Comparison, Gain, compare
-from search.results.status import Status, read_status
+from search.results.status import Status, read_status, worth
 from search.storage.stored_study import StoredStudy, open_study
 from search.storage.study_storage import StudyStorage
 
@@ -49,6 +50,21 @@ class Summary:
     front: tuple[Trial, ...]  # with several objectives, the trade-offs that no trial is better than in all of them
     ties: tuple[int, ...]  # numbers of the trials that the clips which steer cannot tell from the best one
     gain: Gain | None  # None without a complete baseline, and with several objectives
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """How far a search is."""
+
+    study: str
+    budget: int  # trials
+    counts: dict[State, int]
+    value: float | None  # the best trial's so far, of the first objective
+
+    @property
+    def done(self) -> int:
+        """Trials that have ended, in whichever way."""
+        return self.counts["complete"] + self.counts["pruned"] + self.counts["failed"]
 
 
 class Reading:
@@ -87,6 +103,23 @@ class Reading:
             reason=self._reasons.get(trial.number, ""),
         )
 
+    @property
+    def best(self) -> FrozenTrial:
+        """The best complete trial that keeps to the study's limits.
+
+        Raises StudyError while there is none, MisuseError if several objectives leave open which is best.
+        """
+        status = self.status
+        if len(status.objectives) > 1:
+            raise MisuseError(
+                f"The study {status.study!r} searches for several things at once ({', '.join(status.objectives)}), of "
+                "which there is no single best trial: summary().front has the best trade-offs, recipe(N) that of one"
+            )
+        if status.best is None:
+            others = f" within search.constraints ({status.beyond_limits} beyond)" if status.beyond_limits else ""
+            raise StudyError(f"The study {status.study!r} has no complete trial{others} yet: run() goes on with it")
+        return status.best
+
     def summary(self) -> Summary:
         """All trials together."""
         status, comparison = self.status, self._comparison
@@ -95,7 +128,7 @@ class Reading:
         return Summary(
             study=status.study,
             budget=status.budget,
-            counts={state: status.counts[state] for state in get_args(State)},
+            counts=_counts(status),
             best=None if best is None else self.record(best),
             front=tuple(self.record(trial) for trial in status.front),
             ties=() if compared is None else compared.ties,
@@ -115,6 +148,16 @@ class Reading:
         states = {trial.number: names[trial.state] for trial in trials}
         states |= {running.number: "running" for running in self.status.running}
         return states | dict.fromkeys(self._reasons, "failed")
+
+
+def progress_of(status: Status) -> SearchProgress:
+    """How far a search is, from what is known of its study."""
+    value = None if status.best is None else worth(status.best)
+    return SearchProgress(study=status.study, budget=status.budget, counts=_counts(status), value=value)
+
+
+def _counts(status: Status) -> dict[State, int]:
+    return {state: status.counts[state] for state in get_args(State)}
 
 
 @contextmanager

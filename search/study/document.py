@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -11,9 +13,21 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from features.did_you_mean import did_you_mean
-from search.errors import StudyFileError
+from search.errors import MisuseError, StudyFileError
 from search.study import space as spaces
 from search.study.space import Tree
+
+
+def as_override(path: str, value: Any) -> str:
+    """A setting and its value as `--set` takes them. Raises MisuseError for a value that no file could hold."""
+
+    def plain(value: Any) -> str:
+        if isinstance(value, PurePath):
+            return str(value)
+        raise MisuseError(f"{path} must be made of numbers, texts, lists and dicts, but got {value!r}")
+
+    # JSON is YAML, too.
+    return f"{path}={value if path == 'corpus.root' else json.dumps(value, ensure_ascii=False, default=plain)}"
 
 
 @dataclass

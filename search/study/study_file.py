@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -17,11 +17,12 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from features.did_you_mean import did_you_mean
-from search.errors import StudyFileError
+from search.errors import MisuseError, StudyFileError
 from search.study import space as spaces
 from search.study.document import Document
+from search.study.effects import idle_settings
 from search.study.member_recipes import fill_in_recipes
-from search.study.recipe import SearchSettings
+from search.study.recipe import Recipe, SearchSettings
 from search.study.rules import check, checked_baseline, require_grid
 from search.study.schema import EXTRA_KEYS, explained, takes_reals
 from search.study.space import Tree
@@ -49,6 +50,21 @@ def load_study(
         document.overridden["study",] = f"the name {name}"
     fill_in_recipes(document, lambda recipe: load_study(recipe, inside=(*inside, origin)))
     return _study(document)
+
+
+def load_recipe(
+    source: str | Path, *, overrides: Sequence[str] = (), tell: Callable[[str], None], remedy: str
+) -> Recipe:
+    """The recipe of a file without ranges; `tell` hears of settings in it that have no effect.
+
+    Raises StudyFileError for what is no study file, MisuseError with this remedy for one that leaves settings open.
+    """
+    study = load_study(source, overrides=overrides)
+    if opened := study.space.distributions():
+        raise MisuseError(f"{source} leaves {', '.join(opened)} open: {remedy}")
+    for idle in idle_settings(study.space):
+        tell(idle)
+    return study.first_recipe()
 
 
 def study_of_tree(tree: Tree, *, origin: str, overrides: Sequence[str] = ()) -> Study:

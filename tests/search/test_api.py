@@ -29,14 +29,14 @@ from features.errors import CorpusError
 from search import api
 from search.errors import MisuseError, NoStorageError, StudyError, StudyFileError
 from search.storage.tables import StudyRow
-from search.study.document import Document
+from search.study.document import Document, as_override
+from search.study.study_file import to_yaml
 from search.workers.worker import join
 from tests.support.house import HOUSE
 from tests.support.offkey_process import stand_in
 
 if TYPE_CHECKING:
     from search.detector.scoring import ScoredClip
-    from search.results.status import Status
     from tests.support.command import Ran
     from tests.support.tiny_study import TinyStudy
 
@@ -352,7 +352,7 @@ TEXT = st.text(st.characters(categories=("L", "N", "P", "S", "Zs")))
 @settings(max_examples=30, deadline=None, database=None)
 def test_a_setting_arrives_as_it_was_given(value: Any) -> None:
     document = Document(tree={}, origin="here")
-    document.override(api._override("model.setting", value))
+    document.override(as_override("model.setting", value))
     assert document.tree == {"model": {"setting": value}}
     assert type(document.tree["model"]["setting"]) is type(value)
 
@@ -370,7 +370,7 @@ def test_an_interrupt_gives_the_trials_back_leaves_no_worker_and_is_raised(
     at_work: list[str] = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 
-    def stop_button(status: Status) -> None:
+    def stop_button(progress: api.SearchProgress) -> None:
         (worker,) = workers_of_this_process()
         command = worker.cmdline()
         owner = command[command.index("--owner") + 1]
@@ -419,3 +419,36 @@ def test_what_the_command_line_says_of_a_search_is_a_warning_here(
             **run,
         )
     assert {warning.filename for warning in warned} == {__file__}, "the notebook's line is named, not Offkey's"
+
+
+@pytest.fixture
+def with_warnings(in_the_notebook: Notebook) -> None:
+    """A detector that another version wrote, and a recipe with a setting that has no effect."""
+    shutil.copytree("detector", "older", dirs_exist_ok=True)
+    details = json.loads(Path("older/detector.json").read_text())
+    details["versions"]["numpy"] = "1.0"
+    Path("older/detector.json").write_text(json.dumps(details))
+    recipe = in_the_notebook.names["recipe"].tree()
+    recipe["scoring"] |= {"pooling": "mean", "decay": 0.5}
+    Path("idle.yaml").write_text(to_yaml({key: block for key, block in recipe.items() if key != "from"}))
+
+
+def train_where_a_detector_is() -> None:
+    with contextlib.suppress(api.BundleError):
+        api.train("idle.yaml", "older")
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: api.load_bundle("older"), "older was written with numpy 1.0"),
+        (lambda: api.score("older", "clips"), "older was written with numpy 1.0"),
+        (train_where_a_detector_is, "scoring.decay has no effect"),
+    ],
+    ids=["load_bundle", "score", "train"],
+)
+@pytest.mark.usefixtures("with_warnings")
+def test_a_warning_names_the_notebook_s_line(act: Callable[[], object], message: str) -> None:
+    with pytest.warns(api.OffkeyWarning, match=message) as warned:
+        act()
+    assert {warning.filename for warning in warned} == {__file__}
