@@ -242,16 +242,16 @@ def _say_draining() -> None:
 
 def _redrawn(moments: Iterator[Moment]) -> None:
     """Shows the study on a terminal until its workers are done."""
-    from search.cli import tables
+    from search.cli.study_tables import progress
 
     with Live(console=err, auto_refresh=False, transient=True) as live:
         for moment in moments:
-            live.update(tables.progress(moment.status, note=moment.away or moment.note), refresh=True)
+            live.update(progress(moment.status, note=moment.away or moment.note), refresh=True)
 
 
 def _in_lines(moments: Iterator[Moment]) -> None:
     """A line whenever trials end, one when the storage is away, and some on workers that wait for a place."""
-    from search.cli import tables
+    from search.cli.study_tables import finished_line
 
     before = next(moments)
     said, when = before.note, time.monotonic()
@@ -259,7 +259,7 @@ def _in_lines(moments: Iterator[Moment]) -> None:
         if moment.away is not None:
             if before.away is None:
                 err.print(escape(moment.away))
-        elif line := tables.finished_line(moment.status, before.status.done):
+        elif line := finished_line(moment.status, before.status.done):
             err.print(escape(line))
         before = moment
         if moment.note != said and time.monotonic() - when > _NOTE_SECONDS:

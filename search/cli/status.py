@@ -37,6 +37,6 @@ def status_of(storage: StudyStorage, stored: StoredStudy) -> tuple[Status, Compa
 
 
 def show_summary(current: Status, comparison: Comparison | None) -> None:
-    from search.cli import tables
+    from search.cli.study_tables import summary
 
-    out.print(tables.summary(current, comparison))
+    out.print(summary(current, comparison))

@@ -1,235 +1,24 @@
-"""What the command line shows: studies, corpora and figures as rich tables. Nothing is printed here."""
+"""How the command line shows figures, settings and studies that ship. Nothing is printed here."""
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from optuna.trial import FrozenTrial
 from rich.console import Group, RenderableType
-from rich.filesize import decimal
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from features.clips.clip import ANOMALY, NORMAL, Clip
-from features.clips.corpus import Corpus
-from features.clips.inspection import Suspicion
-from features.clips.machine_id import MachineId
+from search.cli.terminal import shown
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.evaluation.figures import Figures
 from search.evaluation.measured import Decided, Measured
-from search.results.comparison import Comparison
-from search.results.status import SHOWN_TRIALS, Status, worth
-from search.results.wording import difference_interval, interval, number, objective_value
+from search.results.wording import difference_interval, interval
 from search.study.described import Described
-from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 
 if TYPE_CHECKING:
     from search.detector.detector import Detector
-
-_SHOWN_FAILURES = 5
-_SHOWN_SUSPICIONS = 10
-
-
-def progress(status: Status, *, note: str | None = None) -> RenderableType:
-    """The live view of a search: one line for the study, one for each trial at work, and what hinders it."""
-    head = Table.grid(padding=(0, 2))
-    best = "—" if status.best is None else f"[bold]{worth(status.best):.3f}[/bold] (trial {status.best.number})"
-    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count and state != "waiting")
-    head.add_row(
-        f"[bold]{escape(status.study)}[/bold]",
-        ProgressBar(total=status.budget, completed=status.done, width=30),
-        f"{status.done}/{status.budget} trials",
-        f"best {status.metric_name} {best}",
-        f"[dim]{counts}[/dim]",
-    )
-    hindrance = [] if note is None else [Text(note, style="yellow")]
-    return Group(head, _at_work(status), *hindrance)
-
-
-def finished_line(status: Status, done_before: int) -> str | None:
-    """One line for a terminal that cannot redraw, if trials ended since."""
-    if status.done == done_before:
-        return None
-    best = (
-        "none complete yet"
-        if status.best is None
-        else f"best {status.metric_name} {worth(status.best):.3f} (trial {status.best.number})"
-    )
-    return f"{status.study}: {status.done}/{status.budget} trials, {best}"
-
-
-def summary(status: Status, comparison: Comparison | None) -> RenderableType:
-    """A study's counts, best trials, ties and gain."""
-    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
-    parts: list[RenderableType] = [
-        Text.from_markup(
-            f"[bold]{escape(status.study)}[/bold]: budget of {status.budget} trials; {counts or 'none yet'}"
-        )
-    ]
-    if status.running:
-        parts.append(_at_work(status))
-    if status.best is not None and comparison is not None:
-        several = len(status.objectives) > 1
-        table = _trade_offs(status, comparison) if several else _best_trials(status, comparison)
-        parts += [table, _best_sentence(status, comparison)]
-    if status.beyond_limits:
-        trials = "1 complete trial is" if status.beyond_limits == 1 else f"{status.beyond_limits} complete trials are"
-        parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
-    if "proxy" in status.objectives:
-        parts.append(Text(f"Mind: {PROXY_CAUTION}.", style="yellow"))
-    if status.objectives[0] == "worst_id":
-        parts.append(Text(f"Mind: {LOWEST_CAUTION}.", style="yellow"))
-    for failed, reason in status.failures[:_SHOWN_FAILURES]:
-        parts.append(Text.from_markup(f"[red]trial {failed} failed[/red]: {escape(reason)}"))
-    if len(status.failures) > _SHOWN_FAILURES:
-        parts.append(Text(f"… and {len(status.failures) - _SHOWN_FAILURES} more failed; --json lists them"))
-    return Group(*parts)
-
-
-def _at_work(status: Status) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for column in ("trial", status.step, status.metric_name, "batches/s", "device", "memory", "lease"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("worker", overflow="ellipsis")  # what a narrow terminal has no room for
-    for r in status.running:
-        table.add_row(
-            str(r.number),
-            "—" if r.epoch is None else str(r.epoch),
-            "—" if r.value is None else f"{r.value:.3f}",
-            "—" if r.rate is None else f"{r.rate:.3g}",
-            escape(r.device or "—"),
-            "—" if r.memory is None else decimal(r.memory),
-            f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "[yellow]lost[/yellow]",
-            escape(r.owner),
-        )
-    return table
-
-
-def _best_trials(status: Status, comparison: Comparison) -> Table:
-    table = Table(
-        "trial", status.metric_name, "95 % interval", "", "settings", box=None, padding=(0, 2), header_style="bold"
-    )
-    for trial in status.finished[:SHOWN_TRIALS]:
-        tie = "tie" if trial.number in comparison.ties else ""
-        table.add_row(
-            str(trial.number),
-            f"{worth(trial):.3f}",
-            interval(comparison.intervals[trial.number]),
-            tie,
-            _settings(trial),
-        )
-    return table
-
-
-def _trade_offs(status: Status, comparison: Comparison) -> Table:
-    names = [IN_WORDS[objective] for objective in status.objectives]
-    table = Table(
-        "trial", names[0], "95 % interval", *names[1:], "settings", box=None, padding=(0, 2), header_style="bold"
-    )
-    for trial in sorted(status.front, key=lambda trial: -worth(trial)):
-        first, *others = (
-            objective_value(objective, value) for objective, value in zip(status.objectives, trial.values, strict=True)
-        )
-        table.add_row(str(trial.number), first, interval(comparison.intervals[trial.number]), *others, _settings(trial))
-    return table
-
-
-def _settings(trial: FrozenTrial) -> str:
-    return ", ".join(f"{name} {number(value)}" for name, value in trial.params.items())
-
-
-def _best_sentence(status: Status, comparison: Comparison) -> Text:
-    assert status.best is not None
-    first = "Best" if len(status.objectives) == 1 else "First of these in the first objective"
-    sentence = (
-        f"{first}: trial {status.best.number}, validation {status.metric_name} {worth(status.best):.3f} "
-        f"({interval(comparison.interval)})."
-    )
-    if comparison.ties:
-        sentence += f" {len(comparison.ties)} of {len(status.finished) - 1} other complete trials tie with it."
-    if comparison.gain is not None and status.best.number != 0:
-        gain = comparison.gain
-        told = f"{gain.difference:+.3f} ({interval(gain.interval)}), {gain.in_words}."
-        sentence += f" Over the baseline ({status.baseline:.3f}): {told}"
-    return Text(sentence)
-
-
-def corpus(found: Corpus) -> RenderableType:
-    """Machines, IDs, splits, labels, lengths; supplemental clips, domains and channels where there are any."""
-    columns: dict[str, Callable[[Sequence[Clip]], object]] = {
-        "train": lambda clips: sum(clip.split == "train" for clip in clips),
-        "normal": lambda clips: _tested(clips, NORMAL),
-        "anomaly": lambda clips: _tested(clips, ANOMALY),
-        "unlabelled": lambda clips: _tested(clips, None),
-    }
-    if any(clip.split == "supplemental" for clip in found.clips):
-        columns["supplemental"] = lambda clips: sum(clip.split == "supplemental" for clip in clips)
-    if any(clip.domain for clip in found.clips):
-        columns["source/target"] = lambda clips: "/".join(
-            str(sum(clip.domain == domain for clip in clips)) for domain in ("source", "target")
-        )
-    columns["seconds"] = lambda clips: _spread([clip.samples / clip.sample_rate for clip in clips])
-    columns["Hz"] = lambda clips: ", ".join(map(str, sorted({clip.sample_rate for clip in clips})))
-    if any(clip.channels > 1 for clip in found.clips):
-        columns["channels"] = lambda clips: ", ".join(map(str, sorted({clip.channels for clip in clips})))
-    columns["sets"] = lambda clips: "\n".join(sorted({clip.source for clip in clips}))
-
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    for column in ("machine", "ID", *columns):
-        table.add_column(column, overflow="fold")  # a narrow terminal cuts nothing off
-    groups: dict[MachineId, list[Clip]] = defaultdict(list)
-    for clip in found.clips:
-        groups[clip.id].append(clip)
-    for of_id, clips in sorted(groups.items()):
-        table.add_row(*map(shown, of_id), *(str(told(clips)) for told in columns.values()))
-    return table
-
-
-def suspicious(suspicions: Sequence[Suspicion]) -> RenderableType:
-    """The first of a corpus's suspicious clips, and how many more there are."""
-    lines = [Text.assemble(("suspicious: ", "yellow"), f"{s.name}: {s.reason}") for s in suspicions[:_SHOWN_SUSPICIONS]]
-    if len(suspicions) > _SHOWN_SUSPICIONS:
-        lines.append(Text(f"… and {len(suspicions) - _SHOWN_SUSPICIONS} more suspicious; --json lists them"))
-    return Group(*lines)
-
-
-def corpus_json(found: Corpus, suspicions: Sequence[Suspicion] = ()) -> dict[str, Any]:
-    """The document that `offkey corpus --json` prints."""
-    machines: dict[str, dict[str, dict[str, int]]] = {}
-    for clip in found.clips:
-        counts = machines.setdefault(clip.machine, {}).setdefault(
-            clip.machine_id, {"train": 0, "normal": 0, "anomaly": 0, "unlabelled": 0, "supplemental": 0}
-        )
-        if clip.split == "test":
-            counts["unlabelled" if clip.label is None else "anomaly" if clip.label == ANOMALY else "normal"] += 1
-        else:
-            counts[clip.split] += 1
-    return {
-        "clips": len(found.clips),
-        "unreadable": [{"path": str(found.folder / u.name), "reason": u.reason} for u in found.unreadable],
-        "machines": machines,
-        "suspicious": [{"path": str(found.folder / s.name), "reason": s.reason} for s in suspicions],
-        "warnings": list(found.warnings),
-    }
-
-
-def shown(text: str) -> str:
-    """A name as it stands, whatever brackets it holds; with � for what of it is no UTF-8 and cannot be printed."""
-    return escape(os.fsencode(text).decode(errors="replace"))
-
-
-def _tested(clips: Sequence[Clip], label: int | None) -> int:
-    return sum(clip.split == "test" and clip.label == label for clip in clips)
-
-
-def _spread(seconds: Sequence[float]) -> str:
-    low, high = min(seconds), max(seconds)
-    return f"{low:.1f}" if high - low < 0.05 else f"{low:.1f}–{high:.1f}"
 
 
 def figures(detector: Detector) -> RenderableType:

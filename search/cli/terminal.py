@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,11 @@ def writing(path: Path) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     with open_output(path) as file:
         file.write(text)
+
+
+def shown(text: str) -> str:
+    """A name as it stands, whatever brackets it holds; with � for what of it is no UTF-8 and cannot be printed."""
+    return escape(os.fsencode(text).decode(errors="replace"))
 
 
 def warn(text: str) -> None:

@@ -1,0 +1,142 @@
+"""How the command line shows a study: while it is searched, and as it stands. Nothing is printed here."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from search.results.comparison import Comparison
+from search.results.status import SHOWN_TRIALS, Status, worth
+from search.results.wording import interval, number, objective_value
+from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
+
+_SHOWN_FAILURES = 5
+
+
+def progress(status: Status, *, note: str | None = None) -> RenderableType:
+    """The live view of a search: one line for the study, one for each trial at work, and what hinders it."""
+    head = Table.grid(padding=(0, 2))
+    best = "—" if status.best is None else f"[bold]{worth(status.best):.3f}[/bold] (trial {status.best.number})"
+    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count and state != "waiting")
+    head.add_row(
+        f"[bold]{escape(status.study)}[/bold]",
+        ProgressBar(total=status.budget, completed=status.done, width=30),
+        f"{status.done}/{status.budget} trials",
+        f"best {status.metric_name} {best}",
+        f"[dim]{counts}[/dim]",
+    )
+    hindrance = [] if note is None else [Text(note, style="yellow")]
+    return Group(head, _at_work(status), *hindrance)
+
+
+def finished_line(status: Status, done_before: int) -> str | None:
+    """One line for a terminal that cannot redraw, if trials ended since."""
+    if status.done == done_before:
+        return None
+    best = (
+        "none complete yet"
+        if status.best is None
+        else f"best {status.metric_name} {worth(status.best):.3f} (trial {status.best.number})"
+    )
+    return f"{status.study}: {status.done}/{status.budget} trials, {best}"
+
+
+def summary(status: Status, comparison: Comparison | None) -> RenderableType:
+    """A study's counts, best trials, ties and gain."""
+    counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
+    parts: list[RenderableType] = [
+        Text.from_markup(
+            f"[bold]{escape(status.study)}[/bold]: budget of {status.budget} trials; {counts or 'none yet'}"
+        )
+    ]
+    if status.running:
+        parts.append(_at_work(status))
+    if status.best is not None and comparison is not None:
+        several = len(status.objectives) > 1
+        table = _trade_offs(status, comparison) if several else _best_trials(status, comparison)
+        parts += [table, _best_sentence(status, comparison)]
+    if status.beyond_limits:
+        trials = "1 complete trial is" if status.beyond_limits == 1 else f"{status.beyond_limits} complete trials are"
+        parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
+    if "proxy" in status.objectives:
+        parts.append(Text(f"Mind: {PROXY_CAUTION}.", style="yellow"))
+    if status.objectives[0] == "worst_id":
+        parts.append(Text(f"Mind: {LOWEST_CAUTION}.", style="yellow"))
+    for failed, reason in status.failures[:_SHOWN_FAILURES]:
+        parts.append(Text.from_markup(f"[red]trial {failed} failed[/red]: {escape(reason)}"))
+    if len(status.failures) > _SHOWN_FAILURES:
+        parts.append(Text(f"… and {len(status.failures) - _SHOWN_FAILURES} more failed; --json lists them"))
+    return Group(*parts)
+
+
+def _at_work(status: Status) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for column in ("trial", status.step, status.metric_name, "batches/s", "device", "memory", "lease"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("worker", overflow="ellipsis")  # what a narrow terminal has no room for
+    for r in status.running:
+        table.add_row(
+            str(r.number),
+            "—" if r.epoch is None else str(r.epoch),
+            "—" if r.value is None else f"{r.value:.3f}",
+            "—" if r.rate is None else f"{r.rate:.3g}",
+            escape(r.device or "—"),
+            "—" if r.memory is None else decimal(r.memory),
+            f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "[yellow]lost[/yellow]",
+            escape(r.owner),
+        )
+    return table
+
+
+def _best_trials(status: Status, comparison: Comparison) -> Table:
+    table = Table(
+        "trial", status.metric_name, "95 % interval", "", "settings", box=None, padding=(0, 2), header_style="bold"
+    )
+    for trial in status.finished[:SHOWN_TRIALS]:
+        tie = "tie" if trial.number in comparison.ties else ""
+        table.add_row(
+            str(trial.number),
+            f"{worth(trial):.3f}",
+            interval(comparison.intervals[trial.number]),
+            tie,
+            _settings(trial),
+        )
+    return table
+
+
+def _trade_offs(status: Status, comparison: Comparison) -> Table:
+    names = [IN_WORDS[objective] for objective in status.objectives]
+    table = Table(
+        "trial", names[0], "95 % interval", *names[1:], "settings", box=None, padding=(0, 2), header_style="bold"
+    )
+    for trial in sorted(status.front, key=lambda trial: -worth(trial)):
+        first, *others = (
+            objective_value(objective, value) for objective, value in zip(status.objectives, trial.values, strict=True)
+        )
+        table.add_row(str(trial.number), first, interval(comparison.intervals[trial.number]), *others, _settings(trial))
+    return table
+
+
+def _settings(trial: FrozenTrial) -> str:
+    return ", ".join(f"{name} {number(value)}" for name, value in trial.params.items())
+
+
+def _best_sentence(status: Status, comparison: Comparison) -> Text:
+    assert status.best is not None
+    first = "Best" if len(status.objectives) == 1 else "First of these in the first objective"
+    sentence = (
+        f"{first}: trial {status.best.number}, validation {status.metric_name} {worth(status.best):.3f} "
+        f"({interval(comparison.interval)})."
+    )
+    if comparison.ties:
+        sentence += f" {len(comparison.ties)} of {len(status.finished) - 1} other complete trials tie with it."
+    if comparison.gain is not None and status.best.number != 0:
+        gain = comparison.gain
+        told = f"{gain.difference:+.3f} ({interval(gain.interval)}), {gain.in_words}."
+        sentence += f" Over the baseline ({status.baseline:.3f}): {told}"
+    return Text(sentence)
