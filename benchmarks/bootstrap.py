@@ -70,7 +70,7 @@ def main() -> None:
         show(f"{ids} machine IDs", seconds, ours="Bootstrap(truth).aucs(scores)", unit=1e-3, unit_name="ms")
         bootstrap = Bootstrap(truth, resamples=arguments.resamples)
         seconds = in_turn(
-            {metric: partial(bootstrap.figures, metric, scores) for metric in METRICS}, rounds=arguments.rounds
+            {metric: partial(bootstrap.metric, metric, scores) for metric in METRICS}, rounds=arguments.rounds
         )
         show(f"{ids} machine IDs, drawn once", seconds, ours="auc", unit=1e-3, unit_name="ms")
 

@@ -114,7 +114,7 @@ class Chaos:
         prepared = prepare(study_of_tree(tree, origin="chaos"), default_root=None)
         self._corpus = blind(prepared.corpus, prepared.study.first_recipe().validation)
         storage = StudyStorage(self.url, create=True, patience=PATIENCE)
-        return storage, create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth)
+        return storage, create_or_join(storage, prepared.study, prepared.corpus, prepared.validation_data.truth)
 
     def _start(self) -> Any:
         context = multiprocessing.get_context("forkserver")

@@ -110,7 +110,7 @@ def _measure(url: str, root: Path, sides: list[str], *, size: int, workers: int)
     for side in sides:
         storage = StudyStorage(files[side], create=True) if side == OURS else RDBStorage(files[side])
         if side == OURS:
-            truth = prepared.steering.truth
+            truth = prepared.validation_data.truth
             study_id = create_or_join(storage, prepared.study, prepared.corpus, truth).study_id  # type: ignore[arg-type]
         else:
             study_id = optuna.create_study(study_name=side, storage=storage, direction="maximize")._study_id

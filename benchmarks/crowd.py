@@ -65,7 +65,7 @@ def _measure(folder: Path, server: PostgresServer, workers: int, trials: int) ->
     prepared = prepare(study_of_tree(tree, origin="crowd"), default_root=None)
     url = server.new_database()
     storage = StudyStorage(url, create=True, patience=60.0)
-    stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth)
+    stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.validation_data.truth)
     ledger = StudyLedger(storage, stored)
     command = [sys.executable, "-m", "benchmarks.crowd", "--gate", str(folder)]
     environment = os.environ | {"OFFKEY_STORAGE": url, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -76,7 +76,7 @@ def _filled(url: str, root: str, trials: int) -> int:
     )
     prepared = prepare(study_of_tree(tree, origin="benchmark"), default_root=None)
     storage = StudyStorage(url, create=True)
-    study_id = create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth).study_id
+    study_id = create_or_join(storage, prepared.study, prepared.corpus, prepared.validation_data.truth).study_id
     _fill(storage, study_id, prepared.study, trials, ledger=True)
     storage.engine.dispose()
     return study_id

@@ -44,7 +44,7 @@ from search.errors import TrialFailure
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Truth
-from search.preparation.proxy_judgement import aucs_of, judged, used
+from search.preparation.proxy_judgement import aucs_of, judge_proxies, useful
 from search.study.proxies import OTHER_IDS, PROXIES
 from search.study.recipe import ValidationSettings
 from search.study.study import Study
@@ -201,10 +201,10 @@ def trials_on(corpus: Corpus, folder: Path, *, trials: int) -> list[Trial]:
     folder.mkdir(parents=True, exist_ok=True)
     # As a search would, with no look at a test clip.
     every = hold_out(blind(corpus, VALIDATION), share=HELD_OUT_SHARE, seed=0).with_proxies(PROXIES)
-    judgements = judged(every, FeatureSettings())
+    judgements = judge_proxies(every, FeatureSettings())
     found = [[one.proxy.name, *(f"{auc:.3f}" for auc in one.aucs), one.fault or "used"] for one in judgements]
     (folder / "proxies.json").write_text(json.dumps(found))
-    proxied = every.of_proxies(used(judgements))
+    proxied = every.of_proxies(useful(judgements))
     done = []
     for family in SPACES:
         for number in range(trials):

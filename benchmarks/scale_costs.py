@@ -81,7 +81,7 @@ class Bench:
         )
         prepared = prepare(study_of_tree(tree, origin=name), default_root=None)
         storage = StudyStorage(url, create=True)
-        study_id = create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth).study_id
+        study_id = create_or_join(storage, prepared.study, prepared.corpus, prepared.validation_data.truth).study_id
         with storage.engine.begin() as connection:
             _fill(connection, study_id, prepared.study.space.distributions(), ended, running, reports)
         storage.engine.dispose()

@@ -23,7 +23,7 @@ from features.frames.feature_settings import SHARED, FeatureSettings
 from features.settings import Effects, Settings
 from features.store.building import open_store
 
-Values = npt.NDArray[np.float64]
+Table = npt.NDArray[np.float64]
 
 #: From so many robust standard deviations on, a clip is called an outlier.
 OUTLYING = 3.5
@@ -106,7 +106,7 @@ def features_of(kind: str, like: FeatureSettings) -> FeatureSettings:
     return FeatureSettings.model_validate({"kind": kind, "n_mels": min(like.n_mels, like.n_fft // 2), **shared})
 
 
-def clip_statistics(clips: Sequence[Clip], corpus: Corpus, features: FeatureSettings) -> Values:
+def clip_statistics(clips: Sequence[Clip], corpus: Corpus, features: FeatureSettings) -> Table:
     """Mean and standard deviation over time of each bin, (clips, 2 · bins): the means first."""
     store = open_store(corpus.clips, features)
     places = {clip.name: place for place, clip in enumerate(corpus.clips)}
@@ -117,7 +117,7 @@ def clip_statistics(clips: Sequence[Clip], corpus: Corpus, features: FeatureSett
     return made
 
 
-def _robust_deviations(table: Values) -> Values:
+def _robust_deviations(table: Table) -> Table:
     """Of each value in its column, (rows, columns): in robust standard deviations, with its sign."""
     from scipy.stats import median_abs_deviation  # here: it takes a while to load
 
@@ -128,7 +128,7 @@ def _robust_deviations(table: Values) -> Values:
     return np.asarray(np.divide(from_median, spread, out=np.zeros_like(from_median), where=spread > 0))
 
 
-def _distances_to_neighbours(table: Values) -> Values:
+def _distances_to_neighbours(table: Table) -> Table:
     """Mean distance of each row to its nearest others, (rows,), the columns robustly standardised."""
     from sklearn.neighbors import NearestNeighbors  # here: it takes a while to load
 

@@ -35,18 +35,18 @@ from models.member import Member
 from models.settings import FamilySettings, ScoringSettings, TrainingSettings
 from search.detector.optimism import Optimism, SeedSpread, Spread
 from search.errors import BundleError, MisuseError, OffkeyWarning, StorageError, StudyError, StudyFileError
-from search.evaluation.figures import Figures, IdFigures
-from search.evaluation.measured import Decided, DecidedOfId, Measured, measure
+from search.evaluation.evaluate import IdMetrics, Metrics
 from search.evaluation.official import Year
 from search.evaluation.score_files import ScoreRow, distinct, read_scores
-from search.evaluation.score_truth import judged
+from search.evaluation.score_truth import labelled
+from search.evaluation.system_metrics import DecisionMetrics, IdDecisions, SystemMetrics, measure
 from search.logs import keep_quiet
 from search.results.comparison import Gain
 from search.results.export import export_recipe
 from search.results.trials import SearchProgress, Summary, Trial, progress_of, reading
 from search.storage.database import default_url, parse_url, shown, storage_errors
-from search.storage.looks import Looks
 from search.storage.study_lookup import find_study
+from search.storage.test_evaluations import TestEvaluations
 from search.study.document import as_override
 from search.study.recipe import CorpusSettings, Origin, Recipe, ValidationSettings
 from search.study.study_file import load_recipe, study_of_tree
@@ -67,8 +67,18 @@ __all__ += ["Gain", "SearchProgress", "Summary", "Trial"]
 __all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "Origin", "Recipe"]
 __all__ += ["ScoringSettings", "TrainingSettings", "ValidationSettings"]
 # of a detector and its scores:
-__all__ += ["Bundle", "Clip", "Decided", "DecidedOfId", "Detector", "Figures", "IdFigures", "Labels", "Looks"]
-__all__ += ["Measured", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]
+__all__ += [
+    "Bundle",
+    "Clip",
+    "DecisionMetrics",
+    "Detector",
+    "IdDecisions",
+    "IdMetrics",
+    "Labels",
+    "Metrics",
+    "TestEvaluations",
+]
+__all__ += ["Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread", "SystemMetrics"]
 # what the user can mend, or should know:
 __all__ += ["BundleError", "CorpusError", "MisuseError", "OffkeyError", "OffkeyWarning"]
 __all__ += ["StorageError", "StudyError", "StudyFileError"]
@@ -280,7 +290,7 @@ def score(
     return score_clips(detector, chain([first], files), device_of(device))
 
 
-def evaluate(rows: Iterable[ScoredClip] | str | Path, truth: str | Path, *, year: Year | None = None) -> Measured:
+def evaluate(rows: Iterable[ScoredClip] | str | Path, truth: str | Path, *, year: Year | None = None) -> SystemMetrics:
     """All figures of some scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
 
     `rows` are those of `score`, or a file or folder as `offkey evaluate` takes them. `truth` is a corpus, the
@@ -296,7 +306,7 @@ def evaluate(rows: Iterable[ScoredClip] | str | Path, truth: str | Path, *, year
     scored = read_scores([Path(rows)]) if isinstance(rows, str | Path) else distinct(map(_as_row, rows))
     if not scored:
         raise StudyError("There are no rows. Those of score() can be read once: keep them with list(…)")
-    clips = judged(scored, Path(truth), year=year)
+    clips = labelled(scored, Path(truth), year=year)
     for warning in clips.warnings:
         _warn(warning)
     return measure(clips, year=year)

@@ -40,8 +40,8 @@ from features.clips.wav import Signal, signal_of
 from features.digests import digest_of
 from features.errors import StoreError
 
-Kind = Literal["knock", "whine", "band loss", "speed", "noise"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+FaultKind = Literal["knock", "whine", "band loss", "speed", "noise"]
+KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 GRADES = (0.25, 0.5, 1.0)
 
 #: Raised with each change to what a fault sounds like.
@@ -58,7 +58,7 @@ _DAMPED, _FASTER, _LOUDER = 12.0, 0.08, 2.0  # dB, share, amplitude: at grade 1
 _Array = npt.NDArray[np.float64]
 
 
-def with_fault(signal: Signal, kind: Kind, grade: float, *, sample_rate: int, seed: int) -> Signal:
+def with_fault(signal: Signal, kind: FaultKind, grade: float, *, sample_rate: int, seed: int) -> Signal:
     """The recording with a fault, (samples, channels) float32: cut off at full scale, as a recorder would.
 
     sample_rate : Hz
@@ -70,7 +70,7 @@ def with_fault(signal: Signal, kind: Kind, grade: float, *, sample_rate: int, se
     return np.clip(made, -full_scale, full_scale).astype(np.float32)
 
 
-def faulty_clip(clip: Clip, kind: Kind, grade: float) -> Clip:
+def faulty_clip(clip: Clip, kind: FaultKind, grade: float) -> Clip:
     """A clip's recording with a fault, as an anomalous test clip with a file of its own.
 
     The file lies in the cache, `<cache>/faults/<key>.wav`, its key a digest of the recording, kind, grade and
@@ -182,7 +182,7 @@ def _noise(signal: _Array, grade: float, sample_rate: int, rng: np.random.Genera
     return np.asarray(signal + grade * _LOUDER * hiss * scale)
 
 
-_FAULTS: dict[Kind, Callable[[_Array, float, int, np.random.Generator], _Array]] = {
+_FAULTS: dict[FaultKind, Callable[[_Array, float, int, np.random.Generator], _Array]] = {
     "knock": _knock,
     "whine": _whine,
     "band loss": _band_loss,

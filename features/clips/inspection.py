@@ -27,7 +27,7 @@ from features.clips.near_duplicates import comparable, near_duplicates
 from features.clips.wav import UnreadableWav, signal_of
 from features.progress import Progress
 
-Kind = Literal[
+SuspicionKind = Literal[
     "silent",
     "clipped",
     "offset",
@@ -59,7 +59,7 @@ class Suspicion:
     """What is wrong with a clip, perhaps."""
 
     name: str
-    kind: Kind
+    kind: SuspicionKind
     reason: str  # a phrase, with the numbers
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import scipy.signal
 import soundfile
 
-Signal = npt.NDArray[np.float64]
+Sound = npt.NDArray[np.float64]
 
 SAMPLE_RATE = 16000  # Hz
 SECONDS = 4.0
@@ -76,7 +76,7 @@ def make_corpus(
 
 def synthesize(
     machine_id: str, rng: np.random.Generator, *, fault: str | None = None, seconds: float = SECONDS
-) -> Signal:
+) -> Sound:
     """One recording of a machine, (samples,) within [-1, 1]; with a fault of `FAULTS`, or well."""
     machine = _INDIVIDUALS[machine_id]
     samples = int(seconds * SAMPLE_RATE)
@@ -94,7 +94,7 @@ def synthesize(
     return np.clip(0.05 * sound, -1, 1)
 
 
-def _rotor(turns: Signal, machine: _Individual, rng: np.random.Generator) -> Signal:
+def _rotor(turns: Sound, machine: _Individual, rng: np.random.Generator) -> Sound:
     sound = np.zeros(len(turns))
     for order in range(1, 25):
         level = 0.5 * machine.brightness**order * 10 ** (rng.normal(0, 1) / 20)
@@ -102,14 +102,14 @@ def _rotor(turns: Signal, machine: _Individual, rng: np.random.Generator) -> Sig
     return sound
 
 
-def _mesh(turns: Signal, machine: _Individual, rng: np.random.Generator) -> Signal:
+def _mesh(turns: Sound, machine: _Individual, rng: np.random.Generator) -> Sound:
     sound = np.zeros(len(turns))
     for order in range(1, 6):
         sound += 0.3 * 0.6**order * np.sin(2 * np.pi * (order * machine.teeth * turns + rng.uniform()))
     return sound
 
 
-def _hall(rng: np.random.Generator, samples: int) -> Signal:
+def _hall(rng: np.random.Generator, samples: int) -> Sound:
     """Other machines and people: pink-ish noise of changing level, and now and then something short."""
     level = 10 ** (rng.normal(-4, 1.2) / 20)
     background = level * scipy.signal.lfilter([1.0], [1.0, -0.93], rng.normal(0, 0.5, samples))
@@ -121,20 +121,20 @@ def _hall(rng: np.random.Generator, samples: int) -> Signal:
     return np.asarray(background)
 
 
-def _band_noise(rng: np.random.Generator, samples: int, low: float, high: float) -> Signal:
+def _band_noise(rng: np.random.Generator, samples: int, low: float, high: float) -> Sound:
     """Noise of unit power between two frequencies (Hz)."""
     sections = scipy.signal.butter(2, (low, high), "bandpass", fs=SAMPLE_RATE, output="sos")
     noise = scipy.signal.sosfilt(sections, rng.normal(0, 1, samples))
     return np.asarray(noise / noise.std())
 
 
-def _rub(turns: Signal, machine: _Individual, rng: np.random.Generator) -> Signal:
+def _rub(turns: Sound, machine: _Individual, rng: np.random.Generator) -> Sound:
     """A part touches once in every turn: friction noise in step with the rotor."""
     contact = np.exp(-0.5 * (((turns + rng.uniform()) % 1 - 0.5) / 0.06) ** 2)
     return rng.uniform(0.5, 1.2) * contact * _band_noise(rng, len(turns), 2600, 5200)
 
 
-def _slip(turns: Signal, machine: _Individual, rng: np.random.Generator) -> Signal:
+def _slip(turns: Sound, machine: _Individual, rng: np.random.Generator) -> Sound:
     """A belt slips now and then: short squeals that glide down."""
     sound = np.zeros(len(turns))
     for _ in range(int(rng.integers(3, 7))):
@@ -146,14 +146,14 @@ def _slip(turns: Signal, machine: _Individual, rng: np.random.Generator) -> Sign
     return sound
 
 
-def _wear(turns: Signal, machine: _Individual, rng: np.random.Generator) -> Signal:
+def _wear(turns: Sound, machine: _Individual, rng: np.random.Generator) -> Sound:
     """Worn teeth: the mesh grows sidebands at the rotor's speed and a half-order."""
     depth = rng.uniform(0.25, 0.6)
     ripple = np.sin(2 * np.pi * turns) + 0.7 * np.sin(2 * np.pi * 3 * turns)
     return depth * ripple * np.sin(2 * np.pi * 2.5 * machine.teeth * turns)
 
 
-def _surge(turns: Signal, machine: _Individual, rng: np.random.Generator) -> Signal:
+def _surge(turns: Sound, machine: _Individual, rng: np.random.Generator) -> Sound:
     """Flow breaks down and recovers: its noise surges a few times a second."""
     rate = rng.uniform(3, 7)
     time = np.arange(len(turns)) / SAMPLE_RATE
@@ -163,7 +163,7 @@ def _surge(turns: Signal, machine: _Individual, rng: np.random.Generator) -> Sig
 
 
 #: Fault name → the sound it adds.
-FAULTS: dict[str, Callable[[Signal, _Individual, np.random.Generator], Signal]] = {
+FAULTS: dict[str, Callable[[Sound, _Individual, np.random.Generator], Sound]] = {
     "rub": _rub,
     "slip": _slip,
     "wear": _wear,

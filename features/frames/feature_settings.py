@@ -31,7 +31,7 @@ from features.frames.framing import Frames, ends, frame_count
 from features.frames.parameters import Parameters
 
 
-class Kind(Protocol):
+class FeatureKind(Protocol):
     """What the module of a kind of feature has."""
 
     UNIT: str  # of the values, empty for none
@@ -45,7 +45,7 @@ class Kind(Protocol):
 
 
 #: Name in a study file → module. Adding a kind is its module and a line here.
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, FeatureKind] = {
     "logmel": logmel,
     "mfcc": mfcc,
     "chroma": chroma,

@@ -12,7 +12,7 @@ from search.analysis.inventory import Inventory, inventory
 from search.analysis.listening import Example, example_of
 from search.analysis.separability import Separability, separability
 from search.analysis.settings import AnalysisSettings
-from search.analysis.statistics import Progress, statistics_of
+from search.analysis.statistics import KindProgress, statistics_of
 from search.analysis.view import View, view_of
 
 #: Machines of which spectra and maps are drawn, and those whose clips are played: a page should open at once.
@@ -43,7 +43,7 @@ class Analysis:
     examples: tuple[Example, ...]  # of the machines whose anomalies are told best
 
 
-def analyse(corpus: Corpus, settings: AnalysisSettings, *, all_labels: bool, progress: Progress) -> Analysis:
+def analyse(corpus: Corpus, settings: AnalysisSettings, *, all_labels: bool, progress: KindProgress) -> Analysis:
     """Of a corpus with all its labels: what may not be looked at is put aside first.
 
     Raises StoreError or CorpusError where frames cannot be computed.

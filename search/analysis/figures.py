@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from search.analysis.differences import Distances, Spectrum
 from search.analysis.embedding import ANOMALOUS_TEST, NORMAL_TEST, ROLES, TRAINING, UNKNOWN, Map, role_of
-from search.analysis.separability import Measured, Scope
+from search.analysis.separability import MethodResult, Scope
 from search.analysis.statistics import Values
 from search.analysis.words import method_name
 from search.evaluation.interval import Interval
@@ -131,7 +131,7 @@ def _marker(role: str, colours: list[str]) -> dict[str, object]:
     return {"color": colours, "symbol": _SYMBOLS[role], "size": 8, "line": {"color": colours, "width": 1.3}}
 
 
-def _spread(rows: Sequence[Measured]) -> dict[str, object]:
+def _spread(rows: Sequence[MethodResult]) -> dict[str, object]:
     return {
         "type": "data",
         "symmetric": False,
@@ -140,7 +140,7 @@ def _spread(rows: Sequence[Measured]) -> dict[str, object]:
     }
 
 
-def _ends(measured: Measured) -> Interval:
+def _ends(measured: MethodResult) -> Interval:
     """Of the line that is drawn; where there is no interval, both are the AUC."""
     return measured.interval or Interval(measured.auc, measured.auc)
 

@@ -13,7 +13,7 @@ import numpy as np
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.inspection import Suspicion, inspect, leaks
 from features.clips.machine_id import MachineId
-from search.analysis.statistics import Progress, Statistics
+from search.analysis.statistics import KindProgress, Statistics
 from search.analysis.view import View
 
 
@@ -55,7 +55,7 @@ class Inventory:
         return found
 
 
-def inventory(view: View, statistics: Statistics, *, progress: Progress) -> Inventory:
+def inventory(view: View, statistics: Statistics, *, progress: KindProgress) -> Inventory:
     """Of the whole corpus; of clips that are held out, how many there are and how long."""
     by_id: dict[MachineId, list[Clip]] = defaultdict(list)
     for clip in view.corpus.clips:

@@ -8,7 +8,7 @@ import numpy as np
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.machine_id import MachineId
-from search.analysis.separability import Measured, Separability
+from search.analysis.separability import MethodResult, Separability
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Example:
     """Clips of one machine side by side, a normal one first."""
 
     id: MachineId
-    best: Measured  # the machine's best method, whose scores chose
+    best: MethodResult  # the machine's best method, whose scores chose
     heard: tuple[Heard, ...]
 
 

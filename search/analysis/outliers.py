@@ -15,7 +15,7 @@ from features.clips.reading import read_clip
 from features.store.building import open_store
 from search.analysis import pictures
 from search.analysis.settings import heard
-from search.analysis.statistics import Progress
+from search.analysis.statistics import KindProgress
 from search.analysis.words import Told
 from search.pages.page import template
 
@@ -57,7 +57,7 @@ class _Shown:
     cut: str
 
 
-def outliers(corpus: Corpus, *, progress: Progress) -> list[OutlyingClip]:
+def outliers(corpus: Corpus, *, progress: KindProgress) -> list[OutlyingClip]:
     """The corpus's outlying training clips, the worst first. Raises StoreError or CorpusError."""
     corpus.require_readable()
     features = heard(corpus)
@@ -105,7 +105,7 @@ def told_of(found: list[OutlyingClip], corpus: Corpus) -> Told:
     return Told(headline, tuple(sentences))
 
 
-def outliers_page(found: list[OutlyingClip], corpus: Corpus, *, progress: Progress) -> str:
+def outliers_page(found: list[OutlyingClip], corpus: Corpus, *, progress: KindProgress) -> str:
     """The page: each clip's picture and sound, of so many."""
     features = heard(corpus)
     shown = []

@@ -14,7 +14,7 @@ from search.analysis.differences import frequencies
 from search.analysis.figures import MOST_DISTANCES, MOST_SPECTRA
 from search.analysis.folder import MARK
 from search.analysis.listening import Example
-from search.analysis.statistics import Progress
+from search.analysis.statistics import KindProgress
 from search.pages.page import Chart, template
 
 _MOST_ROWS = 60
@@ -45,7 +45,7 @@ class _Shown:
     picture: str
 
 
-def page(analysis: Analysis, *, progress: Progress) -> str:
+def page(analysis: Analysis, *, progress: KindProgress) -> str:
     """The page of an analysis. Raises CorpusError if a clip that is shown can no longer be read."""
     found, view = analysis.separability, analysis.view
     machines = view.corpus.machines

@@ -25,7 +25,7 @@ from scipy.spatial.distance import cdist
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from models.scoring.covariance import ShrunkCovariance
-from search.analysis.statistics import Progress, Statistics, Values, standardised
+from search.analysis.statistics import KindProgress, Statistics, Values, standardised
 from search.analysis.view import View
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.interval import Interval
@@ -41,7 +41,7 @@ _FEWEST_ALIKE = 10
 
 
 @dataclass(frozen=True)
-class Method:
+class SeparationMethod:
     """A feature, and a detector on its statistics."""
 
     feature: str  # a kind, or a stack of kinds
@@ -49,10 +49,10 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MethodResult:
     """What a method achieves on some clips."""
 
-    method: Method
+    method: SeparationMethod
     auc: float
     interval: Interval | None  # None where there are too few clips
     beats_guessing: bool  # even if it were the luckiest of so many that guess (Bonferroni)
@@ -66,18 +66,18 @@ class Scope:
     ids: tuple[str, ...]  # machine/ID
     normal: int  # clips
     anomaly: int
-    methods: tuple[Measured, ...]
+    methods: tuple[MethodResult, ...]
 
     @property
-    def best(self) -> Measured:
+    def best(self) -> MethodResult:
         return self.methods[0]
 
     @property
-    def ties(self) -> tuple[Measured, ...]:
+    def ties(self) -> tuple[MethodResult, ...]:
         """Those that these clips cannot tell from the best."""
         return tuple(measured for measured in self.methods[1:] if measured.ties)
 
-    def of(self, method: Method) -> Measured:
+    def of(self, method: SeparationMethod) -> MethodResult:
         return next(measured for measured in self.methods if measured.method == method)
 
 
@@ -86,19 +86,19 @@ class Separability:
     """How well each method tells anomalies from normal clips."""
 
     clips: tuple[Clip, ...]  # that are judged
-    scores: Mapping[Method, Scores]
+    scores: Mapping[SeparationMethod, Scores]
     overall: Scope | None  # None where no ID can be judged
     machines: Mapping[str, Scope]
     ids: Mapping[str, Scope]  # by machine/ID
     undefined: Mapping[str, str]  # machine/ID → why it has no AUC
 
 
-def separability(view: View, statistics: Statistics, kinds: Sequence[str], *, progress: Progress) -> Separability:
+def separability(view: View, statistics: Statistics, kinds: Sequence[str], *, progress: KindProgress) -> Separability:
     """Every feature under every detector, on the labelled clips of the view."""
     training = _by_id(view.training)
     undefined = dict(_undefined(view, training))
     clips = tuple(clip for clip in view.labelled if clip.id_name not in undefined)
-    methods = [Method(kind, detector) for kind, detector in product(kinds, DETECTORS)]
+    methods = [SeparationMethod(kind, detector) for kind, detector in product(kinds, DETECTORS)]
     scores = {method: np.empty(len(clips)) for method in methods}
     rows: dict[str, list[int]] = defaultdict(list)
     for row, clip in enumerate(clips):
@@ -110,7 +110,7 @@ def separability(view: View, statistics: Statistics, kinds: Sequence[str], *, pr
             tested = standardised(statistics.of(kind, [clips[row] for row in own]), normal)
             normal = standardised(normal, normal)
             for detector, distance in DETECTORS.items():
-                scores[Method(kind, detector)][own] = distance(tested, normal)
+                scores[SeparationMethod(kind, detector)][own] = distance(tested, normal)
     machines = sorted({clip.machine for clip in clips})
     parts: list[tuple[str, Sequence[Clip]]] = [("", clips)] if clips else []
     parts += [(machine, [clip for clip in clips if clip.machine == machine]) for machine in machines]
@@ -145,7 +145,9 @@ def nearest(tested: Values, normal: Values) -> Scores:
 DETECTORS: dict[str, Callable[[Values, Values], Scores]] = {"kNN": nearest, "Mahalanobis": mahalanobis}
 
 
-def _scope(truth: Truth, scores: Mapping[Method, Scores], aucs: Mapping[Method, Mapping[str, float]]) -> Scope:
+def _scope(
+    truth: Truth, scores: Mapping[SeparationMethod, Scores], aucs: Mapping[SeparationMethod, Mapping[str, float]]
+) -> Scope:
     """The methods on clips of this truth; `aucs` are those of every ID."""
     strata = Counter(zip(truth.ids, truth.labels, strict=True))
     ids = tuple(sorted(set(truth.ids)))
@@ -164,7 +166,7 @@ def _scope(truth: Truth, scores: Mapping[Method, Scores], aucs: Mapping[Method, 
         unknown = few or (interval.low == interval.high and min(strata.values()) < _FEWEST_ALIKE)
         luckiest = float(np.quantile(resampled[method], 0.025 / len(ordered)))
         measured.append(
-            Measured(
+            MethodResult(
                 method=method,
                 auc=means[method],
                 interval=None if unknown else interval,

@@ -21,7 +21,7 @@ from search.analysis.settings import AnalysisSettings
 Values = npt.NDArray[np.float64]
 
 #: Called with what is being done, and (done, in all) of it.
-Progress = Callable[[str, int, int], None]
+KindProgress = Callable[[str, int, int], None]
 
 #: Clips whose statistics are taken between two signs of progress.
 _CLIPS_AT_ONCE = 256
@@ -48,7 +48,7 @@ class Statistics:
 
 
 def statistics_of(
-    clips: Sequence[Clip], corpus: Corpus, settings: AnalysisSettings, *, progress: Progress
+    clips: Sequence[Clip], corpus: Corpus, settings: AnalysisSettings, *, progress: KindProgress
 ) -> Statistics:
     """Statistics of some of a corpus's clips: one clip's frames are in memory at a time.
 

@@ -10,7 +10,7 @@ from typing import Any
 from features.clips.machine_id import MachineId
 from search.analysis.analysis import Analysis
 from search.analysis.inventory import Inventory
-from search.analysis.separability import FEWEST_FOR_INTERVAL, Method, Scope, Separability
+from search.analysis.separability import FEWEST_FOR_INTERVAL, Scope, Separability, SeparationMethod
 from search.analysis.words import feature_name
 
 _COLUMNS = (
@@ -126,7 +126,7 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def _cell(scope: Scope, method: Method) -> dict[str, Any]:
+def _cell(scope: Scope, method: SeparationMethod) -> dict[str, Any]:
     measured = scope.of(method)
     return {
         "auc": f"{measured.auc:.2f}",

@@ -9,7 +9,7 @@ import numpy as np
 
 from search.analysis.analysis import Analysis
 from search.analysis.listening import times_as_far
-from search.analysis.separability import FEWEST_FOR_INTERVAL, Measured, Method, Scope, Separability
+from search.analysis.separability import FEWEST_FOR_INTERVAL, MethodResult, Scope, Separability, SeparationMethod
 
 #: More names than this are counted, not listed.
 _NAMED = 6
@@ -48,11 +48,11 @@ def feature_name(kind: str) -> str:
     return " + ".join(_FEATURES.get(part, part) for part in kind.split("+"))
 
 
-def method_name(method: Method) -> str:
+def method_name(method: SeparationMethod) -> str:
     return f"{feature_name(method.feature)}, {method.detector}"
 
 
-def figure_of(measured: Measured) -> str:
+def figure_of(measured: MethodResult) -> str:
     """AUC and interval."""
     if measured.interval is None:
         return f"{measured.auc:.2f} (too few clips for an interval)"

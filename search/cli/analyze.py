@@ -76,7 +76,7 @@ def analyze(
 
 
 @contextmanager
-def progress_of_stages() -> Iterator[statistics.Progress]:
+def progress_of_stages() -> Iterator[statistics.KindProgress]:
     """A progress bar on a terminal, whose name changes with what is being done."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:

@@ -43,14 +43,14 @@ def evaluate(
     All labelled clips count, also those that a search went by: `offkey train` measures on held-out ones.
     """
     from search.cli import tables
-    from search.evaluation.measured import measure
     from search.evaluation.score_files import read_scores
-    from search.evaluation.score_truth import judged
+    from search.evaluation.score_truth import labelled
+    from search.evaluation.system_metrics import measure
 
     if year is not None and year < 2020:
         raise MisuseError(f"--year {year}: the challenge's Task 2 is there since 2020")
     rule = None if year is None else cast("Year", min(year, 2022))
-    clips = judged(read_scores(scores), truth, year=rule)
+    clips = labelled(read_scores(scores), truth, year=rule)
     for warning in clips.warnings:
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     if clips.of_corpus:

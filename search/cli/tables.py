@@ -12,8 +12,8 @@ from rich.text import Text
 
 from search.cli.terminal import shown
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
-from search.evaluation.figures import Figures
-from search.evaluation.measured import Decided, Measured
+from search.evaluation.evaluate import Metrics
+from search.evaluation.system_metrics import DecisionMetrics, SystemMetrics
 from search.results.wording import difference_interval, interval
 from search.study.described import Described
 
@@ -27,7 +27,7 @@ def figures(detector: Detector) -> RenderableType:
     table = Table(
         "", "AUC", "95 % interval", "pAUC", "pooled AUC", "clips", box=None, padding=(0, 2), header_style="bold"
     )
-    steered = "made faults" if detector.recipe.validation.goes_by_proxies else "validation"
+    steered = "made faults" if detector.recipe.validation.uses_proxies else "validation"
     for name, measured in ((steered, validation), ("test, held out", test)):
         if measured is None:
             table.add_row(name, "n/a", "n/a", "n/a", "n/a", "no labelled clips, or too few")
@@ -72,7 +72,7 @@ def _seeds(detector: Detector) -> Table:
     return table
 
 
-def evaluation(measured: Measured) -> RenderableType:
+def evaluation(measured: SystemMetrics) -> RenderableType:
     """Any system's figures: of each machine ID, their means, the challenge's official score."""
     table = Table("machine ID", "AUC", "pAUC", box=None, padding=(0, 2), header_style="bold")
     domains = list(next(iter(measured.of_domains.values()), {}))
@@ -122,7 +122,7 @@ def evaluation(measured: Measured) -> RenderableType:
     )
 
 
-def _decisions(decided: Decided) -> list[str]:
+def _decisions(decided: DecisionMetrics) -> list[str]:
     return [f"{share:.3f}" for share in (decided.precision, decided.recall, decided.f1)]
 
 
@@ -146,7 +146,7 @@ def _pauc(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 
-def _clips(measured: Figures) -> str:
+def _clips(measured: Metrics) -> str:
     normal = sum(of_id.normal for of_id in measured.per_id.values())
     anomaly = sum(of_id.anomaly for of_id in measured.per_id.values())
     return f"{normal} normal, {anomaly} anomalous"

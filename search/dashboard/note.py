@@ -18,7 +18,7 @@ from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
-from search.study.recipe import Cost, Figure
+from search.study.recipe import Objective
 from search.validation.views import clips_in_words
 
 # Where optuna-dashboard keeps a study's note: in parts of so many characters. Its import takes a worker a second and
@@ -75,7 +75,7 @@ def _about(stored: StoredStudy) -> str:
     )
 
 
-def _searched_for(objective: Figure | Cost) -> str:
+def _searched_for(objective: Objective) -> str:
     caution = {"proxy": PROXY_CAUTION, "worst_id": LOWEST_CAUTION}.get(objective)
     return IN_WORDS[objective] + (f" ({caution})" if caution else "")
 

@@ -19,7 +19,7 @@ from models.labels import Labels
 from search.detector.detector import Detector
 from search.detector.optimism import Optimism, SeedSpread, Spread
 from search.errors import BundleError
-from search.evaluation.figures import Figures, IdFigures
+from search.evaluation.evaluate import IdMetrics, Metrics
 from search.evaluation.interval import Interval
 
 #: Of what is in the files: a bundle of another one cannot be read.
@@ -93,10 +93,10 @@ class PartMetrics(_Document):
     interval: Interval
     pauc: float | None
     pooled_auc: float
-    per_id: dict[str, IdFigures]  # by machine/ID
+    per_id: dict[str, IdMetrics]  # by machine/ID
 
     @classmethod
-    def of(cls, figures: Figures) -> PartMetrics:
+    def of(cls, figures: Metrics) -> PartMetrics:
         return cls(
             auc=figures.auc,
             interval=figures.interval,
@@ -174,9 +174,9 @@ class MetricsFile(_Document):
                 name=detector.recipe.validation.objectives[0], validation=detector.value, test=detector.test_value
             ),
             optimism=detector.optimism,
-            test_looks=detector.looks.count,
-            test_clips_seen=detector.looks.seen,
-            test_recipes=detector.looks.recipes,
+            test_looks=detector.test_evaluations.count,
+            test_clips_seen=detector.test_evaluations.seen,
+            test_recipes=detector.test_evaluations.recipes,
             seeds=_seeds(detector.seeds),
         )
 

@@ -41,7 +41,7 @@ def sentences_beside(detector: Detector) -> Iterator[str]:
     """What the figures alone do not say, in sentences without their full stops."""
     validation, value, test_value = detector.recipe.validation, detector.value, detector.test_value
     metric = validation.objectives[0]
-    if validation.goes_by_proxies:
+    if validation.uses_proxies:
         if detector.test is not None:
             yield NOT_COMPARABLE
     else:
@@ -58,7 +58,7 @@ def sentences_beside(detector: Detector) -> Iterator[str]:
     if detector.optimism is not None and detector.optimism.may_be_chance:
         yield "The difference of validation and test may be chance: its interval includes 0"
     if detector.test is not None:
-        yield detector.looks.in_words
+        yield detector.test_evaluations.in_words
 
 
 def _machines_compared(validation: Set[str], test: Set[str]) -> Iterator[str]:

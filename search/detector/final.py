@@ -21,11 +21,11 @@ from models.scoring.threshold import threshold_of
 from search.detector.detector import Detector
 from search.detector.optimism import SeedSpread, Spread, optimism_of
 from search.errors import StudyError
-from search.evaluation.figures import evaluate
-from search.evaluation.metrics import Metric, figure, mean_auc
+from search.evaluation.evaluate import evaluate
+from search.evaluation.metrics import Metric, mean_auc, metric_of
 from search.evaluation.truth import Scores, Truth
 from search.preparation.prepared import PreparedRecipe
-from search.storage.looks import NO_STORAGE
+from search.storage.test_evaluations import NO_STORAGE
 from search.study.ensembles import seed_groups
 from search.study.objectives import METRICS
 from search.study.recipe import Recipe
@@ -33,7 +33,7 @@ from search.training.cross_validation import begun
 from search.training.loop import Training, no_interruption
 from search.training.trained import TrainedModel
 from search.validation.split import blind, held_out_clips, undefined_ids
-from search.validation.views import Steering
+from search.validation.views import ValidationData
 
 
 def train_detector(
@@ -46,10 +46,10 @@ def train_detector(
 
     `on_epoch` is told how many epochs are done, and of how many.
     """
-    recipe, corpus, steering = _closed(prepared.recipe), prepared.corpus, prepared.steering
+    recipe, corpus, validation_data = _closed(prepared.recipe), prepared.corpus, prepared.validation_data
     is_another = recipe.validation.holds_out_training_clips  # than the trial's model
-    epochs = recipe.epochs * (len(steering.views) + is_another)
-    training, validation = _repeated(recipe, steering, device, on_epoch=lambda epoch: on_epoch(epoch, epochs))
+    epochs = recipe.epochs * (len(validation_data.views) + is_another)
+    training, validation = _repeated(recipe, validation_data, device, on_epoch=lambda epoch: on_epoch(epoch, epochs))
     if is_another:
         del training  # no two models at a time: a device may have no room for both
         training = Training(recipe, blind(corpus, recipe.validation), device)
@@ -60,7 +60,7 @@ def train_detector(
     held_out = held_out_clips(corpus, recipe.validation)
     has_both_labels = len(undefined_ids(held_out)) < len({clip.id_name for clip in held_out})
     test = _Scored.by(training, held_out) if has_both_labels else None
-    comparable = None if recipe.validation.goes_by_proxies else test
+    comparable = None if recipe.validation.uses_proxies else test
     objective = recipe.validation.objectives[0]
     return Detector(
         recipe=training.recipe,
@@ -69,7 +69,7 @@ def train_detector(
         thresholds=thresholds,
         threshold_clips=counts,
         validation=evaluate(validation.scores, validation.truth),
-        value=steering.figure(objective, validation.scores),
+        value=validation_data.metric(objective, validation.scores),
         test=None if test is None else evaluate(test.scores, test.truth),
         test_value=None if comparable is None else _if_told(METRICS[objective], comparable),
         optimism=None
@@ -83,7 +83,7 @@ def train_detector(
             )
             for name, members in seed_groups(recipe).items()
         },
-        looks=NO_STORAGE,
+        test_evaluations=NO_STORAGE,
         fingerprint=corpus.fingerprint,
         dropped=training.dropped,
     )
@@ -106,7 +106,7 @@ class _Scored:
 
 
 def _repeated(
-    recipe: Recipe, steering: Steering, device: torch.device, *, on_epoch: Callable[[int], None]
+    recipe: Recipe, validation_data: ValidationData, device: torch.device, *, on_epoch: Callable[[int], None]
 ) -> tuple[Training, _Scored]:
     """The recipe's trial once more: the model of its last view, and how the clips that steer were scored."""
     model: list[Training] = []
@@ -116,16 +116,16 @@ def _repeated(
         model.append(Training(recipe, view, torch.device(device)))
         return model[0]
 
-    trial = begun(recipe, steering, str(device), train)
+    trial = begun(recipe, validation_data, str(device), train)
     alone: dict[str, list[Scores]] = defaultdict(list)  # a view's clips after the other's
-    while trial.epoch < recipe.epochs * len(steering.views):
+    while trial.epoch < recipe.epochs * len(validation_data.views):
         trial.run_epoch(no_interruption)
         on_epoch(trial.epoch)
         if trial.epoch % recipe.epochs == 0:  # the model of a view has learnt all that it will
             for name, scores in _alone(model[0], model[0].validation_clips).items():
                 alone[name].append(scores)
     of_members = {name: np.concatenate(scores) for name, scores in alone.items()}
-    return model[0], _Scored(trial.validation_scores(), steering.truth, of_members)
+    return model[0], _Scored(trial.validation_scores(), validation_data.truth, of_members)
 
 
 def _alone(training: Training, clips: Sequence[Clip]) -> dict[str, Scores]:
@@ -150,7 +150,7 @@ def _alone(training: Training, clips: Sequence[Clip]) -> dict[str, Scores]:
 def _if_told(metric: Metric, clips: _Scored) -> float | None:
     """A metric of some clips, if they tell it."""
     try:
-        return figure(metric, clips.scores, clips.truth)
+        return metric_of(metric, clips.scores, clips.truth)
     except StudyError:
         return None
 

@@ -17,7 +17,7 @@ from search.detector.final import train_detector
 from search.errors import StorageError
 from search.preparation.prepared import prepare_recipe
 from search.storage import database
-from search.storage.looks import Looks, enter_look
+from search.storage.test_evaluations import TestEvaluations, enter_test_evaluation
 from search.study.recipe import Recipe
 from search.training.loop import open_corpus_stores
 from search.validation.split import held_out_clips
@@ -53,22 +53,24 @@ def make_detector(
     if storage is not None:
         database.parse_url(storage)
     prepared = prepare_recipe(recipe, default_root=default_root, tell=tell, progress=on_faults)
-    recipe, corpus, views = prepared.recipe, prepared.corpus, prepared.steering.views
+    recipe, corpus, views = prepared.recipe, prepared.corpus, prepared.validation_data.views
     # Views with made faults have other clips than the corpus.
-    for heard in (*views, corpus) if recipe.validation.goes_by_proxies else (corpus,):
+    for heard in (*views, corpus) if recipe.validation.uses_proxies else (corpus,):
         open_corpus_stores(heard, recipe, progress=on_features)
     detector = train_detector(prepared, device, on_epoch=on_epoch)
     if storage is not None and detector.test is not None:
-        detector = replace(detector, looks=_counted(storage, corpus, detector, detector.test.auc, tell))
+        detector = replace(detector, test_evaluations=_counted(storage, corpus, detector, detector.test.auc, tell))
     save_bundle(detector, bundle)
     return detector
 
 
-def _counted(storage: str, corpus: Corpus, detector: Detector, auc: float, tell: Callable[[str], None]) -> Looks:
+def _counted(
+    storage: str, corpus: Corpus, detector: Detector, auc: float, tell: Callable[[str], None]
+) -> TestEvaluations:
     """The look at the held-out clips, entered in the storage."""
     try:
-        return enter_look(storage, held_out_clips(corpus, detector.recipe.validation), detector.recipe, auc)
+        return enter_test_evaluation(storage, held_out_clips(corpus, detector.recipe.validation), detector.recipe, auc)
     except (StorageError, OSError) as error:  # what is trained is kept, whatever a file system says
         reason = f"{database.shown(database.parse_url(storage))} could not be written"
         tell(f"this look at the held-out test clips is not counted: {error}")
-        return Looks.uncounted(reason)
+        return TestEvaluations.uncounted(reason)

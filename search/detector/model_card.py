@@ -64,7 +64,7 @@ A clip above its machine ID's threshold is called an anomaly. Thresholds aim at 
 
 def _steered(detector: Detector) -> str:
     """What the search went by, and how far that is from the test."""
-    if detector.recipe.validation.goes_by_proxies:
+    if detector.recipe.validation.uses_proxies:
         return f"AUC on made faults {detector.validation.auc:.3f}: it steered the search, in place of recorded ones."
     line = f"Validation AUC {detector.validation.auc:.3f}: it steered the search, so it flatters."
     if detector.optimism is None:

@@ -28,22 +28,22 @@ class Optimism:
         return self.interval.includes(0)
 
 
-def optimism_of(validation: Scores, steering: Truth, test: Scores, held_out: Truth) -> Optimism | None:
+def optimism_of(validation: Scores, validation_data: Truth, test: Scores, held_out: Truth) -> Optimism | None:
     """From the scores of the clips that steered the search, and of those that were held out.
 
     None if no machine ID has both labels in both.
     """
-    common = id_aucs(validation, steering).keys() & id_aucs(test, held_out).keys()
+    common = id_aucs(validation, validation_data).keys() & id_aucs(test, held_out).keys()
     if not common:
         return None
-    (validation, steering), (test, held_out) = (
+    (validation, validation_data), (test, held_out) = (
         (scores[np.isin(truth.ids, list(common))], truth.of_ids(common))
-        for scores, truth in ((validation, steering), (test, held_out))
+        for scores, truth in ((validation, validation_data), (test, held_out))
     )
-    resampled = Bootstrap(steering).aucs(validation)
+    resampled = Bootstrap(validation_data).aucs(validation)
     # Moved by one: both are drawn from the same random numbers, and the n-th of each would be no independent pair.
     resampled -= np.roll(Bootstrap(held_out).aucs(test), 1)
-    return Optimism(mean_auc(validation, steering) - mean_auc(test, held_out), Interval.of(resampled))
+    return Optimism(mean_auc(validation, validation_data) - mean_auc(test, held_out), Interval.of(resampled))
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class Bootstrap:
 
     def aucs(self, scores: Scores) -> Scores:
         """The mean AUC of each resample, (resamples,)."""
-        return self.figures("auc", scores)
+        return self.metric("auc", scores)
 
-    def figures(self, metric: Metric, scores: Scores, *, year: Year | None = None) -> Scores:
+    def metric(self, metric: Metric, scores: Scores, *, year: Year | None = None) -> Scores:
         """The metric of each resample, (resamples,): what `figure` would say of its clips.
 
         Raises StudyError as `figure` does.

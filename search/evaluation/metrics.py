@@ -45,7 +45,7 @@ def id_aucs(scores: Scores, truth: Truth) -> dict[str, float]:
     }
 
 
-def figure(metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = None) -> float:
+def metric_of(metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = None) -> float:
     """That metric of a scoring; `year` chooses the official score's rule.
 
     Raises StudyError, with the reason, if the clips do not tell it: no ID with both labels, too few normal clips for a

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from features.clips.clip import Domain
 from features.clips.machine_id import MachineId
 
-Values = npt.NDArray[np.float64]
+PartValues = npt.NDArray[np.float64]
 Year = Literal[2020, 2021, 2022]
 
 DOMAINS: tuple[Domain, Domain] = ("source", "target")
@@ -64,19 +64,19 @@ def parts_of(year: Year, id_names: Iterable[str]) -> list[Part]:
     return parts
 
 
-def official_score(year: Year, parts: Sequence[Part], values: Values) -> Values:
+def official_score(year: Year, parts: Sequence[Part], values: PartValues) -> PartValues:
     """The score of that year from the values (parts, …) of its parts; (…)."""
     return harmonic_mean(values) if year != 2020 else _mean_over_machines(parts, values)
 
 
-def harmonic_mean(values: Values) -> Values:
+def harmonic_mean(values: PartValues) -> PartValues:
     """The harmonic mean of values (n, …) from 0 to 1; 0 if one is 0. (…)."""
     from scipy.stats import hmean  # here, so that a worker that waits for a trial stays small
 
     return np.asarray(hmean(values, axis=0))
 
 
-def _mean_over_machines(parts: Sequence[Part], values: Values) -> Values:
+def _mean_over_machines(parts: Sequence[Part], values: PartValues) -> PartValues:
     groups: dict[tuple[str, str], list[int]] = {}  # places of a machine's parts of one kind
     for place, part in enumerate(parts):
         groups.setdefault((MachineId.parse(part.id_name).machine, part.kind), []).append(place)

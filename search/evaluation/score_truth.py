@@ -42,7 +42,7 @@ _UNNAMED = "unnamed"
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabelledScores:
     """Labelled clips, how they were scored, and what could not be used."""
 
     scores: Scores
@@ -63,7 +63,7 @@ class _Told:
     of_corpus: bool = False
 
 
-def judged(rows: Sequence[ScoreRow], truth: Path, *, year: Year | None = None) -> Judged:
+def labelled(rows: Sequence[ScoreRow], truth: Path, *, year: Year | None = None) -> LabelledScores:
     """The rows whose clips have a label; `year` is that whose official score is wanted, None for what the clips fit.
 
     Raises StudyError if labelled clips of their machine IDs have no score, or some of these no decision and others one.
@@ -101,7 +101,7 @@ def judged(rows: Sequence[ScoreRow], truth: Path, *, year: Year | None = None) -
             f"no domain is known of the {sections} clips section_…: their official score is by the rule of 2020, and "
             "that of later years needs domains, from a column domain or the tables in ground_truth_domain"
         )
-    return Judged(
+    return LabelledScores(
         scores=np.array([row.score for row in used]),
         decisions=tuple(row.decision for row in used),
         truth=known,

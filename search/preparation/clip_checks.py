@@ -19,9 +19,9 @@ from models.scoring.calibration import require_normals, require_withheld
 from search.errors import StudyError
 from search.evaluation.truth import Scores
 from search.study.objectives import METRICS
-from search.study.recipe import ConstraintSettings, Cost, Figure, Recipe, ValidationSettings
+from search.study.recipe import ConstraintSettings, Objective, Recipe, ValidationSettings
 from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips, undefined_ids
-from search.validation.views import Steering
+from search.validation.views import ValidationData
 
 
 def warnings_of(corpus: Corpus, validation: ValidationSettings, views: Sequence[Corpus]) -> list[str]:
@@ -61,20 +61,20 @@ def _leaks_of_views(corpus: Corpus, views: Sequence[Corpus]) -> list[str]:
 
 def _copies_across(corpus: Corpus, validation: ValidationSettings) -> list[str]:
     """Warns of contents that steer the search and are held out from it at once, under two names."""
-    steering = {clip.digest: clip for clip in labelled_test_clips(blind(corpus, validation))}
-    found = [clip for clip in held_out_clips(corpus, validation) if clip.digest in steering]
+    validating = {clip.digest: clip for clip in labelled_test_clips(blind(corpus, validation))}
+    found = [clip for clip in held_out_clips(corpus, validation) if clip.digest in validating]
     if not found:
         return []
     one = found[0]
     return [
         f"{len(found)} held-out test clips have the same contents as clips that steer the search, {one.name} "
-        f"({steering[one.digest].name}) for one: the final figure flatters. `offkey corpus {corpus.root}` lists them"
+        f"({validating[one.digest].name}) for one: the final figure flatters. `offkey corpus {corpus.root}` lists them"
     ]
 
 
 def _check_labels(corpus: Corpus, validation: ValidationSettings, views: Sequence[Corpus]) -> list[str]:
     """Warnings of machine IDs that cannot be judged. Raises StudyError if none can."""
-    if validation.goes_by_proxies:
+    if validation.uses_proxies:
         undefined = undefined_ids(held_out_clips(corpus, validation))
         return [f"{', '.join(undefined)}: too few labelled clips for a held-out test"] if undefined else []
     if validation.clips is not None:
@@ -84,10 +84,10 @@ def _check_labels(corpus: Corpus, validation: ValidationSettings, views: Sequenc
             f"AUC is undefined: {corpus.root} has no labelled test clips to validate on. Without any recorded fault, "
             "`validation.metric: proxy` goes by made ones."
         )
-    steering = [clip for view in views for clip in labelled_test_clips(view)]
-    undefined = undefined_ids(steering)
-    if len(undefined) == len({clip.id_name for clip in steering}):
-        labels = {clip.label for clip in steering}
+    validating = [clip for view in views for clip in labelled_test_clips(view)]
+    undefined = undefined_ids(validating)
+    if len(undefined) == len({clip.id_name for clip in validating}):
+        labels = {clip.label for clip in validating}
         have = "normal clips only" if labels == {0} else "anomalies only" if labels == {1} else "one label each"
         raise StudyError(
             f"AUC is undefined: the test clips of every machine ID ({', '.join(undefined)}) have {have}. "
@@ -129,7 +129,7 @@ def require_served(recipe: Recipe, corpus: Corpus, views: Sequence[Corpus]) -> N
             setting=member.model.excerpt_setting,
         )
     if recipe.validation.holds_out_training_clips:
-        why = "metric: proxy" if recipe.validation.goes_by_proxies else f"folds: {recipe.validation.folds}"
+        why = "metric: proxy" if recipe.validation.uses_proxies else f"folds: {recipe.validation.folds}"
         for view in views:
             try:
                 _require_training_clips(recipe, view)
@@ -150,34 +150,34 @@ def _require_training_clips(recipe: Recipe, corpus: Corpus) -> None:
         require_normals([clip.id_name for clip in (*clips.train, *clips.withheld)], labels)
 
 
-def require_figures(
-    steering: Steering, objectives: Sequence[Figure | Cost], limits: ConstraintSettings | None = None
+def require_metrics(
+    validation_data: ValidationData, objectives: Sequence[Objective], limits: ConstraintSettings | None = None
 ) -> None:
     """Raises StudyError if the clips that steer do not tell an objective or a limit: before any training, not after."""
     asked: list[str] = [objective for objective in objectives if objective in METRICS]
     if limits is not None and limits.min_worst_id is not None:
         asked.append("worst_id")
     for objective in asked:
-        steering.figure(objective, np.zeros(len(steering.truth)))
+        validation_data.metric(objective, np.zeros(len(validation_data.truth)))
 
 
-def require_figures_of_folds(steering: Steering, objective: str, *, each_alone: bool) -> None:
+def require_metrics_of_folds(validation_data: ValidationData, objective: str, *, each_alone: bool) -> None:
     """Raises StudyError if folds do not tell the objective when trials are compared by it: after each of them.
 
     `each_alone`: by that fold's figure, and not by that of all folds so far.
     """
-    folds = steering.truth.folds
+    folds = validation_data.truth.folds
     for fold in dict.fromkeys(folds):
         scores = np.zeros(np.searchsorted(folds, fold, side="right"))
-        error = _refusal(steering.last_models_figure, objective, scores)
+        error = _refusal(validation_data.last_models_metric, objective, scores)
         where = f"fold {fold + 1} alone"
         # What a fold tells by itself it tells beside others, too: to compute all of them after each would take minutes.
         if error is not None and not each_alone:
-            error, where = _refusal(steering.figure, objective, scores), f"the first {fold + 1}"
+            error, where = _refusal(validation_data.metric, objective, scores), f"the first {fold + 1}"
         if error is not None:
             raise StudyError(
-                f"With validation.folds trials are compared after each fold, but {where} of {len(steering.views)} "
-                f"does not tell them apart; fewer folds have more clips each. {error}"
+                f"With validation.folds trials are compared after each fold, but {where} of "
+                f"{len(validation_data.views)} does not tell them apart; fewer folds have more clips each. {error}"
             ) from error
 
 

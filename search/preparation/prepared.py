@@ -14,7 +14,7 @@ from pathlib import Path
 from features.clips.corpus import Corpus, read_corpus
 from features.progress import Progress
 from search.errors import StudyError
-from search.preparation.clip_checks import require_figures, require_figures_of_folds, require_served, warnings_of
+from search.preparation.clip_checks import require_metrics, require_metrics_of_folds, require_served, warnings_of
 from search.preparation.narrowing import drop_unserved_families, drop_unserved_sources
 from search.preparation.proxy_judgement import choose_proxies
 from search.study.effects import idle_settings
@@ -22,7 +22,7 @@ from search.study.recipe import Recipe, TrainOn, ValidationSettings
 from search.study.study import Study
 from search.study.study_file import study_of_tree
 from search.validation.proxy_clips import hold_out
-from search.validation.views import Steering, steering_by_proxies, steering_of, trained_on
+from search.validation.views import ValidationData, trained_on, validation_data_by_proxies, validation_data_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PreparedCorpus:
 
     corpus: Corpus  # with all labels
     validation: ValidationSettings  # with the chosen proxies, if it is by proxies
-    steering: Steering  # how a search sees the corpus
+    validation_data: ValidationData  # how a search sees the corpus
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,10 @@ def prepare(study: Study, *, default_root: str | None, progress: Progress | None
     if prepared.validation != study.validation:
         tree["validation"] = prepared.validation.model_dump(exclude_none=True)
         study = study_of_tree(tree, origin=origin)
-    require_figures(prepared.steering, study.objectives, study.search.constraints)
-    require_figures_of_folds(prepared.steering, study.objectives[0], each_alone=study.search.pruner == "wilcoxon")
+    require_metrics(prepared.validation_data, study.objectives, study.search.constraints)
+    require_metrics_of_folds(
+        prepared.validation_data, study.objectives[0], each_alone=study.search.pruner == "wilcoxon"
+    )
     return Prepared(**vars(prepared), study=study, warnings=tuple(warnings))
 
 
@@ -100,7 +102,7 @@ def prepare_recipe(
         return recipe
 
     prepared = _prepared(corpus, recipe.validation, recipe.corpus.train_on, serve=served, tell=tell, progress=progress)
-    require_figures(prepared.steering, prepared.validation.objectives[:1])
+    require_metrics(prepared.validation_data, prepared.validation.objectives[:1])
     return PreparedRecipe(**vars(prepared), recipe=recipe.model_copy(update={"validation": prepared.validation}))
 
 
@@ -132,14 +134,14 @@ def _prepared(
             tell(line)
         return serve(views)
 
-    if not validation.goes_by_proxies:
-        steering = steering_of(corpus, validation, train_on)
-        check(steering.views)
-        return PreparedCorpus(corpus, validation, steering)
+    if not validation.uses_proxies:
+        validation_data = validation_data_of(corpus, validation, train_on)
+        check(validation_data.views)
+        return PreparedCorpus(corpus, validation, validation_data)
     held_out = hold_out(corpus, share=validation.share, seed=validation.seed, train_on=train_on)
     recipe = check((held_out.with_proxies(()).corpus,))
     proxied, names = choose_proxies(
         held_out, validation.proxies, recipe.members[0].features, train_on=train_on, tell=tell, progress=progress
     )
     validation = validation.model_copy(update={"proxies": names})
-    return PreparedCorpus(corpus, validation, steering_by_proxies(proxied))
+    return PreparedCorpus(corpus, validation, validation_data_by_proxies(proxied))

@@ -25,7 +25,7 @@ _REFERENCE_DECAYS = (1.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Judged:
+class ProxyJudgement:
     """What cheap detectors make of a proxy."""
 
     proxy: Proxy
@@ -39,7 +39,9 @@ class Judged:
         return "told by none" if max(self.aucs) <= NOT_TOLD else ""
 
 
-def judged(proxied: Proxied, features: FeatureSettings, *, train_on: TrainOn = "development") -> list[Judged]:
+def judge_proxies(
+    proxied: Proxied, features: FeatureSettings, *, train_on: TrainOn = "development"
+) -> list[ProxyJudgement]:
     """What cheap detectors make of each proxy: densities of log-mel levels, framed as `features`, nothing trained."""
     import torch  # here: it takes seconds to load
 
@@ -58,10 +60,10 @@ def judged(proxied: Proxied, features: FeatureSettings, *, train_on: TrainOn = "
         )
         scores = Training(recipe, proxied.corpus, torch.device("cpu")).validation_scores()
         of_detectors.append(aucs_of(scores, proxied.clips))
-    return [Judged(proxy, tuple(aucs[proxy] for aucs in of_detectors)) for proxy in of_detectors[0]]
+    return [ProxyJudgement(proxy, tuple(aucs[proxy] for aucs in of_detectors)) for proxy in of_detectors[0]]
 
 
-def used(judgements: Sequence[Judged]) -> tuple[Proxy, ...]:
+def useful(judgements: Sequence[ProxyJudgement]) -> tuple[Proxy, ...]:
     """The proxies that steer a search. Raises StudyError if none can."""
     kept = tuple(judgement.proxy for judgement in judgements if not judgement.fault)
     if not kept:
@@ -92,8 +94,8 @@ def choose_proxies(
         tell(_goes_by(names))
         return held_out.with_proxies(proxies_named(names)), list(names)
     every = held_out.with_proxies(PROXIES, progress=progress)
-    judgements = judged(every, features, train_on=train_on)
-    chosen = used(judgements)
+    judgements = judge_proxies(every, features, train_on=train_on)
+    chosen = useful(judgements)
     names = [proxy.name for proxy in chosen]
     left_out = [f"{judgement.proxy.name} ({judgement.fault})" for judgement in judgements if judgement.fault]
     tell(_goes_by(names))

@@ -14,12 +14,12 @@ from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, machines, worth
 from search.results.wording import interval, number, objective_value
 from search.storage.stored_study import StoredStudy
-from search.study.recipe import Cost, Figure
+from search.study.recipe import Objective
 from search.study.schema import description_of
 from search.study.study import Study
 from search.validation.views import clips_in_words
 
-_SEARCHED_FOR: dict[Figure | Cost, str] = {
+_SEARCHED_FOR: dict[Objective, str] = {
     "auc": "a high AUC, the mean over machine IDs",
     "pauc": "a high pAUC (below 10 % false alarms), the mean over machine IDs",
     "official": "a high official score of the challenge",

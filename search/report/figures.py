@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.evaluation.figures import evaluate
+from search.evaluation.evaluate import evaluate
 from search.evaluation.truth import Scores
 from search.pages.page import Chart
 from search.report import plots

@@ -9,7 +9,7 @@ import json
 
 import optuna
 
-from search.evaluation.figures import evaluate
+from search.evaluation.evaluate import evaluate
 from search.pages.page import template
 from search.report import facts, figures
 from search.report.verdict import verdict

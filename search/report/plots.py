@@ -17,7 +17,7 @@ from plotly.subplots import make_subplots
 from sklearn.metrics import roc_curve
 
 from features.clips.clip import ANOMALY, NORMAL
-from search.evaluation.figures import IdFigures
+from search.evaluation.evaluate import IdMetrics
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import MAX_FALSE_POSITIVE_RATE
 from search.evaluation.truth import Scores, Truth, scores_by_id
@@ -149,7 +149,7 @@ def curves(
     return lay_out(figure, height=340, x=step, y=f"validation {measure}"), len(chosen) + len(named)
 
 
-def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go.Figure:
+def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdMetrics]) -> go.Figure:
     """The scores of these machine IDs' clips, normal beside anomalous ones, a panel for each ID."""
     by_id = scores_by_id(scores, truth)
     columns = min(_COLUMNS, len(ids))
@@ -183,7 +183,7 @@ def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go
     return figure.update_layout(barmode="overlay", bargap=0, margin={"t": above}, legend={"y": 1 + 42 / panels})
 
 
-def roc(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go.Figure:
+def roc(scores: Scores, truth: Truth, ids: Mapping[str, IdMetrics]) -> go.Figure:
     """Anomalies found against false alarms, a curve for each of these machine IDs."""
     by_id = scores_by_id(scores, truth)
     figure = go.Figure()
@@ -206,7 +206,7 @@ def roc(scores: Scores, truth: Truth, ids: Mapping[str, IdFigures]) -> go.Figure
     return figure.update_layout(margin={"t": 10}, legend=LEGEND_BESIDE)
 
 
-def hardest(per_id: Mapping[str, IdFigures]) -> dict[str, IdFigures]:
+def hardest(per_id: Mapping[str, IdMetrics]) -> dict[str, IdMetrics]:
     """The machine IDs that figures show: all of them, or the hardest to tell; in the order of their names."""
     chosen = sorted(per_id, key=lambda name: (per_id[name].auc, name))[:MOST_IDS]
     return {name: per_id[name] for name in sorted(chosen)}

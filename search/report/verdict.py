@@ -70,7 +70,7 @@ def verdict(
         f"The best has a validation {status.metric_name} of {worth(status.best):.3f}, with a 95 % interval from "
         f"{interval(comparison.interval)}: {scale}. The clips that measured it also chose it, which flatters it: "
     )
-    if stored.validation.goes_by_proxies:
+    if stored.validation.uses_proxies:
         measured += (
             "the figure to quote is what “offkey train” measures on recorded faults, as soon as there are some. "
             f"Mind: {PROXY_CAUTION}."
@@ -113,7 +113,7 @@ def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
     named = list(machines(stored.truth))
     kinds = ", ".join(named[:_NAMED]) + (", …" if len(named) > _NAMED else "")
     normal, faulty = (stored.truth.count(label) for label in (NORMAL, ANOMALY))
-    faulty_in_words = "clips with made faults" if stored.validation.goes_by_proxies else "faulty clips"
+    faulty_in_words = "clips with made faults" if stored.validation.uses_proxies else "faulty clips"
     models = f"the model family {families[0]}" if len(families) == 1 else f"the model families {', '.join(families)}"
     tried = "1 setting" if status.done == 1 else f"{status.done} settings"
     heard = "1 machine ID" if len(ids) == 1 else f"{len(ids)} machine IDs"
@@ -162,7 +162,7 @@ def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, u
         yield Step(f"Go on: {left} of {status.budget} trials are left.", (goes_on,))
     if best is None:
         return
-    measured = "" if stored.validation.goes_by_proxies else ", and measure it on the clips that were kept aside"
+    measured = "" if stored.validation.uses_proxies else ", and measure it on the clips that were kept aside"
     aside = f"Train the detector{measured}:"
     yield Step(aside, tuple(detector_commands(stored, best, url)))
     if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain.may_be_chance:

@@ -53,16 +53,16 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_
     shown |= set() if status.baseline is None else {0}
     scores = StudyLedger(storage, stored).scores(None if with_ties else shown)
     bootstrap = Bootstrap(stored.truth)
-    best = bootstrap.figures(stored.metric, scores[status.best.number])
+    best = bootstrap.metric(stored.metric, scores[status.best.number])
     ties = [  # one trial's resamples at a time: there may be thousands of trials
         trial.number
         for trial in (status.finished[1:] if with_ties else ())
-        if Interval.of(best - bootstrap.figures(stored.metric, scores[trial.number])).low <= 0
+        if Interval.of(best - bootstrap.metric(stored.metric, scores[trial.number])).low <= 0
     ]
-    intervals = {number: Interval.of(bootstrap.figures(stored.metric, scores[number])) for number in shown}
+    intervals = {number: Interval.of(bootstrap.metric(stored.metric, scores[number])) for number in shown}
     gain = None
     if status.baseline is not None:
-        of_baseline = bootstrap.figures(stored.metric, scores[0])
+        of_baseline = bootstrap.metric(stored.metric, scores[0])
         gain = Gain(worth(status.best) - status.baseline, Interval.of(best - of_baseline))
     # Guessing has 0.5 in the mean over machine IDs; in the lowest of them it has less, the more of them there are.
     of_mean = bootstrap.aucs(scores[status.best.number]) if stored.metric == "worst_id" else best

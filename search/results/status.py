@@ -16,7 +16,7 @@ from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.objectives import IN_WORDS, directions_of
-from search.study.recipe import Cost, Figure
+from search.study.recipe import Objective
 
 #: Trials that tables of the best ones show.
 SHOWN_TRIALS = 10
@@ -49,7 +49,7 @@ class Status:
     finished: tuple[FrozenTrial, ...]  # complete trials that keep to the study's limits, best first
     beyond_limits: int  # other complete trials
     baseline: float | None
-    objectives: tuple[Figure | Cost, ...]  # the first one is what "best" means
+    objectives: tuple[Objective, ...]  # the first one is what "best" means
     front: tuple[
         FrozenTrial, ...
     ]  # with several objectives, the trade-offs that no trial is better than in all of them
@@ -132,7 +132,7 @@ def worth(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
-def front_of(trials: Sequence[FrozenTrial], objectives: Sequence[Figure | Cost]) -> tuple[FrozenTrial, ...]:
+def front_of(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> tuple[FrozenTrial, ...]:
     """Complete trials that no other one is better than: as good in all objectives, and better in one. In their order.
 
     Optuna's `Study.best_trials` would read every trial from the storage once more.

@@ -61,7 +61,7 @@ def noise_of(scores: Scores, truth: Truth, *, metric: Metric = "auc") -> list[fl
     """
     if fewest_recordings(truth) < 2:
         return None
-    figures = Bootstrap(truth, resamples=RESAMPLES).figures(metric, scores)
+    figures = Bootstrap(truth, resamples=RESAMPLES).metric(metric, scores)
     deviations = (figures - figures.mean()) / math.sqrt(RESAMPLES - 1)
     return [round(deviation, 6) for deviation in deviations.tolist()]
 

@@ -28,10 +28,10 @@ from search.storage.study_storage import StudyStorage, open_storage
 from search.storage.tables import StudyRow
 from search.study.identity import Identity, identity_of
 from search.study.objectives import IN_WORDS, METRICS, directions_of
-from search.study.recipe import Cost, Figure, ValidationSettings
+from search.study.recipe import Objective, ValidationSettings
 from search.study.study import Study
 from search.study.study_file import study_of_tree
-from search.validation.views import Steering, steering_of, trained_on
+from search.validation.views import ValidationData, trained_on, validation_data_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class StoredStudy:
         return ValidationSettings.model_validate(self.tree.get("validation", {}))
 
     @property
-    def objectives(self) -> tuple[Figure | Cost, ...]:
+    def objectives(self) -> tuple[Objective, ...]:
         """What is searched for, the most important first."""
         return self.validation.objectives
 
@@ -74,9 +74,9 @@ class StoredStudy:
         """What it is called where people read it."""
         return IN_WORDS[self.objectives[0]]
 
-    def steering(self, corpus: Corpus) -> Steering:
+    def validation_data(self, corpus: Corpus) -> ValidationData:
         """How its trials see a corpus."""
-        return steering_of(corpus, self.validation, trained_on(self.tree))
+        return validation_data_of(corpus, self.validation, trained_on(self.tree))
 
     @property
     def machines(self) -> list[str] | None:
@@ -137,7 +137,7 @@ def with_stored_proxies(study: Study, url: str) -> Study:
 
     Raises StorageError if the storage cannot be read.
     """
-    if not study.validation.goes_by_proxies or study.validation.proxies is not None:
+    if not study.validation.uses_proxies or study.validation.proxies is not None:
         return study
     try:
         with open_study(url, study.name) as (_, stored):

@@ -8,10 +8,10 @@ from typing import get_args
 from optuna.study import StudyDirection
 
 from search.evaluation.metrics import Metric
-from search.study.recipe import Cost, Figure
+from search.study.recipe import CostObjective, Objective
 
 #: What an objective is called where people read it.
-IN_WORDS: dict[Figure | Cost, str] = {
+IN_WORDS: dict[Objective, str] = {
     "auc": "AUC",
     "pauc": "pAUC",
     "official": "official score",
@@ -46,7 +46,7 @@ LOWEST_CAUTION = (
 )
 
 
-def directions_of(objectives: Sequence[Figure | Cost]) -> list[StudyDirection]:
+def directions_of(objectives: Sequence[Objective]) -> list[StudyDirection]:
     """What Optuna is to do with each."""
-    is_cost = [objective in get_args(Cost) for objective in objectives]
+    is_cost = [objective in get_args(CostObjective) for objective in objectives]
     return [StudyDirection.MINIMIZE if cost else StudyDirection.MAXIMIZE for cost in is_cost]

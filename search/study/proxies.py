@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from features.clips.faults import GRADES, KINDS, Kind
+from features.clips.faults import GRADES, KINDS, FaultKind
 from features.did_you_mean import did_you_mean
 from search.errors import StudyError
 
@@ -15,7 +15,7 @@ from search.errors import StudyError
 class Proxy:
     """What stands for the faults that nobody has recorded."""
 
-    kind: Kind | Literal["other IDs"]
+    kind: FaultKind | Literal["other IDs"]
     grade: float | None = None  # of a fault
 
     @property

@@ -31,16 +31,19 @@ class CorpusSettings(Settings):
 
 
 #: What is made of the scores of the validation clips: the metrics of search.evaluation.metrics, and an AUC on proxies.
-Figure = Literal["auc", "pauc", "official", "worst_id", "proxy"]
+ScoreObjective = Literal["auc", "pauc", "official", "worst_id", "proxy"]
 
-#: What may be searched for beside a figure: how little a detector costs (search.training.costs).
-Cost = Literal["parameters", "latency_ms"]
+#: What may be searched for beside a metric: how little a detector costs (search.training.costs).
+CostObjective = Literal["parameters", "latency_ms"]
+
+#: What a study may search for.
+Objective = ScoreObjective | CostObjective
 
 
 class ValidationSettings(Settings):
     """What steers the search, and on which clips."""
 
-    metric: Figure | list[Figure | Cost] = Field(
+    metric: ScoreObjective | list[Objective] = Field(
         "auc", description="what is searched for; several in a list, the most important first: the best trade-offs"
     )
     share: float = Field(
@@ -72,7 +75,7 @@ class ValidationSettings(Settings):
     @model_validator(mode="after")
     def _objectives_go_together(self) -> ValidationSettings:
         objectives = self.objectives
-        if not objectives or objectives[0] in get_args(Cost):
+        if not objectives or objectives[0] in get_args(CostObjective):
             raise ValueError("metric must begin with what is made of scores, such as auc: a detector is to find faults")
         if len(set(objectives)) < len(objectives):
             raise ValueError(f"metric must name each objective once, but got {', '.join(objectives)}")
@@ -80,28 +83,28 @@ class ValidationSettings(Settings):
             raise ValueError(
                 "metric proxy goes by no labelled clip: it stands alone, or beside parameters and latency_ms"
             )
-        if self.goes_by_proxies and self.folds is not None:
+        if self.uses_proxies and self.folds is not None:
             raise ValueError("folds are for labelled clips, and metric proxy goes by none: leave one of them out")
-        if self.goes_by_proxies and self.clips is not None:
+        if self.uses_proxies and self.clips is not None:
             raise ValueError("clips are labelled ones, and metric proxy goes by none: leave one of them out")
-        if self.proxies is not None and not self.goes_by_proxies:
+        if self.proxies is not None and not self.uses_proxies:
             raise ValueError("proxies are for metric: proxy")
         return self
 
     @property
-    def objectives(self) -> tuple[Figure | Cost, ...]:
+    def objectives(self) -> tuple[Objective, ...]:
         """What is searched for, the most important first."""
         return tuple(self.metric) if isinstance(self.metric, list) else (self.metric,)
 
     @property
-    def goes_by_proxies(self) -> bool:
+    def uses_proxies(self) -> bool:
         """Whether no labelled clip steers the search."""
         return "proxy" in self.objectives
 
     @property
     def holds_out_training_clips(self) -> bool:
         """Whether a trial's models do without some training clips, for these to steer."""
-        return self.folds is not None or self.goes_by_proxies
+        return self.folds is not None or self.uses_proxies
 
 
 class ConstraintSettings(Settings):

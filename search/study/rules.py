@@ -39,7 +39,7 @@ def check(document: Document, space: Space) -> None:
     _check_members(document, space.tree)
     _check_features(document, space.tree)
     _check_effects(document, space)
-    _check_steering(document, space)
+    _check_validation(document, space)
 
 
 def checked_baseline(document: Document, space: Space, values: Any) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _require_used(document: Document, path: Path, block: Mapping[str, Any], hear
             )
 
 
-def _check_steering(document: Document, space: Space) -> None:
+def _check_validation(document: Document, space: Space) -> None:
     """Refuses a pruner that has nothing to compare, proxies that there are not, and held-out clips that would vary."""
     validation = ValidationSettings.model_validate(space.tree.get("validation") or {})
     pruner = (document.tree.get("search") or {}).get("pruner")

@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import BaseTrial
 
 from search.study import corners
-from search.study.recipe import Cost, Figure, Recipe, SearchSettings, ValidationSettings
+from search.study.recipe import Objective, Recipe, SearchSettings, ValidationSettings
 from search.study.space import Space, Tree
 
 
@@ -32,7 +32,7 @@ class Study:
         return self.space.tree | {"baseline": dict(self.baseline), "search": self.search.model_dump(exclude_none=True)}
 
     @property
-    def objectives(self) -> tuple[Figure | Cost, ...]:
+    def objectives(self) -> tuple[Objective, ...]:
         """What is searched for, the most important first."""
         return self.validation.objectives
 

@@ -16,8 +16,8 @@ from optuna.trial import BaseTrial
 
 from search.errors import TrialFailure
 from search.evaluation.truth import Scores
-from search.study.recipe import ConstraintSettings, Cost, Figure
-from search.validation.views import Steering
+from search.study.recipe import ConstraintSettings, CostObjective, Objective
+from search.validation.views import ValidationData
 
 if TYPE_CHECKING:
     from search.training.trained import Trained
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Limits:
     """The constraints of a study, and the costs that it searches for."""
 
-    def __init__(self, constraints: ConstraintSettings, objectives: Sequence[Figure | Cost]) -> None:
+    def __init__(self, constraints: ConstraintSettings, objectives: Sequence[Objective]) -> None:
         self._constraints = constraints
         self._is_timed = False
         self._asked = {
@@ -47,21 +47,21 @@ class Limits:
             self._require(trial, "latency_ms", self._constraints.max_latency_ms, "{:.3g} ms to score a clip")
             self._is_timed = True
 
-    def after_training(self, trial: BaseTrial, steering: Steering, scores: Scores) -> None:
+    def after_training(self, trial: BaseTrial, validation_data: ValidationData, scores: Scores) -> None:
         """Enters how far the worst machine ID is below what it must have: such a trial is complete, but not chosen."""
         least = self._constraints.min_worst_id
         if least is not None and "min_worst_id" not in trial.constraints:
-            trial.set_constraint("min_worst_id", least - steering.figure("worst_id", scores))
+            trial.set_constraint("min_worst_id", least - validation_data.metric("worst_id", scores))
 
     def costs(self, trial: BaseTrial) -> dict[str, float]:
         """Those that are known of a trial."""
         return {cost: float(trial.user_attrs[cost]) for cost in self._asked if cost in trial.user_attrs}
 
-    def _note(self, trial: BaseTrial, cost: Cost, measure: Callable[[], float]) -> None:
+    def _note(self, trial: BaseTrial, cost: CostObjective, measure: Callable[[], float]) -> None:
         if cost not in trial.user_attrs:
             trial.set_user_attr(cost, measure())
 
-    def _require(self, trial: BaseTrial, cost: Cost, most: float | None, what: str) -> None:
+    def _require(self, trial: BaseTrial, cost: CostObjective, most: float | None, what: str) -> None:
         if most is None:
             return
         value = trial.user_attrs[cost]

@@ -17,7 +17,7 @@ from features.clips.corpus import Corpus
 from search.evaluation.truth import Scores
 from search.study.recipe import Recipe
 from search.training.trained import Train, Trained
-from search.validation.views import Steering
+from search.validation.views import ValidationData
 
 if TYPE_CHECKING:
     from search.training.trained import Train
@@ -87,8 +87,8 @@ class CrossValidation:
         del self._model  # a device may hold one and not two
 
 
-def begun(recipe: Recipe, steering: Steering, device: str, train: Train) -> Trained:
+def begun(recipe: Recipe, validation_data: ValidationData, device: str, train: Train) -> Trained:
     """The training of a trial: one model, or one for each fold."""
-    if len(steering.views) > 1:
-        return CrossValidation(recipe, steering.views, device, train)
-    return train(recipe, steering.views[0], device)
+    if len(validation_data.views) > 1:
+        return CrossValidation(recipe, validation_data.views, device, train)
+    return train(recipe, validation_data.views[0], device)

@@ -25,7 +25,7 @@ from search.study.trial_recipe import trial_recipe
 from search.training.costs import Limits
 from search.training.cross_validation import begun
 from search.training.trained import Train, Trained, TrainedModel
-from search.validation.views import Steering
+from search.validation.views import ValidationData
 
 if TYPE_CHECKING:
     pass
@@ -45,7 +45,7 @@ def train_for_real(recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
 def objective(
     trial: BaseTrial,
     study: Study,
-    steering: Steering,
+    validation_data: ValidationData,
     *,
     device: str = "cpu",
     train: Train = train_for_real,
@@ -67,7 +67,7 @@ def objective(
     first, *others = study.objectives
     limits = Limits(study.search.constraints or ConstraintSettings(), study.objectives)
     with _impossible_settings():
-        training = begun(recipe, steering, device, train)
+        training = begun(recipe, validation_data, device, train)
     if "threads" not in attributes:
         trial.set_user_attr("threads", recipe.training.threads)
     limits.before_training(trial, training)
@@ -77,7 +77,7 @@ def objective(
         with _impossible_settings():
             scores = training.validation_scores()
         on_scores(scores)
-        return scores, steering.figure(first, scores)
+        return scores, validation_data.metric(first, scores)
 
     scores, value = np.empty(0), math.nan
     if checkpoint is not None:
@@ -85,7 +85,7 @@ def objective(
         if training.step is not None:
             scores, value = validated()
             limits.after_step(trial, training)
-    while training.epoch < recipe.epochs * len(steering.views):
+    while training.epoch < recipe.epochs * len(validation_data.views):
         # Asked before an epoch, not after one: a trial that goes on at a checkpoint is asked too.
         if training.step is not None and not is_baseline and trial.should_prune():
             raise optuna.TrialPruned
@@ -99,13 +99,13 @@ def objective(
             _log.debug("trial %d: %s %.4f at step %d", trial.number, first, value, training.step)
             # Wilcoxon's test takes steps for measurements of their own: means of the same folds would count twice.
             by_itself = study.search.pruner == "wilcoxon"
-            trial.report(steering.last_models_figure(first, scores) if by_itself else value, training.step)
+            trial.report(validation_data.last_models_metric(first, scores) if by_itself else value, training.step)
             limits.after_step(trial, training)
-    limits.after_training(trial, steering, scores)
+    limits.after_training(trial, validation_data, scores)
     if not others:
         return value
     costs = limits.costs(trial)
-    return value, *(costs[other] if other in costs else steering.figure(other, scores) for other in others)
+    return value, *(costs[other] if other in costs else validation_data.metric(other, scores) for other in others)
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def undefined_ids(clips: Iterable[Clip]) -> list[str]:
 
 
 def _divide_labelled(corpus: Corpus, validation: ValidationSettings) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
-    if validation.goes_by_proxies:
+    if validation.uses_proxies:
         return (), labelled_test_clips(corpus)
     if validation.clips is not None:
         chosen = labelled_test_clips(corpus)

@@ -17,7 +17,7 @@ from typing import Any
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus
-from search.evaluation.metrics import figure
+from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Scores, Truth
 from search.study.objectives import METRICS
 from search.study.proxies import OTHER_IDS, proxies_named
@@ -27,43 +27,45 @@ from search.validation.split import blind, folds_of, labelled_test_clips
 
 
 @dataclass(frozen=True)
-class Steering:
+class ValidationData:
     """The recordings as a search sees them."""
 
     views: tuple[Corpus, ...]  # one for each model of a trial, without labels of held-out test clips
     truth: Truth  # of the validation clips, one view's after the other's
 
-    def figure(self, objective: str, scores: Scores) -> float:
+    def metric(self, objective: str, scores: Scores) -> float:
         """A trial's value, from the scores of the validation clips of all views or of the first ones."""
-        return figure(METRICS[objective], scores, self.truth.first(len(scores)))
+        return metric_of(METRICS[objective], scores, self.truth.first(len(scores)))
 
-    def last_models_figure(self, objective: str, scores: Scores) -> float:
+    def last_models_metric(self, objective: str, scores: Scores) -> float:
         """The value of the model that was scored last, from its own view's clips alone."""
         truth = self.truth.first(len(scores))
-        return figure(METRICS[objective], scores[truth.last_fold], truth.in_last_fold)
+        return metric_of(METRICS[objective], scores[truth.last_fold], truth.in_last_fold)
 
 
-def steering_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn = "development") -> Steering:
+def validation_data_of(
+    corpus: Corpus, validation: ValidationSettings, train_on: TrainOn = "development"
+) -> ValidationData:
     """How a search sees a corpus.
 
     With proxies, raises StudyError if no clip can be held out, CorpusError or StoreError if a fault cannot be made.
     """
-    if validation.goes_by_proxies:
+    if validation.uses_proxies:
         if validation.proxies is None:
             raise ValueError("the proxies of a study are decided when it is prepared")
         proxies = proxies_named(validation.proxies)
         held_out = hold_out(corpus, share=validation.share, seed=validation.seed, train_on=train_on)
-        return steering_by_proxies(held_out.with_proxies(proxies))
+        return validation_data_by_proxies(held_out.with_proxies(proxies))
     blinded = blind(corpus, validation)
     if validation.folds is None:
-        return Steering((blinded,), Truth.of(labelled_test_clips(blinded)))
+        return ValidationData((blinded,), Truth.of(labelled_test_clips(blinded)))
     views = folds_of(blinded, validation, train_on)
-    return Steering(views, Truth.of_folds([labelled_test_clips(view) for view in views]))
+    return ValidationData(views, Truth.of_folds([labelled_test_clips(view) for view in views]))
 
 
-def steering_by_proxies(proxied: Proxied) -> Steering:
+def validation_data_by_proxies(proxied: Proxied) -> ValidationData:
     """How a search sees a corpus in which proxies stand for faults."""
-    return Steering((proxied.corpus,), _truth_of(proxied.clips))
+    return ValidationData((proxied.corpus,), _truth_of(proxied.clips))
 
 
 def _truth_of(clips: Sequence[ProxyClip]) -> Truth:
@@ -83,7 +85,7 @@ def _truth_of(clips: Sequence[ProxyClip]) -> Truth:
 def clips_in_words(validation: ValidationSettings, truth: Truth) -> str:
     """The validation clips, in a sentence without its full stop."""
     normal, faulty = truth.count(NORMAL), truth.count(ANOMALY)
-    if validation.goes_by_proxies:
+    if validation.uses_proxies:
         return (
             f"{normal} normal training clips, which no trial trains on, and {faulty} made from them in place of "
             f"recorded faults ({', '.join(validation.proxies or ())})"

@@ -67,7 +67,7 @@ def build_features(prepared: Prepared, *, progress: Progress | None = None) -> N
 
     if any("features" in setting.path for setting in prepared.study.space.settings):
         return
-    open_corpus_stores(prepared.steering.views[0], prepared.study.first_recipe(), progress=progress)
+    open_corpus_stores(prepared.validation_data.views[0], prepared.study.first_recipe(), progress=progress)
 
 
 def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[StudyStorage, StoredStudy, str | None]:
@@ -78,7 +78,9 @@ def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[St
     if artifacts is not None and "://" not in artifacts:
         artifacts = str(Path(artifacts).resolve())
     storage = StudyStorage(url, create=True)
-    stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth, artifacts=artifacts)
+    stored = create_or_join(
+        storage, prepared.study, prepared.corpus, prepared.validation_data.truth, artifacts=artifacts
+    )
     storage.patience = PATIENCE  # from here on: a mistyped URL is answered at once
     return storage, stored, artifacts
 

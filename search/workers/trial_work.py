@@ -22,7 +22,7 @@ from search.storage.hold import Hold
 from search.storage.ledger import LeaseLost
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
-from search.validation.views import Steering
+from search.validation.views import ValidationData
 from search.workers.draining import Drained
 from search.workers.lease import Lease
 from search.workers.placement import device_name, memory_used
@@ -54,7 +54,7 @@ class TrialWork:
     ledger: StudyLedger
     stored: StoredStudy
     suggestions: Suggestions
-    steering: Steering
+    validation_data: ValidationData
     checkpoints: Checkpoints
     device: str
     stop: threading.Event
@@ -86,7 +86,7 @@ class TrialWork:
             worth = objective(
                 trial,
                 self.suggestions.study,
-                self.steering,
+                self.validation_data,
                 device=self.device,
                 train=self._train,
                 checkpoint=checkpoint,
@@ -96,7 +96,7 @@ class TrialWork:
             )
         except optuna.TrialPruned:
             scores = self._epochs[-1]
-            value = self.steering.figure(self.stored.objectives[0], scores)
+            value = self.validation_data.metric(self.stored.objectives[0], scores)
             hold.finish("pruned", values=[value], scores=scores, attributes=self._attributes(scores))
             _log.info("trial %d: pruned, %s %.4f", hold.number, self.stored.metric_name, value)
         except TrialFailure as failure:
@@ -137,7 +137,7 @@ class TrialWork:
         hold = self.hold
         if training.step is not None:
             scores = self._epochs[-1]
-            self.suggestions.note_for_pruner(hold, training.step, scores, self.steering.truth.first(len(scores)))
+            self.suggestions.note_for_pruner(hold, training.step, scores, self.validation_data.truth.first(len(scores)))
         if not hold.has_unsent_reports():
             last = hold.checkpoint_in_ledger()
             entry = self.checkpoints.write(training, trial=hold.number, token=hold.token, beside=last)
@@ -159,7 +159,7 @@ class TrialWork:
             "memory, MB": round(memory_used(self.device) / 1e6),
             "device": device_name(self.device),
         }
-        aucs = {} if scores is None else id_aucs(scores, self.steering.truth.first(len(scores)))
+        aucs = {} if scores is None else id_aucs(scores, self.validation_data.truth.first(len(scores)))
         return own | {f"AUC {name}": round(value, 4) for name, value in aucs.items()}
 
     def _exhibits(self, show: Show, scores: Scores) -> dict[str, str]:
@@ -172,7 +172,7 @@ class TrialWork:
 
         number = self.hold.number
         try:
-            exhibits = show(self._models[0], scores[self.steering.truth.last_fold])
+            exhibits = show(self._models[0], scores[self.validation_data.truth.last_fold])
             return upload(exhibits, self.checkpoints.place, uid=self.stored.uid, number=number)
         except (OffkeyError, OSError) as error:
             _log.warning("trial %d: has no pictures: %s", number, error)

@@ -30,7 +30,7 @@ from search.storage.stored_study import StoredStudy, load_stored, require_same, 
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.identity import surroundings
-from search.validation.views import Steering
+from search.validation.views import ValidationData
 from search.workers.draining import Drained
 from search.workers.lease import Lease
 from search.workers.trial_work import Show, TrialWork, draw
@@ -51,7 +51,7 @@ class Worker:
 
     storage: StudyStorage
     stored: StoredStudy
-    steering: Steering
+    validation_data: ValidationData
     checkpoints: Checkpoints
     device: str = "cpu"
     stop: threading.Event = field(default_factory=threading.Event)
@@ -135,7 +135,7 @@ class Worker:
             self.ledger,
             self.stored,
             self.suggestions,
-            self.steering,
+            self.validation_data,
             self.checkpoints,
             device=self.device,
             stop=self.stop,
@@ -205,7 +205,7 @@ def join(
     return Worker(
         storage,
         stored,
-        stored.steering(whole),
+        stored.validation_data(whole),
         checkpoints,
         device=device,
         stop=stop or threading.Event(),

@@ -45,7 +45,7 @@ def finished_study(folder: Path, corpus_root: Path) -> str:
     """The URL of a storage with a study that was really trained."""
     url = f"sqlite:///{folder / 'offkey.db'}"
     prepared = prepare(study_of_tree({**TREE, "corpus": {"root": str(corpus_root)}}, origin="tiny"), default_root=None)
-    storage, truth = StudyStorage(url, create=True), prepared.steering.truth
+    storage, truth = StudyStorage(url, create=True), prepared.validation_data.truth
     stored = create_or_join(storage, prepared.study, prepared.corpus, truth, artifacts=str(folder / "artifacts"))
     join(url, stored.name).run()
     return url

@@ -14,7 +14,7 @@ from features.clips.corpus import Corpus
 from features.clips.faults import GRADES, KINDS, with_fault
 from search.study.recipe import Recipe, ValidationSettings
 from search.validation.split import blind, folds_of, held_out_clips, labelled_test_clips, training_clips
-from search.validation.views import steering_of
+from search.validation.views import validation_data_of
 from tests.computation.case import Case, spread_over, without_clips
 from tests.computation.frames import settings
 from tests.computation.sounds import clips_without_files, waveform
@@ -34,8 +34,8 @@ def _stems(clips: Iterable[Clip]) -> list[str]:
 
 def _split(validation: dict[str, Any]) -> list[str]:
     corpus, chosen = clips_without_files(), ValidationSettings.model_validate(validation)
-    steering = labelled_test_clips(blind(corpus, chosen))
-    return [*_stems(steering), "held out", *_stems(held_out_clips(corpus, chosen))]
+    validation_data = labelled_test_clips(blind(corpus, chosen))
+    return [*_stems(validation_data), "held out", *_stems(held_out_clips(corpus, chosen))]
 
 
 def _withheld(train_on: str, *, share: float, seed: int) -> list[str]:
@@ -68,10 +68,10 @@ def _folds() -> list[str]:
 def _proxies(corpus: Corpus) -> list[str | float]:
     """The clips that stand for faults, which recording each of them is of, and the sound of one."""
     validation = ValidationSettings(metric="proxy", seed=2, proxies=["other IDs", "knock 1", "noise 0.25"])
-    steering = steering_of(corpus, validation)
-    clips = labelled_test_clips(steering.views[0])
+    validation_data = validation_data_of(corpus, validation)
+    clips = labelled_test_clips(validation_data.views[0])
     frames = settings().frames(settings().waveform(clips[-1].path.read_bytes()))
-    recordings = [f"{clip.name} of {of}" for clip, of in zip(clips, steering.truth.recordings, strict=True)]
+    recordings = [f"{clip.name} of {of}" for clip, of in zip(clips, validation_data.truth.recordings, strict=True)]
     return [*recordings, *spread_over(frames)]
 
 

@@ -17,8 +17,8 @@ from models.settings import BACKENDS, Pooling, ScoringSettings
 from models.vae import Settings
 from search.detector.optimism import optimism_of
 from search.evaluation.bootstrap import Bootstrap
-from search.evaluation.figures import evaluate
-from search.evaluation.metrics import Metric, figure
+from search.evaluation.evaluate import evaluate
+from search.evaluation.metrics import Metric, metric_of
 from search.evaluation.official import Year
 from search.evaluation.truth import Scores, Truth
 from search.sampling.pruning import noise_of
@@ -52,8 +52,8 @@ def _metrics(metric: Metric, year: Year) -> list[float]:
     """A metric and its resamples."""
     truth = _truth()
     scores = _scores(truth)
-    resamples = Bootstrap(truth, resamples=40).figures(metric, scores, year=year)
-    return [figure(metric, scores, truth, year=year), *spread_over(resamples)]
+    resamples = Bootstrap(truth, resamples=40).metric(metric, scores, year=year)
+    return [metric_of(metric, scores, truth, year=year), *spread_over(resamples)]
 
 
 def _in_folds() -> list[float]:
@@ -70,7 +70,7 @@ def _in_folds() -> list[float]:
     noise = noise_of(scores, truth)
     assert noise is not None
     resamples = Bootstrap(truth, resamples=40).aucs(scores)
-    return [figure("auc", scores, truth), *spread_over(resamples), *spread_over(np.array(noise))]
+    return [metric_of("auc", scores, truth), *spread_over(resamples), *spread_over(np.array(noise))]
 
 
 def _figures() -> list[float]:

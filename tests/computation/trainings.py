@@ -17,7 +17,7 @@ from search.study.recipe import Recipe, ValidationSettings
 from search.training.cross_validation import begun
 from search.training.loop import Training, no_interruption
 from search.validation.split import blind
-from search.validation.views import steering_of
+from search.validation.views import validation_data_of
 from tests.computation.case import Case, Values, listed
 from tests.support.detectors import detector_of
 
@@ -142,12 +142,12 @@ def _losses(training: Training) -> list[float]:
 def _folds(corpus: Corpus) -> list[float]:
     """A cross-validation of two folds: the scores of their clips."""
     recipe = recipe_of({"validation": {"folds": 2}})
-    steering = steering_of(corpus, recipe.validation)
-    trial = begun(recipe, steering, "cpu", lambda recipe, view, device: Training(recipe, view, CPU))
-    while trial.epoch < recipe.epochs * len(steering.views):
+    validation_data = validation_data_of(corpus, recipe.validation)
+    trial = begun(recipe, validation_data, "cpu", lambda recipe, view, device: Training(recipe, view, CPU))
+    while trial.epoch < recipe.epochs * len(validation_data.views):
         trial.run_epoch(no_interruption)
     scores = trial.validation_scores()
-    return [*listed(scores), steering.figure("auc", scores), steering.last_models_figure("auc", scores)]
+    return [*listed(scores), validation_data.metric("auc", scores), validation_data.last_models_metric("auc", scores)]
 
 
 def _detector(threshold: str, corpus: Corpus) -> list[float]:

@@ -105,7 +105,7 @@ def tiny_study(storage_url: str, corpus_root: Path) -> Callable[..., TinyStudy]:
         }
         prepared = prepare(study_of_tree(tree, origin="tiny"), default_root=None)
         storage = StudyStorage(storage_url, create=True)
-        stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth)
+        stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.validation_data.truth)
         return TinyStudy(storage_url, corpus_root, storage, stored)
 
     return make

@@ -121,7 +121,7 @@ def test_nothing_of_optuna_s_or_other_libraries_is_met() -> None:
 
 def test_the_walk_meets_what_is_deep_inside() -> None:
     """Else the two tests above would hold for nothing."""
-    assert {api.Spread, api.Clip, api.Gain, api.DecidedOfId, api.Origin, api.Scorer, float, Path} <= reachable(
+    assert {api.Spread, api.Clip, api.Gain, api.IdDecisions, api.Origin, api.Scorer, float, Path} <= reachable(
         api
     ).keys()
 

@@ -11,7 +11,7 @@ from search.detector.detector import Detector
 from search.detector.final import train_detector
 from search.preparation.prepared import PreparedRecipe
 from search.study.recipe import Recipe
-from search.validation.views import steering_of
+from search.validation.views import validation_data_of
 
 
 def detector_of(
@@ -22,5 +22,5 @@ def detector_of(
     on_epoch: Callable[[int, int], None] = lambda epoch, epochs: None,
 ) -> Detector:
     """Trains a recipe's detector on a corpus."""
-    steering = steering_of(corpus, recipe.validation, recipe.corpus.train_on)
-    return train_detector(PreparedRecipe(corpus, recipe.validation, steering, recipe), device, on_epoch=on_epoch)
+    validation_data = validation_data_of(corpus, recipe.validation, recipe.corpus.train_on)
+    return train_detector(PreparedRecipe(corpus, recipe.validation, validation_data, recipe), device, on_epoch=on_epoch)

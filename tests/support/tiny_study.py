@@ -49,7 +49,7 @@ class TinyStudy:
         return Worker(
             storage,
             self.stored,
-            self.stored.steering(prepared.corpus),
+            self.stored.validation_data(prepared.corpus),
             Checkpoints(self.stored.artifacts, self.stored.uid),
             train=QuickTraining if quick else None,
             show=draw,

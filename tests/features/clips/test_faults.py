@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.corpus import read_corpus
-from features.clips.faults import GRADES, KINDS, Kind, faulty_clip, with_fault
+from features.clips.faults import GRADES, KINDS, FaultKind, faulty_clip, with_fault
 from features.clips.synthesis import FAULTS
 from features.clips.wav import Signal, read_header, signal_of
 from features.errors import CorpusError, StoreError
@@ -34,7 +34,7 @@ def rms(signal: Signal) -> float:
     return float(np.sqrt(np.mean(np.asarray(signal, dtype=np.float64) ** 2)))
 
 
-def faulty(signal: Signal, kind: Kind, grade: float, *, seed: int = 0) -> Signal:
+def faulty(signal: Signal, kind: FaultKind, grade: float, *, seed: int = 0) -> Signal:
     return with_fault(signal, kind, grade, sample_rate=RATE, seed=seed)
 
 
@@ -49,14 +49,14 @@ def test_the_faults_are_none_of_those_that_the_made_sounds_have() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_grade_0_leaves_a_recording_as_it_is(kind: Kind) -> None:
+def test_grade_0_leaves_a_recording_as_it_is(kind: FaultKind) -> None:
     signal = noise(channels=2)
     np.testing.assert_allclose(faulty(signal, kind, 0.0), signal, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["knock", "whine", "band loss", "noise"])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_higher_the_grade_the_more_is_changed(kind: Kind, seed: int) -> None:
+def test_the_higher_the_grade_the_more_is_changed(kind: FaultKind, seed: int) -> None:
     signal = noise()
     changes = [rms(faulty(signal, kind, grade, seed=seed) - signal) for grade in RISING]
     assert changes == sorted(changes)
@@ -116,13 +116,13 @@ def test_a_knock_strikes_and_rests(seed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["knock", "whine", "noise"])
-def test_a_fault_is_the_same_one_in_every_grade(kind: Kind) -> None:
+def test_a_fault_is_the_same_one_in_every_grade(kind: FaultKind) -> None:
     signal = noise(channels=2)
     np.testing.assert_allclose(faulty(signal, kind, 1.0) - signal, 4 * (faulty(signal, kind, 0.25) - signal), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_seed_gives_one_fault_and_another_another(kind: Kind) -> None:
+def test_one_seed_gives_one_fault_and_another_another(kind: FaultKind) -> None:
     signal = noise()
     once, again, other = (faulty(signal, kind, 0.5, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(once, again)
@@ -130,7 +130,7 @@ def test_one_seed_gives_one_fault_and_another_another(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_silence_stays_silence_and_so_does_a_silent_channel(kind: Kind) -> None:
+def test_silence_stays_silence_and_so_does_a_silent_channel(kind: FaultKind) -> None:
     half_silent = noise(channels=2) * np.array([1, 0], dtype=np.float32)
     assert not faulty(np.zeros((RATE, 1), dtype=np.float32), kind, 1.0).any()
     assert not faulty(half_silent, kind, 1.0)[:, 1].any()
@@ -146,7 +146,7 @@ def test_silence_stays_silence_and_so_does_a_silent_channel(kind: Kind) -> None:
     seed=st.integers(0, 2**32),
 )
 def test_length_channels_and_range_stay_however_short_the_recording(
-    kind: Kind, grade: float, samples: int, channels: int, sample_rate: int, seed: int
+    kind: FaultKind, grade: float, samples: int, channels: int, sample_rate: int, seed: int
 ) -> None:
     signal = noise(samples, channels=channels, level=0.5, seed=seed)
     made = with_fault(signal, kind, grade, sample_rate=sample_rate, seed=seed)
@@ -158,7 +158,7 @@ def test_length_channels_and_range_stay_however_short_the_recording(
 
 @settings(max_examples=30, deadline=None, database=None)
 @given(st.sampled_from(KINDS), st.sampled_from(GRADES), st.floats(1e-3, 0.1), st.integers(0, 100))
-def test_a_fault_is_as_loud_as_the_recording_is(kind: Kind, grade: float, gain: float, seed: int) -> None:
+def test_a_fault_is_as_loud_as_the_recording_is(kind: FaultKind, grade: float, gain: float, seed: int) -> None:
     signal = noise(2000, level=1.0, seed=seed).clip(-3, 3) / 3
     quiet = faulty((0.1 * gain * signal).astype(np.float32), kind, grade, seed=seed) / (0.1 * gain)
     loud = faulty((0.1 * signal).astype(np.float32), kind, grade, seed=seed) / 0.1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from features.clips.corpus import read_corpus
-from features.clips.synthesis import FAULTS, MACHINE, MACHINE_IDS, SAMPLE_RATE, Signal, make_corpus, synthesize
+from features.clips.synthesis import FAULTS, MACHINE, MACHINE_IDS, SAMPLE_RATE, Sound, make_corpus, synthesize
 from features.frames.feature_settings import FeatureSettings
 
 FEATURES = FeatureSettings()
@@ -65,7 +65,7 @@ def test_progress_counts_the_machine_ids(tmp_path: Path) -> None:
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def sound(machine_id: str, fault: str | None, *, seed: int = 0) -> Signal:
+def sound(machine_id: str, fault: str | None, *, seed: int = 0) -> Sound:
     return synthesize(machine_id, np.random.default_rng(seed), fault=fault, seconds=1.0)
 
 

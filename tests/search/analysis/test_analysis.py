@@ -23,7 +23,7 @@ from search.analysis.analysis import Analysis, analyse
 from search.analysis.differences import distances
 from search.analysis.folder import MARK
 from search.analysis.page import page
-from search.analysis.separability import DETECTORS, Method, mahalanobis, nearest
+from search.analysis.separability import DETECTORS, SeparationMethod, mahalanobis, nearest
 from search.analysis.settings import AnalysisSettings, analysis_settings
 from search.analysis.statistics import Statistics, standardised
 from search.analysis.tables import separability_csv
@@ -217,7 +217,7 @@ def test_every_kind_and_the_stack_are_compared_by_every_detector(made: Analysis)
 
 def test_the_mean_over_ids_is_that(made: Analysis) -> None:
     found = made.separability
-    method = Method("mfcc", "kNN")
+    method = SeparationMethod("mfcc", "kNN")
 
     assert found.overall is not None
     assert found.overall.of(method).auc == pytest.approx(

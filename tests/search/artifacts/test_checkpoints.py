@@ -364,7 +364,7 @@ def test_a_worker_killed_on_another_host_is_gone_on_with_from_the_place_that_bot
     undisturbed.worker(quick=True).run()
     made = tiny_study(trials=1)
     prepared = prepare(made.stored.study(), default_root=None)
-    truth = prepared.steering.truth
+    truth = prepared.validation_data.truth
     stored = create_or_join(made.storage, prepared.study, prepared.corpus, truth, artifacts=place.name)
     shared = replace(made, stored=stored)
     service = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}

@@ -208,10 +208,10 @@ def test_any_name_can_be_a_title(tmp_path: Path, name: str) -> None:
 
 
 def test_only_validation_clips_are_shown(corpus_root: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    steering = set(labelled_test_clips(corpus))
-    held_out = set(labelled_test_clips(read_corpus(corpus_root))) - steering
+    validation_data = set(labelled_test_clips(corpus))
+    held_out = set(labelled_test_clips(read_corpus(corpus_root))) - validation_data
     assert held_out
-    assert steering
+    assert validation_data
     training = trained(corpus, recipe_with())
     titles: list[str] = []
     read: list[Path] = []
@@ -228,11 +228,11 @@ def test_only_validation_clips_are_shown(corpus_root: Path, corpus: Corpus, monk
     monkeypatch.setattr("search.dashboard.exhibits.read_waveform", listen)
 
     for seed in range(3):  # whatever is scored how
-        scores = np.random.default_rng(seed).standard_normal(len(steering))
+        scores = np.random.default_rng(seed).standard_normal(len(validation_data))
         list(exhibits_of(training, scores))
 
     assert len(titles) == len(read) == 6
-    assert set(read) <= {clip.path for clip in steering}
+    assert set(read) <= {clip.path for clip in validation_data}
     assert not [title for title in titles for clip in held_out if clip.path.name in title and clip.id_name in title]
 
 

@@ -11,7 +11,7 @@ import pytest
 from models.labels import Labels
 from search.detector.bundle_files import DetectorFile, PartMetrics
 from search.errors import BundleError
-from search.evaluation.figures import Figures, IdFigures
+from search.evaluation.evaluate import IdMetrics, Metrics
 from search.evaluation.interval import Interval
 
 WHOLE: dict[str, Any] = {
@@ -44,7 +44,7 @@ def test_a_detector_file_is_written_as_it_was_read(tmp_path: Path) -> None:
 
 
 def test_metrics_are_written_with_their_keys_in_order() -> None:
-    figures = Figures(0.9, None, Interval(0.8, 0.95), 0.85, {"fan/00": IdFigures(0.9, None, 3, 4)})
+    figures = Metrics(0.9, None, Interval(0.8, 0.95), 0.85, {"fan/00": IdMetrics(0.9, None, 3, 4)})
 
     assert PartMetrics.of(figures).text() == json.dumps(
         {

@@ -31,7 +31,7 @@ from search.evaluation.interval import Interval
 from search.evaluation.truth import Truth
 from search.results.export import export_recipe
 from search.results.status import read_status
-from search.storage.looks import Looks
+from search.storage.test_evaluations import TestEvaluations
 from search.study.ensembles import ensemble_of
 from search.study.recipe import Recipe, ValidationSettings
 from search.study.study_file import load_study, study_of_tree
@@ -39,7 +39,7 @@ from search.study.trial_recipe import trial_recipe
 from search.training.loop import Training
 from search.training.objective import objective
 from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips
-from search.validation.views import steering_of
+from search.validation.views import validation_data_of
 from tests.support.detectors import detector_of
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def bundle(detector: Detector, tmp_path: Path) -> Path:
 def test_the_final_detector_is_the_trial_s_computation_once_more(corpus: Corpus, detector: Detector) -> None:
     trial = FixedTrial({"h_dim": 16}, number=3)
 
-    value = objective(trial, study_of_tree(TINY, origin="here"), steering_of(corpus, VALIDATION))
+    value = objective(trial, study_of_tree(TINY, origin="here"), validation_data_of(corpus, VALIDATION))
 
     assert detector.validation.auc == value
 
@@ -106,12 +106,12 @@ def test_an_exported_trial_trained_again_has_the_value_in_the_storage(
 
 def test_the_test_figure_is_of_the_clips_that_no_search_sees(corpus: Corpus, detector: Detector) -> None:
     held_out = held_out_clips(corpus, VALIDATION)
-    steering = labelled_test_clips(blind(corpus, VALIDATION))
+    validation_data = labelled_test_clips(blind(corpus, VALIDATION))
 
     assert detector.test is not None
     counted = sum(of_id.normal + of_id.anomaly for of_id in detector.test.per_id.values())
     assert counted == len(held_out) == 18
-    assert not {clip.name for clip in held_out} & {clip.name for clip in steering}
+    assert not {clip.name for clip in held_out} & {clip.name for clip in validation_data}
     assert detector.test.auc != detector.validation.auc
 
 
@@ -187,10 +187,10 @@ def test_the_interval_of_a_difference_between_two_parts_is_of_independent_clips(
 def test_optimism_is_of_the_machine_ids_that_have_both_figures() -> None:
     ids, labels = ("fan/00",) * 20 + ("fan/02",) * 20 + ("fan/04",) * 20, (0, 1) * 30
     scores = np.random.default_rng(0).normal(size=60)
-    steering, held_out = Truth(ids[:40], labels[:40]), Truth(ids[20:], labels[20:])
+    validation_data, held_out = Truth(ids[:40], labels[:40]), Truth(ids[20:], labels[20:])
     common = Truth(ids[20:40], labels[20:40])
 
-    assert optimism_of(scores[:40], steering, scores[20:], held_out) == optimism_of(
+    assert optimism_of(scores[:40], validation_data, scores[20:], held_out) == optimism_of(
         scores[20:40], common, scores[20:40], common
     )
     assert optimism_of(scores[:20], Truth(ids[:20], labels[:20]), scores[20:], held_out) is None
@@ -281,7 +281,7 @@ def test_the_figure_that_was_searched_for_is_named_where_it_is_not_the_auc(corpu
 
 
 def test_how_often_the_test_clips_were_looked_at_stands_in_the_bundle(detector: Detector, tmp_path: Path) -> None:
-    save_bundle(replace(detector, looks=Looks(7, 3)), tmp_path / "seen")
+    save_bundle(replace(detector, test_evaluations=TestEvaluations(7, 3)), tmp_path / "seen")
 
     metrics = json.loads((tmp_path / "seen" / "metrics.json").read_text())
     assert (metrics["test_looks"], metrics["test_recipes"]) == (7, 3)

@@ -23,7 +23,7 @@ from search.study.trial_recipe import trial_recipe
 from search.training.loop import Training
 from search.training.objective import objective
 from search.validation.split import blind, held_out_clips
-from search.validation.views import steering_of
+from search.validation.views import validation_data_of
 from tests.support.detectors import detector_of
 
 CPU = torch.device("cpu")
@@ -106,7 +106,7 @@ class TestCleaning:
         assert cleaned.validation_clips == plain.validation_clips
 
     def test_is_the_same_in_a_trial_and_in_the_final_training(self, corpus: Corpus) -> None:
-        value = objective(FixedTrial({}), study_with(**self.CLEANED), steering_of(corpus, ValidationSettings()))
+        value = objective(FixedTrial({}), study_with(**self.CLEANED), validation_data_of(corpus, ValidationSettings()))
         assert detector_of(recipe_with(**self.CLEANED), corpus, CPU).validation.auc == value
         assert detector_of(recipe_with(), corpus, CPU).validation.auc != value
 

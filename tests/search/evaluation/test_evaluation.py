@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from features.clips.clip import Clip
 from search.errors import StudyError
 from search.evaluation.bootstrap import Bootstrap, resampled_aucs
-from search.evaluation.figures import evaluate
+from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Scores, Truth
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from search.errors import StudyError
 from search.evaluation.bootstrap import Bootstrap
-from search.evaluation.metrics import Metric, domain_aucs, figure
+from search.evaluation.metrics import Metric, domain_aucs, metric_of
 from search.evaluation.official import Part, Year, official_score, parts_of, year_for
 from search.evaluation.truth import Scores, Truth
 
@@ -101,7 +101,7 @@ def test_a_resample_s_figure_is_that_of_its_clips(metric: Metric, domains: bool)
     scores, truth = case(96, ids=2, domains=domains)
     bootstrap = Bootstrap(truth, resamples=20)
 
-    figures = bootstrap.figures(metric, scores)
+    figures = bootstrap.metric(metric, scores)
 
     for resample, counts in enumerate(bootstrap._drawn.T):
         drawn = np.repeat(np.arange(96), counts)
@@ -110,7 +110,7 @@ def test_a_resample_s_figure_is_that_of_its_clips(metric: Metric, domains: bool)
             labels=tuple(truth.labels[clip] for clip in drawn),
             domains=tuple(truth.domains[clip] for clip in drawn) if domains else (),
         )
-        assert figures[resample] == pytest.approx(figure(metric, scores[drawn], of_drawn), abs=1e-12)
+        assert figures[resample] == pytest.approx(metric_of(metric, scores[drawn], of_drawn), abs=1e-12)
 
 
 @settings(max_examples=30, deadline=None, database=None)
@@ -119,13 +119,13 @@ def test_any_increasing_map_of_scores_leaves_every_figure_as_it_is(values: list[
     _, truth = case(48, domains=True)
     scores = np.array(values, dtype=np.float64)
 
-    assert figure(metric, np.exp(scores / 3) - 5, truth) == figure(metric, scores, truth)
+    assert metric_of(metric, np.exp(scores / 3) - 5, truth) == metric_of(metric, scores, truth)
 
 
 def test_the_worst_id_is_the_one_with_the_lowest_auc() -> None:
     truth = Truth(ids=("fan/00",) * 2 + ("fan/02",) * 4, labels=(0, 1, 0, 1, 0, 1))
 
-    assert figure("worst_id", np.array([1.0, 2.0, 1.0, 2.0, 3.0, 0.0]), truth) == 0.25
+    assert metric_of("worst_id", np.array([1.0, 2.0, 1.0, 2.0, 3.0, 0.0]), truth) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_what_the_clips_do_not_tell_is_an_error_with_the_reason(
     truth = Truth(**{"ids": ("fan/00",) * 8, "labels": labels, "domains": ("source", "target") * 4, **changes})
 
     with pytest.raises(StudyError, match=message):
-        figure(metric, np.arange(8.0), truth, year=year)
+        metric_of(metric, np.arange(8.0), truth, year=year)

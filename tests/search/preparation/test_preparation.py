@@ -20,12 +20,12 @@ from models import families
 from models.labels import Labels
 from models.settings import WindowSettings
 from search.errors import StudyError
-from search.evaluation.figures import evaluate
+from search.evaluation.evaluate import evaluate
 from search.preparation.prepared import Prepared, prepare
 from search.study.recipe import ValidationSettings
 from search.study.study_file import study_of_tree
 from search.validation.split import labelled_test_clips
-from search.validation.views import steering_of
+from search.validation.views import validation_data_of
 
 
 def prepared(root: Path | None, **blocks: Any) -> Prepared:
@@ -80,7 +80,7 @@ def test_what_comes_of_it_is_what_workers_compute_from_the_study(corpus_root: Pa
     ready = prepared(corpus_root, features={"n_mels": 32}, validation=validation)
 
     assert ready.validation == ready.study.validation
-    assert ready.steering == steering_of(ready.corpus, ready.study.validation)
+    assert ready.validation_data == validation_data_of(ready.corpus, ready.study.validation)
 
 
 def test_the_root_is_written_down_as_it_lies_on_this_host(corpus_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +231,8 @@ def test_by_set_only_the_development_set_s_clips_steer(both_sets: Path) -> None:
     ready = prepared(both_sets, validation=BY_SET)
 
     assert {clip.source for clip in ready.corpus.clips} == {"development", "additional", "evaluation"}
-    assert set(ready.steering.truth.ids) == {"compressor/00"}
-    assert len(ready.steering.truth) == 12
+    assert set(ready.validation_data.truth.ids) == {"compressor/00"}
+    assert len(ready.validation_data.truth) == 12
 
 
 def test_by_set_there_must_be_two(corpus_root: Path) -> None:
@@ -290,7 +290,9 @@ class TestFolds:
 
         ids = "compressor/00, compressor/02, compressor/04"
         assert ready.warnings == (f"{ids}: too few labelled clips for a held-out test",)
-        assert evaluate(np.zeros(len(ready.steering.truth)), ready.steering.truth).per_id.keys() == set(ids.split(", "))
+        assert evaluate(np.zeros(len(ready.validation_data.truth)), ready.validation_data.truth).per_id.keys() == set(
+            ids.split(", ")
+        )
 
     @pytest.mark.parametrize(("training_clips", "is_judged"), [(2, True), (1, False)])
     def test_an_id_without_normal_clips_to_steer_is_left_out_with_a_warning(
@@ -303,7 +305,7 @@ class TestFolds:
 
         left_out = "compressor/02: one label only in validation, AUC undefined, left out of the mean"
         assert (left_out not in ready.warnings) == is_judged
-        judged = evaluate(np.zeros(len(ready.steering.truth)), ready.steering.truth).per_id
+        judged = evaluate(np.zeros(len(ready.validation_data.truth)), ready.validation_data.truth).per_id
         assert ("compressor/02" in judged) == is_judged
 
     def test_without_a_fault_no_fold_tells_anything(self, corpus_copy: Path) -> None:
@@ -335,7 +337,7 @@ class TestFolds:
         corpus = read_corpus(tmp_path / "target")
 
         def fold_of_target(seed: int) -> int:
-            views = steering_of(corpus, ValidationSettings(folds=2, seed=seed)).views
+            views = validation_data_of(corpus, ValidationSettings(folds=2, seed=seed)).views
             return [target in {clip.name for clip in labelled_test_clips(view)} for view in views].index(True)
 
         seeds = {fold_of_target(seed): seed for seed in range(10)}

@@ -20,8 +20,8 @@ from sqlalchemy import text
 
 from features.clips.corpus import read_corpus
 from search.cli.status import status_of
-from search.evaluation.figures import evaluate
-from search.evaluation.metrics import figure
+from search.evaluation.evaluate import evaluate
+from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Scores, Truth
 from search.report import plots
 from search.report.page import report
@@ -62,7 +62,7 @@ def end(
     assert hold is not None
     value = None
     if scores is not None:
-        value = figure(tiny.stored.metric, scores, tiny.stored.truth)
+        value = metric_of(tiny.stored.metric, scores, tiny.stored.truth)
         optuna_study = optuna.load_study(
             study_name="tiny", storage=Cache(tiny.storage), sampler=RandomSampler(seed=hold.number)
         )
@@ -396,9 +396,9 @@ def test_learning_curves_are_an_even_choice_with_the_best_and_the_baseline_among
         trial.number = number
     ended[0].number = 1000
 
-    figure, count = plots.curves(ended, stopped, baseline=0, step="epoch", measure="AUC")
+    metric_of, count = plots.curves(ended, stopped, baseline=0, step="epoch", measure="AUC")
 
-    names = [trace.name for trace in figure.data]
+    names = [trace.name for trace in metric_of.data]
     assert count == len(names) == shown
     assert names[-1] == "best: trial 1000"
     assert ("baseline" in names) == (complete > 1)

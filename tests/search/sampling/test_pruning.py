@@ -15,7 +15,7 @@ from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, WilcoxonPru
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.evaluation.bootstrap import Bootstrap
-from search.evaluation.metrics import figure
+from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Scores, Truth
 from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, is_rung, noise_key, noise_of
 from search.sampling.samplers import pruner_for
@@ -153,7 +153,7 @@ def test_noise_gives_the_bootstrap_s_standard_errors_also_of_differences(metric:
     one = scored(truth, ability=1.5, seed=0)
     akin = scored(truth, ability=1.3, seed=1, like=scored(truth, ability=0.0, seed=0), share=0.9)
     bootstrap = Bootstrap(truth)
-    first, second = (bootstrap.figures(metric, scores) for scores in (one, akin))
+    first, second = (bootstrap.metric(metric, scores) for scores in (one, akin))
     noise, other = (np.array(noise_of(scores, truth, metric=metric)) for scores in (one, akin))
 
     assert np.linalg.norm(noise) == pytest.approx(first.std(ddof=1), rel=0.15)
@@ -164,7 +164,7 @@ def test_noise_gives_the_bootstrap_s_standard_errors_also_of_differences(metric:
 def test_noise_is_how_far_other_clips_of_the_same_machines_move_an_auc() -> None:
     truth = truth_of(15)
     draws = [scored(truth, ability=1.0, seed=seed) for seed in range(80)]
-    aucs = [figure("auc", scores, truth) for scores in draws]
+    aucs = [metric_of("auc", scores, truth) for scores in draws]
     errors = [np.linalg.norm(noise_of(scores, truth) or []) for scores in draws[:8]]
 
     assert np.mean(errors) == pytest.approx(np.std(aucs), rel=0.2)

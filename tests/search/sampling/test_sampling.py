@@ -95,7 +95,7 @@ def made_again(study: TinyStudy, folder: Path) -> TinyStudy:
     url = f"sqlite:///{folder / 'again.db'}"
     storage = StudyStorage(url, create=True)
     prepared = prepare(study.stored.study(), default_root=None)
-    stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.steering.truth)
+    stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.validation_data.truth)
     return TinyStudy(url, study.root, storage, stored)
 
 

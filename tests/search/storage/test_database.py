@@ -25,9 +25,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from search.errors import NoStorageError, StorageError
 from search.storage import database
 from search.storage.database import default_url, is_away, migrate, parse_url, shown, storage_errors
-from search.storage.looks import LookRow
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import Base
+from search.storage.test_evaluations import TestEvaluationRow
 from tests.support.house import HOUSE
 from tests.support.servers import PostgresServer
 
@@ -228,7 +228,7 @@ def test_an_empty_database_gets_our_newest_tables_and_version_beside_optunas(emp
     with engine.connect() as connection:
         assert version_of(connection, "offkey_version") == head()
         assert version_of(connection, "alembic_version").startswith("v"), "Optuna's own"
-    assert tables_of(engine) == {"offkey_studies", LookRow.__tablename__, "offkey_trials", "offkey_version"}
+    assert tables_of(engine) == {"offkey_studies", TestEvaluationRow.__tablename__, "offkey_trials", "offkey_version"}
 
 
 @on_both_databases

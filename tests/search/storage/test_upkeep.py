@@ -81,7 +81,7 @@ def test_a_renamed_study_is_the_same_study_under_another_name(offkey: Offkey, ti
     assert len(optuna.load_study(study_name="small", storage=study.storage).trials) == 2
     assert offkey("status", "tiny", "--storage", study.url).code == 1
     prepared = prepare(renamed.study(overrides=("search.trials=3",)), default_root=None)
-    assert create_or_join(study.storage, prepared.study, prepared.corpus, prepared.steering.truth).budget == 3, (
+    assert create_or_join(study.storage, prepared.study, prepared.corpus, prepared.validation_data.truth).budget == 3, (
         "whoever starts it again joins it"
     )
 
@@ -126,7 +126,7 @@ def test_a_deleted_study_leaves_no_row_and_no_file_and_its_name_is_free(
     for table in (StudyRow, TrialRow):
         assert study.storage.transact(lambda s, t=table: s.execute(select(func.count()).select_from(t)).scalar()) == 0  # type: ignore[misc]
     prepared = prepare(study.stored.study(), default_root=None)
-    again = create_or_join(study.storage, prepared.study, prepared.corpus, prepared.steering.truth)
+    again = create_or_join(study.storage, prepared.study, prepared.corpus, prepared.validation_data.truth)
     assert again.uid != study.stored.uid
 
 

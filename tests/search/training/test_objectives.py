@@ -18,7 +18,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from features.clips.corpus import Corpus, read_corpus
 from search.artifacts.checkpoints import Resumable
 from search.errors import MisuseError, StudyError, TrialFailure
-from search.evaluation.metrics import figure
+from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Scores
 from search.report.page import report
 from search.results.comparison import as_json, compare
@@ -30,7 +30,7 @@ from search.study.study_file import study_of_tree
 from search.training.cross_validation import CrossValidation
 from search.training.objective import objective, train_for_real
 from search.training.trained import TrainedModel
-from search.validation.views import steering_of
+from search.validation.views import validation_data_of
 from search.workers.draining import Drained
 from tests.support.detectors import detector_of
 from tests.support.quick import QuickTraining
@@ -69,8 +69,10 @@ class TestSeveralObjectives:
             worst, auc, parameters, latency = trial.values
             assert trial.state == TrialState.COMPLETE
             assert list(trial.intermediate_values) == [1, 2, 3]
-            assert trial.intermediate_values[3] == worst == figure("worst_id", scores[trial.number], study.stored.truth)
-            assert auc == figure("auc", scores[trial.number], study.stored.truth)
+            assert (
+                trial.intermediate_values[3] == worst == metric_of("worst_id", scores[trial.number], study.stored.truth)
+            )
+            assert auc == metric_of("auc", scores[trial.number], study.stored.truth)
             assert (parameters, latency) == (trial.params["h_dim"], 1.0)
 
     def test_the_trade_offs_are_those_that_no_trial_is_better_than_in_everything(self, tiny_study: MakeStudy) -> None:
@@ -122,7 +124,7 @@ class TestOtherFigures:
         study.worker(quick=True).run()
         scores = study.ledger.scores()
         for trial in trials_of(study):
-            assert trial.value == figure(metric, scores[trial.number], study.stored.truth)
+            assert trial.value == metric_of(metric, scores[trial.number], study.stored.truth)
         low, high = told_of(study)["best"]["interval"]
         assert low <= told_of(study)["best"]["value"] <= high
 
@@ -151,7 +153,7 @@ class TestLimits:
         )
 
     def test_a_trial_that_goes_on_after_its_last_epoch_is_timed_all_the_same(self, corpus: Corpus) -> None:
-        steering = steering_of(corpus, ValidationSettings())
+        validation_data = validation_data_of(corpus, ValidationSettings())
         tree = {**TINY, "validation": {"metric": ["auc", "latency_ms"]}}
         study, files = study_of_tree(tree, origin="here"), list[io.BytesIO]()
 
@@ -160,15 +162,15 @@ class TestLimits:
             training.save(files[-1])
             files[-1].seek(0)
 
-        told = objective(FixedTrial({}), study, steering, train=QuickTraining, after_epoch=keep)
-        again = objective(FixedTrial({}), study, steering, train=QuickTraining, checkpoint=files[-1])
+        told = objective(FixedTrial({}), study, validation_data, train=QuickTraining, after_epoch=keep)
+        again = objective(FixedTrial({}), study, validation_data, train=QuickTraining, checkpoint=files[-1])
         assert again == told
         slow = study_of_tree(
             {**TINY, "search": {"constraints": {"max_latency_ms": 0.5}}, "validation": {}}, origin="here"
         )
         files[-1].seek(0)
         with pytest.raises(TrialFailure, match="max_latency_ms allows"):
-            objective(FixedTrial({}), slow, steering, train=QuickTraining, checkpoint=files[-1])
+            objective(FixedTrial({}), slow, validation_data, train=QuickTraining, checkpoint=files[-1])
 
     @on_both_databases
     def test_a_trial_whose_worst_machine_id_is_too_bad_is_complete_and_never_the_best(
@@ -178,7 +180,7 @@ class TestLimits:
         study = tiny_study(trials=8, search=limits)
         study.worker(quick=True).run()
         scores = study.ledger.scores()
-        worst = {number: figure("worst_id", own, study.stored.truth) for number, own in scores.items()}
+        worst = {number: metric_of("worst_id", own, study.stored.truth) for number, own in scores.items()}
         within = [trial for trial in trials_of(study) if worst[trial.number] >= 0.25]
         assert 0 < len(within) < 8
         assert all(trial.state == TrialState.COMPLETE for trial in trials_of(study))
@@ -226,27 +228,27 @@ class _Reports(FixedTrial):
 
 class TestFolds:
     def test_a_trial_trains_a_model_a_fold_and_reports_after_each(self, corpus: Corpus) -> None:
-        steering = steering_of(corpus, ValidationSettings(folds=3))
+        validation_data = validation_data_of(corpus, ValidationSettings(folds=3))
         trial, scores = _Reports(), list[Scores]()
-        value = objective(trial, study_of_tree(TINY, origin="here"), steering, on_scores=scores.append)
+        value = objective(trial, study_of_tree(TINY, origin="here"), validation_data, on_scores=scores.append)
         assert [step for step, _ in trial.reports] == [1, 2, 3]
-        assert [len(own) for own in scores] == [len(steering.truth) // 3 * fold for fold in (1, 2, 3)]
+        assert [len(own) for own in scores] == [len(validation_data.truth) // 3 * fold for fold in (1, 2, 3)]
         assert trial.reports[-1][1] == value
         np.testing.assert_array_equal(scores[2][: len(scores[0])], scores[0])
 
     def test_wilcoxon_is_told_each_folds_own_figure_and_the_trials_value_is_their_mean(self, corpus: Corpus) -> None:
-        steering = steering_of(corpus, ValidationSettings(folds=5))
+        validation_data = validation_data_of(corpus, ValidationSettings(folds=5))
         tree = TINY | {"validation": {"folds": 5}, "search": {"pruner": "wilcoxon"}}
         trial, scores = _Reports(), list[Scores]()
-        value = objective(trial, study_of_tree(tree, origin="here"), steering, on_scores=scores.append)
-        means = [steering.figure("auc", of_the_first) for of_the_first in scores]
+        value = objective(trial, study_of_tree(tree, origin="here"), validation_data, on_scores=scores.append)
+        means = [validation_data.metric("auc", of_the_first) for of_the_first in scores]
         own = [reported for _, reported in trial.reports]
         np.testing.assert_allclose(np.cumsum(own) / np.arange(1, 6), means)
         assert value == means[-1]
 
     @pytest.mark.parametrize("epoch", [1, 2, 3, 5])
     def test_it_goes_on_at_any_epoch_as_if_it_had_never_stopped(self, corpus: Corpus, epoch: int) -> None:
-        steering = steering_of(corpus, ValidationSettings(folds=3))
+        validation_data = validation_data_of(corpus, ValidationSettings(folds=3))
         recipe = Recipe.model_validate(
             {key: value for key, value in TINY.items() if key != "training"}
             | {"training": TINY["training"] | {"seed": 3}}
@@ -257,11 +259,11 @@ class TestFolds:
                 training.run_epoch(lambda: None)
             return training
 
-        begun = run(CrossValidation(recipe, steering.views, "cpu", train_for_real), until=epoch)
+        begun = run(CrossValidation(recipe, validation_data.views, "cpu", train_for_real), until=epoch)
         file = io.BytesIO()
         begun.save(file)
         file.seek(0)
-        resumed = CrossValidation(recipe, steering.views, "cpu", train_for_real)
+        resumed = CrossValidation(recipe, validation_data.views, "cpu", train_for_real)
         resumed.resume(file)
         assert (resumed.epoch, resumed.step) == (epoch, epoch // 2 if epoch % 2 == 0 else None)
         np.testing.assert_array_equal(
@@ -272,7 +274,7 @@ class TestFolds:
         import torch
 
         study, device = study_of_tree(TINY, origin="here"), torch.device("cpu")
-        value = objective(FixedTrial({}, number=0), study, steering_of(corpus, ValidationSettings(folds=3)))
+        value = objective(FixedTrial({}, number=0), study, validation_data_of(corpus, ValidationSettings(folds=3)))
         told: list[tuple[int, int]] = []
         recipe = study.first_recipe()
         detector = detector_of(recipe, corpus, device, on_epoch=lambda *epochs: told.append(epochs))
@@ -370,7 +372,7 @@ class TestFolds:
             alive.add(model := QuickTraining(recipe, view, device))
             return model
 
-        training = CrossValidation(recipe, steering_of(corpus, ValidationSettings(folds=3)).views, "cpu", train)
+        training = CrossValidation(recipe, validation_data_of(corpus, ValidationSettings(folds=3)).views, "cpu", train)
         file = io.BytesIO()
         while training.epoch < 6:
             training.run_epoch(lambda: None)
@@ -378,7 +380,9 @@ class TestFolds:
             training.save(file)
         file.seek(0)
         del training
-        CrossValidation(recipe, steering_of(corpus, ValidationSettings(folds=3)).views, "cpu", train).resume(file)
+        CrossValidation(recipe, validation_data_of(corpus, ValidationSettings(folds=3)).views, "cpu", train).resume(
+            file
+        )
 
     def test_wilcoxon_stops_trials_between_folds(self, tiny_study: MakeStudy) -> None:
         search = {"trials": 12, "pruner": "wilcoxon", "sampler": "random"}

@@ -21,7 +21,7 @@ from features.frames.feature_settings import FeatureSettings
 from search.errors import StudyError
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Truth
-from search.preparation.proxy_judgement import Judged, aucs_of, judged, used
+from search.preparation.proxy_judgement import ProxyJudgement, aucs_of, judge_proxies, useful
 from search.study.proxies import OTHER_IDS, PROXIES, Proxy
 from search.study.recipe import Recipe, TrainOn
 from search.training.loop import Training
@@ -217,30 +217,30 @@ def test_the_value_is_the_mean_over_proxies(proxied: Proxied, steps: int) -> Non
     ],
 )
 def test_a_proxy_that_every_detector_or_none_tells_is_left_out(aucs: tuple[float, ...], fault: str) -> None:
-    assert Judged(OTHER_IDS, aucs).fault == fault
+    assert ProxyJudgement(OTHER_IDS, aucs).fault == fault
 
 
 def test_what_is_not_left_out_is_used_and_a_search_needs_one() -> None:
     easy, fit, hard = (
-        Judged(Proxy("noise", grade), (auc, auc)) for grade, auc in zip(GRADES, (1.0, 0.8, 0.5), strict=True)
+        ProxyJudgement(Proxy("noise", grade), (auc, auc)) for grade, auc in zip(GRADES, (1.0, 0.8, 0.5), strict=True)
     )
-    assert used([easy, fit, hard]) == (fit.proxy,)
+    assert useful([easy, fit, hard]) == (fit.proxy,)
     with pytest.raises(StudyError, match=r"noise 0\.25: told every time; noise 1: told by none"):
-        used([easy, hard])
+        useful([easy, hard])
 
 
 @pytest.mark.usefixtures("_in_that_cache")
 def test_cheap_detectors_judge_every_proxy_and_tell_the_strongest_grade_of_a_kind_best(
     proxied: Proxied,
 ) -> None:
-    judgements = judged(proxied, FeatureSettings(n_mels=32))
+    judgements = judge_proxies(proxied, FeatureSettings(n_mels=32))
 
     assert [judgement.proxy for judgement in judgements] == list(PROXIES)
     assert all(0 <= auc <= 1 for judgement in judgements for auc in judgement.aucs)
     aucs = {judgement.proxy: sum(judgement.aucs) for judgement in judgements}
     for kind in KINDS:
         assert aucs[Proxy(kind, GRADES[-1])] >= aucs[Proxy(kind, GRADES[0])]
-    assert judged(proxied, FeatureSettings(n_mels=32)) == judgements
+    assert judge_proxies(proxied, FeatureSettings(n_mels=32)) == judgements
 
 
 @pytest.mark.usefixtures("_in_that_cache")

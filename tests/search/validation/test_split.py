@@ -33,7 +33,7 @@ from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from search.training.objective import objective
 from search.validation.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
-from search.validation.views import steering_of
+from search.validation.views import validation_data_of
 from search.workers.worker import Worker
 from tests.support.detectors import detector_of
 
@@ -64,7 +64,7 @@ def corpus_of(*groups: Sequence[Clip]) -> Corpus:
     return Corpus(root=Path("root"), clips=tuple(clip for group in groups for clip in group), unreadable=())
 
 
-def steering(corpus: Corpus, settings: ValidationSettings = SETTINGS) -> list[str]:
+def validation_data(corpus: Corpus, settings: ValidationSettings = SETTINGS) -> list[str]:
     """Names of the clips that steer a search."""
     return [clip.name for clip in labelled_test_clips(blind(corpus, settings))]
 
@@ -102,7 +102,7 @@ def test_each_labelled_clip_steers_the_search_or_is_held_out_and_none_does_both(
 ) -> None:
     corpus = corpus_of_strata(strata)
 
-    both = steering(corpus, settings) + held_out(corpus, settings)
+    both = validation_data(corpus, settings) + held_out(corpus, settings)
 
     assert sorted(both) == sorted(clip.name for clip in corpus.clips)
 
@@ -116,7 +116,7 @@ def test_by_set_the_development_clips_steer_and_the_evaluation_clips_are_held_ou
     }
     corpus, by_set = corpus_of(*of_set.values()), ValidationSettings(clips="development", share=share)
 
-    assert steering(corpus, by_set) == [clip.name for clip in of_set["development"]]
+    assert validation_data(corpus, by_set) == [clip.name for clip in of_set["development"]]
     assert held_out(corpus, by_set) == [clip.name for clip in of_set["evaluation"]]
     hidden = {clip.label for clip in blind(corpus, by_set).clips if clip.source == "evaluation"}
     assert hidden == {None}
@@ -283,7 +283,7 @@ TINY: dict[str, Any] = {
 def value_and_detector(root: Path) -> tuple[float, Any]:
     """A trial's value on the clips below a root, and the final detector of its recipe."""
     corpus, study, trial = read_corpus(root), study_of_tree(TINY, origin="here"), FixedTrial({}, number=1)
-    value = objective(trial, study, steering_of(corpus, SETTINGS))
+    value = objective(trial, study, validation_data_of(corpus, SETTINGS))
     assert isinstance(value, float)
     return value, detector_of(trial_recipe(study, trial), corpus, torch.device("cpu"))
 
@@ -377,8 +377,8 @@ def searched(
         tree = {**SEARCHED, "corpus": {"root": str(corpus.root)}}
         study = prepare(study_of_tree(tree, origin="here"), default_root=None).study
         storage = StudyStorage(url)
-        stored = create_or_join(storage, study, corpus, steering_of(corpus, study.validation).truth)
-        Worker(storage, stored, stored.steering(corpus), Checkpoints(None, stored.uid)).run()
+        stored = create_or_join(storage, study, corpus, validation_data_of(corpus, study.validation).truth)
+        Worker(storage, stored, stored.validation_data(corpus), Checkpoints(None, stored.uid)).run()
         scores = StudyLedger(storage, stored).scores()
         return [
             SearchedTrial(trial.params, trial.value, trial.intermediate_values, scores[trial.number].tobytes())
@@ -466,14 +466,14 @@ def test_what_a_search_does_depends_on_the_labels_that_steer_it(
 @pytest.mark.parametrize("validation", [{}, {"share": 0.2, "seed": 3}, {"folds": 2}, {"metric": "pauc"}], ids=str)
 def test_no_view_of_a_search_has_a_label_of_a_held_out_clip(corpus_root: Path, validation: dict[str, Any]) -> None:
     settings, corpus = ValidationSettings(**validation), read_corpus(corpus_root)
-    steering = steering_of(corpus, settings)
+    validation_data = validation_data_of(corpus, settings)
     hidden = set(held_out(corpus, settings))
 
     assert len(hidden) >= 18
-    for view in steering.views:
+    for view in validation_data.views:
         assert {clip.label for clip in view.clips if clip.name in hidden} == {None}
         assert not hidden & {clip.name for clip in labelled_test_clips(view)}
-    assert len(steering.truth) == sum(len(labelled_test_clips(view)) for view in steering.views)
+    assert len(validation_data.truth) == sum(len(labelled_test_clips(view)) for view in validation_data.views)
 
 
 def test_no_module_that_a_trial_runs_through_can_name_the_held_out_clips() -> None:

@@ -17,15 +17,15 @@ from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus, read_corpus
 from search.errors import StudyError, StudyFileError
 from search.evaluation.bootstrap import Bootstrap
-from search.evaluation.figures import evaluate
-from search.evaluation.metrics import figure, id_aucs, mean_auc
+from search.evaluation.evaluate import evaluate
+from search.evaluation.metrics import id_aucs, mean_auc, metric_of
 from search.evaluation.truth import Scores, Truth
 from search.preparation.prepared import prepare
 from search.study.objectives import directions_of
 from search.study.recipe import ValidationSettings
 from search.study.study_file import load_study, study_of_tree
 from search.validation.split import held_out_clips, labelled_test_clips
-from search.validation.views import clips_in_words, steering_of
+from search.validation.views import clips_in_words, validation_data_of
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +41,24 @@ class TestFolds:
     FOLDS = validation(folds=3)
 
     def test_each_training_clip_steers_in_one_fold_and_is_trained_on_in_the_others(self, corpus: Corpus) -> None:
-        views = steering_of(corpus, self.FOLDS).views
+        views = validation_data_of(corpus, self.FOLDS).views
         training = {clip.name for clip in corpus.clips if clip.split == "train"}
-        steering = [{clip.name for clip in view.clips if clip.split == "test"} & training for view in views]
+        validation_data = [{clip.name for clip in view.clips if clip.split == "test"} & training for view in views]
         assert len(views) == 3
-        assert Counter(name for fold in steering for name in fold) == dict.fromkeys(training, 1)
-        for view, own in zip(views, steering, strict=True):
+        assert Counter(name for fold in validation_data for name in fold) == dict.fromkeys(training, 1)
+        for view, own in zip(views, validation_data, strict=True):
             assert {clip.name for clip in view.clips if clip.split == "train"} == training - own
             assert {clip.label for clip in view.clips if clip.name in own} == {NORMAL}
 
     def test_each_fold_has_its_share_of_each_machine_id(self, corpus: Corpus) -> None:
-        for view in steering_of(corpus, self.FOLDS).views:
+        for view in validation_data_of(corpus, self.FOLDS).views:
             of_id = Counter(clip.machine_id for clip in view.clips if clip.split == "train")
             assert of_id == {"00": 4, "02": 4, "04": 4}
 
     def test_labelled_clips_that_steer_are_in_every_fold_and_held_out_ones_in_none(self, corpus: Corpus) -> None:
         held_out = {clip.name for clip in held_out_clips(corpus, self.FOLDS)}
         labelled = {clip.name for clip in labelled_test_clips(corpus)}
-        for view in steering_of(corpus, self.FOLDS).views:
+        for view in validation_data_of(corpus, self.FOLDS).views:
             judged = {clip.name for clip in labelled_test_clips(view)}
             assert labelled - held_out < judged
             assert not judged & held_out
@@ -67,15 +67,17 @@ class TestFolds:
         first = next(clip for clip in corpus.clips if clip.split == "train")
         few = [c for c in corpus.clips if c.split == "test" or c.machine_id != first.machine_id or c is first]
         small = Corpus(root=corpus.root, clips=tuple(few), unreadable=())
-        for view in steering_of(small, self.FOLDS).views:
+        for view in validation_data_of(small, self.FOLDS).views:
             assert next(clip for clip in view.clips if clip.name == first.name).split == "train"
 
     def test_every_view_takes_its_frames_from_one_store(self, corpus: Corpus) -> None:
-        names = [[(clip.name, clip.digest) for clip in view.clips] for view in steering_of(corpus, self.FOLDS).views]
+        names = [
+            [(clip.name, clip.digest) for clip in view.clips] for view in validation_data_of(corpus, self.FOLDS).views
+        ]
         assert names[0] == names[1] == names[2]
 
     def test_clips_are_counted_once_though_several_models_score_them(self, corpus: Corpus) -> None:
-        truth = steering_of(corpus, self.FOLDS).truth
+        truth = validation_data_of(corpus, self.FOLDS).truth
         assert (truth.count(NORMAL), truth.count(ANOMALY)) == (18 + 9, 9)
         assert len(truth) == 18 + 3 * (9 + 9)
         assert clips_in_words(self.FOLDS, truth) == (
@@ -140,7 +142,7 @@ class TestFiguresOfFolds:
         )
         assert mean_auc(scores, truth) == pytest.approx(by_hand)
         assert evaluate(scores, truth).auc == pytest.approx(by_hand)
-        assert figure("worst_id", scores, truth) == pytest.approx(min(id_aucs(scores, truth).values()))
+        assert metric_of("worst_id", scores, truth) == pytest.approx(min(id_aucs(scores, truth).values()))
 
     def test_folds_with_the_same_scores_have_the_interval_of_one(self) -> None:
         scores = np.random.default_rng(0).normal(size=10).tolist()
@@ -183,7 +185,7 @@ class TestFiguresOfFolds:
     def test_a_fold_s_pauc_is_of_the_normal_clips_that_are_drawn_of_it(self) -> None:
         truth = dealt(2, training=26, labelled=2, anomalies=6)
         scores, bootstrap = of_recordings(truth, seed=0), Bootstrap(truth, resamples=20)
-        paucs = bootstrap.figures("pauc", scores)
+        paucs = bootstrap.metric("pauc", scores)
         for resample, drawn in enumerate(bootstrap._drawn.T):
             values, weights = [], []
             for fold in (0, 1):
@@ -198,7 +200,7 @@ class TestFiguresOfFolds:
         assert mean_auc(np.array([1.0, 2.0, 1.5, 0.0, 9.0]), truth) == 0.5
 
     def test_the_first_clips_are_those_of_the_folds_that_were_scored(self, corpus: Corpus) -> None:
-        truth = steering_of(corpus, validation(folds=3)).truth
+        truth = validation_data_of(corpus, validation(folds=3)).truth
         one_fold = truth.first(len(truth) // 3)
         assert set(one_fold.folds) == {0}
         assert truth.in_last_fold.ids == truth.ids[truth.last_fold]
@@ -280,9 +282,9 @@ class TestObjectives:
 class TestProxies:
     def test_no_labelled_clip_steers_and_all_of_them_are_for_the_test(self, corpus: Corpus) -> None:
         by_proxies = validation(metric="proxy", proxies=["other IDs"])
-        steering = steering_of(corpus, by_proxies)
+        validation_data = validation_data_of(corpus, by_proxies)
         labelled = {clip.name for clip in labelled_test_clips(corpus)}
-        assert not labelled & {clip.name for view in steering.views for clip in view.clips}
+        assert not labelled & {clip.name for view in validation_data.views for clip in view.clips}
         assert {clip.name for clip in held_out_clips(corpus, by_proxies)} == labelled
 
     def test_a_quarter_of_the_training_clips_is_held_out_unless_another_share_is_given(self) -> None:
@@ -294,8 +296,8 @@ class TestProxies:
     @pytest.mark.parametrize("proxies", [["other IDs"], ["knock 1", "other IDs", "whine 0.5"]])
     def test_a_fault_is_resampled_with_the_recording_that_has_it(self, corpus: Corpus, proxies: list[str]) -> None:
         by_proxies = validation(metric="proxy", share=0.5, proxies=proxies)
-        steering = steering_of(corpus, by_proxies)
-        clips, truth = labelled_test_clips(steering.views[0]), steering.truth
+        validation_data = validation_data_of(corpus, by_proxies)
+        clips, truth = labelled_test_clips(validation_data.views[0]), validation_data.truth
         drawn = Bootstrap(truth, resamples=50)._drawn
         of_normals = {clip.name: drawn[place] for place, clip in enumerate(clips) if clip.label == NORMAL}
         assert len(of_normals) == 9

@@ -34,7 +34,7 @@ from search.storage.tables import Base, StudyRow, database_now
 from search.study.recipe import Recipe
 
 
-class LookRow(Base):
+class TestEvaluationRow(Base):
     """One evaluation on held-out test clips."""
 
     __tablename__ = "offkey_test_looks"
@@ -49,7 +49,7 @@ class LookRow(Base):
 
 
 @dataclass(frozen=True)
-class Looks:
+class TestEvaluations:
     """How often some clips or a part of them were looked at, the last time included, as far as one storage knows."""
 
     count: int | None  # None where it is not known
@@ -60,7 +60,7 @@ class Looks:
     unlisted: int = 0  # other looks, of which it is not known at which clips they were
 
     @classmethod
-    def uncounted(cls, reason: str) -> Looks:
+    def uncounted(cls, reason: str) -> TestEvaluations:
         """Where nobody counts."""
         return cls(None, None, reason)
 
@@ -84,10 +84,10 @@ class Looks:
         return f"{seen}, by {self.recipes} different recipes: the best of these flatters itself on them, too"
 
 
-NO_STORAGE = Looks.uncounted("no study storage here (--storage names one)")
+NO_STORAGE = TestEvaluations.uncounted("no study storage here (--storage names one)")
 
 
-def enter_look(url: str, clips: Iterable[Clip], recipe: Recipe, auc: float) -> Looks:
+def enter_test_evaluation(url: str, clips: Iterable[Clip], recipe: Recipe, auc: float) -> TestEvaluations:
     """Enters an evaluation of a trained recipe on held-out clips; how often they were looked at, this one included.
 
     Makes no storage where there is none. Raises StorageError if the storage cannot be reached, read or written.
@@ -106,7 +106,7 @@ def enter_look(url: str, clips: Iterable[Clip], recipe: Recipe, auc: float) -> L
             engine.dispose()
 
 
-def _entered(engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float) -> Looks:
+def _entered(engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float) -> TestEvaluations:
     look, digest, keys = secrets.token_hex(16), clips_digest(clips), clip_keys(clips)
     row = {
         "look": look,
@@ -116,26 +116,34 @@ def _entered(engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float) 
         "recipe_digest": recipe_digest(recipe),
     }
     with engine.begin() as connection:
-        connection.execute(insert(LookRow).values(**row, looked=database_now(), auc=auc))
+        connection.execute(insert(TestEvaluationRow).values(**row, looked=database_now(), auc=auc))
     # In a transaction of its own: of two that look at once, the one that commits last sees both.
     with engine.begin() as connection:
         return _counted(connection, look, digest, keys)
 
 
-def _counted(connection: Connection, look: str, digest: str, keys: npt.NDArray[np.uint64]) -> Looks:
+def _counted(connection: Connection, look: str, digest: str, keys: npt.NDArray[np.uint64]) -> TestEvaluations:
     """The looks at some of the same clips as this `look`'s, itself included."""
-    before = set(connection.execute(select(LookRow.clips).where(LookRow.look != look).distinct()).scalars())
+    before = set(
+        connection.execute(select(TestEvaluationRow.clips).where(TestEvaluationRow.look != look).distinct()).scalars()
+    )
     # The clips of each set once, however often it was looked at.
-    first = select(func.min(LookRow.look)).where(LookRow.each_clip.is_not(None)).group_by(LookRow.clips)
-    sets = connection.execute(select(LookRow.clips, LookRow.each_clip).where(LookRow.look.in_(first))).all()
+    first = (
+        select(func.min(TestEvaluationRow.look))
+        .where(TestEvaluationRow.each_clip.is_not(None))
+        .group_by(TestEvaluationRow.clips)
+    )
+    sets = connection.execute(
+        select(TestEvaluationRow.clips, TestEvaluationRow.each_clip).where(TestEvaluationRow.look.in_(first))
+    ).all()
     seen_in = {
         name: np.isin(keys, np.frombuffer(blob, dtype=keys.dtype)) for name, blob in sets if blob and name in before
     }
     sharing = [name for name, seen in seen_in.items() if seen.any()]
-    counts = select(func.count(), func.count(distinct(LookRow.recipe_digest)))
-    count, recipes = connection.execute(counts.where(LookRow.clips.in_([digest, *sharing]))).one()
-    unlisted = select(func.count()).where(LookRow.clips.not_in([name for name, _ in sets]))
-    return Looks(
+    counts = select(func.count(), func.count(distinct(TestEvaluationRow.recipe_digest)))
+    count, recipes = connection.execute(counts.where(TestEvaluationRow.clips.in_([digest, *sharing]))).one()
+    unlisted = select(func.count()).where(TestEvaluationRow.clips.not_in([name for name, _ in sets]))
+    return TestEvaluations(
         count,
         recipes,
         clips=len(keys),

@@ -15,7 +15,7 @@ from search.evaluation.truth import Scores, Truth, count_clips, judged_ids
 
 
 @dataclass(frozen=True)
-class IdFigures:
+class IdMetrics:
     """One machine ID's figures."""
 
     auc: float
@@ -25,24 +25,24 @@ class IdFigures:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """What a set of scored clips says."""
 
     auc: float  # mean over machine IDs
     pauc: float | None  # mean over machine IDs; None where one has too few normal clips
     interval: Interval  # of auc
     pooled: float  # AUC over the same clips, whatever their machine ID
-    per_id: Mapping[str, IdFigures]
+    per_id: Mapping[str, IdMetrics]
 
 
-def evaluate(scores: Scores, truth: Truth) -> Figures:
+def evaluate(scores: Scores, truth: Truth) -> Metrics:
     """All figures of one set of scored clips. Raises StudyError if no ID has both labels."""
     per_id = {}
     for name, members in judged_ids(truth).items():
         pairs = pairs_of_part(Part(id_name=name, kind="auc"), truth)
         enough = all(len(normals) >= FEWEST_NORMALS_FOR_PAUC for normals, _ in pairs)
         normals, anomalies = by_label(members, truth)
-        per_id[name] = IdFigures(
+        per_id[name] = IdMetrics(
             auc=area_under_curve("auc", scores, pairs),
             pauc=area_under_curve("pauc", scores, pairs) if enough else None,
             normal=count_clips(normals, truth),
@@ -50,7 +50,7 @@ def evaluate(scores: Scores, truth: Truth) -> Figures:
         )
     paucs = [figures.pauc for figures in per_id.values() if figures.pauc is not None]
     judged = np.flatnonzero(np.isin(truth.ids, list(per_id)))
-    return Figures(
+    return Metrics(
         auc=float(np.mean([figures.auc for figures in per_id.values()])),
         pauc=float(np.mean(paucs)) if len(paucs) == len(per_id) else None,
         interval=Interval.of(resampled_aucs(scores, truth)),

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from search.errors import StudyError
-from search.evaluation.figures import Figures, evaluate
-from search.evaluation.metrics import domain_aucs, figure
+from search.evaluation.evaluate import Metrics, evaluate
+from search.evaluation.metrics import domain_aucs, metric_of
 from search.evaluation.official import DOMAINS, Year, harmonic_mean
-from search.evaluation.score_truth import Judged
+from search.evaluation.score_truth import LabelledScores
 
 
 @dataclass(frozen=True)
-class Decided:
+class DecisionMetrics:
     """How decisions fare; shares from 0 to 1."""
 
     precision: float
@@ -26,21 +26,21 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class DecidedOfId(Decided):
+class IdDecisions(DecisionMetrics):
     """How those of a machine ID fare: all, and of each domain, as the challenge tells them since 2021."""
 
-    domains: Mapping[str, Decided]  # empty where clips have none
+    domains: Mapping[str, DecisionMetrics]  # empty where clips have none
 
 
 @dataclass(frozen=True)
-class Measured:
+class SystemMetrics:
     """All figures of one system's scores."""
 
-    figures: Figures
+    figures: Metrics
     harmonic_auc: float  # over machine IDs
     harmonic_pauc: float | None
     of_domains: Mapping[str, Mapping[str, float]]  # machine/ID → domain → AUC; empty where the rule asks for none
-    decided: Mapping[str, DecidedOfId]  # by machine/ID; empty without decisions
+    decided: Mapping[str, IdDecisions]  # by machine/ID; empty without decisions
     year: Year
     official: float | None
     unofficial: str  # why there is no official score
@@ -64,17 +64,17 @@ class Measured:
         }
 
 
-def measure(clips: Judged, *, year: Year | None = None) -> Measured:
+def measure(clips: LabelledScores, *, year: Year | None = None) -> SystemMetrics:
     """All figures; `year` chooses the official score's rule. Raises StudyError if no machine ID has both labels."""
     figures = evaluate(clips.scores, clips.truth)
     official, unofficial, of_domains = None, "", {}
     try:
         of_domains = domain_aucs(clips.scores, clips.truth, year=year)
-        official = figure("official", clips.scores, clips.truth, year=year)
+        official = metric_of("official", clips.scores, clips.truth, year=year)
     except StudyError as error:
         unofficial = str(error)
     paucs = [of_id.pauc for of_id in figures.per_id.values() if of_id.pauc is not None]
-    return Measured(
+    return SystemMetrics(
         figures=figures,
         harmonic_auc=float(harmonic_mean(np.array([of_id.auc for of_id in figures.per_id.values()]))),
         harmonic_pauc=None if figures.pauc is None else float(harmonic_mean(np.array(paucs))),
@@ -86,7 +86,7 @@ def measure(clips: Judged, *, year: Year | None = None) -> Measured:
     )
 
 
-def _decided(clips: Judged, figures: Figures) -> dict[str, DecidedOfId]:
+def _decided(clips: LabelledScores, figures: Metrics) -> dict[str, IdDecisions]:
     """Of the machine IDs whose every clip has a decision."""
     ids = np.array(clips.truth.ids)
     domains = np.array(clips.truth.domains or (None,) * len(ids))
@@ -95,10 +95,10 @@ def _decided(clips: Judged, figures: Figures) -> dict[str, DecidedOfId]:
         of_id = ids == name
         if all(clips.decisions[place] is not None for place in np.flatnonzero(of_id)):
             of_domains = {domain: of_id & (domains == domain) for domain in DOMAINS}
-            decided[name] = DecidedOfId(
+            decided[name] = IdDecisions(
                 *_precision_recall_f1(clips, of_id),
                 domains={
-                    domain: Decided(*_precision_recall_f1(clips, chosen))
+                    domain: DecisionMetrics(*_precision_recall_f1(clips, chosen))
                     for domain, chosen in of_domains.items()
                     if chosen.any()
                 },
@@ -106,7 +106,7 @@ def _decided(clips: Judged, figures: Figures) -> dict[str, DecidedOfId]:
     return decided
 
 
-def _precision_recall_f1(clips: Judged, chosen: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
+def _precision_recall_f1(clips: LabelledScores, chosen: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
     """Of some of the clips; 0 where it is undefined, as the challenge has it."""
     from sklearn.metrics import precision_recall_fscore_support
 

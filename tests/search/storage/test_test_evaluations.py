@@ -20,8 +20,15 @@ from features.clips.corpus import read_corpus
 from search.detector.making import make_detector
 from search.errors import BundleError, StorageError
 from search.storage import database
-from search.storage.looks import NO_STORAGE, LookRow, Looks, clips_digest, enter_look, recipe_digest
 from search.storage.tables import database_now
+from search.storage.test_evaluations import (
+    NO_STORAGE,
+    TestEvaluationRow,
+    TestEvaluations,
+    clips_digest,
+    enter_test_evaluation,
+    recipe_digest,
+)
 from search.study.recipe import Recipe, ValidationSettings
 from search.validation.split import held_out_clips
 
@@ -57,11 +64,11 @@ def engine_of(url: str) -> Engine:
 def test_a_first_look_a_repeat_and_another_recipe_are_told_apart(storage_url: str, held_out: tuple[Clip, ...]) -> None:
     one, other = recipe_of(), recipe_of(model={"family": "stat", "decay": 0.5})
 
-    seen = [enter_look(storage_url, held_out, recipe, 0.7) for recipe in (one, one, other, one)]
+    seen = [enter_test_evaluation(storage_url, held_out, recipe, 0.7) for recipe in (one, one, other, one)]
 
     clips = len(held_out)
-    assert seen[0] == Looks(1, 1, clips=clips)
-    assert seen[1:] == [Looks(*counts, clips=clips, seen=clips) for counts in ((2, 1), (3, 2), (4, 2))]
+    assert seen[0] == TestEvaluations(1, 1, clips=clips)
+    assert seen[1:] == [TestEvaluations(*counts, clips=clips, seen=clips) for counts in ((2, 1), (3, 2), (4, 2))]
 
 
 @on_both_databases
@@ -69,33 +76,33 @@ def test_a_look_counts_for_each_set_that_shares_a_clip_with_it(storage_url: str,
     one, other = recipe_of(), recipe_of(validation={"seed": 1})
     first, second, third = held_out[:6], held_out[4:10], held_out[10:]
 
-    def look(clips: tuple[Clip, ...], recipe: Recipe = one) -> Looks:
-        return enter_look(storage_url, clips, recipe, 0.7)
+    def look(clips: tuple[Clip, ...], recipe: Recipe = one) -> TestEvaluations:
+        return enter_test_evaluation(storage_url, clips, recipe, 0.7)
 
-    assert look(first) == Looks(1, 1, clips=6)
-    assert look(third) == Looks(1, 1, clips=len(held_out) - 10)  # other ones
-    assert look(second, other) == Looks(2, 2, clips=6, seen=2)
-    assert look(second, other) == Looks(3, 2, clips=6, seen=6)
-    assert look(first) == Looks(4, 2, clips=6, seen=6)
-    assert look(held_out) == Looks(6, 2, clips=len(held_out), seen=len(held_out))
+    assert look(first) == TestEvaluations(1, 1, clips=6)
+    assert look(third) == TestEvaluations(1, 1, clips=len(held_out) - 10)  # other ones
+    assert look(second, other) == TestEvaluations(2, 2, clips=6, seen=2)
+    assert look(second, other) == TestEvaluations(3, 2, clips=6, seen=6)
+    assert look(first) == TestEvaluations(4, 2, clips=6, seen=6)
+    assert look(held_out) == TestEvaluations(6, 2, clips=len(held_out), seen=len(held_out))
 
 
 @pytest.mark.parametrize("change", [{"label": None}, {"name": "elsewhere"}, {"split": "train"}])
 def test_a_clip_that_was_looked_at_is_known_by_its_contents(
     storage_url: str, held_out: tuple[Clip, ...], change: dict[str, Any]
 ) -> None:
-    enter_look(storage_url, held_out[:5], recipe_of(), 0.7)
+    enter_test_evaluation(storage_url, held_out[:5], recipe_of(), 0.7)
 
-    again = enter_look(storage_url, [replace(clip, **change) for clip in held_out[4:]], recipe_of(), 0.7)
+    again = enter_test_evaluation(storage_url, [replace(clip, **change) for clip in held_out[4:]], recipe_of(), 0.7)
 
     assert (again.count, again.seen) == (2, 1)
 
 
 def test_what_was_looked_at_when_by_which_recipe_is_kept(storage_url: str, held_out: tuple[Clip, ...]) -> None:
-    enter_look(storage_url, held_out, recipe_of(), 0.75)
+    enter_test_evaluation(storage_url, held_out, recipe_of(), 0.75)
 
     with engine_of(storage_url).connect() as connection:
-        row = connection.execute(select(LookRow.__table__)).one()
+        row = connection.execute(select(TestEvaluationRow.__table__)).one()
         now = connection.execute(select(database_now())).scalar_one()
     assert (row.recipe, row.auc, row.clips) == ("levels", 0.75, clips_digest(held_out))
     assert now - 60 < row.looked <= now
@@ -108,10 +115,12 @@ def test_of_looks_at_the_same_moment_none_is_lost_and_one_has_seen_all(
     recipes = [recipe_of(training={"seed": seed, "threads": 1}) for seed in range(6)]
 
     with ThreadPoolExecutor(6) as pool:
-        seen = list(pool.map(lambda recipe: enter_look(storage_url, held_out, recipe, 0.7), recipes))
+        seen = list(pool.map(lambda recipe: enter_test_evaluation(storage_url, held_out, recipe, 0.7), recipes))
 
-    assert max(looks.count or 0 for looks in seen) == 6
-    assert enter_look(storage_url, held_out, recipes[0], 0.7) == Looks(7, 6, clips=len(held_out), seen=len(held_out))
+    assert max(test_evaluations.count or 0 for test_evaluations in seen) == 6
+    assert enter_test_evaluation(storage_url, held_out, recipes[0], 0.7) == TestEvaluations(
+        7, 6, clips=len(held_out), seen=len(held_out)
+    )
 
 
 def make_older(url: str, revision: str) -> None:
@@ -127,9 +136,9 @@ def make_older(url: str, revision: str) -> None:
 @on_both_databases
 def test_a_storage_of_before_looks_were_counted_begins_to_count(storage_url: str, held_out: tuple[Clip, ...]) -> None:
     make_older(storage_url, "3")
-    assert not inspect(engine_of(storage_url)).has_table(LookRow.__tablename__)
+    assert not inspect(engine_of(storage_url)).has_table(TestEvaluationRow.__tablename__)
 
-    assert enter_look(storage_url, held_out, recipe_of(), 0.7) == Looks(1, 1, clips=len(held_out))
+    assert enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7) == TestEvaluations(1, 1, clips=len(held_out))
 
 
 @on_both_databases
@@ -137,21 +146,21 @@ def test_looks_of_before_each_clip_was_kept_count_for_the_same_set_and_are_told_
     storage_url: str, held_out: tuple[Clip, ...]
 ) -> None:
     for _ in range(2):
-        enter_look(storage_url, held_out, recipe_of(), 0.7)
+        enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7)
     make_older(storage_url, "4")
 
-    another = enter_look(storage_url, held_out[1:], recipe_of(), 0.7)
-    the_same = enter_look(storage_url, held_out, recipe_of(), 0.7)
+    another = enter_test_evaluation(storage_url, held_out[1:], recipe_of(), 0.7)
+    the_same = enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7)
 
     clips = len(held_out)
-    assert another == Looks(1, 1, clips=clips - 1, unlisted=2)
+    assert another == TestEvaluations(1, 1, clips=clips - 1, unlisted=2)
     assert "first time, as far as this storage knows: of 2 looks that an earlier version entered" in another.in_words
-    assert the_same == Looks(4, 1, clips=clips, seen=clips)
+    assert the_same == TestEvaluations(4, 1, clips=clips, seen=clips)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}/none.db", "sqlite:///file:{}/none.db?uri=true"])
 def test_where_there_is_no_storage_none_is_made(tmp_path: Path, held_out: tuple[Clip, ...], url: str) -> None:
-    assert enter_look(url.format(tmp_path), held_out, recipe_of(), 0.7) == NO_STORAGE
+    assert enter_test_evaluation(url.format(tmp_path), held_out, recipe_of(), 0.7) == NO_STORAGE
     assert not (tmp_path / "none.db").exists()
 
 
@@ -162,7 +171,7 @@ def test_a_database_without_studies_is_no_storage_and_gets_no_tables(
     if empty_url.startswith("sqlite"):
         sqlite3.connect(empty_url.removeprefix("sqlite:///")).execute("CREATE TABLE others (id INTEGER)")
 
-    assert enter_look(empty_url, held_out, recipe_of(), 0.7) == NO_STORAGE
+    assert enter_test_evaluation(empty_url, held_out, recipe_of(), 0.7) == NO_STORAGE
     assert set(inspect(engine_of(empty_url)).get_table_names()) <= {"others"}
 
 
@@ -203,22 +212,25 @@ def test_a_recipe_is_known_by_what_its_figures_depend_on(changes: dict[str, Any]
 @pytest.mark.parametrize(
     ("looks", "said"),
     [
-        (Looks(1, 1), "were looked at for the first time, as far as this storage knows"),
-        (Looks(3, 1), "were seen 3 times, this one included, always by this recipe: nothing was chosen by them"),
+        (TestEvaluations(1, 1), "were looked at for the first time, as far as this storage knows"),
         (
-            Looks(5, 4),
+            TestEvaluations(3, 1),
+            "were seen 3 times, this one included, always by this recipe: nothing was chosen by them",
+        ),
+        (
+            TestEvaluations(5, 4),
             "were seen 5 times, this one included, by 4 different recipes: the best of these flatters itself",
         ),
         (
-            Looks(3, 2, clips=120, seen=80),
+            TestEvaluations(3, 2, clips=120, seen=80),
             "80 of the 120 held-out test clips were seen before: 3 looks, this one included, were at some of them, by "
             "2 different recipes: the best of these flatters itself",
         ),
         (NO_STORAGE, "is not counted: no study storage here (--storage names one)"),
     ],
 )
-def test_a_count_is_told_with_what_it_means(looks: Looks, said: str) -> None:
-    assert said in looks.in_words
+def test_a_count_is_told_with_what_it_means(test_evaluations: TestEvaluations, said: str) -> None:
+    assert said in test_evaluations.in_words
 
 
 def made(root: Path, folder: str, tell: Callable[[str], None], *, storage: str | None) -> Detector:
@@ -243,8 +255,8 @@ def test_a_storage_that_cannot_be_written_costs_a_warning_and_not_the_detector(
 
     detector = made(corpus_root, "bundle", told.append, storage=storage.format(path))
 
-    assert detector.looks.count is None
-    assert "could not be written" in detector.looks.in_words
+    assert detector.test_evaluations.count is None
+    assert "could not be written" in detector.test_evaluations.in_words
     assert [line for line in told if line.startswith("this look at the held-out") and reason in line]
     assert "could not be written" in Path("bundle/README.md").read_text()
 
@@ -268,7 +280,7 @@ def test_without_a_test_figure_nothing_was_looked_at(tmp_path: Path, corpus_root
         "compressor/00, compressor/02, compressor/04: too few labelled clips for a held-out test",
     ]
     with engine_of(storage_url).connect() as connection:
-        assert connection.execute(select(LookRow.look)).all() == []
+        assert connection.execute(select(TestEvaluationRow.look)).all() == []
 
 
 def test_a_folder_that_is_taken_is_refused_before_anybody_looks(corpus_root: Path, storage_url: str) -> None:
@@ -277,4 +289,4 @@ def test_a_folder_that_is_taken_is_refused_before_anybody_looks(corpus_root: Pat
     with pytest.raises(BundleError, match="exists already"):
         made(corpus_root, "bundle", print, storage=storage_url)
     with engine_of(storage_url).connect() as connection:
-        assert connection.execute(select(LookRow.look)).all() == []
+        assert connection.execute(select(TestEvaluationRow.look)).all() == []
