@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
+from optuna.trial import FrozenTrial
+
 from search.artifacts.checkpoints import Checkpoints
 from search.preparation.prepared import prepare
 from search.storage.stored_study import StoredStudy
@@ -34,3 +37,9 @@ class TinyStudy:
             train=QuickTraining if quick else None,
             show=draw,
         )
+
+
+def trials_of(study: TinyStudy) -> list[FrozenTrial]:
+    """All trials of the study, as they stand."""
+    study.storage.engine.dispose()  # after a server's restart
+    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()

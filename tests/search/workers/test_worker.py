@@ -14,7 +14,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import optuna
 import psycopg
 import pytest
 import torch
@@ -35,6 +34,7 @@ from search.workers.worker import join
 from tests.support.faulty_worker import faulty, wait_until_stopped
 from tests.support.offkey_process import Quick, offkey_process
 from tests.support.quick import QuickTraining
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -65,11 +65,6 @@ MOMENTS = [
     "before the drain's release",
     "inside the drain's release",
 ]
-
-
-def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    study.storage.engine.dispose()  # after a server's restart
-    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def rows_of(study: TinyStudy) -> list[TrialRow]:
