@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from features.cleaning import CleaningSettings, Outlier
 from features.clips.clip import Clip
+from features.clips.machine_id import MachineId
 from features.errors import CorpusError, OffkeyError
 from features.frames.feature_settings import FeatureSettings
 from features.progress import Progress
@@ -36,6 +37,7 @@ from models.settings import FamilySettings, ScoringSettings, TrainingSettings
 from search.detector.optimism import Optimism, SeedSpread, Spread
 from search.errors import BundleError, MisuseError, OffkeyWarning, StorageError, StudyError, StudyFileError
 from search.evaluation.evaluate import IdMetrics, Metrics
+from search.evaluation.interval import Interval
 from search.evaluation.official import Year
 from search.evaluation.score_files import ScoreRow, distinct, read_scores
 from search.evaluation.score_truth import labelled
@@ -67,18 +69,9 @@ __all__ += ["Gain", "SearchProgress", "Summary", "Trial"]
 __all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "Origin", "Recipe"]
 __all__ += ["ScoringSettings", "TrainingSettings", "ValidationSettings"]
 # of a detector and its scores:
-__all__ += [
-    "Bundle",
-    "Clip",
-    "DecisionMetrics",
-    "Detector",
-    "IdDecisions",
-    "IdMetrics",
-    "Labels",
-    "Metrics",
-    "TestEvaluations",
-]
-__all__ += ["Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread", "SystemMetrics"]
+__all__ += ["Bundle", "Clip", "DecisionMetrics", "Detector", "IdDecisions", "IdMetrics", "Interval", "Labels"]
+__all__ += ["MachineId", "Metrics", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]
+__all__ += ["SystemMetrics", "TestEvaluations"]
 # what the user can mend, or should know:
 __all__ += ["BundleError", "CorpusError", "MisuseError", "OffkeyError", "OffkeyWarning"]
 __all__ += ["StorageError", "StudyError", "StudyFileError"]

@@ -28,6 +28,7 @@ from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind
 from tests.support.detectors import detector_of
+from tests.support.training import trained
 
 Array = npt.NDArray[np.float64]
 
@@ -65,13 +66,7 @@ def recipe_of(**model: Any) -> Recipe:
 
 @pytest.fixture
 def training_of(corpus: Corpus) -> Callable[..., Training]:
-    def trained(**model: Any) -> Training:
-        training = Training(recipe_of(**model), blind(corpus, ValidationSettings()), CPU)
-        while training.epoch < training.recipe.epochs:
-            training.run_epoch()
-        return training
-
-    return trained
+    return lambda **model: trained(recipe_of(**model), blind(corpus, ValidationSettings()))
 
 
 def profile(training: Training, path: Path, decay: float) -> Array:

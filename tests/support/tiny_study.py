@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
+from optuna.trial import FrozenTrial
 from sqlalchemy import select
 
 from search.artifacts.checkpoints import Checkpoints
@@ -54,3 +56,9 @@ class TinyStudy:
             train=QuickTraining if quick else None,
             show=draw,
         )
+
+
+def trials_of(study: TinyStudy) -> list[FrozenTrial]:
+    """All trials of the study, as they stand."""
+    study.storage.engine.dispose()  # after a server's restart
+    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()

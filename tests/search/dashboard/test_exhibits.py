@@ -28,12 +28,13 @@ from search.dashboard.exhibits import Exhibit, exhibits_of, most_missed, upload,
 from search.dashboard.pictures import MOST_BYTES
 from search.evaluation.truth import Scores, Truth
 from search.study.recipe import Recipe, ValidationSettings
-from search.training.loop import Training
 from search.training.trained import Shown
 from search.validation.split import blind, labelled_test_clips
 from search.workers import worker
 from tests.support.faulty_worker import faulty
 from tests.support.quick import QuickTraining
+from tests.support.tiny_study import trials_of
+from tests.support.training import trained
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -120,14 +121,8 @@ def corpus(corpus_root: Path) -> Corpus:
     return blind(read_corpus(corpus_root), ValidationSettings())
 
 
-def trained(corpus: Corpus, recipe: Recipe) -> Training:
-    training = Training(recipe, corpus, torch.device("cpu"))
-    training.run_epoch()
-    return training
-
-
 def test_they_are_four_pictures_and_two_sounds(corpus: Corpus) -> None:
-    training = trained(corpus, recipe_with())
+    training = trained(recipe_with(), corpus)
     scores = training.validation_scores()
     exhibits = list(exhibits_of(training, scores))
 
@@ -212,7 +207,7 @@ def test_only_validation_clips_are_shown(corpus_root: Path, corpus: Corpus, monk
     held_out = set(labelled_test_clips(read_corpus(corpus_root))) - validation_data
     assert held_out
     assert validation_data
-    training = trained(corpus, recipe_with())
+    training = trained(recipe_with(), corpus)
     titles: list[str] = []
     read: list[Path] = []
 
@@ -238,7 +233,7 @@ def test_only_validation_clips_are_shown(corpus_root: Path, corpus: Corpus, monk
 
 @pytest.mark.parametrize("context", [1, 2, 3, 4, 8, 32])
 def test_a_reconstruction_has_the_shape_of_the_clips_frames(corpus: Corpus, context: int) -> None:
-    training = trained(corpus, recipe_with(context=context))
+    training = trained(recipe_with(context=context), corpus)
     clip = training.validation_clips[-1]
     frames, reconstruction = training.frames_of(clip), training.reconstruction_of(clip)
 
@@ -253,7 +248,7 @@ def test_each_frame_is_taken_from_the_window_that_it_is_the_middle_of(
     corpus: Corpus, context: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("models.scoring.reconstruction._BATCH", batch)
-    training = trained(corpus, recipe_with(context=context))
+    training = trained(recipe_with(context=context), corpus)
     clip = training.validation_clips[0]
     whole = next(iter(training.excerpts_of([clip]).in_order(1024)))
     with torch.inference_mode():
@@ -270,7 +265,7 @@ def test_each_frame_is_taken_from_the_window_that_it_is_the_middle_of(
 
 
 def test_a_score_is_the_mean_squared_error_of_what_is_shown(corpus: Corpus) -> None:
-    training = trained(corpus, recipe_with(context=1))  # each frame once
+    training = trained(recipe_with(context=1), corpus)  # each frame once
     scores = training.validation_scores()
     for clip, score in zip(training.validation_clips, scores, strict=True):
         reconstruction = training.reconstruction_of(clip)
@@ -281,17 +276,13 @@ def test_a_score_is_the_mean_squared_error_of_what_is_shown(corpus: Corpus) -> N
 
 
 def test_under_bfloat16_it_is_what_bfloat16_makes_of_it(corpus: Corpus) -> None:
-    training = trained(corpus, recipe_with(context=1, precision="bfloat16"))
+    training = trained(recipe_with(context=1, precision="bfloat16"), corpus)
     clip = training.validation_clips[0]
     reconstruction = training.reconstruction_of(clip)
 
     assert reconstruction is not None
     as_stored = torch.from_numpy((reconstruction - LOWEST) / (HIGHEST - LOWEST))
     assert torch.allclose(as_stored, as_stored.bfloat16().float(), atol=1e-6)
-
-
-def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def files_of(trial: FrozenTrial) -> dict[str, Path]:
@@ -509,7 +500,7 @@ def test_a_trial_that_somebody_gave_an_attribute_of_that_name_ends_all_the_same(
 
 def test_drawing_says_nothing_in_the_log(corpus: Corpus, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    training = trained(corpus, recipe_with())
+    training = trained(recipe_with(), corpus)
     list(exhibits_of(training, training.validation_scores()))
 
     assert caplog.records == []

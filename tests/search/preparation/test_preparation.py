@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +14,6 @@ from optuna.distributions import CategoricalDistribution
 
 from features.clips.corpus import read_corpus
 from features.errors import CorpusError, UnservedError
-from models import families
 from models.labels import Labels
 from models.settings import WindowSettings
 from search.errors import StudyError
@@ -26,6 +23,7 @@ from search.study.recipe import ValidationSettings
 from search.study.study_file import study_of_tree
 from search.validation.split import labelled_test_clips
 from search.validation.views import validation_data_of
+from tests.support.families import add_family
 
 
 def prepared(root: Path | None, **blocks: Any) -> Prepared:
@@ -429,10 +427,7 @@ class PickySettings(WindowSettings):
 
 @pytest.fixture
 def picky_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("family_picky")
-    vars(module).update(Settings=PickySettings)
-    monkeypatch.setitem(sys.modules, "family_picky", module)
-    monkeypatch.setitem(families.FAMILIES, "picky", "family_picky")
+    add_family(monkeypatch, "picky", Settings=PickySettings)
 
 
 @pytest.fixture

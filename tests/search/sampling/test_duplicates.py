@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import optuna
 import pytest
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from features.clips.corpus import Corpus
 from search.results.export import export_recipe
@@ -24,6 +23,7 @@ from search.study.recipe import Recipe
 from search.workers.worker import Worker, join
 from tests.support.house import HOUSE
 from tests.support.quick import QuickTraining
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -50,10 +50,6 @@ def model(**choices: list[int]) -> dict[str, Any]:
 
 def search(trials: int, **settings: Any) -> dict[str, Any]:
     return {"trials": trials, "pruner": "none", "duplicates": "fresh", "sampler": "random", **settings}
-
-
-def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def drawn(study: TinyStudy) -> list[tuple[dict[str, Any], int | None]]:

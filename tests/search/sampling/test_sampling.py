@@ -29,6 +29,7 @@ from search.study.recipe import Recipe
 from search.study.study import Study
 from search.study.study_file import load_study, study_of_tree
 from tests.support.quick import QuickTraining
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -78,10 +79,6 @@ def test_a_draw_depends_on_the_study_seed_and_the_trial_number_alone(sampler: st
     assert drawn(study(0), 3) == drawn(study(0), 3)
     assert drawn(study(0), 3) != drawn(study(0), 4)
     assert drawn(study(0), 3) != drawn(study(1), 3)
-
-
-def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def course_of(study: TinyStudy) -> list[tuple[TrialState, dict[str, Any], dict[int, float], float | None]]:

@@ -11,13 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy import make_url
 
 from search.storage import database
 from tests.support.offkey_process import FINISHED_AN_EPOCH, OffkeyProcess, Quick, offkey_process, until
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -68,11 +68,6 @@ def away(server: PostgresServer) -> Iterator[None]:
         yield
     finally:
         server.start()
-
-
-def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    study.storage.engine.dispose()  # after a server's restart
-    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def epochs_reported(study: TinyStudy) -> int:

@@ -22,10 +22,10 @@ from search.errors import StudyFileError
 from search.results.export import export_recipe
 from search.study.ensembles import ensemble_of, seed_groups
 from search.study.recipe import Recipe
-from search.study.study import Study
 from search.study.study_file import load_study, study_of_tree, to_yaml
 from search.study.trial_recipe import trial_recipe
 from tests.support.detectors import detector_of
+from tests.support.study_files import load, refusal
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -57,23 +57,12 @@ baseline: {combine: mean, logmel.h_dim: 16, chroma.h_dim: 8, z_dim: 4}
 CLOSED = {"combine": "min", "logmel.h_dim": 9, "chroma.h_dim": 5, "z_dim": 3}
 
 
-def load(text: str = STUDY, *overrides: str) -> Study:
-    Path("study.yaml").write_text(text)
-    return load_study("study.yaml", overrides=overrides)
-
-
-def refusal(text: str, *overrides: str) -> str:
-    with pytest.raises(StudyFileError) as refused:
-        load(text, *overrides)
-    return str(refused.value)
-
-
 def members_of(recipe: Recipe) -> dict[str, Any]:
     return {name: member.model_dump() for name, member in recipe.ensemble.items()}
 
 
 def test_an_open_setting_has_its_own_name_with_the_member_in_front_where_several_share_it() -> None:
-    assert load().space.distributions() == {
+    assert load(STUDY).space.distributions() == {
         "combine": CategoricalDistribution(["mean", "min", "rank"]),
         "logmel.h_dim": IntDistribution(8, 64),
         "z_dim": IntDistribution(2, 8),
@@ -95,7 +84,7 @@ def test_a_setting_of_all_members_keeps_its_name_beside_a_member_s_own() -> None
 
 
 def test_a_trial_closes_the_settings_of_each_member() -> None:
-    recipe = load().close(FixedTrial(CLOSED))
+    recipe = load(STUDY).close(FixedTrial(CLOSED))
 
     members = members_of(recipe)
     assert recipe.model.model_dump()["combine"] == "min"
@@ -104,7 +93,7 @@ def test_a_trial_closes_the_settings_of_each_member() -> None:
 
 
 def test_what_a_member_leaves_out_is_as_the_study_says() -> None:
-    members = members_of(load().close(FixedTrial(CLOSED)))
+    members = members_of(load(STUDY).close(FixedTrial(CLOSED)))
 
     assert [member["features"]["n_fft"] for member in members.values()] == [512, 512]
     assert [member["training"]["epochs"] for member in members.values()] == [3, 5]
@@ -122,7 +111,7 @@ def test_a_trial_s_seed_reaches_members_without_their_own_and_a_repeat_changes_a
 
 
 def test_an_exported_ensemble_is_complete_and_read_again_it_is_the_same() -> None:
-    recipe = trial_recipe(load(), FixedTrial(CLOSED), threads=1)
+    recipe = trial_recipe(load(STUDY), FixedTrial(CLOSED), threads=1)
 
     Path("recipe.yaml").write_text(to_yaml(recipe.tree()))
 

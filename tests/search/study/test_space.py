@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import Any, Literal
 
 import pytest
@@ -14,7 +12,6 @@ from optuna.trial import FixedTrial
 from torch import Tensor, nn
 
 from features.windows.excerpts import Batch
-from models import families
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.layers.scale import Scale
@@ -22,6 +19,7 @@ from models.settings import WindowSettings
 from search.errors import StudyFileError
 from search.study.study import Study
 from search.study.study_file import load_study, study_of_tree, to_yaml
+from tests.support.families import add_family
 
 
 class MeanSettings(WindowSettings):
@@ -50,10 +48,7 @@ class MeanModel(AnomalyModel):
 @pytest.fixture
 def second_family(monkeypatch: pytest.MonkeyPatch) -> None:
     """A family called `mean`, added as any is: a module, and a line in FAMILIES."""
-    module = ModuleType("family_mean")
-    vars(module).update(Settings=MeanSettings, Model=MeanModel)
-    monkeypatch.setitem(sys.modules, "family_mean", module)
-    monkeypatch.setitem(families.FAMILIES, "mean", "family_mean")
+    add_family(monkeypatch, "mean", Settings=MeanSettings, Model=MeanModel)
 
 
 def study_with(model: Any = None, baseline: Any = None, overrides: tuple[str, ...] = (), **blocks: Any) -> Study:

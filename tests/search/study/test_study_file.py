@@ -12,8 +12,8 @@ import pytest
 from optuna.trial import FixedTrial
 
 from search.errors import StudyFileError
-from search.study.study import Study
 from search.study.study_file import load_study, study_of_tree, to_yaml
+from tests.support.study_files import load, refusal
 
 STUDY = """\
 study: slider
@@ -33,24 +33,12 @@ search:
 """
 
 
-def load(text: str = STUDY, *overrides: str) -> Study:
-    Path("study.yaml").write_text(text)
-    return load_study("study.yaml", overrides=overrides)
-
-
-def refusal(text: str, *overrides: str) -> str:
-    """The message with which a study file is refused."""
-    with pytest.raises(StudyFileError) as refused:
-        load(text, *overrides)
-    return str(refused.value)
-
-
 def line_of(part: str, text: str) -> int:
     return text[: text.index(part)].count("\n") + 1
 
 
 def test_a_study_file_is_read_with_its_ranges_baseline_and_budget() -> None:
-    study = load()
+    study = load(STUDY)
 
     assert study.name == "slider"
     assert sorted(study.space.distributions()) == ["h_dim", "learning_rate"]
@@ -59,7 +47,7 @@ def test_a_study_file_is_read_with_its_ranges_baseline_and_budget() -> None:
 
 
 def test_a_study_that_was_written_out_loads_as_the_same_study() -> None:
-    study = load()
+    study = load(STUDY)
 
     again = load(to_yaml(study.tree))
 

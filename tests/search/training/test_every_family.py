@@ -22,6 +22,7 @@ from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind
 from tests.support.detectors import detector_of
+from tests.support.training import trained
 
 CPU = torch.device("cpu")
 IDS = ("00", "02")
@@ -92,13 +93,6 @@ def corpus(root: Path) -> Corpus:
 def family(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
-
-
-def trained(recipe: Recipe, corpus: Corpus) -> Training:
-    training = Training(recipe, corpus, CPU)
-    while training.epoch < recipe.epochs:
-        training.run_epoch()
-    return training
 
 
 def test_the_scores_of_the_clips_that_it_learns_fall(family: str, corpus: Corpus) -> None:

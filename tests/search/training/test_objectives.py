@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import optuna
 import pytest
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FixedTrial, TrialState
 
 from features.clips.corpus import Corpus, read_corpus
 from search.artifacts.checkpoints import Resumable
@@ -34,6 +34,7 @@ from search.validation.views import validation_data_of
 from search.workers.draining import Drained
 from tests.support.detectors import detector_of
 from tests.support.quick import QuickTraining
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
     MakeStudy = Callable[..., TinyStudy]
 
 on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
-
-
-def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def told_of(study: TinyStudy) -> dict[str, Any]:

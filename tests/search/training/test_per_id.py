@@ -22,6 +22,7 @@ from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind
 from tests.support.detectors import detector_of
+from tests.support.training import trained
 
 CPU = torch.device("cpu")
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -68,13 +69,6 @@ def copied(corpus_root: Path, tmp_path: Path) -> Path:
 def remove(root: Path, pattern: str) -> None:
     for path in root.rglob(pattern):
         path.unlink()
-
-
-def trained(recipe: Recipe, corpus: Corpus) -> Training:
-    training = Training(recipe, corpus, CPU)
-    while training.epoch < recipe.epochs:
-        training.run_epoch()
-    return training
 
 
 def of_id(clips: tuple[Clip, ...], name: str) -> list[Clip]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import math
-import sys
 import weakref
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +18,6 @@ from torch import Tensor, nn
 from features.clips.corpus import Corpus, read_corpus
 from features.errors import CorpusError, UnservedError
 from features.windows.excerpts import Batch
-from models import families
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.layers.scale import Scale
@@ -29,6 +26,7 @@ from search.errors import TrialFailure
 from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind
+from tests.support.families import add_family
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -95,10 +93,7 @@ class ProbingModel(AnomalyModel):
 @pytest.fixture
 def probing_family(monkeypatch: pytest.MonkeyPatch) -> None:
     """The family `probe`, added as any is: a module, and a line in FAMILIES."""
-    module = ModuleType("family_probe")
-    vars(module).update(Settings=ProbingSettings, Model=ProbingModel)
-    monkeypatch.setitem(sys.modules, "family_probe", module)
-    monkeypatch.setitem(families.FAMILIES, "probe", "family_probe")
+    add_family(monkeypatch, "probe", Settings=ProbingSettings, Model=ProbingModel)
 
 
 def recipe_of_probe(what: str, batch_size: int = 64) -> Recipe:

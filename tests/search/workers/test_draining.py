@@ -14,9 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy import select, update
 
 from search.storage.tables import StudyRow
@@ -28,6 +27,7 @@ from tests.support.offkey_process import (
     offkey_process,
     until,
 )
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.servers import PostgresServer
@@ -53,11 +53,6 @@ BLOCKS = {
 
 #: How long a worker may take to leave at a batch, on a machine that has much else to do.
 AT_ONCE = 5.0
-
-
-def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    study.storage.engine.dispose()  # after a server's restart
-    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def held(study: TinyStudy) -> list[tuple[object, ...]]:

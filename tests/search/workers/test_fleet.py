@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import optuna
 import psutil
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from features.clips.synthesis import make_corpus
 from search.errors import StudyError
@@ -26,6 +25,7 @@ from search.workers.fleet import Fleet
 from search.workers.placement import Slot, cores
 from search.workers.worker import join
 from tests.support.offkey_process import Quick, Terminal, offkey_process, stand_in, until
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -80,11 +80,6 @@ def waiting_workers(count: int) -> list[psutil.Process]:
 def owner_of(worker: psutil.Process) -> str:
     command = worker.cmdline()
     return command[command.index("--owner") + 1]
-
-
-def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    study.storage.engine.dispose()  # after a server's restart
-    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def starts() -> list[float]:

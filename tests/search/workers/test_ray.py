@@ -24,9 +24,9 @@ from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
 from search.workers.ray_fleet import RayFleet, connected
-from tests.search.workers.test_fleet import trials_of
 from tests.support.house import HOUSE
 from tests.support.offkey_process import Quick, offkey_process, until
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.command import Ran

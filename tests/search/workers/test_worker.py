@@ -14,7 +14,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import optuna
 import psycopg
 import pytest
 import torch
@@ -34,6 +33,7 @@ from tests.support.detectors import detector_of
 from tests.support.faulty_worker import faulty, wait_until_stopped
 from tests.support.offkey_process import Quick, offkey_process
 from tests.support.quick import QuickTraining
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -64,11 +64,6 @@ MOMENTS = [
     "before the drain's release",
     "inside the drain's release",
 ]
-
-
-def trials_of(study: TinyStudy) -> list[FrozenTrial]:
-    study.storage.engine.dispose()  # after a server's restart
-    return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
 
 
 def curves(trials: list[FrozenTrial]) -> list[tuple[int, dict[str, object], dict[int, float]]]:
