@@ -2,9 +2,9 @@
 
 Where `COMPUTATION` is the same, so are the numbers of a recipe, its clips and its seed, up to the rounding of CPUs and
 libraries. Raise it by one with a change that gives another number: of a feature, a synthetic fault, a split, cleaning,
-a model, its first weights, the order and noise of its training, a score, a threshold, a metric, its resamples, or a
-sampler's suggestions. Leave it with any other change: workers of another version cannot go on with a study, and loading
-a detector of another version warns.
+a model, its first weights, the order and noise of its training, a score, a threshold, a metric, its resamples; or that
+suggests other settings, or prunes other trials. Leave it with any other change: workers of another version cannot go on
+with a study, and loading a detector of another version warns.
 
 `tests/computation` keeps numbers of all of these, and fails when one of them changes.
 

@@ -8,7 +8,9 @@ from typing import Any, get_args
 import numpy as np
 import optuna
 import torch
+from optuna.trial import TrialState
 
+from models.layers.masked import log_densities
 from models.scoring.calibration import Calibration
 from models.scoring.densities import density_of
 from models.scoring.pooling import pool, pooled_embeddings
@@ -21,8 +23,9 @@ from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import Metric, metric_of
 from search.evaluation.official import Year
 from search.evaluation.truth import Scores, Truth
-from search.sampling.pruning import noise_of
-from search.sampling.samplers import sampler_for
+from search.sampling.pruning import noise_key, noise_of
+from search.sampling.samplers import pruner_for, sampler_for
+from search.study.recipe import SearchSettings
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from tests.computation.case import Case, listed, spread_over, without_clips
@@ -117,6 +120,15 @@ def _density(score: Any, **settings: Any) -> list[float]:
     return listed(density.scores_of(rng.normal(1, 3, (8, 3))))
 
 
+def _log_densities(components: int) -> list[float]:
+    """Of 12 values, by Gaussians narrower than the narrowest that counts and wider ones."""
+    rng = _RNG(8)
+    means, spreads, logits = rng.normal(0, 1, (3, 1, components, 12))
+    outputs = np.stack([means, 8 * spreads - 4, *([logits] if components > 1 else [])], axis=1)
+    values = torch.from_numpy(rng.normal(0, 1, (1, 12)))
+    return listed(log_densities(values, torch.from_numpy(outputs)).numpy())
+
+
 #: By what a study's settings are suggested: blocks of the study file.
 _VAE = {"family": "vae", "h_dim": {"low": 4, "high": 64, "log": True}, "z_dim": {"choices": [2, 4, 8]}}
 _STAT = {"family": "stat", "decay": {"low": 0.0, "high": 1.0}}
@@ -149,6 +161,30 @@ def _suggestions(blocks: dict[str, Any]) -> list[str]:
     return suggested
 
 
+def _pruned(pruner: Any) -> list[str]:
+    """Which of twenty trials are stopped, and where: their curves rise to drawn heights, with drawn noise."""
+    rng = _RNG(7)
+    study = optuna.create_study(
+        study_name="golden", direction="maximize", pruner=pruner_for(SearchSettings(pruner=pruner), max_steps=9)
+    )
+    ends = []
+    for number in range(20):
+        trial = study.ask()
+        height = rng.uniform(0.5, 0.9)
+        values = height * (1 - 0.5 ** np.arange(1, 10)) + rng.normal(0, 0.05, 9)
+        noises = rng.normal(0, 0.01, (9, 5))
+        for step, (value, noise) in enumerate(zip(values, noises, strict=True), start=1):
+            trial.storage.set_trial_system_attr(trial._trial_id, noise_key(step), listed(noise))
+            trial.report(value, step)
+            if trial.should_prune():
+                study.tell(trial, state=TrialState.PRUNED)
+                ends.append(f"trial {number} stopped after {step}")
+                break
+        else:
+            study.tell(trial, values[-1])
+    return ends
+
+
 CASES: dict[str, Case] = {
     **{
         f"metric: {metric} of {year}": without_clips(_metrics, metric, year)
@@ -164,5 +200,7 @@ CASES: dict[str, Case] = {
     **{f"density: {backend}": without_clips(_density, backend) for backend in BACKENDS},
     "density: knn of plain distances": without_clips(_density, "knn", local_neighbours=0, neighbours=3),
     "density: gmm of diagonal covariances": without_clips(_density, "gmm", components=9),
+    **{f"density: masked, {count} components": without_clips(_log_densities, count) for count in (1, 3)},
+    **{f"pruning: {name}": without_clips(_pruned, name) for name in ("hyperband", "median", "noise", "wilcoxon")},
     **{f"suggestions: {name}": without_clips(_suggestions, blocks) for name, blocks in _SAMPLERS.items()},
 }

@@ -61,6 +61,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "classifier, softmax, mixup": {**_CLASSIFIER, "score": "softmax", "mixup": 0.5},
     "classifier, arcface, cosine": {**_CLASSIFIER, "loss": "arcface", "score": "cosine"},
     "classifier, adacos, attributes": {**_CLASSIFIER, "loss": "adacos", "classes": "attributes"},
+    "classifier, adacos of two classes": {**_CLASSIFIER, "loss": "adacos", "adacos_scale": "fixed"},
     "classifier, subclusters, augmentations": {
         **_CLASSIFIER,
         "loss": "subcluster_adacos",
@@ -69,6 +70,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "classes": "augmentations",
     },
     "classifier, with a spectrum, mahalanobis": {**_CLASSIFIER, "spectrum": True, "score": "mahalanobis"},
+    "classifier, a network of timm's": {**_CLASSIFIER, "frames": 32, "backbone": "test_efficientnet"},
     **{f"stat, {backend}": {**_STAT, "score": backend} for backend in BACKENDS},
     "stat, mean over time, others shared": {"family": "stat", "unknown_id": "shared"},
     **{f"fusion, {how}": {**_FUSION, "combine": how} for how in ("mean", "min", "max", "rank", "weights")},
