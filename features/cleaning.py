@@ -1,6 +1,6 @@
 """Training clips that do not sound normal: a door slammed, somebody spoke, the machine was off.
 
-Clips are compared with those of their own machine ID and domain. How far one lies from them is told in robust standard
+Clips are compared with those of their own machine ID and domain. Distances are in robust standard
 deviations: from the median, in units of 1.4826 · MAD (median absolute deviation), which outliers themselves do not move
 (Iglewicz and Hoaglin 1993 call 3.5 of them an outlier).
 """
@@ -25,7 +25,7 @@ from features.store.building import open_store
 
 Table = npt.NDArray[np.float64]
 
-#: From so many robust standard deviations on, a clip is called an outlier.
+#: A clip this many robust standard deviations away is an outlier.
 OUTLYING = 3.5
 
 #: What is measured of a clip, and how a reason names it.

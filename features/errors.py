@@ -18,7 +18,7 @@ class UnservedError(CorpusError):
 
 
 class ClipTooShortError(UnservedError):
-    """A clip has fewer frames than a model looks at."""
+    """A clip has fewer frames than a model needs at once."""
 
 
 class StoreError(OffkeyError):

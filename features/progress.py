@@ -1,4 +1,4 @@
-"""How far some work is, for whoever shows it."""
+"""A callback that reports progress: units done, and units in all."""
 
 from __future__ import annotations
 

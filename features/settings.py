@@ -20,6 +20,6 @@ class Settings(BaseModel):
 
     @classmethod
     def counts_beside(cls, setting: str) -> Mapping[str, Sequence[object]]:
-        """What `ONLY_BESIDE` says of a setting, here or where it is inherited from; empty if it always counts."""
+        """The entry of `ONLY_BESIDE` for a setting, here or in a base class; empty if the setting always counts."""
         found = (vars(base)["ONLY_BESIDE"].get(setting) for base in cls.__mro__ if "ONLY_BESIDE" in vars(base))
         return next(filter(None, found), {})

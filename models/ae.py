@@ -24,7 +24,7 @@ from torch.nn import functional
 from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
-from models.layers.conditioning import ConditionalSettings, told, with_ids
+from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
 from models.layers.scale import Scale
 from models.settings import DensitySettings, WindowSettings
 
@@ -56,7 +56,7 @@ class Model(AnomalyModel):
         super().__init__()
         inputs, hidden = settings.context * scale.bins, [settings.h_dim] * settings.layers
         self.scale = scale
-        self.ids = told(settings, labels)
+        self.ids = id_inputs(settings, labels)
         self.encoder = nn.Sequential(*_normalised_layers(inputs + self.ids, *hidden, settings.z_dim))
         self.decoder = nn.Sequential(
             *_normalised_layers(settings.z_dim + self.ids, *hidden), nn.Linear(settings.h_dim, inputs)

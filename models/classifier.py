@@ -1,4 +1,4 @@
-"""A network that tells healthy machines apart, and takes for anomalous what it does not tell for what it is.
+"""A network that classifies healthy machines; a clip that it does not recognise is anomalous.
 
     crops (batch, 1, bins, frames), scaled to [0, 1]
       → backbone → dense: embedding (batch, embedding_dim)
@@ -63,7 +63,7 @@ class Settings(CropSettings, DensitySettings):
     frames: Annotated[int, Field(ge=1)] | Literal["square"] = Field(
         64, description="frames in one crop; square: as many as a frame has bins"
     )
-    classes: Literal["ids", "attributes", "augmentations"] = Field("ids", description="what is told apart")
+    classes: Literal["ids", "attributes", "augmentations"] = Field("ids", description="what is classified")
     backbone: str = Field(SMALL, description="small, or any network of timm's by name: resnet50, mobilenetv2_100, …")
     pretrained: bool = Field(False, description="begin with timm's published weights; small has none")
     embedding_dim: int = Field(128, ge=1, description="values of the embedding; of each branch, if there are two")
@@ -117,7 +117,7 @@ class Settings(CropSettings, DensitySettings):
 
     @property
     def versions(self) -> int:
-        """Of each crop that are told apart."""
+        """The number of transformations of each crop that are classified."""
         return len(TRANSFORMATIONS) if self.classes == "augmentations" else 1
 
     def class_ids(self, labels: Labels) -> list[int]:

@@ -39,7 +39,7 @@ def settings_from(block: Any) -> Any:
     if not isinstance(block, dict):
         return block
     if "family" not in block:
-        raise ValueError("`family` is missing: it names the kind of model, `family: vae` for one")
+        raise ValueError("`family` is missing: it names the kind of model, for example `family: vae`")
     try:
         return settings_of(str(block["family"])).model_validate(block)
     except OffkeyError as error:

@@ -1,4 +1,4 @@
-"""What a model may be told of the clips it learns from, or taught to tell apart."""
+"""The labels of training clips that a model may take as inputs or classify."""
 
 from __future__ import annotations
 

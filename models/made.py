@@ -4,8 +4,8 @@
       → h_dim → …                  as many hidden layers as `layers`, ReLU
       → densities (batch, D)       of each value a Gaussian, or a mixture of `components`
 
-Orderings are drawn with the weights and kept. A hidden layer should not be much smaller than D: a unit hears of the
-first so many values of an ordering, and serves those after them.
+Orderings are drawn with the weights and kept. A hidden layer should not be much smaller than D: a unit depends
+on the first values of an ordering, and serves those after them.
 """
 
 from __future__ import annotations

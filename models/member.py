@@ -1,4 +1,4 @@
-"""All that one model is made and judged by: a recipe without its recordings, or a member of an ensemble."""
+"""All settings of one model: a recipe without its recordings, or a member of an ensemble."""
 
 from __future__ import annotations
 

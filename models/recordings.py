@@ -1,4 +1,4 @@
-"""Some clips as every kind of model sees them: whatever the feature, as windows or as crops, gathered once."""
+"""Clips as every kind of model sees them: in any feature, as windows or as crops, gathered once."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Recordings:
         )
 
     def excerpts(self, features: FeatureSettings, model: FamilySettings, labels: Labels) -> Excerpts:
-        """What a model looks at; the same excerpts are kept. Raises ClipTooShortError for a clip that has none."""
+        """The excerpts of a model, kept for the next call. Raises ClipTooShortError for a clip that has none."""
         length = model.excerpt_frames(features.bins)
         crops = (model.hop(features.bins), model.crops_per_clip) if isinstance(model, CropSettings) else None
         key = (features.key, length, crops, labels)

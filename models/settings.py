@@ -1,4 +1,4 @@
-"""What study files say of models. Without torch: whoever only reads a study does not wait for it to load."""
+"""The settings of models in study files. Without torch: reading a study does not wait for it to load."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class FamilySettings(Settings):
         return True
 
     def excerpt_frames(self, bins: int) -> int:
-        """Frames of a window or crop of frames with so many bins."""
+        """The length of a window or crop in frames, for frames with this many bins."""
         raise NotImplementedError
 
     @property
@@ -84,7 +84,7 @@ class FamilySettings(Settings):
 
     @property
     def knows_ids(self) -> bool:
-        """Whether its network is told machine IDs, or tells them apart: it has nothing to say of others."""
+        """Whether its network takes machine IDs or classifies them: it cannot score others."""
         return False
 
     def repeated(self, times: int) -> FamilySettings:

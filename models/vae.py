@@ -22,7 +22,7 @@ from torch.nn import functional
 from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
-from models.layers.conditioning import ConditionalSettings, told, with_ids
+from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
 from models.layers.scale import Scale
 from models.settings import DensitySettings, WindowSettings
 
@@ -53,7 +53,7 @@ class Model(AnomalyModel):
         inputs, hidden, latent = settings.context * scale.bins, settings.h_dim, settings.z_dim
         self.scale = scale
         self.kld_weight = settings.kld_weight
-        self.ids = told(settings, labels)
+        self.ids = id_inputs(settings, labels)
         self.encoder = nn.Sequential(*_hidden_layers(inputs + self.ids, hidden, settings.layers))
         self.mean = nn.Linear(hidden, latent)
         self.log_variance = nn.Linear(hidden, latent)

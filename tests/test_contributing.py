@@ -35,7 +35,7 @@ def module_of(path: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_its_family_learns_on_its_kind_of_feature(corpus_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, "mine", module_of("features/frames/mine.py", monkeypatch))  # type: ignore[arg-type]
+    monkeypatch.setitem(KINDS, "mine", module_of("features/frames/mine.py", monkeypatch))
     monkeypatch.setitem(FAMILIES, "mine", module_of("models/mine.py", monkeypatch).__name__)
     recipe = Recipe.model_validate(
         {

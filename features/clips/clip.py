@@ -1,4 +1,4 @@
-"""One recording, and what its name says of it.
+"""One recording, and what its file name means.
 
 The two name patterns read all file names of the DCASE Task 2 ground-truth lists, 2020 to 2025. A clip of the
 `supplemental` split (2025: the machine alone, or its surroundings alone) is listed, but never trained or tested on.
@@ -33,7 +33,7 @@ _PLAIN_NAME = re.compile(r"^(?:(?P<label>normal|anomaly)(?=_|$))?.*$")
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What is said of a recording: by its place and its name, by a ground-truth file or by a manifest."""
+    """What is known of a recording: by its place and name, by a ground-truth file or by a manifest."""
 
     machine: str
     machine_id: str
@@ -68,10 +68,10 @@ class Clip(Description):
 
 @dataclass(frozen=True, kw_only=True)
 class NameParts:
-    """What a file's stem says."""
+    """The parts of a file's stem."""
 
     machine_id: str
-    has_id: bool  # whether it says so
+    has_id: bool  # whether the name has one
     label: int | None
     domain: Domain | None
     attributes: str

@@ -74,10 +74,10 @@ class Corpus:
 
         A host that lacks a ground-truth table has another fingerprint than one that has it.
         """
-        return digest_of(f"{clip.name}\0{clip.digest}{_told_beside_name(clip)}" for clip in self.clips)
+        return digest_of(f"{clip.name}\0{clip.digest}{_known_beside_name(clip)}" for clip in self.clips)
 
     def of_machines(self, machines: Sequence[str] | None) -> Corpus:
-        """The corpus of these machines alone; all of them for None. Raises CorpusError for one it lacks."""
+        """The corpus of these machine types; all of them for None. Raises CorpusError for a missing one."""
         if machines is None:
             return self
         missing = sorted(set(machines) - set(self.machines))
@@ -187,7 +187,7 @@ def _below(root: Path) -> _Found:
 
 
 def described_by(name: str) -> Description | None:
-    """What a clip's name below the root says of it; None if no clip is looked for there."""
+    """The description of a clip by its name below the root; None where clips do not lie."""
     *folders, file = name.split("/")
     data_set = folders.pop(0) if folders and folders[0] in _SETS else None
     if data_set and folders and folders[0] == "raw":
@@ -210,8 +210,8 @@ def described_by(name: str) -> Description | None:
     )
 
 
-def _told_beside_name(clip: Clip) -> str:
-    """What of a clip decides how it is used and is not told by its name; empty if its name tells all."""
+def _known_beside_name(clip: Clip) -> str:
+    """What decides how a clip is used and is not in its name; empty if its name has all."""
 
     def used(as_told: Description) -> tuple[object, ...]:
         return as_told.machine, as_told.machine_id, as_told.split, as_told.label, as_told.source, as_told.domain

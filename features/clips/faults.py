@@ -1,4 +1,4 @@
-"""Faults made here, in grades, out of recordings of a machine that is well: for whoever has never recorded one.
+"""Synthetic faults in grades, made from recordings of a healthy machine: for machines that were never recorded faulty.
 
 signal : (samples, channels) float, full scale is [-1, 1]; what is made of it has the same shape.
 grade  : strength of a fault, proportional to what it adds or takes away. 0 leaves a recording as it is; at 1 most
@@ -99,7 +99,7 @@ def faulty_clip(clip: Clip, kind: FaultKind, grade: float) -> Clip:
 
 
 def faults_folder() -> Path:
-    """Where the files with faults lie: what is removed there is made again when it is next needed."""
+    """The folder of files with synthetic faults. A file that is removed is made again when it is needed."""
     return cache_folder() / "faults"
 
 
@@ -114,7 +114,7 @@ def _write(path: Path, signal: Signal, sample_rate: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        from scipy.io import wavfile  # here, as below: whoever makes no fault need not load it
+        from scipy.io import wavfile  # here, as below: most processes make no fault and need not load it
 
         with partial.open("wb") as file:
             # Not soundfile: into a file of floats libsndfile writes the time, and no two would have one digest.

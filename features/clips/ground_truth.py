@@ -1,4 +1,4 @@
-"""What the challenge's own tables say of clips whose names say less.
+"""Labels, domains and attributes from the challenge's own tables, for clips whose names lack them.
 
 The challenge's evaluation clips carry no label in their names. Its organisers give labels, domains and attributes in
 tables, each year in others, which may lie anywhere below the corpus root:
@@ -30,8 +30,8 @@ from typing import TypeVar
 from features.clips.clip import ANOMALY, NORMAL, Description, Domain, parse_stem
 from features.errors import CorpusError
 
-#: Attributes that tell nothing: of a name without a tail, and of machines whose attributes the challenge withholds.
-_UNTOLD = ("", "noAttribute")
+#: Empty attributes: of a name without a tail, and of machines whose attributes the challenge withholds.
+_NO_ATTRIBUTES = ("", "noAttribute")
 
 _LABELS = {NORMAL: "normal", ANOMALY: "an anomaly"}
 _DOMAINS: tuple[Domain, Domain] = ("source", "target")
@@ -42,8 +42,8 @@ _Key = tuple[str, str]  # machine, and the clip's name without folders and suffi
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What a line says of a clip."""
+class _Stated:
+    """What a line states about a clip."""
 
     label: int | None = None
     domain: Domain | None = None
@@ -58,7 +58,7 @@ class _Row:
     line: int
     machine: str
     stem: str
-    said: _Said
+    stated: _Stated
 
     @property
     def key(self) -> _Key:
@@ -77,8 +77,8 @@ class _Table:
     machine: str  # by its name or its folder's; empty for a table of several
     lines: Sequence[tuple[int, list[str]]]  # line numbers and cells, empty lines left out
 
-    def row(self, line: int, clip: str, said: _Said, *, machine: str | None = None) -> _Row:
-        return _Row(self.name, line, self.machine if machine is None else machine, _stem(clip), said)
+    def row(self, line: int, clip: str, stated: _Stated, *, machine: str | None = None) -> _Row:
+        return _Row(self.name, line, self.machine if machine is None else machine, _stem(clip), stated)
 
     def malformed(self, line: int, rule: str, cells: Sequence[str]) -> CorpusError:
         return CorpusError(f"{self.name}, line {line}: {rule}, but got {','.join(cells)!r}. Mend or remove it.")
@@ -126,12 +126,12 @@ class _GroundTruth:
     def take_labels(self, rows: Iterable[_Row]) -> None:
         """Takes labels and domains. Raises CorpusError for one that contradicts an earlier row's."""
         for row in rows:
-            if row.said.label is not None:
+            if row.stated.label is not None:
                 earlier = self._labels.setdefault(row.key, row)
-                _require_same(row, row.said.label, earlier.said.label, earlier.where)
-            if row.said.domain is not None:
+                _require_same(row, row.stated.label, earlier.stated.label, earlier.where)
+            if row.stated.domain is not None:
                 earlier = self._domains.setdefault(row.key, row)
-                _require_same(row, row.said.domain, earlier.said.domain, earlier.where)
+                _require_same(row, row.stated.domain, earlier.stated.domain, earlier.where)
 
     def take_attributes(self, rows: Sequence[_Row]) -> Iterator[str]:
         """Takes one table's attributes, over those of earlier tables; but none, with a warning, if they are of others.
@@ -143,27 +143,29 @@ class _GroundTruth:
         if unlike:
             yield (
                 f"{unlike[0].table}: its attributes are not used, since the full names of {len(unlike)} of its "
-                f"{len(rows)} clips contradict the label or domain given elsewhere, in line {unlike[0].line} for one"
+                f"{len(rows)} clips contradict the label or domain given elsewhere, as in line {unlike[0].line}"
             )
             return
-        self._attributes.update((row.key, row.said.attributes) for row in rows if row.said.attributes not in _UNTOLD)
+        self._attributes.update(
+            (row.key, row.stated.attributes) for row in rows if row.stated.attributes not in _NO_ATTRIBUTES
+        )
 
     def _contradicts(self, row: _Row) -> bool:
         label, domain = self._labels.get(row.key), self._domains.get(row.key)
-        return (label is not None and row.said.label not in (None, label.said.label)) or (
-            domain is not None and row.said.domain not in (None, domain.said.domain)
+        return (label is not None and row.stated.label not in (None, label.stated.label)) or (
+            domain is not None and row.stated.domain not in (None, domain.stated.domain)
         )
 
     def completing(self, name: str, clip: Description) -> Description:
         """A clip with what is known of it. Raises CorpusError if that contradicts its name."""
         key = clip.machine, _stem(name)
         if clip.split == "test" and (row := self._labels.get(key)):
-            _require_same(row, row.said.label, clip.label, f"the name of {name}")
-            clip = replace(clip, label=row.said.label)
+            _require_same(row, row.stated.label, clip.label, f"the name of {name}")
+            clip = replace(clip, label=row.stated.label)
         if clip.split == "test" and (row := self._domains.get(key)):
-            _require_same(row, row.said.domain, clip.domain, f"the name of {name}")
-            clip = replace(clip, domain=row.said.domain)
-        if clip.attributes in _UNTOLD and key in self._attributes:
+            _require_same(row, row.stated.domain, clip.domain, f"the name of {name}")
+            clip = replace(clip, domain=row.stated.domain)
+        if clip.attributes in _NO_ATTRIBUTES and key in self._attributes:
             clip = replace(clip, attributes=self._attributes[key])
         return clip
 
@@ -179,7 +181,7 @@ class _GroundTruth:
             if machine in machines and missing:
                 yield (
                     f"{table}: {len(missing)} of the {len(stems)} clips of {machine} that it labels are not there, "
-                    f"{missing[0]}.wav for one"
+                    f"for example {missing[0]}.wav"
                 )
 
 
@@ -211,9 +213,9 @@ def _stem(clip: str) -> str:
     return name[:-4] if name.lower().endswith(".wav") else name
 
 
-def _full_name(name: str) -> _Said:
+def _full_name(name: str) -> _Stated:
     parts = parse_stem(_stem(name))
-    return _Said(parts.label, parts.domain, parts.attributes)
+    return _Stated(parts.label, parts.domain, parts.attributes)
 
 
 def _attribute_columns(table: _Table) -> Iterator[_Row]:
@@ -243,12 +245,12 @@ def _evaluation_list(table: _Table) -> Iterator[_Row]:
 
 def _labels(table: _Table) -> Iterator[_Row]:
     for line, cells in table.lines:
-        yield table.row(line, cells[0], _Said(label=_flag(table, line, cells, (NORMAL, ANOMALY))))
+        yield table.row(line, cells[0], _Stated(label=_flag(table, line, cells, (NORMAL, ANOMALY))))
 
 
 def _domains(table: _Table) -> Iterator[_Row]:
     for line, cells in table.lines:
-        yield table.row(line, cells[0], _Said(domain=_flag(table, line, cells, _DOMAINS)))
+        yield table.row(line, cells[0], _Stated(domain=_flag(table, line, cells, _DOMAINS)))
 
 
 def _flag(table: _Table, line: int, cells: Sequence[str], values: tuple[_Value, _Value]) -> _Value:

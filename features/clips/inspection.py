@@ -5,7 +5,7 @@ None of these is an error: a suspicious clip is read like any other, and what to
 signal : (samples, channels) float32, full scale is [-1, 1).
 level : RMS around the mean, in dB of full scale.
 
-Labels are not looked at. Levels are compared among training clips alone: that an anomaly is louder than normal clips
+Labels are not used. Levels are compared among training clips alone: that an anomaly is louder than normal clips
 is what a detector is to find out, and nothing to suspect of a test clip.
 """
 
@@ -107,7 +107,7 @@ def inspect(corpus: Corpus, *, progress: Progress | None = None) -> list[Suspici
 
     for pair in near_duplicates(corpus.clips, progress=compared):
         one, other = digests.get(pair.clip.name), digests.get(pair.other.name)
-        if one is not None and other is not None and one != other:  # silent, and the same, is said already
+        if one is not None and other is not None and one != other:  # silent, and the same, is reported already
             leak = "; it is tested on though that was trained on" if pair.other.split == "train" else ""
             found.append(Suspicion(pair.clip.name, "near-duplicate", f"{pair.relation}{leak}"))
     return sorted(found, key=lambda suspicion: suspicion.name)
@@ -227,7 +227,7 @@ def _of_unusual_level(clips: Sequence[Clip], measured: dict[str, _Measures]) -> 
 
 
 def _duplicates(clips: Sequence[Clip], digests: dict[str, bytes]) -> Iterator[Suspicion]:
-    """Clips whose samples an earlier one has; between train and test that is a leak, and said of the test clip."""
+    """Clips with the samples of an earlier clip. Between train and test that is a leak; the test clip is reported."""
     first: dict[bytes, Clip] = {}
     for clip in sorted(clips, key=lambda clip: clip.split != "train"):
         digest = digests.get(clip.name)

@@ -5,7 +5,7 @@
     press/0907.wav,press,00,test,anomaly,,,belt_worn
 
 `path` (absolute, or from the table's folder) and `split` are needed. An absent column, like an empty cell, leaves it
-to the clip's name, and where that says nothing: machine is the table's own name, machine_id 00, label normal in
+to the clip's name, and where the name lacks it: machine is the table's own name, machine_id 00, label normal in
 `train` and unknown elsewhere, source development. Every cell is text: the machine ID 00 stays 00.
 """
 
@@ -51,7 +51,7 @@ def read_manifest(table: Path) -> list[Entry]:
     """The clips of a manifest, in the order of their names.
 
     Raises CorpusError, naming file, line and column, if the table cannot be read, a column is missing, unknown or
-    there twice, a cell says nothing known, or a file is listed twice.
+    there twice, a cell has an unknown value, or a file is listed twice.
     """
     entries: list[Entry] = []
     lines: dict[str, int] = {}  # of each file, wherever links lead
@@ -111,9 +111,9 @@ def _entry(table: Path, where: str, columns: Sequence[str], row: Sequence[str]) 
             raise CorpusError(f"{where}: column {column}: a name has no slash in it, but got {cells[column]!r}")
     folder = table.absolute().parent
     path = folder / os.path.normpath(cells["path"])
-    said = parse_stem(path.stem)
+    named = parse_stem(path.stem)
     split = _chosen(where, cells, "split", _SPLITS, "train")
-    label = _chosen(where, cells, "label", _LABELS, NORMAL if split == "train" else said.label)
+    label = _chosen(where, cells, "label", _LABELS, NORMAL if split == "train" else named.label)
     if split == "train" and label != NORMAL:
         raise CorpusError(
             f"{where}: column label: a training clip is normal, but got {cells['label']!r}; "
@@ -124,12 +124,12 @@ def _entry(table: Path, where: str, columns: Sequence[str], row: Sequence[str]) 
         name=(path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix(),
         description=Description(
             machine=cells.get("machine") or table.stem,
-            machine_id=cells.get("machine_id") or said.machine_id,
+            machine_id=cells.get("machine_id") or named.machine_id,
             split=split,
             label=label,
             source=_chosen(where, cells, "source", _SOURCES, "development"),
-            domain=_chosen(where, cells, "domain", _DOMAINS, said.domain),
-            attributes=cells.get("attributes") or said.attributes,
+            domain=_chosen(where, cells, "domain", _DOMAINS, named.domain),
+            attributes=cells.get("attributes") or named.attributes,
         ),
     )
 

@@ -43,15 +43,15 @@ Phases = npt.NDArray[np.complex64]  # (frequencies,) of absolute value 1, or 0 w
 _LOWEST, _HIGHEST = 100, 2000
 #: Frequencies of a sketch. Fewer than all, evenly: that folds the offsets, and leaves the coherence as it is.
 _SKETCHED = 4096
-#: A pair's coherence, from which it is looked at more closely: at least this, and this many times 1/√frequencies.
+#: The coherence from which a pair is compared more closely: at least this, and this many times 1/√frequencies.
 _CANDIDATE, _BEYOND_CHANCE = 0.1, 5.0
-#: Of each test clip, with so many others at most: the most coherent.
+#: Each test clip is compared with at most this many others: the most coherent.
 _MOST_CANDIDATES = 8
 #: Of each part: its coherence, and how many times that at any other offset.
 _PARTS, _COHERENT, _UNIQUE = 4, 0.5, 2.0
 #: Seconds: the least that two clips share, and what a part's offset may differ from the whole's.
 _SHORTEST, _SLACK = 0.1, 0.002
-#: A spectrum is padded to so many times its length where an offset is sought to less than a sample.
+#: A spectrum is padded to this many times its length to find an offset to less than a sample.
 _FINER = 4
 
 
@@ -200,7 +200,7 @@ def _sketch_of(clip: Clip, seconds: float) -> Phases:
 
 
 def _phases(waveform: Waveform, sample_rate: int, seconds: float) -> Phases:
-    """Phases of a waveform that is padded to so many seconds: the same frequencies at any sample rate."""
+    """Phases of a waveform padded to this length (seconds): the same frequencies at any sample rate."""
     around = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
     spectrum = scipy.fft.rfft(around.astype(np.float32), n=round(seconds * sample_rate))
     band = np.zeros(_frequencies(seconds), np.complex64)

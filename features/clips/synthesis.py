@@ -1,4 +1,4 @@
-"""Machine sounds made here: a corpus to try everything on, in the layout of DCASE 2020 Task 2.
+"""Synthetic machine sounds: a corpus to try everything on, in the layout of DCASE 2020 Task 2.
 
 A machine is a rotor with a gear: harmonics of its speed, a gear mesh, flow noise, and a hall around it. Machine IDs
 differ in speed, teeth, timbre and noise; clips of one ID differ in speed, load and background. The faults are
@@ -29,7 +29,7 @@ TRAIN_CLIPS, TEST_CLIPS = 32, 24  # of each machine ID; as many anomalous test c
 
 @dataclass(frozen=True)
 class _Individual:
-    """What tells one machine of a kind from another."""
+    """What differs between the machines of a type."""
 
     speed: float  # turns a second
     teeth: int

@@ -23,7 +23,7 @@ from features.reference import librosa
 Waveform = npt.NDArray[np.float32]
 Signal = npt.NDArray[np.float32]
 
-#: Which channel of a file is heard: one by its number, from 0, or the mean of all.
+#: Which channel of a file is used: one by its number, from 0, or the mean of all.
 Channel = int | Literal["mean"]
 
 # ffmpeg, sox and arecord, writing to a pipe, promise a number of bytes near 2³¹ or 2³² and never mend the header.
@@ -43,7 +43,7 @@ class UnreadableWav(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class WavHeader:
-    """What a file says of itself."""
+    """The header of a wav file."""
 
     sample_rate: int  # Hz
     samples: int  # of each channel
@@ -109,7 +109,7 @@ def signal_of(contents: bytes) -> Signal:
 
 
 def resampled_length(samples: int, *, from_rate: int, to_rate: int) -> int:
-    """How many samples `waveform_of` makes of so many: known before any is read."""
+    """The number of samples that `waveform_of` returns: known before any is read."""
     # librosa's own arithmetic: in whole numbers the last sample would now and then differ.
     return samples if from_rate == to_rate else math.ceil(samples * (float(to_rate) / from_rate))
 

@@ -58,7 +58,7 @@ KINDS: dict[str, FeatureKind] = {
 #: What every kind uses.
 SHARED = ("sample_rate", "channel", "resample", "n_fft", "hop_length")
 
-#: A value that is normalised lies within so many standard deviations, if it is no outlier.
+#: A normalised value lies within this many standard deviations, unless it is an outlier.
 DEVIATIONS = 4.0
 
 
@@ -122,7 +122,7 @@ class FeatureSettings(Parameters):
     def key(self) -> str:
         """All that stored frames depend on, as JSON: the same text for settings that give the same frames.
 
-        Not `resample`: it tells what to refuse. Nor statistics over clips: windows are normalised by them, not frames.
+        Not `resample`, which only decides which clips are refused, nor statistics over clips, which normalise windows.
         """
         depends = self.model_dump(mode="json", exclude={"resample"}, exclude_none=True)
         if self.normalize != "clip":
@@ -149,11 +149,11 @@ class FeatureSettings(Parameters):
         return np.concatenate(lowest), np.concatenate(highest)
 
     def frame_count(self, samples: int) -> int:
-        """Frames of a waveform of so many samples: one each hop, the first centred on the first sample."""
+        """The number of frames of a waveform: one each hop, the first centred on the first sample."""
         return frame_count(samples, n_fft=self.n_fft, hop_length=self.hop_length)
 
     def frames_of(self, clip: Clip) -> int:
-        """Frames of a clip, whatever its sample rate."""
+        """The number of frames of a clip at any sample rate."""
         return self.frame_count(resampled_length(clip.samples, from_rate=clip.sample_rate, to_rate=self.sample_rate))
 
     def require(self, corpus: Corpus) -> None:
@@ -172,7 +172,7 @@ class FeatureSettings(Parameters):
                 )
 
     def waveform(self, contents: bytes) -> Waveform:
-        """The samples that are heard of a wav file's bytes. Raises UnreadableWav for a channel that is not there."""
+        """The samples of the chosen channel of a wav file's bytes. Raises UnreadableWav for a missing channel."""
         return waveform_of(contents, channel=self.channel, sample_rate=self.sample_rate)
 
     def frames(self, waveform: Waveform) -> Frames:

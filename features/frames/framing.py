@@ -15,7 +15,7 @@ Frames = npt.NDArray[np.float32]
 
 
 def frame_count(samples: int, *, n_fft: int, hop_length: int) -> int:
-    """Frames of a waveform of so many samples."""
+    """The number of frames of a waveform with this many samples."""
     return 1 + (samples - n_fft % 2) // hop_length
 
 

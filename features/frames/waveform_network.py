@@ -1,4 +1,4 @@
-"""Log-mel frames as a network: for a detector that is to hear waveforms where there is no librosa.
+"""Log-mel frames as a network: for a detector that takes waveforms where librosa is not installed.
 
 waveforms : (batch, samples) float32, full scale is [-1, 1); of one length, which may be any.
 frames    : (batch, frames, n_mels) float32; those of features.frames.logmel within 1e-3 dB, and so librosa's.
@@ -46,7 +46,7 @@ class WaveformNetwork(nn.Module):
         """Raises ValueError for features of another kind."""
         super().__init__()
         if settings.kind != "logmel":
-            raise ValueError(f"only logmel frames are made by a network, but got {settings.kind}")
+            raise ValueError(f"a network computes logmel frames only, but got {settings.kind}")
         self.n_fft, self.hop_length = settings.n_fft, settings.hop_length
         self.power = settings.power
         self.is_standardised = settings.normalize == "clip"

@@ -89,10 +89,10 @@ def open_store(clips: Sequence[Clip], features: FeatureSettings, *, progress: Pr
 
 
 def _note_use(folder: Path) -> None:
-    told = folder / "store.json"
+    description = folder / "store.json"
     with suppress(OSError):  # a cache that may only be read serves all the same
-        if time.time() - told.stat().st_mtime > _NOTE_SECONDS:
-            os.utime(told)
+        if time.time() - description.stat().st_mtime > _NOTE_SECONDS:
+            os.utime(description)
 
 
 def _build_in_turn(folder: Path, clips: Sequence[Clip], features: FeatureSettings, progress: Progress | None) -> None:
@@ -144,7 +144,7 @@ def _turn(folder: Path) -> Iterator[None]:
                 if signs != before:
                     last_sign = time.monotonic()
             except (OSError, NotImplementedError):
-                break  # no locks here; if it is for want of permission, building says so
+                break  # no locks here; if permission is missing, building reports it
             else:
                 break
         yield
@@ -186,7 +186,7 @@ def _build(
             checksums += finished
             if progress is not None:
                 progress(len(checksums), len(clips))
-        told = {
+        description = {
             "format": FORMAT,
             "librosa": version("librosa"),
             "key": features.key,
@@ -200,7 +200,7 @@ def _build(
         with _written(partial / "checksums.npy") as file:
             np.save(file, np.array(checksums, dtype=np.uint32))
         with _written(partial / "store.json") as file:
-            file.write(json.dumps(told, indent=1).encode())
+            file.write(json.dumps(description, indent=1).encode())
         _finish(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -223,7 +223,7 @@ def _jobs() -> int:
 
 
 def _write_clips(path: Path, position: int, frames_of: Callable[[int], Frames], counts: dict[int, int]) -> list[int]:
-    """Computes and writes some neighbouring clips' frames, so many of each; returns their checksums.
+    """Computes and writes the frames of neighbouring clips; returns their checksums.
 
     Written, not mapped: on a full disk a write raises an error, while a mapped page kills the process.
     """

@@ -1,4 +1,4 @@
-"""The files of a frame store, and the folders in which stores lie; features.store.building says what they hold."""
+"""The files of a frame store, and the folders in which stores lie. features.store.building describes them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def map_store(folder: Path) -> FrameStore:
     try:
         store = FrameStore(frames=_mapped(folder / "frames.npy"), offsets=np.load(folder / "offsets.npy"))
         if len(store.frames) != store.offsets[-1]:
-            raise ValueError(f"frames.npy holds {len(store.frames)} frames, offsets.npy tells of {store.offsets[-1]}")
+            raise ValueError(f"frames.npy holds {len(store.frames)} frames, offsets.npy expects {store.offsets[-1]}")
     except (ValueError, EOFError) as error:
         raise StoreError(damage(folder, str(error))) from error
     return store

@@ -24,10 +24,10 @@ from features.store.files import FORMAT, explain, frames_folder, key_of, partial
 
 @dataclass(frozen=True)
 class CachedStore:
-    """A store in the cache, as its store.json tells of it."""
+    """A store in the cache, as its store.json describes it."""
 
     folder: Path
-    told: dict[str, Any]  # empty if store.json cannot be read
+    described: dict[str, Any]  # empty if store.json cannot be read
     size: int  # bytes
     used: float  # seconds since 1970; right to an hour
 
@@ -37,12 +37,15 @@ class CachedStore:
 
     @property
     def clips(self) -> int | None:
-        return len(self.told["clips"]) if self.told else None
+        return len(self.described["clips"]) if self.described else None
 
     @property
     def is_of_this_version(self) -> bool:
-        """Whether this version of Offkey would ever open it; where that cannot be told, it would."""
-        return not self.told or (self.told.get("format"), self.told.get("librosa")) == (FORMAT, version("librosa"))
+        """Whether this version of Offkey would open it; where that is unknown, it would."""
+        return not self.described or (self.described.get("format"), self.described.get("librosa")) == (
+            FORMAT,
+            version("librosa"),
+        )
 
 
 def cached_stores() -> list[CachedStore]:
@@ -55,13 +58,14 @@ def cached_stores() -> list[CachedStore]:
         raise StoreError(explain(error, frames_folder() / "any")) from error
     found = []
     for folder in folders:
-        told: Any = {}
+        described: Any = {}
         with suppress(OSError, ValueError):
-            told = json.loads((folder / "store.json").read_text())
-        told = told if isinstance(told, dict) and isinstance(told.get("clips"), list) else {}
+            described = json.loads((folder / "store.json").read_text())
+        is_whole = isinstance(described, dict) and isinstance(described.get("clips"), list)
+        described = described if is_whole else {}
         with suppress(FileNotFoundError):  # removed at this moment
             dated = folder / "store.json" if (folder / "store.json").exists() else folder
-            found.append(CachedStore(folder, told, size_of(folder), dated.stat().st_mtime))
+            found.append(CachedStore(folder, described, size_of(folder), dated.stat().st_mtime))
     return sorted(found, key=lambda store: (-store.used, store.key))
 
 
@@ -85,13 +89,15 @@ def damage_of(folder: Path, *, progress: Progress | None = None) -> list[str]:
     Read, not mapped: a disk that cannot read a page kills the process that has it mapped.
     """
     try:
-        told = json.loads((folder / "store.json").read_text())
-        names = [clip["name"] for clip in told["clips"]]
-        key = key_of(told["format"], told["librosa"], told["key"], [clip["digest"] for clip in told["clips"]])
+        described = json.loads((folder / "store.json").read_text())
+        names = [clip["name"] for clip in described["clips"]]
+        key = key_of(
+            described["format"], described["librosa"], described["key"], [clip["digest"] for clip in described["clips"]]
+        )
     except (OSError, ValueError, TypeError, LookupError) as error:
         return [f"store.json cannot be read ({_reason(error)})"]
     if key != folder.name:
-        return ["store.json tells of another store"]
+        return ["store.json describes another store"]
     try:
         offsets, checksums = np.load(folder / "offsets.npy"), np.load(folder / "checksums.npy")
         file = (folder / "frames.npy").open("rb")
@@ -103,8 +109,8 @@ def damage_of(folder: Path, *, progress: Progress | None = None) -> list[str]:
         except (OSError, ValueError) as error:
             return [f"frames.npy cannot be read ({_reason(error)})"]
         fits = (frames, bins, len(checksums), len(offsets)) == (
-            told["frames"],
-            told["bins"],
+            described["frames"],
+            described["bins"],
             len(names),
             len(names) + 1,
         )

@@ -1,4 +1,4 @@
-"""Crops: stretches of a clip's frames as pictures, for models that look at time and frequency at once.
+"""Crops: stretches of a clip's frames as pictures, for models of time and frequency at once.
 
     a clip            ├──────────────────────────────────────┤   frames
     scoring           [────── 0 ──────]                          (1, bins, frames of a crop)
@@ -21,7 +21,7 @@ from torch import Tensor
 from features.windows.excerpts import Batch, Excerpts
 from features.windows.stored_clips import StoredClips
 
-#: Random numbers from which positions are drawn: so many that no position is likelier than another.
+#: Random numbers from which positions are drawn: many enough that no position is likelier than another.
 _DRAWN_FROM = 2**62
 
 

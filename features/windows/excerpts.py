@@ -1,4 +1,4 @@
-"""What a model looks at: stretches of frames of equal length, gathered in whole batches by index.
+"""What a model sees at once: stretches of frames of equal length, gathered in whole batches by index.
 
     frames of a clip     f0 f1 f2 f3 f4 f5 …           each (bins,)
     window 0            [f0 f1 f2 f3 f4]               (context · bins,)
@@ -50,17 +50,17 @@ class Batch:
 
     @property
     def known_ids(self) -> Tensor:
-        """For a model that is told machine IDs, and therefore given batches that have them."""
+        """The machine IDs of a batch, for a conditional model. Raises ValueError if the batch has none."""
         if self.ids is None:
-            raise ValueError("a model that is told machine IDs was given a batch without them")
+            raise ValueError("a conditional model got a batch without machine IDs")
         return self.ids
 
 
 class Excerpts(ABC):
     """Stretches of `length` frames of some clips of a store, in batches on a device.
 
-    All stretches of the clips are numbered, clip after clip. A kind of excerpts says which of them it takes, and
-    what shape they have.
+    All stretches of the clips are numbered, clip after clip. A kind of excerpts chooses among them and gives
+    them a shape.
     """
 
     def __init__(self, clips: StoredClips, *, length: int, setting: str, device: torch.device) -> None:

@@ -20,11 +20,11 @@ from models.settings import FamilySettings
 
 
 class ConditionalSettings(FamilySettings):
-    """Families whose network may be told machine IDs."""
+    """Families whose network may take machine IDs as an input."""
 
-    conditional: bool = Field(False, description="whether the network is told each clip's machine ID")
+    conditional: bool = Field(False, description="whether the network gets each clip's machine ID")
 
-    # One that hears a single ID learns nothing from being told so.
+    # With a single ID the input is constant: nothing to learn from.
     ONLY_BESIDE: ClassVar[Effects] = {"conditional": {"per_id": [False]}}
 
     @property
@@ -32,13 +32,13 @@ class ConditionalSettings(FamilySettings):
         return self.conditional
 
 
-def told(settings: ConditionalSettings, labels: Labels) -> int:
-    """How many machine IDs the network tells apart; 0 where it is told none."""
+def id_inputs(settings: ConditionalSettings, labels: Labels) -> int:
+    """The number of machine IDs that a network takes as inputs; 0 for one that takes none."""
     return len(labels.ids) if settings.conditional else 0
 
 
 def with_ids(values: Tensor, batch: Batch, ids: int) -> Tensor:
-    """The values and, where there are `ids` to tell apart, behind them which one each row has, (batch, dim + ids)."""
+    """The values and behind them each row's machine ID, one-hot: (batch, dim + ids)."""
     if ids == 0:
         return values
     return torch.cat([values, functional.one_hot(batch.known_ids, ids).to(values.dtype)], dim=1)

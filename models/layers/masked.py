@@ -4,7 +4,7 @@
     ordering  the groups, one after another: a value is predicted from the groups before its own, never from its own
 
 Every unit has a number, and weights are masked by these numbers. An input's and a density's is its group's place in
-the ordering, 0 … groups - 1; a hidden unit's is the last place that it hears of, 0 … groups - 2:
+the ordering, 0 … groups - 1; a hidden unit's is the last place that it depends on, 0 … groups - 2:
 
     input → hidden     where place ≤ number
     hidden → hidden    where number ≤ number
@@ -30,7 +30,7 @@ from features.frames.feature_settings import DEVIATIONS
 from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
-from models.layers.conditioning import ConditionalSettings, told
+from models.layers.conditioning import ConditionalSettings, id_inputs
 from models.layers.scale import Scale
 from models.settings import WindowSettings
 
@@ -71,10 +71,10 @@ class MaskedNetwork(nn.Module):
     """Of each value, the parameters of a Gaussian, or of a mixture of them, from the groups before its own."""
 
     places: Tensor  # (orderings, D) int64: in each ordering, the place of each value's group
-    numbers: Tensor  # (h_dim,) int64: the last place that each unit of a hidden layer hears of
+    numbers: Tensor  # (h_dim,) int64: the last place that each unit of a hidden layer depends on
 
     def __init__(self, settings: MaskedSettings, orderings: Tensor, group_size: int, id_count: int) -> None:
-        """`orderings`: (orderings, groups) int64, the groups one after another; `id_count`: 0 to be told no IDs."""
+        """`orderings`: (orderings, groups) int64, the groups in order; `id_count`: 0 for none as inputs."""
         super().__init__()
         count, groups = orderings.shape
         hidden, self.components = settings.h_dim, settings.components
@@ -105,7 +105,7 @@ class MaskedNetwork(nn.Module):
         for layer in self.hidden:
             units = functional.relu(layer(units, ordering, numbers <= numbers[:, None]))
         outputs: Tensor = self.last(units, ordering, numbers < places[:, None])
-        # The first group hears of no hidden unit: an ID must reach the densities directly, too.
+        # The first group depends on no hidden unit: an ID must reach the densities directly, too.
         outputs = outputs if one_hot is None else outputs + self.last_of_id(one_hot)
         return outputs.view(values.shape[0], -1, self.components, places.shape[0])
 
@@ -116,7 +116,7 @@ def log_densities(values: Tensor, parameters: Tensor) -> Tensor:
     Float32 whatever the arithmetic: bfloat16 has no digits left for a square over a small variance.
     """
     means, spreads, *logits = parameters.float().unbind(dim=1)
-    # Variances are exp(spread) + the least one: above it whatever the network says, and with gradients, unlike a clamp.
+    # Variances are exp(spread) + the least one: always above it, and with gradients, unlike a clamp.
     least = 2 * math.log(LEAST_DEVIATION)
     log_variances = least + functional.softplus(spreads - least)
     squares = (values.float().unsqueeze(1) - means).square()
@@ -134,7 +134,7 @@ class MaskedModel(AnomalyModel):
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.network = MaskedNetwork(settings, orderings, group_size, told(settings, labels))
+        self.network = MaskedNetwork(settings, orderings, group_size, id_inputs(settings, labels))
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood of a value, nats.
@@ -168,5 +168,5 @@ class MaskedModel(AnomalyModel):
         return log_densities(values, self.network(values, ordering, ids))
 
     def _told(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """What the network is told of windows: their values (batch, D); if it is conditional, their IDs (batch,)."""
+        """The inputs of the network: values of windows (batch, D); if it is conditional, their IDs (batch,)."""
         return (self.scale(batch.inputs) - 0.5) * _RANGE, batch.known_ids if self.network.id_count else None

@@ -6,7 +6,7 @@ The covariance is (1 - s)·S + s·µ·1, S that of the points, µ their mean var
 well-conditioned estimator for large-dimensional covariance matrices" (2004). Kept as its directions of more than the
 least variance, at most as many as there are points: beside them it is s·µ. A matrix of dim by dim is never made.
 
-Points that are alike are one place. From one place no spread can be told: as if each dimension had unit variance. From
+Points that are alike are one place. One place has no spread: as if each dimension had unit variance. From
 two, the spread is known and not its direction.
 """
 

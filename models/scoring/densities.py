@@ -11,8 +11,8 @@ scores : (clips,) float64, higher is more anomalous.
                  generalization" (2025). For cosines a family normalises its embeddings
     lof          local outlier factor (Breunig et al. 2000)
 
-Points that are alike are one place. From one place no spread can be told: every score grows with the Euclidean distance
-alone, as if each dimension had unit variance. From two, mahalanobis tells the spread and not its direction.
+Points that are alike are one place. One place has no spread: every score grows with the Euclidean distance
+alone, as if each dimension had unit variance. From two, mahalanobis knows the spread and not its direction.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ they meet. These are withheld ones; where an ID has fewer than ten, all of the t
 
     mean      of the members
     min, max  the least and the most alarmed one: all must agree, or one suffices
-    rank      mean of the ranks that normal clips would have, within (0, 1): a member that shouts is not heard more
+    rank      mean of the ranks that normal clips would have, within (0, 1): larger scores do not count more
     weights   mean, each member by its `weight`
 """
 
@@ -40,7 +40,7 @@ class FusionMember(Member):
 
 
 class Settings(EnsembleSettings):
-    """Members by name; what a member leaves out of its features, training and scoring is as the study says."""
+    """Members by name; what a member leaves out of its features, training and scoring is as in the study."""
 
     family: Literal["fusion"] = "fusion"
     combine: Literal["mean", "min", "max", "rank", "weights"] = Field("mean", description="how scores become one")

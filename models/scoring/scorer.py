@@ -66,7 +66,7 @@ class Scorer(nn.Module, ABC):
 
     @abstractmethod
     def scores_of(self, recordings: Recordings) -> Scores:
-        """A score for each clip, (clips,). Raises UnservedError for a machine ID that it has nothing to say of."""
+        """A score for each clip, (clips,). Raises UnservedError for a machine ID that it was not trained on."""
 
 
 class Single(Scorer):
@@ -103,7 +103,7 @@ class Single(Scorer):
         model = self.member.model
         if not self.hears_unknown_ids and UNKNOWN in ids:
             unknown = recordings.ids[int(np.flatnonzero(ids == UNKNOWN)[0])]
-            raise UnservedError(f"{unknown} was not trained on, and {model.family} has nothing to say of it")
+            raise UnservedError(f"{model.family} cannot score {unknown}: it was not trained on this machine ID")
         if not self.densities:
             return self._pooled_scores(recordings)
         embeddings = self._embeddings(recordings)
@@ -224,7 +224,7 @@ class PerId(Scorer):
         return scores
 
 
-#: From so many withheld clips of each machine ID on, an ensemble needs no others to bring its members to one scale.
+#: With this many withheld clips of each machine ID, an ensemble needs no others to bring its members to one scale.
 _ENOUGH_WITHHELD = 10
 
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from models.settings import ScoringSettings
 
-#: With fewer clips a distribution of three parameters says no more than their own scores.
+#: With fewer clips a distribution of three parameters adds nothing to their own scores.
 FEWEST_CLIPS = 3
 
-#: Where a gamma distribution may begin: so many standard deviations below the lowest score.
+#: A gamma distribution may begin this many standard deviations below the lowest score.
 _ORIGINS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
@@ -26,7 +26,7 @@ def threshold_of(scores: npt.NDArray[np.float64], scoring: ScoringSettings) -> f
 def normal_quantile(scores: npt.NDArray[np.float64], *, false_alarm_rate: float) -> float:
     """The score that this share of normal clips exceeds: an empirical quantile, one of the scores themselves.
 
-    With n clips a rate below 1/n cannot be told; the threshold is then the highest score.
+    With n clips a rate below 1/n cannot be reached; the threshold is then the highest score.
     """
     return float(np.quantile(scores, 1 - false_alarm_rate, method="higher"))
 

@@ -196,7 +196,7 @@ def _table(stores: list[CachedStore]) -> Table:
     for column in ("clips", "frames", "size", "last use"):
         table.add_column(column, justify="right", no_wrap=True)
     for store in stores:
-        frames = store.told.get("frames")
+        frames = store.described.get("frames")
         table.add_row(
             store.key[:_SHOWN_DIGITS],
             escape(_features(store)),
@@ -209,13 +209,13 @@ def _table(stores: list[CachedStore]) -> Table:
 
 
 def _document(store: CachedStore) -> dict[str, Any]:
-    told = store.told
+    described = store.described
     return {
         "key": store.key,
-        "features": told.get("features"),
-        "bins": told.get("bins"),
+        "features": described.get("features"),
+        "bins": described.get("bins"),
         "clips": store.clips,
-        "frames": told.get("frames"),
+        "frames": described.get("frames"),
         "bytes": store.size,
         "used": datetime.fromtimestamp(store.used, UTC).isoformat(timespec="seconds"),
         "of_this_version": store.is_of_this_version,
@@ -226,9 +226,9 @@ def _features(store: CachedStore) -> str:
     """Kind, and the settings that differ from their defaults."""
     from features.frames.feature_settings import FeatureSettings
 
-    if not store.told:
+    if not store.described:
         return "? (store.json cannot be read)"
-    settings = dict(store.told.get("features", {}))
+    settings = dict(store.described.get("features", {}))
     kind = settings.pop("kind", "?")
     fields = FeatureSettings.model_fields
     others = [

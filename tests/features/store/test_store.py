@@ -464,7 +464,7 @@ class TestTheLastUse:
         for folder in stores():
             grow_old(folder, days=30)
         open_store(clips, stack)
-        kinds = [store.told["features"]["kind"] for store in cached_stores() if store.used > time.time() - 86400]
+        kinds = [store.described["features"]["kind"] for store in cached_stores() if store.used > time.time() - 86400]
         assert kinds == ["logmel+rms"]
 
 

@@ -15,7 +15,7 @@ from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.families import build, settings_of
 from models.labels import Labels
-from models.layers.conditioning import ConditionalSettings, told, with_ids
+from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
 from search.errors import StudyFileError
 from search.study.study_file import study_of_tree
 
@@ -61,7 +61,7 @@ def test_an_id_is_told_as_a_one_behind_the_values() -> None:
 def test_a_conditional_network_knows_the_ids_that_it_was_trained_on(family: str, conditional: bool, ids: int) -> None:
     settings = settings_for(family, conditional=conditional)
     assert settings.knows_ids is conditional
-    assert told(settings, LABELS) == ids
+    assert id_inputs(settings, LABELS) == ids
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -213,8 +213,8 @@ def scored(recipe: Recipe, root: Path, folder: Path) -> tuple[dict[str, ScoredCl
             {"per_id": True},
             "compressor/06 was not trained on, and has no model (model.unknown_id: shared makes one)",
         ),
-        ("ae", {"conditional": True}, "compressor/06 was not trained on, and ae has nothing to say of it"),
-        ("vae", {"conditional": True}, "compressor/06 was not trained on, and vae has nothing to say of it"),
+        ("ae", {"conditional": True}, "ae cannot score compressor/06: it was not trained on this machine ID"),
+        ("vae", {"conditional": True}, "vae cannot score compressor/06: it was not trained on this machine ID"),
     ],
 )
 def test_a_bundle_scores_as_training_did_and_says_which_id_it_does_not_know(
@@ -250,7 +250,7 @@ def test_a_clip_sounds_otherwise_to_a_conditional_model_under_another_id(corpus:
     under_another = training.scorer.scores_of(replace(clips, ids=("compressor/04",) * len(clips)))
 
     assert (own != under_another).all()
-    with pytest.raises(UnservedError, match="compressor/06 was not trained on, and .* has nothing to say of it"):
+    with pytest.raises(UnservedError, match=".* cannot score compressor/06: it was not trained on this machine ID"):
         training.scorer.scores_of(replace(clips, ids=("compressor/06",) * len(clips)))
 
 
