@@ -242,7 +242,7 @@ def test_a_trial_that_is_given_up_fails_for_optuna_too_and_says_what_its_last_wo
     silent.give_up()
 
     for held, reason in (
-        (spoke, "its worker was lost 3 times; the last one said: RuntimeError: no memory"),
+        (spoke, "its worker was lost 3 times; the last error was: RuntimeError: no memory"),
         (silent, "its worker was lost 3 times"),
     ):
         row = row_of(study.storage, held)

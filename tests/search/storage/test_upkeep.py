@@ -150,7 +150,7 @@ def test_a_study_that_workers_are_at_work_on_is_left_alone(
     assert study.ledger.claim("host:1", first={}) is not None
     ran = offkey(*command, "--storage", study.url)
     assert ran.code == 1
-    assert "1 workers are at work on tiny (host:1 for one). `offkey stop tiny` makes them leave" in ran.stderr
+    assert "1 workers are at work on tiny (for example host:1). `offkey stop tiny` makes them leave" in ran.stderr
     assert load_stored(study.storage, "tiny").uid == study.stored.uid
     assert json.loads(offkey("status", "tiny", "--storage", study.url, "--json").stdout)["trials"]["running"] == 1
 
