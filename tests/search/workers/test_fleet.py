@@ -251,7 +251,7 @@ def test_workers_that_keep_ending_end_the_fleet_with_the_last_lines_of_a_log_aft
     with (
         fleet_of(tiny_study(), worker, [CPU]) as fleet,
         pytest.raises(
-            StudyError, match=r"Workers keep ending and no trial gets on. \S+/logs/worker-0.log says:\n"
+            StudyError, match=r"Workers keep ending and no trial advances. \S+/logs/worker-0.log says:\n"
         ) as error,
     ):
         until(lambda: not fleet.watch())
@@ -343,7 +343,7 @@ def test_workers_that_cannot_work_end_the_search_with_their_reason(
     monkeypatch.setattr(sys, "executable", stand_in(Path("worker.sh").absolute(), FAILS))
     ran = offkey("search", "tiny", "--workers", "1", "--storage", study.url)
     assert ran.code == 1
-    assert "error: Workers keep ending and no trial gets on" in ran.stderr
+    assert "error: Workers keep ending and no trial advances" in ran.stderr
     assert "the reason" in ran.stderr.partition("worker-0.log says:")[2]
     assert "Traceback" not in ran.stderr
 

@@ -237,7 +237,7 @@ def test_a_trial_whose_worker_failed_says_why_when_it_is_given_up(
     (row,) = study.rows()
     assert (row.state, row.reason) == (
         "failed",
-        "its worker was lost 3 times; the last one said: RuntimeError: CUDA error: unspecified launch failure",
+        "its worker was lost 3 times; the last error was: RuntimeError: CUDA error: unspecified launch failure",
     )
 
 
