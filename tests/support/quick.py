@@ -137,7 +137,7 @@ def mean_score(metric: Metric, scores: Scores, truth: Truth, *, year: Year | Non
 
 def without_aucs() -> None:
     """Lets this process's workers compute no AUC."""
-    views.figure = mean_score  # type: ignore[attr-defined]
+    views.metric_of = mean_score  # type: ignore[attr-defined]
     trial_work.id_aucs = lambda scores, truth: {"all": float(scores.mean())}  # type: ignore[attr-defined]
 
 
