@@ -1,6 +1,6 @@
 """Files of a study beside its database: in a folder, or in a bucket that hosts share.
 
 bucket          S3: keys, uploads, errors
-artifact_store  the place of a study's artifacts, folder or bucket
-checkpoints     where a trial's training goes on after its worker was lost
+artifact_store  the folder or bucket of a study's artifacts
+checkpoints     saved trainings, at which trials resume after their worker was lost
 """

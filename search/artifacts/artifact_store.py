@@ -1,4 +1,4 @@
-"""Where files go that do not fit a database: a folder or a bucket that a study's hosts share."""
+"""The store of files that do not fit a database: a folder or a bucket that a study's hosts share."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 
 
 def place_of(artifacts: str | None) -> str:
-    """The folder or `s3://BUCKET[/PREFIX]` that is meant: this host's cache if none is given."""
+    """The folder or `s3://BUCKET[/PREFIX]` of `artifacts`; a folder in this host's cache if it is None."""
     return artifacts or str(cache_folder() / "artifacts")
 
 
 def open_artifacts(place: str, *, make: bool = True) -> ArtifactStore:
-    """The store in a folder, or in a bucket.
+    """Opens the store in a folder or in a bucket. Creates a missing folder if `make`.
 
-    A folder that is missing is made, for whoever wants to write (`make`).
-    Raises StudyError or StoreError if there is no client for the bucket, OSError if the folder cannot be made.
+    Raises StudyError or StoreError if there is no client for the bucket, OSError if the folder cannot be created.
     """
     address = bucket_of(place)
     if address is None:
@@ -44,7 +43,10 @@ def open_artifacts(place: str, *, make: bool = True) -> ArtifactStore:
 
 @contextmanager
 def store_errors(place: str, what: str, done: str) -> Iterator[None]:
-    """A store that refuses is a StoreError that names it."""
+    """Turns a store's error into a StoreError that names `place`: "{what} in {place} cannot be {done}".
+
+    ArtifactNotFound passes as it is.
+    """
     try:
         yield
     except ArtifactNotFound:
@@ -59,7 +61,7 @@ def store_errors(place: str, what: str, done: str) -> Iterator[None]:
 
 
 class _Below:
-    """A store whose names all begin with a prefix."""
+    """A store below a prefix, with which all its names begin."""
 
     def __init__(self, store: ArtifactStore, prefix: str) -> None:
         self._store, self._prefix = store, prefix

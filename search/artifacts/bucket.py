@@ -1,6 +1,7 @@
-"""Files below an address in S3, or in another service that speaks it: `s3://BUCKET[/PREFIX]`.
+"""Files below an address in S3, or in another service with its protocol: `s3://BUCKET[/PREFIX]`.
 
-boto3 finds who asks, and which service ($AWS_ENDPOINT_URL), as it always does; it is imported where a bucket is named.
+boto3 takes credentials and the service ($AWS_ENDPOINT_URL) from its usual places. It is imported only where a bucket is
+named.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from search.errors import StudyError
 
 
 def bucket_of(place: str | Path) -> tuple[str, str] | None:
-    """The bucket, and what the names of its files begin with ("" or "PREFIX/"); None if a folder is meant.
+    """The bucket and the prefix of its files' names ("" or "PREFIX/"); None if `place` is a folder.
 
-    A Path has lost a slash of `s3://`: no folder is called `s3:`.
+    A Path has lost one slash of `s3://`, so `s3:/` counts as a bucket too: a folder `s3:` cannot be named.
     """
     if not str(place).startswith("s3:/"):
         return None
@@ -28,7 +29,7 @@ def bucket_of(place: str | Path) -> tuple[str, str] | None:
 
 
 def bucket_client(place: str | Path) -> Any:
-    """A client of the service. Raises StudyError if its package is missing, StoreError if its settings make none."""
+    """A client of the service. Raises StudyError if boto3 is missing, StoreError if the settings are invalid."""
     try:
         import boto3  # type: ignore[import-untyped]
     except ImportError as error:
@@ -36,20 +37,23 @@ def bucket_client(place: str | Path) -> Any:
     try:
         return boto3.client("s3")
     except Exception as error:
-        if not isinstance(error, ValueError) and not is_refusal(error):  # ValueError: $AWS_ENDPOINT_URL is no URL
+        if not isinstance(error, ValueError) and not is_refusal(error):  # ValueError: $AWS_ENDPOINT_URL is not a URL
             raise
         raise StoreError(f"{place} cannot be reached: {error}") from error
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether it is the service, or the way there, that fails: such errors are of packages that may not be there."""
+    """Whether the error comes from the service or the connection to it.
+
+    The error's classes belong to packages that may not be installed: their names are compared instead.
+    """
     return type(error).__module__.partition(".")[0] in ("boto3", "botocore")
 
 
 class BucketFolder:
-    """Files that belong together, as if their prefix were a folder.
+    """Files of a bucket below one prefix, handled like a folder.
 
-    Opening raises as `bucket_client`, everything else StoreError if the service refuses.
+    The constructor raises the errors of `bucket_client`; methods raise StoreError if the service refuses.
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -72,16 +76,16 @@ class BucketFolder:
                 shutil.copyfileobj(content, file)
 
     def put(self, names: Sequence[str], folder: Path) -> None:
-        """Copies files from a folder, in their order: all of them, or none stays.
+        """Copies files from a folder, in their order. If one fails, it removes the others again.
 
-        Raises FileExistsError if one is there: of two that write at once, one is refused.
+        Raises FileExistsError if one exists: of two writers at the same time, one is refused.
         """
         writer = {"offkey-writer": secrets.token_hex(8)}
         try:
             for name in names:
                 self._put(name, folder / name, writer)
         except BaseException:
-            with suppress(StoreError):  # what cannot be removed either will be in the way, which is told then
+            with suppress(StoreError):  # a file that cannot be removed is reported by the next attempt to write it
                 for name in names:
                     if self._is_of(writer, name):
                         self._remove(name)
@@ -93,20 +97,20 @@ class BucketFolder:
             try:
                 self._client.put_object(Bucket=self._bucket, Key=key, Body=file, IfNoneMatch="*", Metadata=writer)
             except self._client.exceptions.ClientError as error:
-                # A request is repeated whose answer got lost, and then is in its own way.
+                # boto3 repeats a request whose answer was lost, and the repeat meets the file of the first one.
                 if not _is_in_the_way(error) or not self._is_of(writer, name):
                     raise
 
     def _is_of(self, writer: dict[str, str], name: str) -> bool:
-        """Whether the file is there, and of this writer."""
+        """Whether the file exists and this writer wrote it."""
         with self._errors("read", name):
             try:
-                found = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+                head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
             except self._client.exceptions.ClientError as error:
                 if _code(error) == "404":
                     return False
                 raise
-        return bool(found["Metadata"] == writer)
+        return bool(head["Metadata"] == writer)
 
     def _remove(self, name: str) -> None:
         with self._errors("written", name):
@@ -126,16 +130,16 @@ class BucketFolder:
             reason = " ".join(str(error).split()).rstrip(".")
             raise StoreError(
                 f"{self.place} cannot be {done}: {reason}. AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the other "
-                "usual variables say who asks, AWS_ENDPOINT_URL which service."
+                "usual variables set the credentials, AWS_ENDPOINT_URL the service."
             ) from error
 
 
 def _code(error: Exception) -> str | None:
-    """What a service calls its refusal."""
+    """The service's error code, None if the error has none."""
     code: str | None = getattr(error, "response", {}).get("Error", {}).get("Code")
     return code
 
 
 def _is_in_the_way(error: Exception) -> bool:
-    """Whether a file was not to be there and is, or is being written."""
+    """Whether a file exists that must not exist, or is being written by another writer."""
     return _code(error) in ("PreconditionFailed", "ConditionalRequestConflict")

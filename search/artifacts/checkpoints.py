@@ -1,9 +1,12 @@
 """Checkpoints of running trials, in a folder or a bucket that the study's hosts share.
 
-Each holder of a trial writes under two names of its own (its fencing token is part of them), never over the one that
-the ledger has: it is entered as `name@epoch/steps` in the transaction of that epoch's report. So a checkpoint is never
-half written where it counts, a worker that lost its trial writes over nobody's, and the names to remove when a trial
-ends are known without listing the store.
+Each holder of a trial writes under two names in turn, which contain its fencing token. It never overwrites the
+checkpoint that the ledger refers to. The ledger's entry is `name@epoch/steps`, written in the transaction of that
+epoch's report. Therefore:
+
+- a checkpoint that the ledger refers to is never half written;
+- a worker that lost its trial overwrites no other worker's checkpoint;
+- the names to remove when a trial ends are known without listing the store.
 """
 
 from __future__ import annotations
@@ -29,14 +32,14 @@ _EPOCH_BYTES = 8
 
 
 class Resumable(Protocol):
-    """What can be saved after an epoch and goes on from there."""
+    """A training that can be saved after an epoch and resumed there."""
 
     @property
     def epoch(self) -> int: ...
 
     @property
     def steps(self) -> int:
-        """How many steps have been reached, at which trials are compared: epochs, or folds of several epochs."""
+        """The number of steps so far, at which trials are compared: epochs, or folds of several epochs."""
 
     def save(self, file: BinaryIO) -> None: ...
 
@@ -44,7 +47,7 @@ class Resumable(Protocol):
 
 
 def steps_of(entry: str) -> int:
-    """How many reports the training of a ledger's entry had made."""
+    """The number of reports that the training had sent at a ledger's entry."""
     return _parts(entry)[2]
 
 
@@ -58,17 +61,19 @@ class Checkpoints:
     """The checkpoints of one study."""
 
     def __init__(self, place: str | None, uid: str) -> None:
-        """`place` is a folder or `s3://BUCKET[/PREFIX]`; None is this host's cache. Nothing is opened yet."""
+        """`place` is a folder or `s3://BUCKET[/PREFIX]`; None is this host's cache. Opens nothing yet."""
         self.place = place_of(place)
         self._uid = uid
         self._store: ArtifactStore | None = None
         self._has_written = False
 
     def write(self, training: Resumable, *, trial: int, token: int, beside: str | None) -> str | None:
-        """Saves what this holder has trained, not over the checkpoint that counts. Returns the entry for the ledger.
+        """Saves a training, and does not overwrite the checkpoint `beside`. Returns the entry for the ledger.
 
-        Raises StoreError if the place never took one. One that does so no longer costs a line in the log: the
-        checkpoint that counts stays the older one, which is returned.
+        beside : the ledger's present entry, if this holder wrote it
+
+        Raises StoreError if this is the first checkpoint and the place takes none. If a later one cannot be written,
+        the error is logged and `beside` is returned: the trial keeps its older checkpoint.
         """
         file = io.BytesIO()
         training.save(file)
@@ -88,7 +93,7 @@ class Checkpoints:
         return f"{name}@{training.epoch}/{training.steps}"
 
     def read(self, entry: str) -> BinaryIO | None:
-        """The checkpoint of a ledger's entry, or None (and a line in the log) if this host has not the whole of it."""
+        """The checkpoint of a ledger's entry. Returns None and logs the reason if it is missing or damaged here."""
         name, epoch, _ = _parts(entry)
         try:
             with self._errors("read"), self._opened().open_reader(name) as file:
@@ -103,7 +108,7 @@ class Checkpoints:
         return io.BytesIO(contents[_EPOCH_BYTES:])
 
     def remove(self, *, trial: int, token: int) -> None:
-        """Removes what the trial's holders have left, up to the one with this token."""
+        """Removes the checkpoints of the trial's holders, up to the one with this token."""
         for held in range(1, token + 1):
             for turn in (0, 1):
                 try:

@@ -67,10 +67,10 @@ def make_detector(
 def _counted(
     storage: str, corpus: Corpus, detector: Detector, auc: float, tell: Callable[[str], None]
 ) -> TestEvaluations:
-    """The look at the held-out clips, entered in the storage."""
+    """The test evaluations so far, after this one is entered in the storage."""
     try:
         return enter_test_evaluation(storage, held_out_clips(corpus, detector.recipe.validation), detector.recipe, auc)
     except (StorageError, OSError) as error:  # what is trained is kept, whatever a file system says
         reason = f"{database.shown(database.parse_url(storage))} could not be written"
-        tell(f"this look at the held-out test clips is not counted: {error}")
+        tell(f"this test evaluation is not counted: {error}")
         return TestEvaluations.uncounted(reason)

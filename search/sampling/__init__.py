@@ -1,6 +1,6 @@
-"""What is suggested, and what is pruned.
+"""Suggests the parameters of trials, and prunes trials.
 
-samplers     Optuna's samplers, seeded for each trial
-pruning      the pruner that compares by noise
-suggestions  a trial's parameters: none tried twice
+samplers     Optuna's samplers and pruners, and a sampler of our own for several families
+pruning      a pruner that compares trials by the noise of their metrics
+suggestions  the parameters of a worker's trials: none tried twice
 """

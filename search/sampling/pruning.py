@@ -1,16 +1,17 @@
-"""Pruning that knows how noisy a figure of few clips is.
+"""A pruner that takes into account how noisy a metric of few clips is.
 
-Hyperband goes on with the best third at each rung, though that a trial is not among them may be chance. Here one is
-stopped only where it is behind that third by more than chance makes of so few clips. All trials are measured on the
-same clips, so that what counts is the standard error of two trials' difference: small where both take the same clips
-for anomalies, and larger than either's own where they do not. benchmarks/pruning.py measures what comes of it.
+Hyperband continues the best third of the trials at each rung, although a trial may be outside of it by chance. This
+pruner stops a trial only if it is behind that third by more than chance explains with so few clips. All trials are
+measured on the same clips. What counts is therefore the standard error of the difference of two trials: it is small
+where both rank the same clips as anomalies, and larger than either trial's own where they do not. benchmarks/pruning.py
+measures the effect.
 
-noise     : (resamples,) float, the deviations of a trial's figure over bootstrap resamples of the clips, scaled so that
-            the length of the vector is the figure's standard error. Every trial's resamples are the same, so that the
-            length of the difference of two trials' noise is the standard error of the difference of their figures.
+noise     : (resamples,) float, the deviations of a trial's metric over bootstrap resamples of the clips, scaled so that
+            the length of the vector is the metric's standard error. All trials have the same resamples, so that the
+            length of the difference of two trials' noise is the standard error of the difference of their metrics.
 rung      : an epoch at which trials are compared: 1, 3, 9, 27, ... as in successive halving (Jamieson and Talwalkar
             2016).
-reference : of the other trials at a rung, the last one of the best third.
+reference : the last trial of the best third of the other trials at a rung.
 """
 
 from __future__ import annotations
@@ -27,52 +28,52 @@ from search.evaluation.bootstrap import Bootstrap, fewest_recordings
 from search.evaluation.metrics import Metric
 from search.evaluation.truth import Scores, Truth
 
-#: Rungs are powers of it, and the reference ends the best one in so many trials.
+#: Rungs are powers of this factor, and the reference is the last of the best 1/3 of the trials.
 REDUCTION_FACTOR = 3
 
-#: Other trials at a rung, below which none is stopped there.
+#: The fewest other trials at a rung with which a trial may be stopped there.
 FEWEST_OTHERS = 5
 
-#: Standard errors of the difference that a trial may be behind: of two that are equally good, chance puts a given one
+#: Standard errors of the difference that a trial may be behind: of two equally good trials, chance puts a given one
 #: further behind in 5 % of the draws of clips.
 MARGIN = 1.645
 
-#: They give a standard error to within some 5 % of itself. A trial keeps as many numbers at each rung.
+#: Bootstrap resamples. 200 give a standard error to within 5 % of itself; a trial stores 200 numbers at each rung.
 RESAMPLES = 200
 
 
 def is_rung(epoch: int) -> bool:
-    """Whether trials are compared after so many epochs."""
+    """Whether trials are compared after this epoch (counted from 1)."""
     while epoch > 1 and epoch % REDUCTION_FACTOR == 0:
         epoch //= REDUCTION_FACTOR
     return epoch == 1
 
 
 def noise_key(epoch: int) -> str:
-    """The system attribute that holds a trial's noise at a rung. To be there before the rung's report is."""
+    """The system attribute of a trial's noise at a rung. It must be written before the rung's report."""
     return f"noise:{epoch}"
 
 
 def noise_of(scores: Scores, truth: Truth, *, metric: Metric = "auc") -> list[float] | None:
-    """The noise of a figure, (resamples,).
+    """The noise of a metric, (resamples,).
 
-    None if a stratum has a single recording: a resample is that one again, and tells nothing of another one.
-    Raises StudyError if the clips do not tell the figure.
+    None if a stratum has a single recording: every resample repeats it, which says nothing of other recordings.
+    Raises StudyError if the metric is undefined on these clips.
     """
     if fewest_recordings(truth) < 2:
         return None
-    figures = Bootstrap(truth, resamples=RESAMPLES).metric(metric, scores)
-    deviations = (figures - figures.mean()) / math.sqrt(RESAMPLES - 1)
+    resampled = Bootstrap(truth, resamples=RESAMPLES).metric(metric, scores)
+    deviations = (resampled - resampled.mean()) / math.sqrt(RESAMPLES - 1)
     return [round(deviation, 6) for deviation in deviations.tolist()]
 
 
 class NoisePruner(BasePruner):
     """Stops a trial at a rung where it is behind the reference by more than `margin` standard errors.
 
-    What it says follows from the study's trials alone, whichever worker asks. A trial counts at a rung once it went on
-    from there or was stopped: one that ends there, a family's without epochs for one, is as good as it gets after an
-    epoch, which says nothing of those that have just begun. Trials that failed do not count. A trial whose figure is
-    NaN, or whose noise is not known, does not count and is not stopped.
+    The decision depends only on the study's trials, not on the worker that asks. A trial counts at a rung once it went
+    on from there or was stopped there. A trial that ends there, for example of a family without epochs, does not count:
+    its training is finished, and a comparison with trials that have just begun is unfair. Trials that failed do not
+    count. A trial whose metric is NaN, or whose noise is not known, does not count and is not stopped.
     """
 
     def __init__(self, *, margin: float = MARGIN) -> None:

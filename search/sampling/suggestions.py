@@ -1,4 +1,4 @@
-"""What a worker's trials are given to try: parameters that no other trial has, or a repeat."""
+"""Suggests the parameters of a worker's trials: ones that no other trial has, or a repeat."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Suggestions:
         return pruner_for(self.study.search, max_steps=self.study.max_steps)
 
     def optuna_study(self, sampler: BaseSampler | None = None) -> optuna.Study:
-        """Optuna's view of the study, finished trials cached."""
+        """Optuna's view of the study, with finished trials cached."""
         name = self._stored.name
         return optuna.load_study(study_name=name, storage=self._cache, sampler=sampler, pruner=self.pruner)
 
     def settled_trial(self, hold: Hold) -> optuna.Trial:
-        """The trial with its parameters: those that it had, else suggested ones that no other trial has.
+        """Returns the trial with all its parameters: those that it has already, else suggested ones.
 
-        A suggestion that was tried before is drawn anew, where the study wants that and can be different; else it
-        becomes a repeat.
+        A suggestion that another trial has is drawn again if the study wants fresh ones (`duplicates: fresh`) and its
+        sampler can draw others; else the trial becomes a repeat.
         """
         search, is_baseline = self.study.search, hold.number == 0 and bool(self.study.baseline)
         can_differ = search.sampler != "grid" and bool(self.study.space.distributions()) and not is_baseline
@@ -75,32 +75,35 @@ class Suggestions:
         return trial
 
     def note_for_pruner(self, hold: Hold, step: int, scores: Scores, truth: Truth) -> None:
-        """Enters what the pruner has to know of a step beside the report that follows."""
+        """Stores the noise that the pruner needs at this step, before the step's report."""
         if self.study.search.pruner != "noise" or not is_rung(step):
             return
         noise = noise_of(scores, truth, metric=self._stored.metric)
         if noise is not None:
-            with suppress(StorageAway), self._storage.impatient():  # without it the trial is kept at this rung
+            with (
+                suppress(StorageAway),
+                self._storage.impatient(),
+            ):  # without noise it is not stopped at this rung
                 self._storage.set_trial_system_attr(hold.trial_id, noise_key(step), noise)
 
     def _trial_of(self, hold: Hold, draw: int) -> optuna.Trial:
-        """The trial as its last worker left it: what was suggested is suggested again, reports go on."""
+        """The trial as its last worker left it: it keeps the parameters that it has, and its reports go on."""
         sampler = sampler_for(self.study, hold.number, draw=draw)
-        # A study of its own for each draw: Optuna's lets the sampler see only the trials of its first suggestion.
+        # A new Optuna study for each draw: its sampler sees only the trials that were there at its first suggestion.
         study = self.optuna_study(sampler)
-        study.get_trials(deepcopy=False)  # Optuna's cache takes parameters only of trials it has read
+        study.get_trials(deepcopy=False)  # Optuna's cache accepts parameters only for trials that it has read
         return _Trial(study, hold.trial_id, self._storage)
 
 
 class _Trial(optuna.Trial):
-    """A trial that is not pruned while the others' curves cannot be read."""
+    """A trial that is not pruned while the reports of the other trials cannot be read."""
 
     def __init__(self, study: optuna.Study, trial_id: int, storage: StudyStorage) -> None:
         super().__init__(study, trial_id)
         self._study_storage = storage
 
     def report(self, value: float, step: int) -> None:
-        """Also with several objectives, where Optuna takes no report of one: the curve is kept all the same."""
+        """Reports a value, also with several objectives, where Optuna itself refuses reports."""
         if len(self.study.directions) == 1:
             super().report(value, step)
         else:

@@ -1,6 +1,6 @@
-"""The database behind a study: its URL, its connections, the tables' version, and whether it is away.
+"""The database behind a study: its URL, its connections, the version of its tables, and whether it is away.
 
-One process holds one connection at most, so that a server with its default 100 connections serves as many workers.
+A process holds at most one connection: a server with its default limit of 100 connections serves 100 workers.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from search.errors import NoStorageError, StorageError
 
-#: Alembic's own name is taken by Optuna's tables.
+#: Optuna's tables already use Alembic's default name.
 VERSION_TABLE = "offkey_version"
 
 _MIGRATIONS = str(Path(__file__).parent / "migrations")
 
 _BUSY_SECONDS = 60
 
-#: Any number, the same in each process: who migrates holds it.
+#: The key of the lock that a migrating process holds: any number that is the same in each process.
 _MIGRATION_LOCK = 0x0FF4E4
 
-# A connection that was cut off without a word is noticed after these, not after TCP's hours.
+# A connection that is cut off silently is noticed within half a minute, not after TCP's hours.
 _POSTGRESQL_CONNECTION = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -41,21 +41,21 @@ _POSTGRESQL_CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
     "application_name": "offkey",
-    "client_encoding": "utf8",  # whatever the database's is: one in SQL_ASCII would give bytes for text
-    "prepare_threshold": None,  # until it is known who is at the other end
+    "client_encoding": "utf8",  # whatever the database's encoding: a database in SQL_ASCII would return bytes for text
+    "prepare_threshold": None,  # until it is known whether the other end is a server or a pooler
 }
 
-#: The option of a connection whose statements each stand alone: a large study is read for longer than a transaction
-#: may be idle, and a transaction would not let them see the same moment either.
+#: The option of a connection that runs each statement outside of a transaction. Reading a large study takes longer than
+#: a transaction may be idle, and a transaction (READ COMMITTED) would not show its statements the same moment either.
 ONLY_READS = "only_reads"
 
-#: How often a statement has come before the server is told to keep it: psycopg's own default.
+#: Executions of a statement after which the server prepares it: psycopg's own default.
 _PREPARED_AFTER = 5
 
-#: SQLSTATEs of a server that goes down, comes up, is full, or undid a transaction for another's sake.
+#: SQLSTATEs of a server that shuts down, starts up, is full, or rolled a transaction back in favour of another one.
 _AWAY_STATES = ("57P01", "57P02", "57P03", "25P03", "53300", "40001", "40P01")
 
-#: What a server says at once, and will say again: errors of a connection that is being made have no SQLSTATE.
+#: Texts of refusals that waiting does not mend. Errors while a connection is opened have no SQLSTATE to tell by.
 _REFUSALS = (
     "authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied",
     "no such database", "no such user",  # PgBouncer's words
@@ -63,12 +63,12 @@ _REFUSALS = (
 
 
 def default_url() -> str:
-    """$OFFKEY_STORAGE, else an SQLite file in the working directory."""
+    """The default storage URL: $OFFKEY_STORAGE, else an SQLite file in the working directory."""
     return os.environ.get("OFFKEY_STORAGE") or "sqlite:///offkey.db"
 
 
 def parse_url(url: str) -> URL:
-    """The URL with its driver named. Raises StorageError for one that no study can be stored under."""
+    """Parses a storage URL and names its driver. Raises StorageError if no study can be stored under it."""
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -89,7 +89,7 @@ def shown(url: URL) -> str:
 
 
 def require_existing(url: URL) -> None:
-    """Raises NoStorageError if there is no such SQLite file: looking makes none."""
+    """Raises NoStorageError if the SQLite file does not exist. Creates no file."""
     if url.get_backend_name() == "sqlite":
         database = str(url.database)
         if not database.startswith("file:") and not Path(database).exists():
@@ -100,37 +100,40 @@ def require_existing(url: URL) -> None:
 
 
 def file_of(url: URL) -> tuple[int, int] | None:
-    """Which file an SQLite database is at this moment; None if there is none, or it is on a server."""
+    """The device and inode of an SQLite file at this moment; None if there is no file, or for a server."""
     if url.get_backend_name() != "sqlite":
         return None
     try:
-        found = Path(str(url.database).removeprefix("file:").partition("?")[0]).stat()
+        file = Path(str(url.database).removeprefix("file:").partition("?")[0]).stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return file.st_dev, file.st_ino
 
 
 def connect_args(url: URL) -> dict[str, Any]:
-    """What the driver is told for each connection."""
+    """The driver's arguments for each connection."""
     if url.get_backend_name() == "sqlite":
         return {"timeout": _BUSY_SECONDS, "factory": _WriteAheadConnection}
     return dict(_POSTGRESQL_CONNECTION)
 
 
 def engine_of_one(url: URL, *, lease: float) -> Engine:
-    """An engine with one connection. A transaction that is left open for a sixth of a lease (seconds) is undone by the
-    server: a worker that was stopped inside one keeps nobody from renewing their leases."""
+    """An engine with one connection.
+
+    The server rolls back a transaction that is idle for a sixth of a `lease` (seconds): a worker that was suspended
+    inside a transaction must not keep others from renewing their leases.
+    """
     arguments = connect_args(url)
     if url.get_backend_name() == "postgresql":
-        arguments["autocommit"] = True  # for the driver: our own BEGIN says more than its
+        arguments["autocommit"] = True  # the driver sends no BEGIN: ours below sets the timeout too
     engine = create_engine(url, pool_size=1, max_overflow=0, connect_args=arguments)
     if url.get_backend_name() == "postgresql":
         limit = max(1, round(lease / 6 * 1000))
 
         @event.listens_for(engine, "connect")
         def prepare_statements(connection: Any, record: Any) -> None:
-            # A third of the server's time, but behind a pooler the next transaction is on another of its connections.
-            # A pooler goes by a number of its own.
+            # Prepared statements save a third of the server's time, but behind a pooler the next transaction may be on
+            # another server connection. A pooler reports a process number of its own, which differs from the server's.
             (number,) = connection.execute("SELECT pg_backend_pid()").fetchone()
             if number == connection.info.backend_pid:
                 connection.prepare_threshold = _PREPARED_AFTER
@@ -139,15 +142,15 @@ def engine_of_one(url: URL, *, lease: float) -> Engine:
         def begin(connection: Connection) -> None:
             if connection.get_execution_options().get(ONLY_READS):
                 return
-            # Each transaction's own: poolers refuse options, and behind one the next may be on another connection of
-            # the server's, which others use too. In one message, it takes no time of its own.
+            # Set for each transaction: poolers refuse connection options, and behind a pooler the next transaction may
+            # be on another server connection, which other clients share. One message for both: no extra round trip.
             connection.exec_driver_sql(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {limit}")
 
     return engine
 
 
 def migrate(engine: Engine) -> None:
-    """Brings our tables to this version's. Raises StorageError if a newer Offkey made them."""
+    """Upgrades our tables to this version. Raises StorageError if a newer Offkey created them."""
     scripts = ScriptDirectory(_MIGRATIONS)
     with engine.connect() as connection:
         if _check(connection, scripts) == scripts.get_current_head():
@@ -181,7 +184,7 @@ def _lock_for_migration(connection: Connection) -> None:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether the database did not answer or is busy, so that the same may succeed later."""
+    """Whether the error means that the database did not answer or is busy: the same call may succeed later."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, PoolTimeout):
@@ -203,7 +206,7 @@ def _is_away(error: DBAPIError) -> bool:
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Turns a database's refusal into a StorageError that names the storage, without its password."""
+    """Turns a database error into a StorageError that names the storage, without its password."""
     try:
         yield
     except ImportError as error:
@@ -217,14 +220,16 @@ def storage_errors(url: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """What the database said, without SQLAlchemy's wrapping."""
+    """The database's own message, without SQLAlchemy's wrapping."""
     cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
     return str(getattr(cause, "orig", None) or cause or error).strip()
 
 
 class _WriteAheadConnection(sqlite3.Connection):
-    """Readers and the one writer do not wait for each other; a crash of the machine may lose the last commits,
-    never the database's consistency."""
+    """A connection in WAL mode: readers and the one writer do not wait for each other.
+
+    A crash of the machine may lose the last commits, but never the database's consistency.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,7 +1,8 @@
-"""A worker's hold on a trial: all that it may do with the trial that it has claimed.
+"""A worker's hold on a trial: all that a worker may do with the trial that it has claimed.
 
-Every write is fenced: once another worker has taken the trial over it raises LeaseLost and changes nothing. A report
-does not wait for a database that is away: it is kept and sent before the next write, so that training goes on.
+Every write is fenced: it raises LeaseLost and changes nothing once another worker has taken the trial over. A report
+does not wait for a database that is away: the hold keeps it and sends it before the next write, so that training goes
+on.
 """
 
 from __future__ import annotations
@@ -27,40 +28,40 @@ _log = logging.getLogger(__name__)
 
 
 class Hold:
-    """A trial in this worker's hands, from the claim until it is ended, given back or lost.
+    """A trial that this worker has claimed, until the trial is ended, given back or lost.
 
-    trial_id   : Optuna's, of the database
-    number     : of the study
-    token      : grows with each claim of the trial
+    trial_id   : Optuna's ID of the trial, unique in the database
+    number     : the trial's number in its study
+    token      : the fencing token, which grows with each claim of the trial
     attempts   : workers since the last checkpoint, this one included
-    checkpoint : the entry to go on at, None if there is none
+    checkpoint : the ledger's entry of the checkpoint to resume at; None if there is none
     """
 
     def __init__(self, storage: StudyStorage, claim: Claim) -> None:
-        """Guards the trial from now on."""
+        """Registers the hold as the trial's guard in the storage."""
         self.trial_id, self.number, self.token = claim.trial_id, claim.number, claim.token
         self.attempts, self.checkpoint = claim.attempts, claim.checkpoint
         self._storage, self._claim = storage, claim
         self._unsent: dict[int, float] = {}  # epoch → reported value
-        self._with_reports: dict[str, Any] = {}  # what the ledger is to know with them
-        self._entered: str | None = None  # the checkpoint in the ledger, if it is this holder's
+        self._with_reports: dict[str, Any] = {}  # the ledger's columns to write together with them
+        self._entered: str | None = None  # the checkpoint in the ledger, if this hold entered it
         storage.guards[self.trial_id] = self
 
     @property
     def lease(self) -> float:
-        """How long the trial is this worker's without a renewal (seconds)."""
+        """How long the hold lasts without a renewal (seconds)."""
         return self._storage.lease
 
     def renew(self, *, there_since: float, **vitals: Any) -> bool:
-        """Extends the lease and enters what the worker says of itself; whether the worker may go on.
+        """Extends the lease and enters the worker's `vitals`. Returns whether the worker may go on.
 
-        It may not if the study's hours are used up, or the workers that were `there_since` then were asked to leave.
-        Does not wait for a database that is away: raises StorageAway.
+        It may not if the study's hours are used up, or if workers that have been there since `there_since` were asked
+        to leave. Does not wait for a database that is away: raises StorageAway.
         """
         study, lease = self._claim.study, self._storage.lease
 
         def write(session: Session) -> bool:
-            # First, since it may wait for the study's row: the lease begins after that.
+            # First, because it may wait for the study's row: the lease begins after that.
             study_rows.sign_of_life(session, study, lease)
             ledger.renew(session, self._claim, lease, **vitals)
             is_over = study_rows.out_of_time(session, study)
@@ -74,9 +75,9 @@ class Hold:
         return self._storage.transact(lambda session: ledger.is_settled(session, self._claim))
 
     def settle(self, digest: str, *, may_repeat: bool) -> int | None:
-        """Enters the trial's parameters by their digest; how many trials had them before.
+        """Enters the trial's parameters by their digest. Returns how many trials had the same parameters before.
 
-        None, and nothing is entered, if one had them and they may not be repeated.
+        Returns None and enters nothing if another trial had them and they may not be repeated.
         """
         repeat = 0
         while True:
@@ -93,7 +94,7 @@ class Hold:
                 repeat = max(repeat + 1, counted)
 
     def start_over(self, *, parameters: bool = False) -> None:
-        """Forgets the trial's curve, and its parameters too if wanted."""
+        """Deletes the trial's reports, and on request its parameters too."""
 
         def wipe(session: Session) -> None:
             ledger.fence(session, self._claim, states=("running",), checkpoint=None)
@@ -105,7 +106,7 @@ class Hold:
         self._storage.transact(wipe)
 
     def rewind(self, *, steps: int) -> None:
-        """Forgets what was reported after so many steps, those of the checkpoint: it is trained again."""
+        """Deletes the reports after the first `steps` (those of the checkpoint): the training repeats them."""
 
         def wipe(session: Session) -> None:
             ledger.fence(session, self._claim, states=("running",))
@@ -114,29 +115,29 @@ class Hold:
         self._storage.transact(wipe)
 
     def report(self, step: int, value: float) -> None:
-        """Reports, or keeps the report until the database is back."""
+        """Reports a value, or keeps the report until the database is back."""
         self._require_held()
         self._unsent[step] = value
         with suppress(StorageAway), self._storage.impatient():
             self._storage.through_outages(self._send_reports)
 
     def has_unsent_reports(self) -> bool:
-        """Whether reports wait for a database that is away. A checkpoint made now would be ahead of the curve."""
+        """Whether reports wait for a database that is away. A checkpoint written now would be ahead of the reports."""
         self._require_held()
         return bool(self._unsent)
 
     def checkpoint_in_ledger(self) -> str | None:
-        """The entry that the next worker would go on at, as far as this one has written it."""
+        """The entry that the next worker would resume at; None if this hold has entered none."""
         self._require_held()
         return self._entered
 
     def keep_checkpoint(self, entry: str) -> None:
-        """Enters a checkpoint into the ledger together with the trial's next report."""
+        """Keeps a checkpoint's entry, to be written to the ledger together with the trial's next report."""
         self._require_held()
         self._with_reports = {"checkpoint": entry, "attempts": 1, "reason": None}
 
     def enter_checkpoint(self) -> None:
-        """Enters a checkpoint that is kept without waiting for a report; not while the database is away."""
+        """Writes the kept entry to the ledger now, without a report. Does nothing while the database is away."""
         self._require_held()
         with suppress(StorageAway), self._storage.impatient():
             self._storage.transact(self.write_reports)
@@ -152,12 +153,13 @@ class Hold:
         attributes: Mapping[str, Any] | None = None,
         exhibits: Mapping[str, str] | None = None,
     ) -> None:
-        """Ends the trial for Optuna and the ledger at once.
+        """Ends the trial for Optuna and for the ledger in one transaction.
 
-        `attributes` are what the dashboard lists of it, `exhibits` the system attributes of its artifacts.
+        `attributes` are the user attributes that the dashboard lists, `exhibits` the system attributes of the trial's
+        artifacts.
 
-        A trial that failed by itself is PRUNED for Optuna, with a violated constraint: that teaches the sampler,
-        while a FAIL teaches it nothing.
+        A trial whose own settings made it fail becomes PRUNED for Optuna, with a violated constraint: samplers learn
+        from that, and they ignore the state FAIL.
         """
         blob = None if scores is None else scores.astype(np.float64).tobytes()
         ended = TrialState.COMPLETE if state == "complete" else TrialState.PRUNED
@@ -166,7 +168,7 @@ class Hold:
     def give_up(self) -> None:
         """Ends a trial whose workers were lost too often."""
         last = self._storage.transact(lambda session: session.get_one(TrialRow, self.trial_id).reason)
-        reason = f"its worker was lost {ledger.MAX_ATTEMPTS} times" + (f"; the last one said: {last}" if last else "")
+        reason = f"its worker was lost {ledger.MAX_ATTEMPTS} times" + (f"; the last error was: {last}" if last else "")
         self._end("failed", TrialState.FAIL, None, reason=reason)
 
     def _end(
@@ -188,7 +190,7 @@ class Hold:
             self._send_reports()
             self._with_reports = {}
             if not self._storage.end_trial(self.trial_id, ended, values, first=write):
-                # The fence let us pass: we ended it, and the answer was lost with the connection.
+                # The fence let this write pass: an earlier try ended the trial, and its answer was lost on the way.
                 _log.info("trial %d: had ended already", self.number)
 
         self._storage.through_outages(end)
@@ -206,7 +208,7 @@ class Hold:
         self.forget()
 
     def abandon(self, reason: str) -> None:
-        """Ends the lease of a worker that cannot go on, with why. Another attempt is worth while.
+        """Ends the lease of a worker that cannot go on and enters the reason; another worker may try the trial.
 
         Does not wait for a database that is away: raises StorageAway.
         """
@@ -214,16 +216,16 @@ class Hold:
             self._storage.transact(lambda session: ledger.abandon(session, self._claim, reason))
 
     def is_ended(self) -> bool:
-        """Whether the trial has ended, by whomever."""
+        """Whether the trial has ended, whichever worker ended it."""
         return self._storage.transact(lambda session: ledger.is_ended(session, self._claim))
 
     def forget(self) -> None:
         """Stops guarding a trial that this worker no longer holds."""
         if self._is_held():
-            self._storage.guards.pop(self.trial_id, None)  # a thread that leaves in time may have come first
+            self._storage.guards.pop(self.trial_id, None)  # the thread that releases it on leaving may have come first
 
     def write_reports(self, session: Session) -> None:
-        """Adds the fence to a transaction, the reports that wait, and what the ledger is to know with them."""
+        """Adds to a transaction the fence, the waiting reports, and the ledger's columns that belong to them."""
         ledger.fence(session, self._claim, **self._with_reports)
         for step, value in self._unsent.items():
             optuna_rows.report(session, self.trial_id, step, value)

@@ -1,8 +1,8 @@
-"""The ledger: which worker holds which trial until when. A trial is durable work, leased to a worker.
+"""The ledger: which worker holds which trial until when. A trial is leased to a worker, and outlives it.
 
-Optuna's tables hold parameters and values. Beside them, in the same database, two tables of ours:
+Optuna's tables hold parameters and values. Two tables of ours stand beside them in the same database:
 
-    offkey_studies   what is searched, the budget, how much of it was handed out, how long workers were there
+    offkey_studies   the study file, the budget, how much of it was handed out, how long workers were at work
     offkey_trials    state, owner, lease, fencing token, checkpoint, attempts, and the validation clips' scores
 
         (a slot of the budget) ──claim──► running ──finish──► complete | pruned | failed
@@ -11,9 +11,9 @@ Optuna's tables hold parameters and values. Beside them, in the same database, t
                                run out     ▼   │
                                           waiting
 
-Every function here is one or a few statements on a connection or session of the caller's, who commits: so that
-they share a transaction with Optuna's own writes. search.storage.study_ledger and search.storage.hold are the callers;
-search.storage.study_rows has the statements on the studies' rows. Leases use the database's clock.
+Every function here runs one or a few statements on the caller's connection or session. The caller commits, so that
+these statements share a transaction with Optuna's own writes. The callers are search.storage.study_ledger and
+search.storage.hold; search.storage.study_rows has the statements on the studies' rows. Leases use the database's clock.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from search.storage.tables import StudyRow, TrialRow, database_now
 
 LEASE_SECONDS = 30.0
 
-#: A trial whose worker was lost this often is given up: it may be what kills them.
+#: A trial is given up after it lost this many workers: the trial itself may be what kills them.
 MAX_ATTEMPTS = 3
 
 FinalState = Literal["complete", "pruned", "failed"]
 
-#: What a worker may expect that found no trial: that another comes free, or why it may leave.
+#: What awaits a worker that got no trial: another trial may come free ("open"), or the reason to leave.
 Outlook = Literal["open", "stopped", "over", "deleted"]
 
-#: As the index says it: with parameters for the two states, SQLite would not know it again.
+#: Literals, as in the index `offkey_trials_open`: SQLite would not use that index if the states were parameters.
 _is_open = TrialRow.state.in_((literal_column("'running'"), literal_column("'waiting'")))
 
 
 def new_owner(worker: int) -> str:
-    """A name for a worker, which no other ever had."""
+    """A name for a worker that no other worker ever had."""
     return f"{socket.gethostname()}:{worker}:{secrets.token_hex(3)}"
 
 
 class LeaseLost(Exception):
-    """Another worker holds the trial now: this one's write must not happen."""
+    """Another worker holds the trial now: this worker's write must not happen."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial as a worker took it: its own while the row still carries this token."""
+    """A claimed trial: it belongs to the worker as long as its row carries this token."""
 
     study: StudyKey
     trial_id: int
@@ -65,7 +65,7 @@ class Claim:
 
 
 class Leftover(NamedTuple):
-    """A trial whose checkpoints may still be there, with the token of whoever held it last."""
+    """A trial whose checkpoints may still be there, with the token of its last holder."""
 
     trial_id: int
     number: int
@@ -85,7 +85,8 @@ def take_over(
 ) -> Claim | None:
     """Takes the oldest trial that was released or, if `lost_too`, whose lease ran out.
 
-    A worker works on one trial at a time: one that it seems to hold already is a claim whose answer got lost.
+    A worker works on one trial at a time. If it already holds one, the answer to its claim was lost: it gets that
+    trial again.
     """
     lost = (TrialRow.state == "running") & (TrialRow.lease_until < database_now()) & (TrialRow.owner != owner)
     own = (TrialRow.state == "running") & (TrialRow.owner == owner)
@@ -101,7 +102,7 @@ def take_over(
         .limit(1)
         .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time
     )
-    taken = transaction.execute(
+    row = transaction.execute(
         update(TrialRow)
         .where(TrialRow.trial_id == free.scalar_subquery())
         .values(
@@ -117,7 +118,7 @@ def take_over(
         .returning(TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts, TrialRow.checkpoint)
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    return None if taken is None else Claim(study, *taken)
+    return None if row is None else Claim(study, *row)
 
 
 def add_trial(
@@ -140,9 +141,9 @@ def add_trial(
 
 
 def fence(transaction: Transaction, claim: Claim, *, states: Sequence[str] = (), **values: Any) -> None:
-    """Writes to the claim's row, which stays locked until the commit.
+    """Writes `values` to the claim's row, which stays locked until the commit.
 
-    Raises LeaseLost if another holds the trial, or if it is in none of the `states` (where any are given).
+    Raises LeaseLost if another worker holds the trial, or if `states` are given and the trial is in none of them.
     """
     still = [TrialRow.state.in_(states)] if states else []
     written = transaction.execute(
@@ -157,25 +158,25 @@ def fence(transaction: Transaction, claim: Claim, *, states: Sequence[str] = (),
 
 
 def renew(transaction: Transaction, claim: Claim, lease: float, **values: Any) -> None:
-    """Extends a lease, and writes what the worker says of itself. Raises LeaseLost if another holds the trial."""
+    """Extends a lease, and writes the worker's vitals. Raises LeaseLost if another worker holds the trial."""
     fence(transaction, claim, states=("running",), lease_until=database_now() + lease, **values)
 
 
 def release(transaction: Transaction, claim: Claim) -> None:
-    """Gives a trial back unfinished: the next worker goes on with it. Not an attempt that failed."""
+    """Gives a trial back unfinished: the next worker goes on with it. This does not count as a failed attempt."""
     fence(transaction, claim, states=("running", "waiting"), state="waiting", owner=None, lease_until=None)
 
 
 def abandon(transaction: Transaction, claim: Claim, reason: str) -> None:
-    """Ends the lease of a worker that cannot go on, with why. Another attempt is worth while."""
+    """Ends the lease of a worker that cannot go on and enters the reason; another worker may try the trial."""
     fence(transaction, claim, states=("running",), lease_until=0.0, reason=reason)
 
 
 def settle(transaction: Transaction, claim: Claim, digest: str, *, first: int) -> int:
-    """Enters a trial's parameters by their digest, as the n-th trial of the study that has them; returns n, from 0.
+    """Enters a trial's parameters by their digest, as the n-th trial of the study that has them. Returns n, from 0.
 
-    The database lets no two trials be the n-th of the same parameters, however they race: it raises IntegrityError for
-    the later one. A trial that was entered before stays what it was.
+    The database never lets two trials be the n-th of the same parameters: it raises IntegrityError for the later one.
+    A trial that was entered before keeps its number.
     """
     entered = transaction.execute(select(TrialRow.settings).where(TrialRow.trial_id == claim.trial_id)).scalar_one()
     if entered is not None and entered.startswith(f"{digest}:"):
@@ -197,7 +198,7 @@ def count_settled(transaction: Transaction, study: StudyKey, digest: str) -> int
 
 
 def is_ended(transaction: Transaction, claim: Claim) -> bool:
-    """Whether the claim's trial has ended, by whomever."""
+    """Whether the claim's trial has ended, whichever worker ended it."""
     ended = select(TrialRow.trial_id).where(
         TrialRow.trial_id == claim.trial_id, claim.study.trials, TrialRow.state.in_(get_args(FinalState))
     )
@@ -222,10 +223,13 @@ def expire(transaction: Transaction, study: StudyKey, owner: str) -> None:
 
 
 def set_free(transaction: Transaction, study: StudyKey, owner: str | None) -> list[int]:
-    """Lets trials wait whose worker was ended on purpose, or all lost ones (None); their IDs. No attempt failed."""
+    """Sets to waiting the trials of an owner that was ended on purpose, or all whose lease ran out (None).
+
+    Returns their IDs. Counts no failed attempt.
+    """
     which = TrialRow.lease_until < database_now() if owner is None else TrialRow.owner == owner
     running = select(TrialRow.trial_id).where(study.trials, TrialRow.state == "running", which)
-    # Of lost ones, those that another frees at this moment are its own: two that waited for each other would be undone.
+    # Among lost trials, skips those that another transaction frees: two that wait for each other would deadlock.
     held = running.order_by(TrialRow.trial_id).with_for_update(skip_locked=owner is None)
     freed = transaction.execute(
         update(TrialRow)
@@ -238,9 +242,9 @@ def set_free(transaction: Transaction, study: StudyKey, owner: str | None) -> li
 
 
 def uncleared(transaction: Transaction, study: StudyKey, *, ended: bool = True) -> list[Leftover]:
-    """The trials (`ended` ones, or all) whose checkpoints may still be there."""
+    """The trials (only those that `ended`, or all) whose checkpoints may still be there."""
     is_ended, is_entered = TrialRow.state.in_(get_args(FinalState)), TrialRow.checkpoint.is_not(None)
-    # Of a trial that has not ended there may be one that its worker was killed before it could enter.
+    # A trial that has not ended may have a checkpoint that its worker wrote and was killed before entering.
     left = select(TrialRow.trial_id, TrialRow.number, TrialRow.token).where(
         study.trials, is_ended & is_entered if ended else ~is_ended | is_entered
     )
@@ -258,9 +262,9 @@ def clear(transaction: Transaction, study: StudyKey, trial_id: int) -> None:
 
 
 def unfinished(transaction: Transaction, study: StudyKey) -> bool:
-    """Whether a trial of the study is still to be done, by whomever."""
+    """Whether any trial of the study has not ended, or the budget is not handed out."""
     open_slots = select(StudyRow.study_id).where(study.row, StudyRow.handed_out < StudyRow.budget)
-    # Slots first: one that is taken in between is a trial by then.
+    # Slots first: a slot that is taken between the two statements is a trial by the second one.
     return transaction.execute(open_slots).first() is not None or _has_open_trials(transaction, study)
 
 
@@ -270,21 +274,23 @@ def _has_open_trials(transaction: Transaction, study: StudyKey) -> bool:
 
 
 def outlook(transaction: Transaction, study: StudyKey, *, since: float) -> Outlook:
-    """What a worker may expect that was there at this time, and found no trial to work on: in two statements, since
-    many ask while the last trials run."""
-    asked = select(StudyRow.handed_out < StudyRow.budget, within_hours(), StudyRow.stopped).where(study.row)
-    found = transaction.execute(asked).one_or_none()
-    if found is None:
+    """What awaits a worker that got no trial and has been there since `since`.
+
+    Takes at most two statements: many workers ask while the last trials run.
+    """
+    query = select(StudyRow.handed_out < StudyRow.budget, within_hours(), StudyRow.stopped).where(study.row)
+    row = transaction.execute(query).one_or_none()
+    if row is None:
         return "deleted"
-    has_slots, is_in_time, stopped = found
-    # Slots first: one that is taken in between is a trial by then.
+    has_slots, is_in_time, stopped = row
+    # Slots first: a slot that is taken between the two statements is a trial by the second one.
     if not is_in_time or not (has_slots or _has_open_trials(transaction, study)):
         return "over"
     return "open" if stopped is None or stopped < since else "stopped"
 
 
 def progress(transaction: Transaction, study: StudyKey) -> tuple[int, frozenset[str | None]]:
-    """How many trials have ended, and the checkpoints of the others: another value means that somebody got on."""
+    """How many trials have ended, and the checkpoints of the others. Another value means that a trial advanced."""
     ended = TrialRow.state.in_(get_args(FinalState))
     count = select(func.count()).where(study.trials, ended)
     others = select(TrialRow.checkpoint).where(study.trials, ~ended)
@@ -300,7 +306,7 @@ def at_work(transaction: Transaction, study: StudyKey) -> list[str]:
 
 
 def snapshot(transaction: Transaction, study: StudyKey) -> Snapshot:
-    """All trials as they stand, with what their workers said of themselves last."""
+    """All trials as they stand, with the last vitals of their workers."""
     columns = (
         TrialRow.number,
         TrialRow.state,
@@ -326,6 +332,6 @@ def scores(transaction: Transaction, study: StudyKey, numbers: Collection[int] |
 
 
 def delete_study(transaction: Transaction, study_id: int) -> None:
-    """Deletes what the two tables hold under a study's key."""
+    """Deletes a study's rows from both tables."""
     for table in (TrialRow, StudyRow):
         transaction.execute(delete(table).where(table.study_id == study_id))

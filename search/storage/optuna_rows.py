@@ -1,6 +1,6 @@
-"""Statements on Optuna's own tables, in transactions of the caller's, who commits.
+"""Statements on Optuna's own tables, in the caller's transaction. The caller commits.
 
-What they rely on: a trial's parameters, reports and attributes are rows of `TrialParamModel`,
+They rely on Optuna's schema: a trial's parameters, reports and attributes are rows of `TrialParamModel`,
 `TrialIntermediateValueModel`, `TrialUserAttributeModel` and `TrialSystemAttributeModel`, a study's attributes of
 `StudySystemAttributeModel`; an artifact is a system attribute whose key begins with "artifacts:".
 """
@@ -24,10 +24,10 @@ from sqlalchemy.orm import Session
 
 _ARTIFACT = "artifacts:"
 
-#: What a number is that no column holds, by Optuna's name for its kind.
+#: Numbers that a column cannot hold, by Optuna's name for their kind.
 _NOT_FINITE = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 
-#: Trials that a statement names one by one: so many are found by index, whatever a planner knows of the tables.
+#: The most trials that a statement lists by ID: with this many, every query planner uses the index.
 _MOST_NAMED = 1000
 
 
@@ -45,23 +45,23 @@ def trials(
     states: Collection[TrialState],
     curves: Collection[TrialState],
 ) -> list[FrozenTrial]:
-    """The study's trials in these states, of those with an ID `among` these or greater than `after`; by ID.
+    """The study's trials in these `states` with an ID in `among` or greater than `after`, ordered by ID.
 
-    Reports are read for trials in the states of `curves`, the others come without any. What Optuna's own method gives,
-    which makes an object of each row.
+    Only trials in the states of `curves` come with their reports. The result is that of Optuna's own method, which is
+    slower because it creates an object for each row.
     """
     table = models.TrialModel
     wanted = (
         table.study_id == study_id,
         or_(table.trial_id > after, table.trial_id.in_(sorted(number for number in among if number <= after))),
     )
-    # First: a trial that ends meanwhile is read again, since here it has not ended.
+    # The trials' states first: a trial that ends meanwhile counts as unfinished here, so that it is read again later.
     of_study = select(table).where(*wanted, table.state.in_(states)).order_by(table.trial_id)
-    found = session.execute(of_study).scalars().all()
+    trial_rows = session.execute(of_study).scalars().all()
 
     def rows(of: Any, *columns: Any, states: Collection[TrialState]) -> dict[int, list[Any]]:
         by_trial = defaultdict(list)
-        named = [row.trial_id for row in found if row.state in states]
+        named = [row.trial_id for row in trial_rows if row.state in states]
         if named:
             ids = named if len(named) <= _MOST_NAMED else select(table.trial_id).where(*wanted, table.state.in_(states))
             for trial_id, *row in session.execute(select(of.trial_id, *columns).where(of.trial_id.in_(ids))):
@@ -98,11 +98,11 @@ def trials(
             trial_id=trial_id,
         )
 
-    return [frozen(row) for row in found]
+    return [frozen(row) for row in trial_rows]
 
 
 def _unusual(kind: Any) -> Any:
-    """The kind of a number, NULL for the many that are finite."""
+    """The kind of a number; NULL for a finite one, as most are."""
     return func.nullif(cast(kind, String), "FINITE")
 
 
@@ -112,7 +112,7 @@ def _distribution(text: str) -> BaseDistribution:
 
 
 def report(session: Session, trial_id: int, step: int, value: float) -> None:
-    """What Optuna's own method does in three statements. A step that was reported before keeps the later value."""
+    """Reports a value in one statement (Optuna's own method: three). A later report of a step replaces its value."""
     table = models.TrialIntermediateValueModel
     stored, kind = table.intermediate_value_to_stored_repr(value)
     values = {"intermediate_value": stored, "intermediate_value_type": kind}
@@ -121,36 +121,36 @@ def report(session: Session, trial_id: int, step: int, value: float) -> None:
 
 
 def forget_reports(session: Session, trial_id: int, *, after: int = 0) -> None:
-    """Deletes a trial's reports of later epochs."""
+    """Deletes a trial's reports of the steps after `after`."""
     table = models.TrialIntermediateValueModel
     session.execute(delete(table).where(table.trial_id == trial_id, table.step > after))
 
 
 def forget_pruning(session: Session, trial_id: int) -> None:
-    """Deletes what the pruner noted down at each rung."""
+    """Deletes what the pruner stored in the trial's system attributes at each rung."""
     table = models.TrialSystemAttributeModel
     session.execute(delete(table).where(table.trial_id == trial_id, table.key != "fixed_params"))
 
 
 def forget_parameters(session: Session, trial_id: int) -> None:
-    """Deletes a trial's parameters: they are suggested anew."""
+    """Deletes a trial's parameters, so that they are suggested again."""
     session.execute(delete(models.TrialParamModel).where(models.TrialParamModel.trial_id == trial_id))
 
 
 def set_attributes(
     session: Session, trial_id: int, *, user: Mapping[str, Any] | None, system: Mapping[str, Any] | None
 ) -> None:
-    """Sets attributes of a trial; Optuna's own method takes three statements for each.
+    """Sets attributes of a trial in one statement a kind; Optuna's own method takes three for each attribute.
 
-    Over what is there: somebody at the dashboard may have given the trial one of that name, or this may be the second
-    try of an end whose answer got lost.
+    Replaces attributes that exist: a person at the dashboard may have set one of that name, or this may be the second
+    try after the first one's answer was lost.
     """
     _set(session, models.TrialUserAttributeModel, {"trial_id": trial_id}, user or {})
     _set(session, models.TrialSystemAttributeModel, {"trial_id": trial_id}, system or {})
 
 
 def study_attributes(session: Session, study_id: int, prefix: str) -> dict[str, Any]:
-    """The study's system attributes whose keys begin so, locked until the commit where a server locks rows."""
+    """The study's system attributes whose keys begin with `prefix`. PostgreSQL locks their rows until the commit."""
     table = models.StudySystemAttributeModel
     of_study = select(table.key, table.value_json).where(
         table.study_id == study_id, table.key.startswith(prefix, autoescape=True)
@@ -159,12 +159,12 @@ def study_attributes(session: Session, study_id: int, prefix: str) -> dict[str, 
 
 
 def set_study_attributes(session: Session, study_id: int, entries: Mapping[str, Any]) -> None:
-    """Sets system attributes of a study, over what is there."""
+    """Sets system attributes of a study. Replaces those that exist."""
     _set(session, models.StudySystemAttributeModel, {"study_id": study_id}, entries)
 
 
 def best_value(session: Session, study_id: int) -> float | None:
-    """The best value of the study's complete trials that keep to its limits; of several values the first."""
+    """The best first value of the study's complete trials that keep to its limits; None if there is none."""
     trials, values, attributes = models.TrialModel, models.TrialValueModel, models.TrialSystemAttributeModel
     beyond_a_limit = select(attributes.trial_id).where(
         attributes.trial_id == trials.trial_id,
@@ -199,7 +199,7 @@ def artifacts(session: Session, study_id: int) -> list[str]:
 
 
 def rename_study(session: Session, study_id: int, name: str) -> None:
-    """Gives a study another name. Raises IntegrityError if it is taken."""
+    """Gives a study another name. Raises IntegrityError if another study has it."""
     models.StudyModel.find_or_raise_by_id(study_id, session).study_name = name
     session.flush()
 

@@ -1,4 +1,4 @@
-"""Waiting for a database that is away, and not waiting for it."""
+"""Waits for a database that is away, or raises StorageAway where the caller has better things to do."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ T = TypeVar("T")
 
 
 class StorageAway(Exception):
-    """The database does not answer now, and whoever asks has something better to do than to wait."""
+    """The database does not answer now, and the caller asked not to wait for it."""
 
 
 class Patience:
-    """Repeats calls of a database while it is away, for so many seconds."""
+    """Repeats database calls while the database is away, for up to `patience` seconds."""
 
     def __init__(self, shown_url: str, patience: float) -> None:
         self.shown_url = shown_url
         self.patience = patience
         self._impatient = threading.local()
-        self._outage = ""  # what the database said last, while it is away
-        self._next_try = 0.0  # of an impatient call during an outage (monotonic)
+        self._outage = ""  # the database's last error message, while it is away
+        self._next_try = 0.0  # when the next impatient call may try during an outage (monotonic)
         self._back_since = -math.inf  # when the last outage ended (monotonic)
 
     def through_outages(self, action: Callable[[], T]) -> T:
-        """What `action` returns, tried again with growing pauses while the database is away."""
+        """Returns what `action` returns. Repeats it with growing pauses while the database is away."""
         began, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             impatient = getattr(self._impatient, "now", False)
@@ -58,7 +58,7 @@ class Patience:
                 self._note_outage(database.reason_of(error))
                 if impatient:
                     raise StorageAway(self._outage) from error
-                # Jitter: the workers of a fleet do not all come back at the same moment.
+                # Jitter, so that the workers of a fleet do not all come back at the same moment.
                 time.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
@@ -73,7 +73,7 @@ class Patience:
         return time.monotonic() - self._back_since
 
     def _note_outage(self, reason: str) -> None:
-        # An attempt may take as long as a connection's timeout: training does not wait for one after each epoch.
+        # One attempt may take as long as a connection's timeout (5 s): training must not wait that long each epoch.
         self._next_try = time.monotonic() + _LONGEST_PAUSE
         if not self._outage:
             _log.warning("%s is away (%s): waiting for it", self.shown_url, reason.splitlines()[0])
@@ -81,7 +81,7 @@ class Patience:
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
-        """Calls of this thread raise StorageAway instead of waiting."""
+        """Within this context, calls of this thread raise StorageAway instead of waiting."""
         before = getattr(self._impatient, "now", False)
         self._impatient.now = True
         try:

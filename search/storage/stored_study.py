@@ -1,4 +1,4 @@
-"""A study in the storage: made once, joined by everyone after, refused where something differs.
+"""A study in the storage: created once, then joined; a study that differs from the stored one is refused.
 
 Its identity is what workers must agree on: the search space, the data (names and contents of the clips, not
 where they lie), and the versions of Offkey, its computation, Optuna and librosa.
@@ -36,7 +36,7 @@ from search.validation.views import ValidationData, trained_on, validation_data_
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study as its storage has it."""
+    """A study as the storage holds it."""
 
     study_id: int
     uid: str
@@ -48,7 +48,7 @@ class StoredStudy:
     artifacts: str | None  # folder or bucket that the hosts share
 
     def study(self, *, overrides: tuple[str, ...] = ()) -> Study:
-        """The checked study. Imports the model families that it names."""
+        """Checks the stored document and returns its study. Imports the model families that it names."""
         return study_of_tree(dict(self.tree), origin=f"study {self.name!r} in the storage", overrides=overrides)
 
     @property
@@ -66,16 +66,16 @@ class StoredStudy:
 
     @property
     def metric(self) -> Metric:
-        """What the most important objective makes of scores."""
+        """The metric of the most important objective."""
         return METRICS[self.objectives[0]]
 
     @property
     def metric_name(self) -> str:
-        """What it is called where people read it."""
+        """The metric's name for people."""
         return IN_WORDS[self.objectives[0]]
 
     def validation_data(self, corpus: Corpus) -> ValidationData:
-        """How its trials see a corpus."""
+        """A corpus as the study's trials see it."""
         return validation_data_of(corpus, self.validation, trained_on(self.tree))
 
     @property
@@ -87,19 +87,19 @@ class StoredStudy:
 def create_or_join(
     storage: StudyStorage, study: Study, corpus: Corpus, truth: Truth, *, artifacts: str | None = None
 ) -> StoredStudy:
-    """The stored study of this name, made if there is none; its budget is raised to the study's if that is more.
+    """Creates the stored study, or joins the one of this name. Raises its budget if the study's is larger.
 
-    `truth` is of the study's validation clips. `artifacts` is the folder or bucket that its hosts share.
-    Raises StudyError naming what differs if a study of this name has another identity.
+    `truth` holds the labels of the study's validation clips. `artifacts` is the folder or bucket that its hosts share.
+    Raises StudyError, which names every difference, if a study of this name has another identity.
     """
     directions = directions_of(study.objectives)
     created = optuna.create_study(study_name=study.name, storage=storage, directions=directions, load_if_exists=True)
     is_ours = storage.transact(lambda session: session.get(StudyRow, created._study_id)) is not None
     if not is_ours and (created.get_trials(deepcopy=False) or created.directions != directions):
-        raise _foreign(storage, study.name)  # one of ours whose making was interrupted has no trial yet
+        raise _foreign(storage, study.name)  # one of ours whose creation was interrupted has no trial yet
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        # What a dashboard writes at its axes.
+        # The dashboard's axis labels.
         names = [f"validation {IN_WORDS[o]}" if o in METRICS else IN_WORDS[o] for o in study.objectives]
         created.set_metric_names(names)
     identity = identity_of(study, corpus)
@@ -120,7 +120,7 @@ def create_or_join(
             storage.transact(lambda session: session.execute(insert(StudyRow).values(row)))
             return load_stored(storage, study.name)
         except IntegrityError:
-            pass  # somebody else made it at the same moment
+            pass  # another process created it at the same moment
     require_same(load_stored(storage, study.name), identity)
     larger = case((StudyRow.budget < study.search.trials, study.search.trials), else_=StudyRow.budget)
     changes: dict[str, Any] = {"budget": larger}
@@ -133,16 +133,16 @@ def create_or_join(
 
 
 def with_stored_proxies(study: Study, url: str) -> Study:
-    """The study, with the proxies that the stored one of its name goes by, where it names none: they are found once.
+    """The study, with the proxies of the stored study of its name where it lists none itself.
 
-    Raises StorageError if the storage cannot be read.
+    The first search chooses the proxies, and the storage keeps them. Raises StorageError if the storage cannot be read.
     """
     if not study.validation.uses_proxies or study.validation.proxies is not None:
         return study
     try:
         with open_study(url, study.name) as (_, stored):
             proxies = stored.validation.proxies
-    except (NoStorageError, StudyError):  # there is none, or one of somebody else's, which joining refuses
+    except (NoStorageError, StudyError):  # there is none, or one that Offkey did not create, which joining refuses
         return study
     if proxies is None:
         return study
@@ -153,7 +153,7 @@ def with_stored_proxies(study: Study, url: str) -> Study:
 
 
 def load_stored(storage: StudyStorage, name: str) -> StoredStudy:
-    """The stored study of this name. Raises StudyError if there is none, or Offkey did not make it."""
+    """Loads the stored study of this name. Raises StudyError if there is none, or if Offkey did not create it."""
     ids = {stored.study_name: stored._study_id for stored in storage.get_all_studies()}
     if name not in ids:
         known = f"it holds {', '.join(sorted(ids))}" if ids else "it holds no study yet"
@@ -170,13 +170,13 @@ def load_stored(storage: StudyStorage, name: str) -> StoredStudy:
 
 
 def artifact_places(storage: StudyStorage) -> list[str | None]:
-    """Where the storage's studies have their artifacts; None for where hosts put them by themselves."""
+    """The folders and buckets of the storage's studies; None stands for each host's own cache."""
     return storage.transact(lambda session: list(session.execute(select(StudyRow.artifacts).distinct()).scalars()))
 
 
 @contextmanager
 def open_study(url: str, name: str) -> Iterator[tuple[StudyStorage, StoredStudy]]:
-    """A storage and its study of this name, over a connection that is closed afterwards.
+    """Opens a storage and loads its study of this name; closes the connection afterwards.
 
     Raises StorageError if the storage cannot be read, StudyError if there is no such study.
     """
@@ -185,7 +185,7 @@ def open_study(url: str, name: str) -> Iterator[tuple[StudyStorage, StoredStudy]
 
 
 def was_deleted(name: str) -> StudyError:
-    """What those say who are at work on a study that is there no more."""
+    """The error of workers whose study was deleted."""
     return StudyError(f"The study {name!r} was deleted while it was at work.")
 
 
@@ -204,7 +204,7 @@ def _stored(name: str, row: StudyRow) -> StoredStudy:
 
 
 def require_same(stored: StoredStudy, here: Identity) -> None:
-    """Raises StudyError with every difference between the stored identity and the one here."""
+    """Raises StudyError, which lists every difference, if the stored identity is not the one here."""
     there_flat, here_flat = dict(_flat(stored.identity)), dict(_flat(here))
     differing = [key for key in there_flat | here_flat if there_flat.get(key) != here_flat.get(key)]
     if differing:
@@ -223,7 +223,7 @@ def _foreign(storage: StudyStorage, name: str) -> StudyError:
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf with its dotted path."""
+    """Yields every leaf with its dotted path."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))

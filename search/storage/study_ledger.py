@@ -1,7 +1,7 @@
-"""One study's part of the ledger: who may work on what, how far its trials are, and what is done to it as a whole.
+"""One study's part of the ledger: claims, progress, requests to stop, rename and delete.
 
-Each method is a transaction of its own, which waits while the database is away. A study that was deleted has no trials,
-admits nobody and is not stopped, whatever study has its key by now (search.storage.study_rows).
+Each method is a transaction of its own, which waits while the database is away. A deleted study has no trials, admits
+no worker and is not stopped, even if another study has its key by now (search.storage.study_rows).
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ T = TypeVar("T")
 
 
 class StudyLedger:
-    """The ledger as far as one study goes."""
+    """The part of the ledger that belongs to one study."""
 
     def __init__(self, storage: StudyStorage, stored: StoredStudy) -> None:
         self._storage, self._name = storage, stored.name
         self.study = StudyKey(stored.study_id, stored.uid)
 
     def claim(self, owner: str, *, first: Mapping[str, Any], there_since: float | None = None) -> Hold | None:
-        """A trial to work on, RUNNING and held by `owner`: one that lost its worker, else a new one.
+        """Claims a trial for `owner`: one that lost its worker or was given back, else a new one.
 
-        `first` are the parameters of the study's first trial. None if the budget is handed out (or the hours are
-        used up) and no trial is free, or if workers who were `there_since` then were asked to leave.
+        `first` are the parameters of the study's first trial. Returns None if the budget is handed out (or the hours
+        are used up) and no trial is free, or if workers that have been there since `there_since` were asked to leave.
         """
         lease = self._storage.lease
 
         def take(session: Session) -> Claim | None:
             if not study_rows.admits(session, self.study, since=there_since):
                 return None
-            # Leases that ran out while the database was away belong to workers that may renew them any moment now.
+            # Leases that ran out while the database was away belong to workers that may renew them at any moment.
             settled = self._storage.seconds_since_outage > lease / 2
-            # First, since it may wait for the study's row: leases begin after that.
+            # First, because it may wait for the study's row: leases begin after that.
             study_rows.sign_of_life(session, self.study, lease)
             claim = ledger.take_over(session, self.study, owner, lease, lost_too=settled)
             if claim is None:
@@ -72,15 +72,15 @@ class StudyLedger:
         )
 
     def outlook(self, *, since: float) -> Outlook:
-        """What a worker may expect that was there at this time, and found no trial to work on."""
+        """What awaits a worker that got no trial and has been there since `since`."""
         return self._ask(ledger.outlook, since=since)
 
     def exists(self) -> bool:
-        """Whether the study is still there."""
+        """Whether the study still exists."""
         return self._ask(study_rows.exists)
 
     def unfinished(self) -> bool:
-        """Whether a trial of the study is still to be done, by whomever."""
+        """Whether any trial of the study has not ended, or the budget is not handed out."""
         return self._ask(ledger.unfinished)
 
     def out_of_time(self) -> bool:
@@ -88,11 +88,11 @@ class StudyLedger:
         return self._ask(study_rows.out_of_time)
 
     def progress(self) -> tuple[int, frozenset[str | None]]:
-        """How many trials have ended, and the checkpoints of the others: another value means that somebody got on."""
+        """How many trials have ended, and the checkpoints of the others. Another value means that a trial advanced."""
         return self._ask(ledger.progress)
 
     def snapshot(self) -> Snapshot:
-        """All trials as they stand, with what their workers said of themselves last."""
+        """All trials as they stand, with the last vitals of their workers."""
         return self._ask(ledger.snapshot)
 
     def scores(self, numbers: Collection[int] | None = None) -> dict[int, Scores]:
@@ -101,7 +101,7 @@ class StudyLedger:
         return {number: np.frombuffer(blob, dtype=np.float64) for number, blob in blobs.items()}
 
     def best_value(self) -> float | None:
-        """The best value of the complete trials that keep to the study's limits; of several values the first."""
+        """The best first value of the complete trials that keep to the study's limits; None if there is none."""
         return self._storage.transact(lambda session: optuna_rows.best_value(session, self.study.study_id))
 
     def has_ended_any(self, owner: str) -> bool:
@@ -117,7 +117,7 @@ class StudyLedger:
         self._ask(ledger.expire, owner)
 
     def set_free(self, owner: str) -> bool:
-        """Gives back the trial of a worker that was ended on purpose; whether it held one."""
+        """Gives back the trial of a worker that was ended on purpose. Returns whether it held one."""
         return self._storage.transact(lambda session: self._set_free(session, owner))
 
     def _set_free(self, session: Session, owner: str | None) -> bool:
@@ -135,7 +135,7 @@ class StudyLedger:
         self._ask(ledger.clear, trial_id)
 
     def request_stop(self) -> int:
-        """Asks the workers that are there now to leave; how many are at work."""
+        """Asks the workers that are there now to leave. Returns how many are at work."""
 
         def stop(session: Session) -> int:
             study_rows.request_stop(session, self.study)
@@ -144,15 +144,15 @@ class StudyLedger:
         return self._storage.transact(stop)
 
     def is_stopped(self, *, since: float) -> bool:
-        """Whether the workers that were there at this time were asked to leave."""
+        """Whether workers that have been there since `since` were asked to leave."""
         return self._ask(study_rows.is_stopped, since=since)
 
     def edit_attributes(
         self, prefix: str, edit: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, while_best: float | None
     ) -> None:
-        """Sets what `edit` makes of the study's system attributes whose keys begin so; not if another value is best.
+        """Replaces the study's system attributes whose keys begin with `prefix` by what `edit` returns for them.
 
-        Raises StudyError if the study is there no more.
+        Does nothing if the study's best value is no longer `while_best`. Raises StudyError if the study was deleted.
         """
 
         def write(session: Session) -> None:
@@ -164,7 +164,7 @@ class StudyLedger:
         self._storage.transact(write)
 
     def rename(self, name: str) -> None:
-        """Gives the study another name. Raises StudyError if it is taken, or workers are there."""
+        """Gives the study another name. Raises StudyError if another study has it, or if workers are at work."""
 
         def write(session: Session) -> None:
             self._require_idle(session)
@@ -180,9 +180,9 @@ class StudyLedger:
             raise StudyError(f"There is a study {name!r} in {self._storage.shown_url} already.") from error
 
     def delete(self) -> tuple[list[Leftover], list[str]]:
-        """Deletes the study with its trials; whose checkpoints are left, and the IDs of its artifacts.
+        """Deletes the study with its trials. Returns the trials whose checkpoints are left, and its artifacts' IDs.
 
-        Raises StudyError if workers are there.
+        Raises StudyError if workers are at work.
         """
 
         def write(session: Session) -> tuple[list[Leftover], list[str]]:
@@ -198,21 +198,21 @@ class StudyLedger:
         return self._storage.transact(write)
 
     def _require_idle(self, session: Session) -> None:
-        """Locks the study, for claims too. Raises StudyError if workers are at work on it, or it is there no more."""
+        """Locks the study, against claims too. Raises StudyError if workers are at work on it, or if it was deleted."""
         study_rows.keep_claims_out(session, self.study)
         self._lock(session)
         owners = ledger.at_work(session, self.study)
         if owners:
             raise StudyError(
-                f"{len(owners)} workers are at work on {self._name} ({owners[0]} for one). `offkey stop {self._name}` "
-                "makes them leave; wait until they have."
+                f"{len(owners)} workers are at work on {self._name} (for example {owners[0]}). "
+                f"`offkey stop {self._name}` makes them leave; wait until they have."
             )
 
     def _lock(self, session: Session) -> None:
-        """Keeps everybody else from writing its row until the commit. Raises StudyError if it is there no more."""
+        """Locks the study's row against other writes until the commit. Raises StudyError if the study was deleted."""
         if not study_rows.lock(session, self.study):
             raise was_deleted(self._name)
 
     def _ask(self, statements: Callable[Concatenate[Session, StudyKey, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the statements return of this study."""
+        """Runs `statements` on this study in a transaction of its own, and returns their result."""
         return self._storage.transact(lambda session: statements(session, self.study, *args, **kwargs))

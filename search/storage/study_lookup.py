@@ -1,4 +1,4 @@
-"""A study by what the user calls it: a file, the name of a shipped study, or a name in the storage."""
+"""Finds the study that the user names: by a file, the name of a shipped study, or a name in the storage."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from search.study.study_file import load_study, shipped_studies
 
 
 def find_study(source: str, url: str, *, overrides: Sequence[str] = (), name: str | None = None) -> Study:
-    """The study of a file, of a shipped name, or of a name in the storage, with `--set` overrides.
+    """Finds a study by a file, a shipped name or a name in the storage, and applies the `--set` overrides.
 
-    Raises StudyFileError for what breaks a rule and for what is none of them, MisuseError for a stored study that is to
-    have another name, StorageError if the storage cannot be read.
+    Raises StudyFileError if the study breaks a rule or `source` is none of the three, MisuseError if a stored study is
+    to get another name, StorageError if the storage cannot be read.
     """
     if Path(source).is_file() or source in shipped_studies():
         return load_study(source, overrides=overrides, name=name)
@@ -31,7 +31,7 @@ def find_study(source: str, url: str, *, overrides: Sequence[str] = (), name: st
 
 
 def _require_stored(source: str, url: str) -> None:
-    """Raises StudyFileError, with what may be meant, if there is no study of this name."""
+    """Raises StudyFileError, with the nearest names, if there is no study of this name."""
     try:
         held = _names_in(url)
     except NoStorageError:

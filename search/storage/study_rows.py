@@ -1,7 +1,7 @@
-"""Statements on the studies' rows: the budget, the hours, and whether workers were asked to leave.
+"""Statements on the studies' rows: the budget, the hours, and requests to stop.
 
-The caller's transaction, as in search.storage.ledger. A study is known by its `uid`, which each statement asks for
-beside the key: of a study that was made under the key of a deleted one it reads and writes nothing.
+They run in the caller's transaction, as in search.storage.ledger. Each statement requires the study's `uid` beside its
+key, so that it never reads or writes a later study that got the key of a deleted one.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ Transaction = Connection | Session
 
 @dataclass(frozen=True)
 class StudyKey:
-    """Which study: a database gives the key of a deleted study to the next one, a `uid` belongs to one alone."""
+    """Identifies a study: a database may reuse the key of a deleted study, but a `uid` belongs to one study alone."""
 
     study_id: int
     uid: str
 
     @property
     def row(self) -> ColumnElement[bool]:
-        """Whether a row of `offkey_studies` is this study's."""
+        """Whether a row of `offkey_studies` belongs to this study."""
         return (StudyRow.study_id == self.study_id) & (StudyRow.uid == self.uid)
 
     @property
     def trials(self) -> ColumnElement[bool]:
-        """Whether a row of `offkey_trials` is one of this study's."""
+        """Whether a row of `offkey_trials` belongs to this study."""
         return (TrialRow.study_id == self.study_id) & select(StudyRow.study_id).where(self.row).exists()
 
 
@@ -40,39 +40,39 @@ def within_hours() -> ColumnElement[bool]:
 
 
 def exists(transaction: Transaction, study: StudyKey) -> bool:
-    """Whether the study is still there."""
+    """Whether the study still exists."""
     return transaction.execute(select(StudyRow.study_id).where(study.row)).first() is not None
 
 
 def admits(transaction: Transaction, study: StudyKey, *, since: float | None) -> bool:
-    """Whether the study is there, and the workers that were there at this time were not asked to leave.
+    """Whether the study exists and workers that have been there since `since` were not asked to leave.
 
-    Until the commit nobody can keep claims out; who does so already is waited for.
+    Waits for a transaction that is in `keep_claims_out`, and holds up later ones until the commit.
     """
-    # The weakest lock, which keeps out FOR UPDATE alone: other claims take and write the row meanwhile. A stronger one
-    # would be shared by two that then both want to write, each waiting for the other.
-    row = select(StudyRow.stopped).where(study.row).with_for_update(read=True, key_share=True)
-    found = transaction.execute(row).one_or_none()
-    return found is not None and (since is None or found.stopped is None or found.stopped < since)
+    # FOR KEY SHARE, the weakest lock, excludes FOR UPDATE alone: other claims lock and write the row meanwhile. With a
+    # stronger shared lock, two claims that both want to write would wait for each other.
+    query = select(StudyRow.stopped).where(study.row).with_for_update(read=True, key_share=True)
+    row = transaction.execute(query).one_or_none()
+    return row is not None and (since is None or row.stopped is None or row.stopped < since)
 
 
 def keep_claims_out(transaction: Transaction, study: StudyKey) -> None:
-    """Waits for the claims that are being made, and keeps later ones waiting until the commit.
+    """Waits for claims in progress, and makes later claims wait until the commit.
 
-    PostgreSQL's strongest lock of a row, which no write of ours takes. It does not queue: while claims come without a
-    gap it waits for one. In SQLite it is the first write that keeps everybody out.
+    Takes PostgreSQL's strongest row lock (FOR UPDATE), which no write of ours takes. It does not queue: it waits until
+    there is a gap between claims. In SQLite the transaction's first write excludes all others.
     """
     transaction.execute(select(StudyRow.study_id).where(study.row).with_for_update())
 
 
 def lock(transaction: Transaction, study: StudyKey) -> bool:
-    """Keeps everybody else from writing the study's row until the commit; whether the study is still there."""
+    """Locks the study's row against other writes until the commit. Returns whether the study still exists."""
     locked = update(StudyRow).where(study.row).values(uid=study.uid).returning(StudyRow.study_id)
     return transaction.execute(locked.execution_options(synchronize_session=False)).one_or_none() is not None
 
 
 def take_slot(transaction: Transaction, study: StudyKey) -> bool:
-    """Takes one more slot of the budget, if there is one; the study's row stays locked until the commit."""
+    """Takes one slot of the budget. Returns whether there was one; the study's row stays locked until the commit."""
     taken = transaction.execute(
         update(StudyRow)
         .where(study.row, StudyRow.handed_out < StudyRow.budget, within_hours())
@@ -84,9 +84,10 @@ def take_slot(transaction: Transaction, study: StudyKey) -> bool:
 
 
 def sign_of_life(transaction: Transaction, study: StudyKey, lease: float) -> None:
-    """Adds the time since any worker's last sign of life, unless it is so long that there was none.
+    """Adds the time since the last sign of life of any worker to the study's hours.
 
-    One within a tenth of a lease of the last changes nothing: a thousand workers would wait for each other at the row.
+    A gap of a lease or more is not added: no worker was at work. A sign of life within a tenth of a lease of the last
+    one writes nothing: otherwise a thousand workers would wait for each other at the row.
     """
     gap = database_now() - StudyRow.last_seen
     transaction.execute(
@@ -111,6 +112,6 @@ def request_stop(transaction: Transaction, study: StudyKey) -> None:
 
 
 def is_stopped(transaction: Transaction, study: StudyKey, *, since: float) -> bool:
-    """Whether the workers that were there at this time were asked to leave."""
+    """Whether workers that have been there since `since` were asked to leave."""
     asked = select(StudyRow.study_id).where(study.row, StudyRow.stopped >= since)
     return transaction.execute(asked).first() is not None

@@ -1,15 +1,17 @@
-"""Optuna's storage, whose transactions others share: with search.storage.optuna_rows, what leans on Optuna's internals.
+"""Optuna's storage with transactions that the ledger shares.
 
-What it relies on (tests/search/storage/test_optuna_compatibility.py fails loudly if one of these changes):
+This module and search.storage.optuna_rows depend on Optuna's internals. This one relies on these
+(tests/search/storage/test_optuna_compatibility.py fails if one of them changes):
 - `RDBStorage.scoped_session` gives each thread one session, which every write uses and commits once;
 - every write to a trial calls `check_trial_is_updatable` in that session, before it writes;
 - `_get_prepared_new_trial(study_id, template, session)` adds a trial to a session without committing;
-- the methods of `WAITED_FOR` are all that a worker asks through Optuna's cache besides reports, and may be repeated;
-- a trial's constraints are system attributes; what its other rows are says search.storage.optuna_rows.
-So a claim and its trial (search.storage.study_ledger), a report and its checkpoint, a value and the ledger's final
-state (search.storage.hold) are each one transaction: between them there is no moment in which a worker could be killed.
+- besides reports, a worker calls only the methods of `WAITED_FOR` through Optuna's cache, and each may be repeated;
+- a trial's constraints are system attributes (search.storage.optuna_rows describes its other rows).
+Therefore a claim and its trial (search.storage.study_ledger), a report and its checkpoint, and a value and the ledger's
+final state (search.storage.hold) are each one transaction: a worker that is killed leaves both or neither.
 
-While the database is away, every call waits and tries again (search.storage.outages), but for reports (see `Hold`).
+While the database is away, every call except a report waits and tries again (search.storage.outages; for reports see
+`Hold`).
 """
 
 from __future__ import annotations
@@ -37,13 +39,13 @@ from search.storage.ledger import LeaseLost
 from search.storage.outages import Patience
 from search.storage.tables import database_now
 
-# Optuna announces each study and trial by itself; what is worth saying is said by the command line.
+# Optuna logs each study and trial by itself; the command line reports what matters.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-#: The name of the constraint that tells the sampler of settings that failed.
+#: The name of the constraint that marks settings that failed, for the sampler.
 FAILED = "failed"
 
-#: Tries to open a database while others make its tables at the same moment: one for each table and to spare.
+#: Tries to open a database while other processes create its tables: more than there are tables.
 _OPENINGS = 20
 
 WAITED_FOR = (
@@ -60,19 +62,19 @@ T = TypeVar("T")
 
 
 class Guard(Protocol):
-    """Who holds a trial, and sees to it that Optuna writes nothing to one that was taken over."""
+    """The holder of a trial, which keeps Optuna from writing to a trial that was taken over."""
 
     def report(self, step: int, value: float) -> None:
         """Reports the trial's value after a step. Raises LeaseLost if another worker holds the trial."""
 
     def write_reports(self, session: Session) -> None:
-        """Adds to a transaction what comes before any write. Raises LeaseLost if another worker holds the trial."""
+        """Adds to a transaction what precedes every write. Raises LeaseLost if another worker holds the trial."""
 
 
 class StudyStorage(Patience, RDBStorage):
     """Optuna's trials and the ledger, in one database, over one connection.
 
-    guards : who holds which trial of this process, by the trial's ID: Optuna's own calls name nothing else.
+    guards : the holders of this process's trials, by the trial's ID (Optuna's own calls name a trial only by its ID).
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class StudyStorage(Patience, RDBStorage):
     ) -> None:
         """`lease` and `patience` (how long to wait for a database that is away) are seconds.
 
-        Raises StorageError if the database cannot be opened, or is not there and not to be created.
+        Raises StorageError if the database cannot be opened, or if it does not exist and `create` is False.
         """
         parsed = database.parse_url(url)
         if not create:
@@ -98,14 +100,14 @@ class StudyStorage(Patience, RDBStorage):
         self._file = database.file_of(parsed)
 
     def through_outages(self, action: Callable[[], T]) -> T:
-        """See `Patience`. Raises StorageError if an SQLite file is no longer the one that was opened."""
+        """As in `Patience`. Raises StorageError if the SQLite file is no longer the one that was opened."""
         if self._file is not None and database.file_of(self._parsed) != self._file:
-            # What is written to it from here would be lost with it.
+            # Further writes would go to the deleted file.
             raise StorageError(f"{self.shown_url} was deleted or replaced while it was in use.")
         return super().through_outages(action)
 
     def _open(self, url: str, connect_args: dict[str, Any]) -> None:
-        """Opens the database and makes the tables that are missing: another process may be doing the same."""
+        """Opens the database and creates the missing tables. Another process may do the same at the same time."""
         for opening in range(_OPENINGS):
             try:
                 RDBStorage.__init__(
@@ -115,8 +117,8 @@ class StudyStorage(Patience, RDBStorage):
                     skip_compatibility_check=True,
                 )
                 versions = self._version_manager
-                # Asked first, over one connection: the check holds two, and workers that open a database at once
-                # behind a pooler would each hold one and wait for another.
+                # The versions first, over one connection: the check holds two connections, and workers that open a
+                # database behind a pooler at the same time would each hold one and wait for another.
                 if versions.get_current_version() != versions.get_head_version():
                     versions.check_table_schema_compatibility()
                 database.migrate(self.engine)
@@ -137,7 +139,7 @@ class StudyStorage(Patience, RDBStorage):
         return self.transact(lambda session: session.execute(select(database_now())).scalar_one())
 
     def add_trial(self, session: Session, study_id: int, *, fixed: Mapping[str, Any]) -> tuple[int, int]:
-        """Adds a RUNNING trial to a transaction; its ID and number. The study's first one has `fixed` parameters."""
+        """Adds a RUNNING trial to a transaction. Returns its ID and number. The first trial gets `fixed` parameters."""
         template = create_trial(state=TrialState.RUNNING)
         trial = self._get_prepared_new_trial(study_id, template, session)
         if trial.number == 0 and fixed:
@@ -146,7 +148,7 @@ class StudyStorage(Patience, RDBStorage):
         return int(trial.trial_id), int(trial.number)
 
     def mark_failed(self, session: Session, trial_id: int) -> None:
-        """Adds a violated constraint to a transaction: it teaches the sampler, while the state FAIL teaches nothing."""
+        """Adds a violated constraint to a transaction: samplers learn from that, and they ignore the state FAIL."""
         self._set_system_attr(session, trial_id, f"{_CONSTRAINTS_KEY}:{FAILED}", 1.0)
 
     def _set_system_attr(self, session: Session, trial_id: int, key: str, value: Any) -> None:
@@ -160,7 +162,10 @@ class StudyStorage(Patience, RDBStorage):
         *,
         first: Callable[[Session], object],
     ) -> bool:
-        """Ends a trial in one transaction with what `first` writes; False if it had ended already. Does not wait."""
+        """Ends a trial in one transaction with what `first` writes. Returns False if the trial had ended already.
+
+        Does not wait for a database that is away.
+        """
         session = self.scoped_session()
         try:
             first(session)
@@ -168,12 +173,12 @@ class StudyStorage(Patience, RDBStorage):
         except UpdateFinishedTrialError:
             return False
         finally:
-            session.rollback()  # what was not committed
+            session.rollback()  # undoes what was not committed
             session.close()
         return True
 
     def delete_study(self, study_id: int) -> None:
-        """Deletes a study for Optuna, and its part of the ledger with it. Raises KeyError if there is none."""
+        """Deletes a study from Optuna's tables and from the ledger. Raises KeyError if there is none."""
 
         def remove(session: Session) -> None:
             optuna_rows.delete_study(session, study_id)
@@ -182,7 +187,7 @@ class StudyStorage(Patience, RDBStorage):
         self.transact(remove)
 
     def transact(self, action: Callable[[Session], T]) -> T:
-        """What `action` returns, in a transaction of its own; repeated while the database is away."""
+        """Runs `action` in a transaction of its own and returns its result. Repeats it while the database is away."""
 
         def run() -> T:
             with self.transaction() as session:
@@ -191,14 +196,14 @@ class StudyStorage(Patience, RDBStorage):
         return self.through_outages(run)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Reports, by way of whoever holds the trial. Raises LeaseLost if nobody does so here."""
+        """Reports a value through the trial's holder. Raises LeaseLost if no hold of this process is on the trial."""
         guard = self.guards.get(trial_id)
         if guard is None:
             raise LeaseLost(f"the trial with the ID {trial_id} is not held here")
         guard.report(step, intermediate_value)
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
-        """Refuses a write to a trial that another worker has taken over (LeaseLost), besides Optuna's own rule."""
+        """Applies Optuna's own rule, and raises LeaseLost if another worker has taken the trial over."""
         guard = self.guards.get(trial_id)
         if guard is not None:
             guard.write_reports(self.scoped_session())
@@ -213,7 +218,7 @@ class StudyStorage(Patience, RDBStorage):
         *,
         curves: Collection[TrialState] = EVERY_STATE,
     ) -> list[FrozenTrial]:
-        """As Optuna's, in a fraction of the time. Raises KeyError if there is no such study."""
+        """As Optuna's method, in a fraction of the time. Raises KeyError if the study does not exist."""
         wanted = [state for state in EVERY_STATE if states is None or state in states]
         with self.transaction() as session:
             session.connection(execution_options={database.ONLY_READS: True})
@@ -231,7 +236,7 @@ class StudyStorage(Patience, RDBStorage):
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """This thread's session, committed at the end. Does not wait for a database that is away."""
+        """Yields this thread's session and commits it at the end. Does not wait for a database that is away."""
         session = self.scoped_session()
         try:
             yield session
@@ -257,7 +262,7 @@ for _name in WAITED_FOR:
 
 @contextmanager
 def open_storage(url: str) -> Iterator[StudyStorage]:
-    """A storage, over a connection that is closed afterwards. Raises StorageError if it cannot be read."""
+    """Opens a storage and closes its connection afterwards. Raises StorageError if the storage cannot be read."""
     with database.storage_errors(url):
         storage = StudyStorage(url)
         try:

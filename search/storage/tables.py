@@ -1,6 +1,6 @@
 """Offkey's own tables, beside those of Optuna in the same database.
 
-    offkey_studies   what is searched, the budget, how much of it was handed out, how long workers were there
+    offkey_studies   the study file, the budget, how much of it was handed out, how long workers were at work
     offkey_trials    state, owner, lease, fencing token, checkpoint, attempts, and the validation clips' scores
 
 A change to them comes with a migration (search.storage.migrations).
@@ -54,7 +54,7 @@ class TrialRow(Base):
     __tablename__ = "offkey_trials"
     __table_args__ = (
         Index("offkey_trials_settings", "study_id", "settings", unique=True),
-        # Of a study of ten thousand trials a few are open, and every claim looks for the first of them.
+        # Every claim searches for the first open trial: a study of ten thousand trials has a few.
         Index(
             "offkey_trials_open",
             "study_id",

@@ -1,16 +1,16 @@
-"""How often the held-out test clips were looked at, by whichever recipe: counted in the study storage.
+"""Test evaluations: the study storage counts each measurement on held-out test clips.
 
-A figure on clips that nobody has looked at before is honest. Whoever measures many recipes on the same ones and keeps
-the best has chosen by them, as a search does by its validation clips, and its figure flatters. The same recipe measured
-once more chooses nothing.
+An AUC on clips that nobody has used before is unbiased. Whoever measures many recipes on the same test clips and keeps
+the best one has chosen by these clips, as a search chooses by its validation clips: the AUC of that recipe is biased
+upwards. Measuring the same recipe again chooses nothing.
 
-    offkey_test_looks   a row for each evaluation: which clips, when, which recipe, its AUC
+    offkey_test_looks   a row for each test evaluation: which clips, when, which recipe, its AUC
 
-Another seed or share of the validation, or a clip more, makes another set of test clips, of which many were looked at
-before: every look counts that was at one of them.
+Another validation seed or share, or one more clip, gives another set of test clips, which shares many clips with the
+first one. A test evaluation counts for every set that shares at least one clip with it.
 
-Clips are known by their contents, a recipe by all that its figures depend on: neither by where it lies, nor by what it
-is called. An evaluation counts for the storage that it is entered in: another storage knows nothing of it.
+A clip is identified by its contents, a recipe by all settings that its metrics depend on; names and places do not
+matter. A test evaluation is known only to the storage that it was entered in.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from search.study.recipe import Recipe
 
 
 class TestEvaluationRow(Base):
-    """One evaluation on held-out test clips."""
+    """One test evaluation. Its table and columns keep their first names: `look` is its key, `looked` its time."""
 
     __tablename__ = "offkey_test_looks"
 
     look: Mapped[str] = mapped_column(String(32), primary_key=True)  # random
     clips: Mapped[str] = mapped_column(String(64), index=True)  # all of them, see clips_digest
-    each_clip: Mapped[bytes | None]  # see clip_keys; None of looks that an earlier version entered
+    each_clip: Mapped[bytes | None]  # see clip_keys; None where an earlier version entered the row
     looked: Mapped[float] = mapped_column()  # seconds since 1970 by the database's clock
     recipe: Mapped[str] = mapped_column(String(200))  # its name
     recipe_digest: Mapped[str] = mapped_column(String(64))
@@ -50,47 +50,48 @@ class TestEvaluationRow(Base):
 
 @dataclass(frozen=True)
 class TestEvaluations:
-    """How often some clips or a part of them were looked at, the last time included, as far as one storage knows."""
+    """How many test evaluations used at least one clip of a set, the latest one included, by one storage's count."""
 
     count: int | None  # None where it is not known
-    recipes: int | None  # different ones among them
-    unknown: str = ""  # why it is not known
-    clips: int = 0  # how many they are
-    seen: int = 0  # how many of them were looked at before
-    unlisted: int = 0  # other looks, of which it is not known at which clips they were
+    recipes: int | None  # how many different recipes they measured
+    unknown: str = ""  # why the count is not known
+    clips: int = 0  # clips in the set
+    seen: int = 0  # those of them that an earlier test evaluation used
+    unlisted: int = 0  # other test evaluations whose clips are not known
 
     @classmethod
     def uncounted(cls, reason: str) -> TestEvaluations:
-        """Where nobody counts."""
+        """An unknown count, with the reason."""
         return cls(None, None, reason)
 
     @property
     def in_words(self) -> str:
-        """What it means for the figure beside it, in sentences without the last full stop."""
+        """A sentence on what the count means for the test AUC beside it, without the full stop."""
         if self.count is None or self.recipes is None:
-            return f"How often the held-out test clips were looked at is not counted: {self.unknown}"
+            return f"Test evaluations on the held-out clips are not counted: {self.unknown}"
         if self.count == 1:
-            first = "The held-out test clips were looked at for the first time, as far as this storage knows"
-            others = f": of {self.unlisted} looks that an earlier version entered, it does not know the clips"
+            first = "This is the first test evaluation on the held-out clips, as far as this storage knows"
+            others = f"; it does not know the clips of {self.unlisted} that an earlier version entered"
             return first + (others if self.unlisted else "")
-        seen = f"The held-out test clips were seen {self.count} times, this one included"
+        uses = f"The held-out test clips were used in {self.count} test evaluations, this one included"
         if self.seen < self.clips:
-            seen = (
-                f"{self.seen} of the {self.clips} held-out test clips were seen before: {self.count} looks, this one "
-                "included, were at some of them"
+            uses = (
+                f"{self.seen} of the {self.clips} held-out test clips were used before: {self.count} test evaluations, "
+                "this one included, used at least one of them"
             )
         if self.recipes == 1:
-            return f"{seen}, always by this recipe: nothing was chosen by them"
-        return f"{seen}, by {self.recipes} different recipes: the best of these flatters itself on them, too"
+            return f"{uses}, all of this recipe: nothing was chosen by them"
+        return f"{uses}, of {self.recipes} different recipes: the best test AUC among these is biased upwards"
 
 
 NO_STORAGE = TestEvaluations.uncounted("no study storage here (--storage names one)")
 
 
 def enter_test_evaluation(url: str, clips: Iterable[Clip], recipe: Recipe, auc: float) -> TestEvaluations:
-    """Enters an evaluation of a trained recipe on held-out clips; how often they were looked at, this one included.
+    """Enters a trained recipe's evaluation on held-out clips. Returns the count, this evaluation included.
 
-    Makes no storage where there is none. Raises StorageError if the storage cannot be reached, read or written.
+    Creates no storage where there is none: then the count is unknown. Raises StorageError if the storage cannot be
+    reached, read or written.
     """
     parsed = database.parse_url(url)
     if parsed.get_backend_name() == "sqlite" and database.file_of(parsed) is None:
@@ -107,9 +108,9 @@ def enter_test_evaluation(url: str, clips: Iterable[Clip], recipe: Recipe, auc: 
 
 
 def _entered(engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float) -> TestEvaluations:
-    look, digest, keys = secrets.token_hex(16), clips_digest(clips), clip_keys(clips)
+    evaluation, digest, keys = secrets.token_hex(16), clips_digest(clips), clip_keys(clips)
     row = {
-        "look": look,
+        "look": evaluation,
         "clips": digest,
         "each_clip": keys.tobytes(),
         "recipe": recipe.study,
@@ -117,17 +118,16 @@ def _entered(engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float) 
     }
     with engine.begin() as connection:
         connection.execute(insert(TestEvaluationRow).values(**row, looked=database_now(), auc=auc))
-    # In a transaction of its own: of two that look at once, the one that commits last sees both.
+    # A transaction of its own: of two evaluations at the same time, the one that commits last counts both.
     with engine.begin() as connection:
-        return _counted(connection, look, digest, keys)
+        return _counted(connection, evaluation, digest, keys)
 
 
-def _counted(connection: Connection, look: str, digest: str, keys: npt.NDArray[np.uint64]) -> TestEvaluations:
-    """The looks at some of the same clips as this `look`'s, itself included."""
-    before = set(
-        connection.execute(select(TestEvaluationRow.clips).where(TestEvaluationRow.look != look).distinct()).scalars()
-    )
-    # The clips of each set once, however often it was looked at.
+def _counted(connection: Connection, evaluation: str, digest: str, keys: npt.NDArray[np.uint64]) -> TestEvaluations:
+    """The count of test evaluations that share a clip with this `evaluation`, itself included."""
+    others = select(TestEvaluationRow.clips).where(TestEvaluationRow.look != evaluation).distinct()
+    before = set(connection.execute(others).scalars())
+    # Reads the clips of each set once, however many evaluations used it.
     first = (
         select(func.min(TestEvaluationRow.look))
         .where(TestEvaluationRow.each_clip.is_not(None))
@@ -136,10 +136,10 @@ def _counted(connection: Connection, look: str, digest: str, keys: npt.NDArray[n
     sets = connection.execute(
         select(TestEvaluationRow.clips, TestEvaluationRow.each_clip).where(TestEvaluationRow.look.in_(first))
     ).all()
-    seen_in = {
+    shared_with = {
         name: np.isin(keys, np.frombuffer(blob, dtype=keys.dtype)) for name, blob in sets if blob and name in before
     }
-    sharing = [name for name, seen in seen_in.items() if seen.any()]
+    sharing = [name for name, is_shared in shared_with.items() if is_shared.any()]
     counts = select(func.count(), func.count(distinct(TestEvaluationRow.recipe_digest)))
     count, recipes = connection.execute(counts.where(TestEvaluationRow.clips.in_([digest, *sharing]))).one()
     unlisted = select(func.count()).where(TestEvaluationRow.clips.not_in([name for name, _ in sets]))
@@ -147,23 +147,26 @@ def _counted(connection: Connection, look: str, digest: str, keys: npt.NDArray[n
         count,
         recipes,
         clips=len(keys),
-        seen=int(np.any(list(seen_in.values()), axis=0).sum()),
+        seen=int(np.any(list(shared_with.values()), axis=0).sum()),
         unlisted=connection.execute(unlisted).scalar_one(),
     )
 
 
 def clips_digest(clips: Iterable[Clip]) -> str:
-    """Of contents and labels, in whatever order, whatever their names are."""
+    """A digest of the clips' contents and labels. Order and names do not change it."""
     return digest_of(sorted(f"{clip.digest}\0{clip.label}" for clip in clips))
 
 
 def clip_keys(clips: Iterable[Clip]) -> npt.NDArray[np.uint64]:
-    """A number for the contents of each clip, ascending: the same on every host."""
+    """A number for each clip's contents, (clips,), ascending: the same on every host."""
     return np.sort(np.array([int(digest_of([clip.digest])[:16], 16) for clip in clips], dtype="<u8"))
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """Of what the figures of a recipe depend on: not of its name, its origin, where the clips lie, or its threads."""
+    """A digest of the settings that a recipe's metrics depend on.
+
+    Its name, its origin, where the clips lie, and its threads do not change the digest.
+    """
     tree = recipe.tree()
     for block, key in (("corpus", "root"), ("training", "threads")):
         tree[block].pop(key, None)

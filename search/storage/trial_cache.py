@@ -1,7 +1,7 @@
-"""What a worker keeps of the trials that it has read, so that each is read once after it has ended.
+"""A worker's cache of trials: each trial is read once after it has ended.
 
-Like search.storage.study_storage it leans on Optuna's internals: its cache reads trials in
-`_read_trials_from_remote_storage`, by the storage's `_get_trials`, into its
+Like search.storage.study_storage it depends on Optuna's internals: Optuna's cache reads trials in
+`_read_trials_from_remote_storage`, with the storage's `_get_trials`, into its
 `_StudyInfo` (tests/search/storage/test_scale.py fails if that changes).
 """
 
@@ -18,16 +18,17 @@ from search.storage.study_storage import EVERY_STATE, StudyStorage
 
 
 class Cache(_CachedStorage):
-    """Optuna's cache of finished trials over a `StudyStorage`, for a worker: it asks the database for less.
+    """Optuna's cache of finished trials over a `StudyStorage`, with fewer and smaller reads.
 
-    Pruners ask for a running trial's system attributes after each epoch, and Optuna's own cache reads the whole trial
-    for them; each look at the trials reads those of all other workers, whose curves so far may be most of it.
+    Pruners ask for a running trial's system attributes after each epoch: Optuna's own cache reads the whole trial for
+    them, this one the attributes alone. Each read of the study's trials includes the running trials of all workers:
+    Optuna's own cache reads their reports too, which may be most of the data.
     """
 
     _backend: StudyStorage
 
     def __init__(self, backend: StudyStorage, *, curves: Collection[TrialState] = EVERY_STATE) -> None:
-        """`curves` are the states in which trials come with their reports."""
+        """`curves` are the states of the trials that are read with their reports."""
         super().__init__(backend)
         self._curves = curves
         self._as_read = False
@@ -44,7 +45,7 @@ class Cache(_CachedStorage):
 
     @contextmanager
     def as_read(self) -> Iterator[None]:
-        """Trials are those that were read last: a sampler looks at them several times for one suggestion."""
+        """Within this context, trials are not read again: a sampler asks for them several times in one suggestion."""
         self._as_read = True
         try:
             yield

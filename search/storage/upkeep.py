@@ -1,4 +1,4 @@
-"""What is done to a stored study as a whole: another name, the end."""
+"""Renames a stored study, or deletes it with its files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def rename_study(storage: StudyStorage, stored: StoredStudy, name: str) -> None:
-    """Gives the study another name. Raises StudyError if the name is taken or no name, or workers are there."""
+    """Gives the study another name. Raises StudyError if the name is invalid or taken, or if workers are at work."""
     if not re.fullmatch(NAME, name) or len(name) > 200:
         raise StudyError(
             f"{name!r} cannot be a study's name: up to 200 letters, digits and . _ + -, the first a letter or a digit"
@@ -31,10 +31,10 @@ def rename_study(storage: StudyStorage, stored: StoredStudy, name: str) -> None:
 
 
 def delete_study(storage: StudyStorage, stored: StoredStudy, *, exhibits_in: Sequence[str] | None = None) -> None:
-    """Deletes the study with all its trials, checkpoints and exhibits. Raises StudyError if workers are there.
+    """Deletes the study with all its trials, checkpoints and exhibits. Raises StudyError if workers are at work.
 
-    `exhibits_in` are the places to look for exhibits in; None: where its workers put them.
-    A file that cannot be removed costs a line in the log: nobody looks for it any more.
+    `exhibits_in` are the places to look for exhibits in; None means the place where its workers put them.
+    A file that cannot be removed is logged and left: nothing refers to it any more.
     """
     trials, exhibits = StudyLedger(storage, stored).delete()
     try:

@@ -1,7 +1,7 @@
-"""How a worker process is asked to leave: SIGTERM, Ctrl-C, or the end of the process that started it.
+"""Asks a worker process to leave: by SIGTERM, Ctrl-C, or the end of the process that started it.
 
-It gives its trial back at the next batch and ends with exit code 0. One that is not at a batch by then, since it
-builds features or waits for the storage, is made to leave.
+The worker gives its trial back at the next batch and ends with exit code 0. A worker that reaches no batch within 5 s,
+because it builds features or waits for the storage, is made to leave.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
 
-#: What a worker may take to come to its next batch, and then to give its trial back (seconds).
+#: The longest time to a worker's next batch, and then to give its trial back (seconds).
 TO_NEXT_BATCH, _TO_RELEASE = 5.0, 2.0
 
 _POLL_SECONDS = 1.0
 
 
 class Drained(Exception):
-    """The worker was asked to stop: the trial is given back unfinished."""
+    """The worker was asked to stop: it gives its trial back unfinished."""
 
 
 def drain_on_signals(stop: threading.Event) -> None:
-    """SIGTERM and Ctrl-C set `stop`; a second Ctrl-C ends the process at once.
+    """Lets SIGTERM and Ctrl-C set `stop`; a second Ctrl-C ends the process at once.
 
     A second SIGTERM does not: schedulers send one to each process of a job, and the fleet sends one too.
     """
-    # Taken by a thread: a handler runs between two steps of the main thread, which may be in a long one, or in the
-    # middle of another handler.
+    # A thread receives the signals: Python would run a handler only between two steps of the main thread, which may be
+    # in a long step, or in the middle of another handler.
     received, arriving = os.pipe()
     os.set_blocking(arriving, False)
     signal.set_wakeup_fd(arriving, warn_on_full_buffer=False)
@@ -51,7 +51,7 @@ def drain_on_signals(stop: threading.Event) -> None:
 
 
 def drain_without(parent: int, stop: threading.Event) -> None:
-    """Sets `stop` when the process that started this one is gone, so that no fleet is left behind."""
+    """Sets `stop` when the process that started this one (`parent`) is gone, so that no worker is left behind."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -63,13 +63,13 @@ def drain_without(parent: int, stop: threading.Event) -> None:
 
 
 def leave_in_time(stop: threading.Event, release: Callable[[], None]) -> None:
-    """Ends the process some seconds after `stop`, if it has not ended by then, its trial given back."""
+    """Gives the trial back and ends the process 5 s after `stop`, if the process has not ended by then."""
 
     def leave() -> None:
         stop.wait()
         time.sleep(TO_NEXT_BATCH)
         _log.warning("not at a batch after %.0f s: leaving now", TO_NEXT_BATCH)
-        # The storage may be what keeps it: then the lease runs out by itself.
+        # If the storage is what the worker waits for, this times out, and the lease runs out by itself.
         releasing = threading.Thread(target=release, name="release", daemon=True)
         releasing.start()
         releasing.join(_TO_RELEASE)

@@ -28,68 +28,68 @@ from search.workers.placement import Slot
 
 _log = logging.getLogger(__name__)
 
-#: So many workers may end with an error, or be killed, before the fleet gives up, if no trial gets on in between.
+#: The fleet gives up after this many workers ended with an error, or were killed, while no trial advanced.
 _MOST_ERRORS, _MOST_KILLS = 3, 10
 
 #: A worker that died is replaced after a pause that doubles with each death in its slot (seconds).
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 
-#: What a fleet gives its workers to leave: less than the ten seconds after which `docker stop` kills.
+#: The time that workers get to leave (seconds): less than the ten seconds after which `docker stop` kills.
 _DRAIN_SECONDS = TO_NEXT_BATCH + 3.0
 
-#: Of what a worker said last, in a line (characters).
+#: The longest part of a worker's last message that is shown in a line (characters).
 _LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What befell one slot: its workers died, one after the other, and none had ended a trial."""
+    """Consecutive deaths of the workers of one slot, none of which had ended a trial."""
 
     deaths: int
-    reason: str  # of the last one, in a line
-    again: float  # when the next is started (monotonic)
+    reason: str  # of the last death, in a line
+    again: float  # when the next worker is started (monotonic)
 
     @classmethod
     def after(cls, before: Trouble | None, reason: str) -> Trouble:
-        """One more death, now."""
+        """Adds one death, which happened now."""
         deaths = 1 if before is None else before.deaths + 1
-        pause = min(_FIRST_PAUSE * 2 ** min(deaths - 1, 30), _LONGEST_PAUSE)  # a float has room for some thousand
+        pause = min(_FIRST_PAUSE * 2 ** min(deaths - 1, 30), _LONGEST_PAUSE)  # 2 ** 1024 would overflow a float
         return cls(deaths, textwrap.shorten(reason, _LONGEST_REASON, placeholder=" …"), time.monotonic() + pause)
 
     @property
     def is_past(self) -> bool:
-        """Whether the next worker has been there for longer than one that cannot work is, as a rule."""
+        """Whether the next worker has run for a minute: a worker that cannot work usually ends before."""
         return time.monotonic() >= self.again + _LONGEST_PAUSE
 
     def note(self, worker: int) -> str | None:
-        """What to tell of it."""
+        """A note for the user on the worker with this number; None after a single death."""
         return None if self.deaths == 1 or self.is_past else f"worker {worker} keeps ending: {self.reason}"
 
 
 def in_one_note(notes: Sequence[str | None]) -> str | None:
-    """The first of the notes, and how many more there are."""
-    told = [note for note in notes if note is not None]
-    return f"{told[0]} (and {len(told) - 1} more)" if len(told) > 1 else next(iter(told), None)
+    """The first of the notes, and how many more there are; None without notes."""
+    given = [note for note in notes if note is not None]
+    return f"{given[0]} (and {len(given) - 1} more)" if len(given) > 1 else next(iter(given), None)
 
 
 @dataclass
 class Fleet:
-    """Workers of one study on this host, one for each slot."""
+    """The workers of one study on this host, one for each slot."""
 
     storage: StudyStorage
     stored: StoredStudy
     root: Path  # of the corpus, on this host
     slots: Sequence[Slot]
     log_folder: Path
-    artifacts: str | None = None  # where checkpoints go, if not where the study's maker wanted them
+    artifacts: str | None = None  # where checkpoints go; None: where the study says
     first: int = 0  # the number of the first slot's worker
     verbose: bool = False  # whether workers write the debug log, too
     draining: bool = False
-    interrupted: bool = False  # some worker left without giving its trial back
-    began: float = 0.0  # by the database's clock; 0: when it is started
+    interrupted: bool = False  # whether a worker left without giving its trial back
+    began: float = 0.0  # by the database's clock; 0: the time of the call to `start`
     _workers: dict[int, _Started] = field(default_factory=dict)  # slot → process
     _starts: dict[int, float] = field(default_factory=dict)  # slot → when to start its next worker (monotonic)
-    _troubles: dict[int, Trouble] = field(default_factory=dict)  # slot → since a worker of its own ended a trial
+    _troubles: dict[int, Trouble] = field(default_factory=dict)  # slot → deaths since one of its workers ended a trial
     _progress: tuple[int, frozenset[str | None]] | None = None  # of the study when a worker last died
     _errors: int = 0  # since then, without any progress
     _kills: int = 0
@@ -99,7 +99,7 @@ class Fleet:
         return StudyLedger(self.storage, self.stored)
 
     def start(self) -> None:
-        """Starts one process for each slot. Raises StudyError if their logs cannot be written."""
+        """Starts one process for each slot. Raises StudyError if the log folder cannot be created."""
         try:
             self.log_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -114,19 +114,19 @@ class Fleet:
 
     @property
     def note(self) -> str | None:
-        """What keeps workers from working."""
+        """A note on what keeps workers from working; None if nothing does."""
         return in_one_note([trouble.note(self.first + slot) for slot, trouble in self._troubles.items()])
 
     def watch(self) -> bool:
-        """Replaces workers that died and frees their trials; True while any worker runs or is to be started.
+        """Replaces workers that died and frees their trials. Returns True while any worker runs or is to be started.
 
-        Raises StudyError with the end of a log if workers keep dying and no trial gets on in between.
+        Raises StudyError with the end of a log if workers keep dying and no trial advances in between.
         """
         for slot, worker in list(self._workers.items()):
             code = worker.process.poll()
             if code is not None:
                 del self._workers[slot]
-                self._bury(slot, worker, code)
+                self._handle_death(slot, worker, code)
         for slot, when in list(self._starts.items()):
             if time.monotonic() >= when:
                 del self._starts[slot]
@@ -140,9 +140,9 @@ class Fleet:
             with self.storage.impatient():
                 return not self.was_stopped()
         except StorageAway:
-            return True  # which waits for it like the others
+            return True  # the replacement waits for the database like the other workers
 
-    def _bury(self, slot: int, worker: _Started, code: int) -> None:
+    def _handle_death(self, slot: int, worker: _Started, code: int) -> None:
         """Frees a dead worker's trial and plans its replacement."""
         _log.debug("worker %d: process %d ended with code %d", self.first + slot, worker.process.pid, code)
         progress, is_over = self._progress, False
@@ -158,7 +158,7 @@ class Fleet:
                 is_over = self.ledger.outlook(since=self.began) != "open"
         except StorageAway as away:
             _log.warning("the lease of %s was not ended (%s), it runs out", worker.owner, away)
-            self.interrupted = True  # for all that can be known
+            self.interrupted = True  # it may have left without giving its trial back: nobody knows
         if code == 0 or self.draining:
             self._troubles.pop(slot, None)
             return
@@ -166,13 +166,14 @@ class Fleet:
         trouble = Trouble.after(self._troubles.get(slot), reason)
         self._troubles[slot] = trouble
         if is_over and trouble.deaths > _MOST_ERRORS:
-            return  # others have done what there was to do
+            return  # the other workers have finished the study
         if progress != self._progress:
             self._progress, self._errors, self._kills = progress, 0, 0
         self._errors, self._kills = self._errors + (code > 0), self._kills + (code < 0)
         if self._errors >= _MOST_ERRORS or self._kills >= _MOST_KILLS:
             self.stop()
-            raise StudyError(f"Workers keep ending and no trial gets on. {worker.log} says:\n{_last_lines(worker.log)}")
+            last = _last_lines(worker.log)
+            raise StudyError(f"Workers keep ending and no trial advances. {worker.log} says:\n{last}")
         self._starts[slot] = trouble.again
 
     def drain(self) -> None:
@@ -183,7 +184,7 @@ class Fleet:
             worker.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Drains, waits, and kills what has not left by then."""
+        """Drains the workers, waits for them, and kills those that have not left in time."""
         self.drain()
         deadline = time.monotonic() + _DRAIN_SECONDS
         for worker in self._workers.values():
@@ -194,7 +195,7 @@ class Fleet:
         self.kill()
 
     def kill(self) -> None:
-        """Ends every worker that is left at once; its trial goes on from its last checkpoint."""
+        """Ends every remaining worker at once; its trial goes on from its last checkpoint."""
         for worker in self._workers.values():
             if worker.process.poll() is None:
                 worker.process.kill()
@@ -212,16 +213,16 @@ class Fleet:
         options += ["--verbose"] if self.verbose else []
         with log.open("ab") as file:
             process = subprocess.Popen(
-                # -P: a models.py in the user's folder is not taken for ours.
+                # -P: Python must not import a models.py of the user's folder in place of ours.
                 [sys.executable, "-P", "-m", "search.cli", "worker", self.stored.name, *options],
-                # The URL may hold a password, and arguments are for everyone to see.
+                # The URL may hold a password, and every user of the host can see arguments.
                 env=os.environ
                 | {"OFFKEY_STORAGE": self.storage.url}
                 | self.slots[slot].environment(workers=len(self.slots)),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                start_new_session=True,  # Ctrl-C is for the fleet, which drains its workers in order
+                start_new_session=True,  # Ctrl-C reaches the fleet alone, which then drains its workers
             )
         self._workers[slot] = _Started(process=process, owner=owner, log=log)
         _log.debug("worker %d: process %d on %s, its log is %s", number, process.pid, self.slots[slot].device, log)
@@ -235,8 +236,8 @@ class _Started:
 
 
 def _reason(log: Path) -> str:
-    """What the last worker said in its log: an error for the person who runs it may have several lines."""
-    lines = _last_lines(log, 30).splitlines() or ["it said nothing"]
+    """The last error in a worker's log, which may have several lines; without one, the last line."""
+    lines = _last_lines(log, 30).splitlines() or ["it logged nothing"]
     first = max((number for number, line in enumerate(lines) if line.startswith("error: ")), default=len(lines) - 1)
     return "\n".join(lines[first:]).removeprefix("error: ")
 

@@ -1,4 +1,4 @@
-"""A trial's lease, renewed while its worker is at work."""
+"""A trial's lease: a thread renews it while the worker is at work."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _RETRY_SECONDS = 1.0
 
 
 class Lease:
-    """What a trial's two threads tell each other: the one that works, and one that renews the lease meanwhile.
+    """The state that a trial's two threads share: one works on the trial, the other renews its lease.
 
     lost    : set once another worker holds the trial
-    batches : begun so far; the worker counts them
+    batches : the number of batches begun so far, which the worker counts
     """
 
     def __init__(self, hold: Hold, *, device: str, there_since: float, stop: threading.Event) -> None:
-        """`stop` is set if the study's hours are used up, or workers that were `there_since` then are asked to leave
-        (by the database's clock)."""
+        """The lease sets `stop` if the study's hours are used up, or if workers that have been there since
+        `there_since` (by the database's clock) are asked to leave."""
         self.lost = threading.Event()
         self.batches = 0
         self._hold, self._device, self._there_since, self._stop = hold, device, there_since, stop
@@ -48,11 +48,11 @@ class Lease:
 
     @property
     def seconds(self) -> float:
-        """Since the claim."""
+        """Seconds since the claim."""
         return time.monotonic() - self._began
 
     def _keep(self) -> None:
-        """Renews the lease until the work is done, and finds out when it is lost."""
+        """Renews the lease until the work is done or the lease is lost."""
         began, batches = time.monotonic(), 0
         pause = self._hold.lease / 3
         while not self._done.wait(pause):
@@ -67,6 +67,6 @@ class Lease:
                 self.lost.set()
                 return
             except StorageAway:
-                pause = min(pause, _RETRY_SECONDS)  # to be there before anybody who waits for a trial
+                pause = min(pause, _RETRY_SECONDS)  # to renew before a waiting worker takes the trial over
             except (SQLAlchemyError, StorageInternalError, StorageError) as error:
                 _log.warning("trial %d: its lease could not be renewed, trying again: %s", self._hold.number, error)

@@ -1,9 +1,9 @@
-"""Where the worker processes of a host run: on which GPU, with how many cores.
+"""Places the worker processes of a host: on which GPU, with how many cores.
 
-device  : what a worker calls its device: "cpu", "cuda" or "cuda:1".
-visible : CUDA_VISIBLE_DEVICES of a worker's process: of all GPUs it sees its own alone, which it calls "cuda".
+device  : a worker's name for its device: "cpu", "cuda" or "cuda:1".
+visible : CUDA_VISIBLE_DEVICES of a worker's process: the process sees only its own GPU, and calls it "cuda".
 
-torch is imported where GPUs are counted, and not before.
+torch is imported only where GPUs are counted.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Slot:
     visible: str | None  # None: as in the process that starts it
 
     def environment(self, *, workers: int) -> dict[str, str]:
-        """The environment variables that make the place, with a share of the cores that so many workers divide.
+        """The environment variables of the place, with a worker's share of the cores if `workers` divide them.
 
-        Threads that wait do not spin: beside anything else that runs, spinning takes the time of those that work.
+        Threads that wait do not spin: spinning would take CPU time from the processes that work.
         """
         share = max(1, cores() // workers)
         wanted = os.environ.get("OMP_NUM_THREADS", "")
@@ -46,9 +46,9 @@ class Slot:
 
 
 def slots(workers: int | None, per_device: int | None) -> list[Slot]:
-    """Places for so many workers, dealt over the GPUs in turn; on the CPU where there is no GPU.
+    """Places `workers` on the GPUs in turn, or on the CPU where there is no GPU.
 
-    workers = None: `per_device` (1 if None) for each GPU, else one for two physical cores.
+    workers = None places `per_device` (1 if None) on each GPU; without GPUs, one for two physical cores.
     Raises MisuseError if `per_device` is given and there is no GPU, or too few for `workers`.
     """
     gpus = visible_gpus()
@@ -80,7 +80,7 @@ def visible_gpus() -> list[str]:
 
 
 def cores() -> int:
-    """CPU cores that this process may use: its affinity, and the CPU time of its container."""
+    """The number of CPU cores that this process may use, by its affinity and its container's CPU time."""
     available = len(os.sched_getaffinity(0))
     try:
         quota, period = _QUOTA.read_text().split()
@@ -100,7 +100,7 @@ def device_name(device: str) -> str:
 
 
 def memory_used(device: str) -> int:
-    """Bytes that this process holds: on a GPU what torch has reserved there, on the CPU its resident memory."""
+    """The bytes that this process holds: torch's reserved memory on a GPU, or its resident memory on the CPU."""
     if not device.startswith("cuda"):
         return psutil.Process().memory_info().rss
     if "torch" not in sys.modules:
@@ -111,7 +111,7 @@ def memory_used(device: str) -> int:
 
 
 def _listed_gpus() -> list[str] | None:
-    """The entries of CUDA_VISIBLE_DEVICES: numbers, or names of GPUs or of parts of one. None if it is not set."""
+    """The entries of CUDA_VISIBLE_DEVICES: numbers, or names of GPUs or of parts of a GPU. None if it is not set."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     return None if listed is None else [entry.strip() for entry in listed.split(",") if entry.strip()]
 
@@ -121,7 +121,7 @@ def _physical_cores() -> int:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name. Raises MisuseError if this host has none."""
+    """The device of this name. Raises MisuseError if the host has no such device."""
     import torch
 
     try:

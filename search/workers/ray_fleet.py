@@ -1,7 +1,8 @@
 """The workers of a study on a Ray cluster: Ray places them, restarts them and makes room for more; see deploy/ray.md.
 
-Each is a detached actor (search.workers.ray_worker) with its share of a GPU, named by study and slot. Whoever follows
-the search only asks the actors how they are: that process may be lost, and the next finds the same actors by name.
+Each worker is a detached actor (search.workers.ray_worker) with its share of a GPU, named by study and slot. The
+process that follows the search only asks the actors for reports: if it is lost, the next one finds the same actors by
+name.
 """
 
 from __future__ import annotations
@@ -35,30 +36,30 @@ from search.workers.ray_worker import Orders, RayWorker, Report
 
 _NAMESPACE = "offkey"
 
-#: How long a cluster's port may take to answer (seconds). Ray itself would try for minutes.
+#: The longest time for a cluster's port to answer (seconds). Ray itself would try for minutes.
 _CONNECT_SECONDS = 10.0
 
-#: Between two questions to all actors (seconds).
+#: The time between two questions to all actors (seconds).
 _ASK_SECONDS = 1.0
 
-#: One that has not answered for so long has no place, or its node is gone (seconds).
+#: An actor that has not answered for this long has no place, or its node is gone (seconds).
 _ANSWER_SECONDS = 5.0
 
-#: What actors may take to drain: their worker's time and to spare (seconds).
+#: The time that actors get to drain (seconds): more than their workers get.
 _DRAIN_SECONDS = TO_NEXT_BATCH + 5.0
 
-#: So many actors may give up before the fleet does, if no trial gets on in between.
+#: The fleet gives up after this many actors gave up while no trial advanced.
 _MOST_ERRORS = 3
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """A connection to the cluster at `ray://host:10001`, at `host:6379`, or (`auto`) of this host.
+    """Connects to the cluster at `ray://host:10001` or `host:6379`, or to the one of this host (`auto`).
 
-    Raises MisuseError if it is none of these, StudyError if Ray is not to be reached there, or is another version.
+    Raises MisuseError if `address` is none of these, StudyError if Ray cannot be reached there or has another version.
     """
     try:
-        # What Ray makes of "auto", asked first since it waits for minutes where a cluster has been.
+        # Resolves "auto" first: Ray itself waits for minutes where a cluster used to be.
         _knock(get_ray_address_from_environment(address, None) if address == "auto" else address)
         ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False, logging_level=logging.CRITICAL)
     except (OSError, RuntimeError, ValueError, RayError) as error:
@@ -93,28 +94,28 @@ class RayFleet:
     stored: StoredStudy
     root: Path  # of the corpus, for nodes without an $OFFKEY_DATA
     workers: int
-    gpus: float  # of each worker: a share of one, or 0
+    gpus: float  # GPUs of each worker: at most 1, or 0 for the CPU
     artifacts: str | None = None
     verbose: bool = False  # whether workers write the debug log, too
     draining: bool = False
-    interrupted: bool = False  # some worker left without giving its trial back
+    interrupted: bool = False  # whether a worker left without giving its trial back
     began: float = 0.0  # by the database's clock
     _actors: dict[int, Any] = field(default_factory=dict)  # slot → handle
     _questions: dict[int, Any] = field(default_factory=dict)  # slot → the report to come
-    _answered: dict[int, float] = field(default_factory=dict)  # slot → when it last did, or was first asked (monotonic)
-    _asked: float = 0.0  # when all were (monotonic)
-    _notes: dict[int, str | None] = field(default_factory=dict)  # slot → its actor's
+    _answered: dict[int, float] = field(default_factory=dict)  # slot → its last answer, or its start (monotonic)
+    _asked: float = 0.0  # when all actors were last asked (monotonic)
+    _notes: dict[int, str | None] = field(default_factory=dict)  # slot → the note of its actor's last report
     _starts: dict[int, float] = field(default_factory=dict)  # slot → when to start its next actor (monotonic)
-    _troubles: dict[int, Trouble] = field(default_factory=dict)  # slot → of its actors that gave up
+    _troubles: dict[int, Trouble] = field(default_factory=dict)  # slot → its actors that gave up
     _progress: tuple[int, frozenset[str | None]] | None = None  # of the study when an actor last gave up
-    _errors: Counter[int] = field(default_factory=Counter)  # of slots since then, without any progress
+    _errors: Counter[int] = field(default_factory=Counter)  # slot → errors since then, without any progress
 
     @cached_property
     def ledger(self) -> StudyLedger:
         return StudyLedger(self.storage, self.stored)
 
     def start(self) -> None:
-        """Starts an actor for each slot; those that are there already, from a search that was left, are taken over."""
+        """Starts an actor for each slot, and takes over actors that an earlier search left at work."""
         self.began = self.storage.now()
         prefix = self._name("")
         with self._connection():
@@ -128,7 +129,7 @@ class RayFleet:
 
     @property
     def note(self) -> str | None:
-        """What keeps workers from working."""
+        """A note on what keeps workers from working; None if nothing does."""
         waiting = len(self._waiting())
         kept = f"{waiting} of {len(self._actors)} workers wait for a place in the cluster" if waiting else None
         own = {slot: trouble.note(slot) for slot, trouble in self._troubles.items()}
@@ -136,9 +137,9 @@ class RayFleet:
         return "; ".join(note for note in (kept, ending) if note is not None) or None
 
     def watch(self) -> bool:
-        """Asks all actors how they are, and replaces those that gave up; True while any is there, or to be started.
+        """Collects reports and replaces actors that gave up. Returns True while any actor runs or is to be started.
 
-        Raises StudyError, and whatever one gave up with if all do and no trial gets on meanwhile.
+        Raises StudyError if the connection is lost, and the error of an actor if all give up while no trial advances.
         """
         if time.monotonic() - self._asked >= _ASK_SECONDS:
             self._asked = time.monotonic()
@@ -150,7 +151,7 @@ class RayFleet:
 
     @contextmanager
     def _connection(self) -> Iterator[None]:
-        """Raises StudyError, and knows of no actors any more, if the connection to the cluster is lost."""
+        """Raises StudyError and forgets all actors if the connection to the cluster is lost."""
         try:
             yield
         except (ConnectionError, RaySystemError) as error:
@@ -162,7 +163,7 @@ class RayFleet:
             ) from error
 
     def _replace(self) -> None:
-        """Starts the actors that are due, or ends those that wait for a place, if there is nothing to do."""
+        """Starts the actors that are due, or ends those that wait for a place if no worker is wanted any more."""
         due = [slot for slot, when in self._starts.items() if time.monotonic() >= when]
         waiting = self._waiting()
         if not due and not waiting:
@@ -176,12 +177,12 @@ class RayFleet:
             self._end(slot)
 
     def _waiting(self) -> list[int]:
-        """The slots whose actors have no place: they do not answer."""
+        """The slots whose actors do not answer, because they have no place."""
         now = time.monotonic()
         return [slot for slot, when in self._answered.items() if now - when > _ANSWER_SECONDS]
 
     def _collect(self) -> None:
-        """Collects the answers, asks anew, ends the actors whose worker has ended and plans the next ones."""
+        """Collects answers, asks again, ends actors whose worker has ended, and plans their successors."""
         if not self._questions:
             return
         answers, _ = ray.wait(list(self._questions.values()), num_returns=len(self._questions), timeout=0)
@@ -191,7 +192,7 @@ class RayFleet:
             if report is None or report.ended:
                 self.interrupted |= report is not None and report.interrupted
                 self._end(slot)
-                if not self.draining:  # somebody ended it, or it ended before the budget was raised
+                if not self.draining:  # a person ended it, or it ended before the budget was raised
                     self._starts.setdefault(slot, time.monotonic())
             else:
                 self._questions[slot] = self._actors[slot].report.remote()
@@ -200,10 +201,10 @@ class RayFleet:
                     del self._troubles[slot]
 
     def _reports(self, slots: list[int]) -> dict[int, Report | None]:
-        """What those that answer say, by their slots; None for one whose actor is gone."""
-        try:
+        """The reports of these slots' actors, by slot; None for an actor that is gone."""
+        try:  # all in one message: each takes milliseconds from a client
             return dict(zip(slots, ray.get([self._questions[slot] for slot in slots]), strict=True))
-        except RayError:  # one of them; asked in one message, since each takes milliseconds from a client
+        except RayError:  # at least one of them failed
             return {slot: self._report(slot) for slot in slots}
 
     def _report(self, slot: int) -> Report | None:
@@ -216,14 +217,15 @@ class RayFleet:
                 raise _not_installed(str(error).strip().splitlines()[-1]) from error
             return None
         except RayTaskError as error:
-            if self.draining:  # one that gave up holds no trial: its fleet has drained; of a bug nothing is known
+            # An actor that gave up has drained its fleet and holds no trial; after a bug nobody knows.
+            if self.draining:
                 return Report(ended=True, interrupted=not isinstance(error.cause, OffkeyError))
             self._give_up(slot, error)
             return None
         return report
 
     def _give_up(self, slot: int, error: RayTaskError) -> None:
-        """Plans the successor of an actor that gave up. Raises its error if all do and no trial gets on."""
+        """Plans the successor of an actor that gave up. Raises its error if all give up while no trial advances."""
         cause = error.cause
         reason = str(cause) if isinstance(cause, OffkeyError) else f"{type(cause).__name__}: {cause}"
         self._troubles[slot] = Trouble.after(self._troubles.get(slot), reason)
@@ -232,7 +234,7 @@ class RayFleet:
             with self.storage.impatient():
                 progress = self.ledger.progress()
         except StorageAway:
-            return  # nothing is known of the others
+            return  # whether trials advance is not known
         if progress != self._progress:
             self._progress = progress
             self._errors.clear()
@@ -243,7 +245,7 @@ class RayFleet:
             raise (cause if isinstance(cause, OffkeyError) else error) from None
 
     def _is_wanted(self) -> bool:
-        """Whether a worker that is not there is missed."""
+        """Whether the study needs another worker."""
         try:
             with self.storage.impatient():
                 return self.ledger.outlook(since=self.began) == "open"
@@ -251,7 +253,7 @@ class RayFleet:
             return True
 
     def stop(self) -> None:
-        """Drains, waits, and ends the actors that are left by then; those that have no place are not waited for."""
+        """Drains the actors, waits for those that have a place, and ends those that have not left in time."""
         self.draining = True
         self._starts.clear()
         with self._connection():
@@ -267,7 +269,7 @@ class RayFleet:
         self.kill()
 
     def kill(self) -> None:
-        """Ends every actor that is left at once; its trial goes on from its last checkpoint when the lease is over."""
+        """Ends every remaining actor at once; its trial goes on from its last checkpoint when the lease has run out."""
         with self._connection():
             for slot in list(self._actors):
                 self._end(slot)
@@ -290,17 +292,17 @@ class RayFleet:
             num_cpus=1,
             num_gpus=self.gpus,
             max_restarts=-1,
-            max_task_retries=-1,  # a question waits for the restart
+            max_task_retries=-1,  # a question to a restarting actor waits for it
         )
         try:
             self._actors[slot] = actor.remote(orders)
-        except ImportError as error:  # of the head's, for a client
+        except ImportError as error:  # raised on the cluster's head when this process is a Ray client
             raise _not_installed(f"{type(error).__name__}: {error}") from error
         self._questions[slot] = self._actors[slot].report.remote()
         self._answered[slot] = time.monotonic()
 
     def _end(self, slot: int) -> None:
-        """Ends an actor, for good."""
+        """Ends an actor for good: Ray does not restart it."""
         ray.kill(self._actors[slot])
         for known in (self._actors, self._questions, self._answered, self._notes):
             known.pop(slot, None)

@@ -1,6 +1,7 @@
-"""One worker of a study on a Ray cluster: an actor that looks after one process, by a fleet of one.
+"""One worker of a study on a Ray cluster: an actor that supervises one worker process, with a fleet of one.
 
-Ray starts it, and starts it again where its node is lost; only the process and its ledger know of trials.
+Ray starts the actor, and restarts it on another node when its node is lost. The actor itself handles no trials: only
+its process does.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from search.storage.study_storage import StudyStorage
 from search.workers.fleet import Fleet
 from search.workers.placement import Slot
 
-#: Between two looks at the process (seconds).
-_LOOK_SECONDS = 0.5
+#: The time between two checks of the process (seconds).
+_CHECK_SECONDS = 0.5
 
-#: How long an actor that has ended tells why, before it gives its place back itself (seconds).
-_TELL_SECONDS = 5.0
+#: How long an actor that has ended answers with its reason before it gives its place back (seconds).
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What an actor needs to know; it crosses hosts."""
+    """The arguments of an actor, which Ray sends from host to host."""
 
     url: str = field(repr=False)  # may hold a password
     study: str
@@ -41,16 +42,16 @@ class Orders:
     root: str  # of the corpus, for nodes without an $OFFKEY_DATA
     artifacts: str | None
     device: str  # "cpu" or "cuda"
-    began: float  # by the database's clock: stops from then on are heeded
+    began: float  # by the database's clock: the worker obeys requests to stop from then on
     verbose: bool = False  # whether the worker writes the debug log, too
 
 
 @dataclass(frozen=True)
 class Report:
-    """What an actor says of its worker."""
+    """An actor's report on its worker."""
 
     ended: bool
-    interrupted: bool  # it left without giving its trial back
+    interrupted: bool  # whether it left without giving its trial back
     note: str | None = None  # on what keeps it from working
 
 
@@ -58,7 +59,7 @@ class RayWorker:
     """The actor: a worker process on the node where Ray puts it, from the actor's start to the study's end."""
 
     def __init__(self, orders: Orders) -> None:
-        """Starts the work: Ray calls it again wherever it restarts the actor, whether or not anybody follows."""
+        """Starts the work. Ray calls this again wherever it restarts the actor, even if nobody follows the search."""
         self._orders = orders
         self._leave = threading.Event()
         self._fleet: Fleet | None = None
@@ -67,7 +68,7 @@ class RayWorker:
         threading.Thread(target=self._work, name="work", daemon=True).start()
 
     def report(self) -> Report:
-        """How the worker is. Raises what ended it, if it was an error."""
+        """Reports on the worker. Raises the error that ended it, if there is one."""
         if self._error is not None:
             raise self._error
         if self._fleet is None:
@@ -82,22 +83,22 @@ class RayWorker:
     def _work(self) -> None:
         try:
             with storage_errors(self._orders.url):
-                self._look_after_a_process()
+                self._supervise_a_process()
         except OffkeyError as error:
             self._error = type(error)(f"On {socket.gethostname()}: {error}")
-        except BaseException as error:  # whoever asks for a report sees it, with its traceback
+        except BaseException as error:  # the next caller of `report` sees it, with its traceback
             self._error = error
         finally:
             self._ended = True
-            time.sleep(_TELL_SECONDS)
-            ray.kill(ray.get_runtime_context().current_actor)  # not restarted: to return would leave the place taken
+            time.sleep(_ANSWER_SECONDS)
+            ray.kill(ray.get_runtime_context().current_actor)  # for good: returning would leave the place taken
 
-    def _look_after_a_process(self) -> None:
+    def _supervise_a_process(self) -> None:
         orders = self._orders
         storage = StudyStorage(orders.url, patience=PATIENCE)
         stored = load_stored(storage, orders.study)
         if StudyLedger(storage, stored).outlook(since=orders.began) != "open":
-            return  # an actor that got its place late
+            return  # the actor got its place after the study's end
         self._fleet = Fleet(
             storage,
             stored,
@@ -111,7 +112,7 @@ class RayWorker:
         )
         self._fleet.start()
         try:
-            while self._fleet.watch() and not self._leave.wait(_LOOK_SECONDS):
-                storage.engine.dispose()  # the server has a connection for each worker, not for its keeper too
+            while self._fleet.watch() and not self._leave.wait(_CHECK_SECONDS):
+                storage.engine.dispose()  # the server has one connection for each worker process, none for its actor
         finally:
             self._fleet.stop()

@@ -1,7 +1,7 @@
-"""A search from a study file to its end: what `offkey search` and `search.api` share.
+"""A search from a study file to its end, for `offkey search` and `search.api`.
 
-Both show it in their own way: what is shown are moments, one a pause, and how it ended. The search is drained by
-whatever raises KeyboardInterrupt meanwhile, Ctrl-C for one.
+Each shows the search in its own way: as one `Moment` a pause, and its `Ending`. A KeyboardInterrupt, for example from
+Ctrl-C, drains the search.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from search.workers.placement import Slot
 if TYPE_CHECKING:
     from search.preparation.prepared import Prepared
 
-#: "interrupted": by KeyboardInterrupt, and "left" by one where workers stay; "stopped": by `offkey stop`; "done": its
-#: budget is met.
+#: "done": the budget is met. "out of time": the hours are used up. "stopped": by `offkey stop`. "interrupted": by
+#: KeyboardInterrupt. "left": by KeyboardInterrupt, and the workers stay at work.
 Ending = Literal["done", "out of time", "stopped", "interrupted", "left"]
 
 
@@ -36,14 +36,14 @@ class Workers(Protocol):
 
     storage: StudyStorage
     stored: StoredStudy
-    interrupted: bool  # some worker left without giving its trial back
+    interrupted: bool  # whether a worker left without giving its trial back
 
     @property
     def note(self) -> str | None: ...  # on what keeps workers from working
 
     def start(self) -> None: ...
 
-    def watch(self) -> bool: ...  # whether any is there, or to come
+    def watch(self) -> bool: ...  # True while any worker runs or is to be started
 
     def was_stopped(self) -> bool: ...
 
@@ -56,13 +56,13 @@ class Workers(Protocol):
 class Moment:
     """A search while its workers are at work."""
 
-    status: Status  # as it was read last
-    away: str | None  # in words, while the storage does not answer
+    status: Status  # as it was last read
+    away: str | None  # a sentence while the storage does not answer
     note: str | None = None  # on what keeps workers from working
 
 
 def build_features(prepared: Prepared, *, progress: Progress | None = None) -> None:
-    """Computes the frames that all trials share, if nobody has; where features are open, trials compute their own."""
+    """Computes the frames that all trials share, unless they exist. If features are open, trials compute their own."""
     from search.training.loop import open_corpus_stores
 
     if any("features" in setting.path for setting in prepared.study.space.settings):
@@ -71,8 +71,9 @@ def build_features(prepared: Prepared, *, progress: Progress | None = None) -> N
 
 
 def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[StudyStorage, StoredStudy, str | None]:
-    """Stores a study, or joins it if it is there; with its workers' artifacts, a folder or bucket that hosts share.
+    """Stores a study, or joins it if it exists. Returns its storage, the stored study, and its workers' artifacts.
 
+    `artifacts` is a folder or bucket that hosts share; a folder becomes an absolute path.
     Raises StudyError if a study of this name differs, StorageError if the storage cannot be used.
     """
     if artifacts is not None and "://" not in artifacts:
@@ -81,7 +82,7 @@ def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[St
     stored = create_or_join(
         storage, prepared.study, prepared.corpus, prepared.validation_data.truth, artifacts=artifacts
     )
-    storage.patience = PATIENCE  # from here on: a mistyped URL is answered at once
+    storage.patience = PATIENCE  # only from here on, so that a mistyped URL fails at once
     return storage, stored, artifacts
 
 
@@ -94,7 +95,7 @@ def fleet_for(
     artifacts: str | None = None,
     verbose: bool = False,
 ) -> Fleet:
-    """Workers of this host, not started yet, of a study that is stored now, or joined: see `store_study`."""
+    """Stores or joins the study (see `store_study`) and returns its workers on this host, which are not started yet."""
     storage, stored, artifacts = store_study(prepared, url, artifacts)
     root, log_folder = prepared.corpus.root.resolve(), (log_folder / stored.name).absolute()
     return Fleet(storage, stored, root, slots, log_folder, artifacts, verbose=verbose)
@@ -108,11 +109,11 @@ def supervise(
     on_drain: Callable[[], object],
     stay: bool = False,
 ) -> Ending:
-    """Starts the workers and lets `show` follow the search, `pause` seconds between moments; none is left at the end.
+    """Starts the workers and lets `show` follow the search, with `pause` seconds between moments.
 
-    `on_drain` is called once at a KeyboardInterrupt, before the workers are asked to give their trials back; another
-    one ends them at once. Where workers can `stay`, the first leaves them at work. Raises StudyError if workers keep
-    dying.
+    No worker is left at the end. At the first KeyboardInterrupt `on_drain` is called, then the workers are asked to
+    give their trials back; a second one ends them at once. If workers `stay`, the first one leaves them at work.
+    Raises StudyError if workers keep dying.
     """
     interrupted = False
     try:
@@ -147,8 +148,8 @@ def _moments(fleet: Workers, pause: float) -> Iterator[Moment]:
             with fleet.storage.impatient():
                 current = read_status(fleet.storage, fleet.stored, optuna_study)
         except StorageAway as error:
-            said = str(error).splitlines()[0]
-            away = f"{fleet.storage.shown_url} is away ({said}): workers wait for it"
+            reason = str(error).splitlines()[0]
+            away = f"{fleet.storage.shown_url} is away ({reason}): workers wait for it"
         yield Moment(current, away, fleet.note)
 
 

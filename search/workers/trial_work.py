@@ -1,6 +1,6 @@
-"""What a worker does with one trial: it suggests, trains, reports and keeps checkpoints, ends the trial and shows it.
+"""A worker's work on one trial: it suggests parameters, trains, reports, keeps checkpoints, and ends the trial.
 
-What a training needs is loaded when a trial is run: a worker that waits for one stays small.
+Modules for training are imported when a trial is run: a worker that waits for a trial stays small.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ Show = Callable[["TrainedModel", Scores], Iterable["Exhibit"]]
 
 def draw(model: TrainedModel, scores: Scores) -> Iterable[Exhibit]:
     """Pictures and sounds of a model with these scores of its validation clips."""
-    from search.dashboard.exhibits import exhibits_of  # here: what draws pictures takes a while to load
+    from search.dashboard.exhibits import exhibits_of  # imported here: the libraries that draw take a while to load
 
     return exhibits_of(model, scores)
 
 
 @dataclass
 class TrialWork:
-    """A trial in a worker's hands, and what it takes to train it."""
+    """A claimed trial, and everything that its training needs."""
 
     hold: Hold
     lease: Lease
@@ -59,12 +59,12 @@ class TrialWork:
     device: str
     stop: threading.Event
     train: Train | None  # instead of the real training
-    show: Show | None  # what a leading trial shows of itself, if anything
-    _epochs: list[Scores] = field(default_factory=list, init=False)  # the validation clips' scores after each
-    _models: list[TrainedModel] = field(default_factory=list, init=False)  # the last one that was trained
+    show: Show | None  # draws a leading trial's exhibits, if there are any
+    _epochs: list[Scores] = field(default_factory=list, init=False)  # the validation clips' scores after each epoch
+    _models: list[TrainedModel] = field(default_factory=list, init=False)  # the last trained model alone
 
     def run(self) -> bool:
-        """Trains the trial to its end, however it ends; whether it leads the study now.
+        """Trains the trial until it is complete, pruned or failed. Returns whether it leads the study now.
 
         Raises LeaseLost if another worker holds the trial, Drained if the worker was asked to stop.
         """
@@ -78,7 +78,7 @@ class TrialWork:
             assert hold.checkpoint is not None
             hold.rewind(steps=steps_of(hold.checkpoint))
         if checkpoint is None and hold.token > 1:
-            # Parameters that its last worker had not all suggested are suggested anew: a sampler's later numbers
+            # If its last worker left before the last parameter, all are suggested again: a sampler's later numbers
             # depend on its earlier ones.
             hold.start_over(parameters=not hold.is_settled())
         trial = self.suggestions.settled_trial(hold)
@@ -122,7 +122,7 @@ class TrialWork:
     def _train(self, recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
         from search.training.objective import train_for_real
 
-        self._models.clear()  # a device may hold one and not two
+        self._models.clear()  # a device may have memory for one model and not for two
         self._models.append((self.train or train_for_real)(recipe, corpus, device))
         return self._models[0]
 
@@ -143,7 +143,7 @@ class TrialWork:
             entry = self.checkpoints.write(training, trial=hold.number, token=hold.token, beside=last)
             if entry is not None and entry != last:
                 hold.keep_checkpoint(entry)
-                if training.step is None:  # no report takes it along
+                if training.step is None:  # no report follows that would enter it
                     hold.enter_checkpoint()
 
     def _leads(self, trial: optuna.Trial, value: float) -> bool:
@@ -153,7 +153,7 @@ class TrialWork:
         return best is None or value > best
 
     def _attributes(self, scores: Scores | None = None) -> dict[str, Any]:
-        """What the dashboard lists of the trial; the seconds are those of the worker that ends it."""
+        """The trial's attributes for the dashboard. The seconds are those of the worker that ends the trial."""
         own = {
             "seconds": round(self.lease.seconds, 1),
             "memory, MB": round(memory_used(self.device) / 1e6),
@@ -163,10 +163,10 @@ class TrialWork:
         return own | {f"AUC {name}": round(value, 4) for name, value in aucs.items()}
 
     def _exhibits(self, show: Show, scores: Scores) -> dict[str, str]:
-        """Uploads a leading trial's exhibits: with folds, those of the last one's model.
+        """Uploads a leading trial's exhibits and returns their system attributes. With folds, the last fold's model.
 
-        Whatever goes wrong costs a line in the log, never the trial: a place that takes none, a recording that was
-        moved away, a GPU without room for a reconstruction.
+        Any error is logged; it never stops the trial: for example a folder that cannot be written, a recording that
+        was moved away, or a GPU without memory for a reconstruction.
         """
         from search.dashboard.exhibits import upload
 

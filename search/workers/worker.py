@@ -1,6 +1,6 @@
-"""One worker: claims trials of a study and works on them until the budget is met or it is asked to stop.
+"""One worker: it claims trials of a study and works on them until the budget is met or it is asked to stop.
 
-A worker imports no torch until it has a trial.
+A worker does not import torch until it has a trial.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Seconds to the second look for a trial while others hold all that are left; the pause grows to a third of a lease.
+#: The first pause between two claims while other workers hold all remaining trials (seconds). It grows to a third of a
+#: lease.
 _POLL_SECONDS = 1.0
 
 
 @dataclass
 class Worker:
-    """One process's work on one study."""
+    """The work of one process on one study."""
 
     storage: StudyStorage
     stored: StoredStudy
@@ -57,9 +58,9 @@ class Worker:
     stop: threading.Event = field(default_factory=threading.Event)
     owner: str = field(default_factory=lambda: new_owner(os.getpid()))
     train: Train | None = None  # instead of the real training
-    show: Show | None = None  # what a leading trial shows of itself, if anything
-    hold: Hold | None = None  # while there is one
-    began: float = 0.0  # by the database's clock
+    show: Show | None = None  # draws a leading trial's exhibits, if there are any
+    hold: Hold | None = None  # on the trial at work, if there is one
+    began: float = 0.0  # by the database's clock; 0: the time of the call to `run`
 
     @cached_property
     def ledger(self) -> StudyLedger:
@@ -87,25 +88,25 @@ class Worker:
                 raise was_deleted(self.stored.name)
             if outlook == "over":
                 for left in self.ledger.uncleared():
-                    self._remove_checkpoints(left)  # whose worker was lost right after it
-                if had_trials:  # else one that never needed torch would load it for this
+                    self._remove_checkpoints(left)  # the worker that ended this trial was lost right afterwards
+                if had_trials:  # a worker that never had a trial would import torch just for the note
                     self._write_note()
                 return
             if outlook == "stopped":
                 self.stop.set()
-            else:  # a worker that holds one of the last trials may be lost
+            else:  # another worker may be lost, and its trial come free
                 self._rest(pause)
                 pause = min(2 * pause, self.storage.lease / 3)
 
     def _rest(self, seconds: float) -> None:
-        """Lets so much time pass, or as little as half of it: workers that began to wait at once do not ask at once."""
+        """Waits for half of `seconds` to all of them, so that workers that began to wait together ask one by one."""
         until = time.monotonic() + SystemRandom().uniform(seconds / 2, seconds)
-        # Slept, not waited for: a signal that arrives inside Event.wait finds the event's lock taken.
+        # sleep, not Event.wait: a signal that arrives inside Event.wait finds the event's lock taken.
         while not self.stop.is_set() and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _POLL_SECONDS))
 
     def work_on(self, hold: Hold) -> None:
-        """Trains a trial that was claimed, and ends it or gives it back."""
+        """Trains a claimed trial, and ends it or gives it back."""
         self.hold = hold
         with Lease(hold, device=self.device, there_since=self.began, stop=self.stop) as lease:
             try:
@@ -122,7 +123,7 @@ class Worker:
                 hold.forget()
                 _log.warning("trial %d: dropped, another worker has taken it over", hold.number)
                 if hold.is_ended():
-                    self._remove_checkpoints(hold)  # what was written too late for the successor to see
+                    self._remove_checkpoints(hold)  # those written too late for the next holder to remove
             except Exception as error:
                 self._abandon(hold, error)
                 raise
@@ -163,14 +164,14 @@ class Worker:
                 _log.info("trial %d: given back unfinished", hold.number)
 
     def _abandon(self, hold: Hold, error: Exception) -> None:
-        """Ends the lease of a worker that is about to fail, so that nobody has to wait for it to run out."""
+        """Ends the lease of a worker that is about to fail, so that no other worker has to wait for its end."""
         try:
             hold.abandon(f"{type(error).__name__}: {error}"[:1000])
         except (LeaseLost, StorageAway, StorageError, SQLAlchemyError, StorageInternalError) as later:
             _log.warning("trial %d: its lease was not ended (%s), it runs out", hold.number, later)
 
     def _write_note(self) -> None:
-        """Whatever goes wrong costs a line in the log, never the worker."""
+        """Writes the dashboard's note on the study. Any error is logged; it never stops the worker."""
         try:
             write_note(self.storage, self.stored, self.suggestions.optuna_study())
         except Exception:
@@ -189,14 +190,16 @@ def join(
     stop: threading.Event | None = None,
     began: float | None = None,
 ) -> Worker:
-    """A worker on a stored study, with the clips below `root` (default: where the study's maker had them), and
-    checkpoints in `artifacts` (default: where its maker wanted them). It heeds an `offkey stop` from when it `began`
-    (by the database's clock; default: now).
+    """Creates a worker for a stored study.
 
-    Raises StudyError naming what differs if data or versions are not those of the study.
+    root      : the folder of the clips (default: the study's own)
+    artifacts : the folder or bucket of the checkpoints (default: the study's own)
+    began     : the worker obeys an `offkey stop` from then on, by the database's clock (default: now)
+
+    Raises StudyError, which names every difference, if data or versions are not those of the study.
     """
     storage = StudyStorage(url, lease=lease, patience=patience)
-    if began is None:  # before the recordings are read: that may take minutes, in which a stop may come
+    if began is None:  # before the recordings are read, which may take minutes: a stop in between counts
         began = storage.now()
     stored = load_stored(storage, name)
     whole = read_corpus(Path(root or stored.root)).for_study(stored.machines)

@@ -1,4 +1,4 @@
-"""The scripts that a cluster runs, among stand-ins for what they call; and what the command line makes of a command."""
+"""Runs a cluster's scripts among stand-ins for the commands they call, and parses `offkey` commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def among(folder: Path, **scripts: str) -> dict[str, str]:
 
 
 def as_read(command: list[str]) -> dict[str, Any]:
-    """The parameters of `offkey …` as the command line reads them. Raises its usage error for what it does not know."""
+    """The parameters of `offkey …` as the command line reads them. Raises its usage error for an unknown option."""
     offkey, name, *arguments = command
     assert offkey == "offkey"
     group = typer.main.get_command(app)

@@ -1,4 +1,4 @@
-"""Detectors of recordings as they are: prepared for a final training without any check."""
+"""Trains detectors on recordings without the checks of a preparation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Families of models that tests bring along."""
+"""Adds families of models that tests define."""
 
 from __future__ import annotations
 

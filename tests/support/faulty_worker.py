@@ -71,7 +71,7 @@ def _half_a_file(self: FileSystemArtifactStore, name: str, content: Any, act: Ca
 
 
 def arrange(moment: str, training: Any, hit: Callable[[int], None], number: int) -> None:
-    """Sees to it that `hit(number)` is called at this moment, once."""
+    """Arranges that `hit(number)` is called once, at this moment."""
     fired = threading.Event()
 
     def act() -> None:

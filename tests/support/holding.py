@@ -1,4 +1,4 @@
-"""Claims, and what may happen to their writes."""
+"""Claims trials, and disturbs their writes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def row_of(storage: StudyStorage, held: Hold) -> dict[str, Any]:
 
 @contextmanager
 def away(storage: StudyStorage) -> Iterator[None]:
-    """The database answers nothing meanwhile."""
+    """Within this context, the database does not answer."""
 
     def no_answer(*args: object) -> None:
         raise OperationalError("", None, psycopg.OperationalError("server closed the connection unexpectedly"))
@@ -68,7 +68,7 @@ def away(storage: StudyStorage) -> Iterator[None]:
 
 @contextmanager
 def first_answer_lost() -> Iterator[list[str]]:
-    """The next commit arrives, and nobody learns of it."""
+    """The next commit succeeds, but its answer is lost."""
     lost: list[str] = []
     original = Session.commit
 
@@ -86,5 +86,5 @@ def first_answer_lost() -> Iterator[list[str]]:
 
 
 def power_cut(*args: object, **kwargs: object) -> None:
-    """In place of a step, in the middle of a transaction."""
+    """Replaces a step in the middle of a transaction: raises InterruptedError."""
     raise InterruptedError

@@ -20,7 +20,7 @@ class Page(HTMLParser):
         html = html.replace(get_plotlyjs(), "")
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.scripts: list[str] = []
-        self.blocks: list[str] = []  # what stands in <pre>
+        self.blocks: list[str] = []  # the contents of each <pre>
         self.rows: list[list[str]] = []
         self.figures: dict[str, dict[str, Any]] = {}
         self._open: list[str] = []
@@ -36,9 +36,9 @@ class Page(HTMLParser):
         self._words.append(" ")
         if tag not in _VOID:
             self._open.append(tag)
-        for name, found in (("script", self.scripts), ("pre", self.blocks)):
+        for name, contents in (("script", self.scripts), ("pre", self.blocks)):
             if tag == name:
-                found.append("")
+                contents.append("")
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -58,6 +58,6 @@ class Page(HTMLParser):
                 self.rows[-1][-1] += data
 
     def row(self, first: str) -> list[str]:
-        """The cells of the row that begins so."""
+        """The cells of the row whose first cell is `first`."""
         (row,) = [row for row in self.rows if row and row[0] == first]
         return row

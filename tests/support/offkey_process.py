@@ -1,7 +1,7 @@
-"""`offkey` as a process of its own whose trainings cost nothing, for what is tested of workers, fleets and databases.
+"""`offkey` as a process of its own with instant trainings, for tests of workers, fleets and databases.
 
-Forked from a process that has imported everything where it can be (an import takes seconds); the workers that a fleet
-starts are started afresh, as always, with the same stand-in for the training.
+It is forked from a process that has imported everything, since imports take seconds. The workers of a fleet are not
+forked but started, as always, with the same stand-in for the training.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from search.workers import draining
 from tests.support.house import HOUSE
 from tests.support.quick import QuickTraining
 
-#: What a process writes on standard error when a batch begins that takes a second or more.
+#: A process writes this on standard error when a batch begins that takes a second or more.
 IN_A_LONG_BATCH = "in a long batch"
 
-#: What it writes after each epoch.
+#: A process writes this after each epoch.
 FINISHED_AN_EPOCH = "finished an epoch"
 
-#: Where the settings of a process stand in its environment.
+#: The environment variable of a process's settings.
 _QUICK = "OFFKEY_TEST_QUICK"
 
 
@@ -57,14 +57,14 @@ class Quick:
     batches: int = 4  # in an epoch
     lease: float = ledger.LEASE_SECONDS
     to_next_batch: float = draining.TO_NEXT_BATCH
-    longest_pause: float = 5.0  # between looks whether a database is back
+    longest_pause: float = 5.0  # between two checks whether a database is back
     busy: float = 60.0  # seconds that SQLite waits for a lock
-    moment: str | None = None  # when all connections are ended by the server: see tests.support.faulty_worker
+    moment: str | None = None  # when the server ends all connections: see tests.support.faulty_worker
 
 
 @dataclass
 class OffkeyProcess:
-    """A process that was started, and what it wrote."""
+    """A started process and its output."""
 
     process: Any
     stdout_file: Path
@@ -109,7 +109,7 @@ def offkey_process(
     terminal: Terminal | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[OffkeyProcess]:
-    """`offkey ARGUMENTS…` in the working directory; whatever is left of it is killed at the end.
+    """`offkey ARGUMENTS…` in the working directory; its remaining processes are killed at the end.
 
     Standard error is a file, or a terminal; `variables` are added to the environment.
     """
@@ -147,7 +147,7 @@ def until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
 
 
 def surroundings(quick: Quick) -> dict[str, str]:
-    """The environment in which a process that is started by `stand_in_worker` works."""
+    """The environment of a process that `stand_in_worker` starts."""
     return {
         "OFFKEY_CACHE": os.environ["OFFKEY_CACHE"],
         "PYTHONPATH": str(HOUSE),
@@ -157,7 +157,7 @@ def surroundings(quick: Quick) -> dict[str, str]:
 
 
 class Terminal:
-    """A terminal to show a process's standard error on, and what was shown."""
+    """A terminal for a process's standard error, which keeps the output."""
 
     def __init__(self, *, columns: int) -> None:
         self.columns = columns
@@ -169,7 +169,7 @@ class Terminal:
 
     @property
     def shown(self) -> str:
-        """Everything that was written, without the codes that move and colour."""
+        """The whole output, without the escape codes for cursor and colour."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._shown.decode(errors="replace"))
 
     def _read(self) -> None:
@@ -178,14 +178,14 @@ class Terminal:
 
 
 def stand_in(path: Path, script: str) -> str:
-    """An executable, to be started in place of Python."""
+    """Writes a script that can be started in place of Python, and returns its path."""
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return str(path)
 
 
 def stand_in_worker(path: Path) -> str:
-    """An executable with which a fleet starts workers whose trainings cost nothing."""
+    """Writes an executable that starts a fleet's workers with instant trainings, and returns its path."""
     # In place of PYTHON -P -m search.cli worker …
     return stand_in(path, f'shift 3; exec {sys.executable} -P -m tests.support.offkey_process "$@"')
 
@@ -202,7 +202,7 @@ def _run(arguments: list[str], environment: dict[str, str], folder: str, stdout:
 
 
 def _main(arguments: list[str]) -> None:
-    # Here: its consoles look at this process's files, not at those of the process it is forked from.
+    # Imported here: its consoles must use this process's files, not those of the process it is forked from.
     from search.cli.app import main
 
     quick = Quick(**json.loads(os.environ[_QUICK]))
@@ -237,7 +237,7 @@ def _announced_sleep(seconds: float) -> None:
 
 
 def terminate_connections(url: str) -> None:
-    """Lets a PostgreSQL server end every connection to a database but the one that asks for it."""
+    """Lets a PostgreSQL server end all other connections to a database."""
     from sqlalchemy import create_engine, text
 
     engine = create_engine(database.parse_url(url), isolation_level="AUTOCOMMIT")

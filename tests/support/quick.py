@@ -1,4 +1,4 @@
-"""A worker whose trials cost nothing, for what is measured and tested of the coordination. It imports no torch.
+"""A worker with instant trials, for measurements and tests of the coordination. It does not import torch.
 
     python -m tests.support.quick STUDY [--lease SECONDS] [--pause SECONDS]
 
@@ -36,7 +36,7 @@ from search.workers.worker import join
 
 
 class Settings(WindowSettings):
-    """A family without a model: whoever names it needs no torch."""
+    """The settings of a family without a model, which needs no torch."""
 
     family: Literal["quick"] = "quick"
     context: int = 1
@@ -59,7 +59,7 @@ def quick_study(root: str, *, name: str, **blocks: Any) -> dict[str, Any]:
 
 
 class QuickTraining:
-    """A random walk in place of a training: as reproducible, as resumable, and over at once."""
+    """A random walk in place of a training: reproducible, resumable, and instant."""
 
     batches = 4  # in an epoch
     pause = 0.0  # seconds, of a batch
@@ -131,13 +131,13 @@ def main() -> None:
 
 
 def mean_score(metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = None) -> float:
-    """In place of an AUC where scikit-learn's time or memory would be measured with the coordination's."""
+    """Replaces an AUC, so that scikit-learn's time and memory are not measured with the coordination's."""
     return float(scores.mean())
 
 
 def without_aucs() -> None:
-    """Lets this process's workers compute no AUC."""
-    views.figure = mean_score  # type: ignore[attr-defined]
+    """Replaces the AUCs of this process's workers by mean scores."""
+    views.metric_of = mean_score  # type: ignore[attr-defined]
     trial_work.id_aucs = lambda scores, truth: {"all": float(scores.mean())}  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""A relay before a database server: it counts what goes through, and makes the way to the server longer."""
+"""A relay in front of a database server, which counts the traffic and adds latency."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.servers import PostgresServer
 
 @dataclass(frozen=True)
 class Traffic:
-    """What went through, of all connections together."""
+    """The traffic of all connections together."""
 
     round_trips: int = 0
     sent: int = 0  # bytes, to the server
@@ -27,7 +27,7 @@ class Traffic:
 
 
 class Relay:
-    """Listens in a folder of its own, and hands every connection on to the server."""
+    """Listens in a folder of its own, and passes every connection on to the server."""
 
     def __init__(self, server: PostgresServer) -> None:
         self.latency = 0.0  # seconds that a round trip takes longer
@@ -52,7 +52,7 @@ class Relay:
         shutil.rmtree(self._folder)
 
     def url(self, url: str) -> str:
-        """A database of the server's, reached through the relay."""
+        """The URL of a server's database through the relay."""
         return make_url(url).set(query={"host": str(self._folder)}).render_as_string(hide_password=False)
 
     @property
@@ -76,7 +76,7 @@ class Relay:
 
     def _ask(self, way: _Way) -> None:
         while message := _received(way.client):
-            if not way.is_asked:  # else it is more of the same question
+            if not way.is_asked:  # else these are more bytes of the same request
                 way.is_asked = True
                 self._round_trips += 1
                 time.sleep(self.latency)
@@ -107,7 +107,7 @@ class _Way:
 
 
 def _received(sender: socket.socket) -> bytes:
-    """What has come; nothing once either side has left."""
+    """Receives bytes; none once either side has closed the connection."""
     try:
         return sender.recv(1 << 20)
     except OSError:

@@ -1,4 +1,4 @@
-"""A service that speaks S3, for buckets of the tests' own."""
+"""A local service with the S3 protocol, for the tests' buckets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Its address."""
-    from moto.server import ThreadedMotoServer  # takes a second: for tests that need it
+    """Runs a service and yields its address."""
+    from moto.server import ThreadedMotoServer  # imported here: it takes a second
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -1,4 +1,4 @@
-"""`offkey dashboard` as a process behind a real port, and what it answers."""
+"""`offkey dashboard` as a process behind a real port, and its answers."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ class Site:
 def served(url: str, *options: str, **variables: str) -> Iterator[Site]:
     with offkey_process("dashboard", "--port", 0, "--no-browser", *options, url=url, variables=variables) as process:
         until(lambda: "Ctrl-C ends it" in process.stderr or not process.alive)
-        found = re.search(r"(http://\S+)/dashboard", process.stderr)
-        assert found, process.stderr
-        yield Site(process, found[1])
+        match = re.search(r"(http://\S+)/dashboard", process.stderr)
+        assert match, process.stderr
+        yield Site(process, match[1])

@@ -1,4 +1,7 @@
-"""A real PostgreSQL server for measurements and tests, and a pooler before it: they start in a second, as root too."""
+"""A real PostgreSQL server for measurements and tests, and a pooler in front of it.
+
+They start in a second, as root too.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,10 @@ with warnings.catch_warnings():
 
 
 class PostgresServer:
-    """A server of its own in a temporary folder, gone when the context ends."""
+    """A server in a temporary folder, removed when the context ends."""
 
     def __enter__(self) -> PostgresServer:
-        # Its own folder below /tmp: a socket's path has room for some hundred characters.
+        # A folder directly below /tmp: the path of a socket has at most 107 characters.
         self._folder = tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True)
         self._server = get_server(Path(self._folder.name), cleanup_mode="stop")
         return self
@@ -46,7 +49,7 @@ class PostgresServer:
         return self.address.set(database=name).render_as_string(hide_password=False)
 
     def execute(self, statement: str, *, url: str | None = None) -> list[tuple[object, ...]]:
-        """The rows of one statement, outside of any transaction; in a database of the server's if it is given."""
+        """The rows of one statement, outside of any transaction. `url` is a database of the server."""
         where = self.address if url is None else make_url(url)
         engine = create_engine(where.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
         try:
@@ -57,35 +60,35 @@ class PostgresServer:
             engine.dispose()
 
     def restart(self, mode: Literal["fast", "immediate"]) -> None:
-        """Ends every connection and comes back: cleanly, or as after a crash."""
+        """Restarts the server and ends every connection: cleanly ("fast"), or as in a crash ("immediate")."""
         self._control("restart", mode)
 
     def stop(self) -> None:
-        """Goes away, as after a crash."""
+        """Stops the server as in a crash."""
         self._control("stop", "immediate")
 
     def start(self) -> None:
-        """Comes back."""
+        """Starts the server again."""
         self._server.ensure_postgres_running()
 
     @property
     def address(self) -> URL:
-        """Where it listens."""
+        """The URL that the server listens on."""
         return make_url(self._server.get_uri())
 
     @property
     def system_user(self) -> str | None:
-        """Who it runs as, if it is somebody else: servers refuse to be root's."""
+        """The user that the server runs as, if it is not this process's: servers refuse to run as root."""
         return self._server.system_user
 
     @property
     def pid(self) -> int:
-        """The server's main process."""
+        """The process ID of the server's main process."""
         return int((self._server.pgdata / "postmaster.pid").read_text().splitlines()[0])
 
     @property
     def cpu_seconds(self) -> float:
-        """What the server has computed so far, those of its processes that have ended included."""
+        """The CPU time of all the server's processes so far, those that have ended included."""
         main = psutil.Process(self.pid)
         ended = main.cpu_times()
         return _cpu_seconds(main, *main.children()) + ended.children_user + ended.children_system
@@ -96,11 +99,11 @@ class PostgresServer:
 
 
 class PgBouncer:
-    """A pooler of its own before a server, which gives a connection of the server's for each transaction."""
+    """A pooler in front of a server, which assigns a server connection to each transaction."""
 
     def __init__(self, server: PostgresServer, *, connections: int, only: str = "*", **settings: object) -> None:
-        """`connections` are the server's at most, for each database; `only` is the one database that it knows (default:
-        it knows all); `settings` are lines of pgbouncer.ini."""
+        """`connections` is the most server connections for each database; `only` is the one database that the pooler
+        serves (default: all); `settings` are lines of pgbouncer.ini."""
         self._server, self._connections, self._only, self._settings = server, connections, only, settings
 
     def __enter__(self) -> PgBouncer:
@@ -131,14 +134,14 @@ class PgBouncer:
         shutil.rmtree(self._folder)
 
     def url(self, url: str) -> str:
-        """A database of the server's, reached through the pooler."""
+        """The URL of a server's database through the pooler."""
         through = {"host": str(self._folder), "port": "6432"}
         return make_url(url).set(query=through).render_as_string(hide_password=False)
 
     def start(self) -> None:
-        """Comes up. Raises FileNotFoundError if there is no pgbouncer."""
+        """Starts the pooler. Raises FileNotFoundError if pgbouncer is not installed."""
         user = self._server.system_user
-        # Debian keeps it where only root looks.
+        # Debian installs it in /usr/sbin, which only root has in its PATH.
         program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") or "pgbouncer"
         command = [program, "-q", *(["-u", user] if user else []), str(self._folder / "pgbouncer.ini")]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -152,20 +155,20 @@ class PgBouncer:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """Ends at once, and every connection with it."""
+        """Kills the pooler and ends all its connections."""
         self._process.kill()
         self._process.wait()
 
     @property
     def cpu_seconds(self) -> float:
-        """What it has computed since it was started."""
+        """The pooler's CPU time since its start."""
         return _cpu_seconds(psutil.Process(self._process.pid))
 
 
 def _cpu_seconds(*processes: psutil.Process) -> float:
-    """By Linux's scheduler, in nanoseconds: what psutil gives counts hundredths of a second."""
+    """The CPU time by Linux's scheduler, in nanoseconds: psutil's has steps of a hundredth of a second."""
     total = 0
     for process in processes:
-        with suppress(FileNotFoundError, ProcessLookupError):  # it ended: its parent's times have it
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended: its time is in its parent's
             total += int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0])
     return total / 1e9

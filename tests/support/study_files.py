@@ -1,4 +1,4 @@
-"""Study files in the working folder, read or refused."""
+"""Reads study files in the working folder."""
 
 from __future__ import annotations
 

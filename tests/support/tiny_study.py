@@ -23,7 +23,7 @@ from tests.support.quick import QuickTraining
 
 @dataclass(frozen=True)
 class TinyStudy:
-    """A stored study, and what it takes to work on it."""
+    """A stored study, with its ledger and workers."""
 
     url: str
     root: Path
@@ -45,7 +45,7 @@ class TinyStudy:
             return list(connection.execute(own))
 
     def worker(self, *, lease: float = 30.0, quick: bool = False) -> Worker:
-        """Another worker, with a connection of its own; a quick one does not really train."""
+        """Another worker, with a connection of its own; a `quick` one has instant trainings."""
         storage = StudyStorage(self.url, lease=lease, patience=60.0)
         prepared = prepare(self.stored.study(), default_root=None)
         return Worker(

@@ -1,4 +1,4 @@
-"""Trainings to the end of their recipes."""
+"""Trains recipes to their end."""
 
 from __future__ import annotations
 

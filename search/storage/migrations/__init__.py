@@ -1,1 +1,1 @@
-"""How Offkey's own tables came to be what `search.storage.ledger` says they are (Alembic; Optuna migrates its own)."""
+"""The steps from each version of Offkey's own tables to the next (Alembic; Optuna migrates its own tables)."""

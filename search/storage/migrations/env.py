@@ -1,4 +1,4 @@
-"""Run by Alembic: migrates over the connection that `search.storage.database.migrate` hands it."""
+"""Alembic runs this file: it migrates over the connection that `search.storage.database.migrate` passes to it."""
 
 from alembic import context
 

@@ -217,7 +217,7 @@ def test_labelled_clips_that_are_not_there_are_counted_for_machines_that_are(tmp
     rows = "".join(f"section_00_{number:04d}.wav,0\n" for number in range(5))
     make(tmp_path, {DATA: rows, DATA.replace("fan", "pump"): rows, CLIP: ""})
     assert read_corpus(tmp_path).warnings == (
-        f"{DATA}: 4 of the 5 clips of fan that it labels are not there, section_00_0001.wav for one",
+        f"{DATA}: 4 of the 5 clips of fan that it labels are not there, for example section_00_0001.wav",
     )
 
 
@@ -236,7 +236,7 @@ def test_attributes_whose_full_names_contradict_the_labels_are_not_used(tmp_path
     assert facts(corpus) == {CLIP: (0, None, "")}
     assert corpus.warnings == (
         f"{table}: its attributes are not used, since the full names of 1 of its 1 clips contradict the label or "
-        "domain given elsewhere, in line 2 for one",
+        "domain given elsewhere, as in line 2",
     )
 
 

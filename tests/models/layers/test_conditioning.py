@@ -96,7 +96,7 @@ def test_only_a_conditional_one_answers_otherwise_when_told_another_id(family: s
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_conditional_one_needs_batches_with_ids(family: str) -> None:
     model = model_of(family, conditional=True)
-    with pytest.raises(ValueError, match="told machine IDs was given a batch without them"):
+    with pytest.raises(ValueError, match="a conditional model got a batch without machine IDs"):
         model.score(windows(ids=None))
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints in a folder or a bucket that hosts share: whole or not there, nobody else's, gone with their trial."""
+"""Checkpoints in a folder or bucket that hosts share: complete or absent, each its own, removed with their trial."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ everywhere = pytest.mark.parametrize("place", PLACES, indirect=True)
 
 
 class Note:
-    """The least that can be kept: an epoch and some bytes."""
+    """The smallest training that can be saved: an epoch and some bytes."""
 
     def __init__(self, epoch: int, contents: bytes = b"") -> None:
         self.epoch, self.contents = epoch, contents
@@ -56,7 +56,7 @@ class Note:
 
 
 class Place:
-    """Where checkpoints are kept, seen from outside."""
+    """The place of checkpoints, seen from outside."""
 
     def __init__(self, name: str, *, folder: Path | None = None, client: Any = None) -> None:
         self.name = name
@@ -98,7 +98,7 @@ def held(*, number: int = 7, token: int = 1) -> dict[str, int]:
 
 
 @everywhere
-def test_what_one_host_writes_another_reads(place: Place) -> None:
+def test_one_host_reads_what_another_wrote(place: Place) -> None:
     contents = bytes(range(256)) * 1000
     entry = Checkpoints(place.name, "study").write(Note(1, contents), **held(), beside=None)
     assert entry is not None
@@ -114,7 +114,7 @@ def name_of(entry: str | None) -> str:
 
 
 @everywhere
-def test_a_checkpoint_is_written_beside_the_one_that_counts_and_never_over_it(place: Place) -> None:
+def test_a_new_checkpoint_never_overwrites_the_one_in_the_ledger(place: Place) -> None:
     checkpoints = Checkpoints(place.name, "study")
     counts: str | None = None
     for epoch in range(1, 6):
@@ -128,14 +128,16 @@ def test_a_checkpoint_is_written_beside_the_one_that_counts_and_never_over_it(pl
     assert len(place.names()) == 2
 
 
-def test_a_file_of_another_epoch_than_the_ledgers_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_of_another_epoch_than_the_ledgers_is_no_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoints = Checkpoints(str(tmp_path), "study")
     assert checkpoints.write(Note(5), **held(), beside=None) == "study-trial-7-1-0@5/5"
     assert checkpoints.read("study-trial-7-1-0@3/3") is None
     assert "another epoch's: starting over" in caplog.text
 
 
-def test_a_place_that_stops_working_costs_a_line_in_the_log_and_keeps_what_counts(
+def test_a_place_that_stops_working_is_logged_and_the_older_checkpoint_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = Checkpoints(str(tmp_path / "place"), "study")
@@ -148,7 +150,7 @@ def test_a_place_that_stops_working_costs_a_line_in_the_log_and_keeps_what_count
 
 @everywhere
 @pytest.mark.parametrize("damage", ["missing", "cut off", "empty", "a flipped bit", "another file"])
-def test_a_checkpoint_that_is_not_there_or_not_whole_is_none_and_a_line_in_the_log(
+def test_a_checkpoint_that_is_missing_or_damaged_is_logged_and_read_as_none(
     place: Place, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = Checkpoints(place.name, "study")
@@ -168,13 +170,13 @@ def test_a_checkpoint_that_is_not_there_or_not_whole_is_none_and_a_line_in_the_l
         place.put(stored, broken[damage])
 
     assert checkpoints.read(entry) is None
-    said = f"the checkpoint {name_of(entry)} is not in {place.name}" if damage == "missing" else "is damaged"
-    assert said in caplog.text
+    message = f"the checkpoint {name_of(entry)} is not in {place.name}" if damage == "missing" else "is damaged"
+    assert message in caplog.text
     assert "starting over" in caplog.text
 
 
 @everywhere
-def test_no_two_holders_of_a_trial_and_no_two_trials_and_no_two_studies_write_under_the_same_name(
+def test_every_holder_of_every_trial_of_every_study_writes_under_a_name_of_its_own(
     place: Place,
 ) -> None:
     names = [
@@ -187,7 +189,7 @@ def test_no_two_holders_of_a_trial_and_no_two_trials_and_no_two_studies_write_un
 
 
 @everywhere
-def test_a_trials_end_leaves_nothing_of_any_of_its_holders_and_all_of_the_others(place: Place) -> None:
+def test_a_trials_end_removes_the_checkpoints_of_all_its_holders_and_no_others(place: Place) -> None:
     checkpoints = Checkpoints(place.name, "study")
     for token in (1, 2, 3):
         entry = checkpoints.write(Note(1), **held(token=token), beside=None)
@@ -214,12 +216,12 @@ def test_a_prefix_is_a_folder_in_the_bucket(s3: Any) -> None:
     )
 
 
-def test_without_a_place_they_are_in_this_hosts_cache(tmp_path: Path) -> None:
+def test_without_a_place_checkpoints_are_in_this_hosts_cache(tmp_path: Path) -> None:
     Checkpoints(None, "study").write(Note(1), **held(), beside=None)
     assert len(list((tmp_path / "cache" / "artifacts").iterdir())) == 1
 
 
-def test_a_place_is_not_made_before_it_is_needed(tmp_path: Path) -> None:
+def test_a_place_is_not_created_before_it_is_needed(tmp_path: Path) -> None:
     Checkpoints(str(tmp_path / "later"), "study")
     assert not (tmp_path / "later").exists()
 
@@ -259,7 +261,7 @@ def test_a_service_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
         Checkpoints("s3://somewhere", "study").write(Note(1), **held(), beside=None)
 
 
-def test_a_bug_in_a_training_is_not_taken_for_the_places_fault(tmp_path: Path) -> None:
+def test_a_bug_in_a_training_is_not_reported_as_an_error_of_the_place(tmp_path: Path) -> None:
     class Buggy(Note):
         def save(self, file: BinaryIO) -> None:
             raise OSError("a bug")
@@ -268,7 +270,7 @@ def test_a_bug_in_a_training_is_not_taken_for_the_places_fault(tmp_path: Path) -
         Checkpoints(str(tmp_path / "place"), "study").write(Buggy(1), **held(), beside=None)
 
 
-def test_a_bucket_without_boto3_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_boto3_a_bucket_is_refused_with_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optuna, "artifacts", optuna.artifacts)  # put back what is imported anew here
     for name in [name for name in sys.modules if name.startswith("optuna.artifacts")]:
         monkeypatch.delitem(sys.modules, name)
@@ -277,7 +279,7 @@ def test_a_bucket_without_boto3_is_refused_with_what_to_install(monkeypatch: pyt
         Checkpoints("s3://bucket", "study").write(Note(1), **held(), beside=None)
 
 
-def test_a_checkpoint_counts_with_its_report_and_not_before(tiny_study: MakeStudy) -> None:
+def test_a_checkpoint_enters_the_ledger_with_its_report_and_not_before(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     checkpoints = Checkpoints(study.stored.artifacts, study.stored.uid)
 
@@ -333,7 +335,7 @@ def _work_until_killed(environment: dict[str, str], folder: str, study: str, art
 def killed_on_another_host(
     study: TinyStudy, *, epoch: int, tmp_path: Path, extra: dict[str, str], artifacts: str | None = None
 ) -> int | None:
-    """How a worker ended that has a cache of its own, and is killed before its first trial's epoch of this number."""
+    """Runs a worker with its own cache, killed before this epoch of its first trial. Returns its exit code."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.faulty_worker"])  # one server for all tests that need one
     environment = {"OFFKEY_STORAGE": study.url, "OFFKEY_CACHE": str(tmp_path / "another-hosts-cache"), **extra}
@@ -353,7 +355,7 @@ def curve(study: TinyStudy) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("place", ["folder", "bucket with a prefix"], indirect=True)
-def test_a_worker_killed_on_another_host_is_gone_on_with_from_the_place_that_both_share(
+def test_a_trial_whose_worker_was_killed_on_another_host_goes_on_from_the_shared_place(
     tiny_study: MakeStudy,
     place: Place,
     tmp_path: Path,
@@ -362,11 +364,11 @@ def test_a_worker_killed_on_another_host_is_gone_on_with_from_the_place_that_bot
     monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.1)
     undisturbed = tiny_study(trials=1, study="undisturbed")
     undisturbed.worker(quick=True).run()
-    made = tiny_study(trials=1)
-    prepared = prepare(made.stored.study(), default_root=None)
+    study = tiny_study(trials=1)
+    prepared = prepare(study.stored.study(), default_root=None)
     truth = prepared.validation_data.truth
-    stored = create_or_join(made.storage, prepared.study, prepared.corpus, truth, artifacts=place.name)
-    shared = replace(made, stored=stored)
+    stored = create_or_join(study.storage, prepared.study, prepared.corpus, truth, artifacts=place.name)
+    shared = replace(study, stored=stored)
     service = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     assert killed_on_another_host(shared, epoch=2, tmp_path=tmp_path, extra=service) == -signal.SIGKILL
     assert len(place.names()) == 2
@@ -387,7 +389,7 @@ def test_a_worker_killed_on_another_host_is_gone_on_with_from_the_place_that_bot
     assert place.names() == []
 
 
-def test_a_worker_killed_on_another_host_is_gone_on_with_from_the_start_where_they_share_nothing(
+def test_a_trial_whose_worker_was_killed_on_another_host_starts_over_where_hosts_share_nothing(
     tiny_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.1)

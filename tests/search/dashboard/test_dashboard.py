@@ -446,7 +446,7 @@ def test_a_study_that_workers_are_at_work_on_stays_and_the_answer_says_why(tiny_
     answer = ask(app, "DELETE", path)
 
     assert (answer.status, answer.headers["Content-Type"]) == (409, "application/json")
-    assert "1 workers are at work on tiny (host:1 for one). `offkey stop tiny` makes them leave" in answer.reason
+    assert "1 workers are at work on tiny (for example host:1). `offkey stop tiny` makes them leave" in answer.reason
     assert contents(study.storage) == before
     assert files() == [checkpoint]
 

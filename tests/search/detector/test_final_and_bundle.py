@@ -280,12 +280,13 @@ def test_the_figure_that_was_searched_for_is_named_where_it_is_not_the_auc(corpu
     assert said in model_card(detector)
 
 
-def test_how_often_the_test_clips_were_looked_at_stands_in_the_bundle(detector: Detector, tmp_path: Path) -> None:
+def test_the_count_of_test_evaluations_stands_in_the_bundle(detector: Detector, tmp_path: Path) -> None:
     save_bundle(replace(detector, test_evaluations=TestEvaluations(7, 3)), tmp_path / "seen")
 
     metrics = json.loads((tmp_path / "seen" / "metrics.json").read_text())
     assert (metrics["test_looks"], metrics["test_recipes"]) == (7, 3)
-    assert "seen 7 times, this one included, by 3 different recipes" in (tmp_path / "seen" / "README.md").read_text()
+    card = (tmp_path / "seen" / "README.md").read_text()
+    assert "used in 7 test evaluations, this one included, of 3 different recipes" in card
     assert metrics_of(detector)["test_looks"] is None
 
 

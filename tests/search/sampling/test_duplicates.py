@@ -1,4 +1,4 @@
-"""Settings that were tried already: drawn anew where the study wants that, else repeated with another seed."""
+"""Settings that were tried already: drawn again if the study wants fresh ones, else repeated with another seed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def search(trials: int, **settings: Any) -> dict[str, Any]:
 
 
 def drawn(study: TinyStudy) -> list[tuple[dict[str, Any], int | None]]:
-    """Each trial's parameters, and how many had them before."""
+    """Each trial's parameters, and how many trials had them before."""
     return [(trial.params, trial.user_attrs.get("repeat")) for trial in trials_of(study)]
 
 
@@ -82,13 +82,13 @@ def run_together(workers: list[Worker]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def _polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.05)
 
 
 @on_both_databases
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_no_two_trials_share_settings_until_the_space_is_used_up_and_then_repeats_are_counted(
+def test_no_two_trials_share_settings_until_the_space_is_exhausted_and_then_repeats_are_counted(
     tiny_study: MakeStudy, sampler: str
 ) -> None:
     study = tiny_study(
@@ -148,7 +148,7 @@ def test_a_study_that_wants_repeats_keeps_each_suggestion(tiny_study: MakeStudy)
 
 
 @pytest.mark.parametrize("duplicates", ["fresh", "repeat"])
-def test_a_repeat_has_another_seed_where_the_study_gives_one_and_is_exported_with_it(
+def test_a_repeat_has_another_seed_if_the_study_sets_one_and_is_exported_with_it(
     tiny_study: MakeStudy, duplicates: str
 ) -> None:
     study = tiny_study(
@@ -206,7 +206,7 @@ def test_a_repeat_whose_worker_was_lost_goes_on_with_its_own_seed(tiny_study: Ma
     assert [repeat for _, repeat in drawn(study)] == [None, 1]
 
 
-def test_a_baseline_stays_what_it_is_though_its_settings_were_tried(tiny_study: MakeStudy) -> None:
+def test_a_baseline_keeps_its_settings_even_if_they_were_tried(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=2, model=model(h_dim=[8, 16]), training=ONE_EPOCH, search=search(2))
     study.worker(quick=True).run()
     assert [params for params, _ in drawn(study)] == [{"h_dim": 16}, {"h_dim": 8}]
@@ -217,7 +217,7 @@ REDRAWS = ["before it", "inside it", "after it", "between two suggestions", "aft
 
 
 def arrange(moment: str) -> None:
-    """Sees to it that this process is killed at this moment of its first redraw."""
+    """Arranges that this process is killed at this moment of its first redraw."""
     redraws: list[str] = []
     start_over = Hold.start_over
     suggest = RDBStorage._set_trial_param_without_commit
@@ -270,7 +270,7 @@ def _work_until_killed(environment: Mapping[str, str], folder: str, study: str, 
 
 
 def killed(study: TinyStudy, moment: str) -> int | None:
-    """How a worker process ended that was to be killed at this moment."""
+    """Runs a worker process that is to be killed at this moment, and returns its exit code."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.faulty_worker"])  # one server for all tests that need one
     environment = {"OFFKEY_STORAGE": study.url, "OFFKEY_CACHE": os.environ["OFFKEY_CACHE"]}
@@ -283,7 +283,7 @@ def killed(study: TinyStudy, moment: str) -> int | None:
 
 
 @pytest.mark.parametrize("moment", REDRAWS)
-def test_a_redraw_that_was_interrupted_leaves_nothing_behind(tiny_study: MakeStudy, moment: str) -> None:
+def test_an_interrupted_redraw_leaves_nothing_behind(tiny_study: MakeStudy, moment: str) -> None:
     blocks: dict[str, Any] = {
         "model": model(h_dim=[8, 16, 24], z_dim=[2, 4, 6]),
         "training": ONE_EPOCH,

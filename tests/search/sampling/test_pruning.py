@@ -1,4 +1,4 @@
-"""Pruners, and what the noise-aware one makes of curves and of clips."""
+"""Pruners, and the decisions of the noise-aware one on curves and clips."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Curve = Mapping[int, float]
 
 
 def truth_of(clips: int) -> Truth:
-    """So many normal and so many anomalous clips of each of two machine IDs."""
+    """`clips` normal and `clips` anomalous clips of each of two machine IDs."""
     ids = tuple(name for name in ("fan/00", "fan/02") for _ in range(2 * clips))
     return Truth(ids=ids, labels=(0, 1) * (2 * clips))
 
 
 def scored(truth: Truth, *, ability: float, seed: int, like: Scores | None = None, share: float = 0.0) -> Scores:
-    """Scores of a model that tells anomalies by `ability` deviations; `share` of the rest is that of `like`."""
+    """Scores that raise anomalies by `ability` standard deviations; the rest shares `share` with `like`."""
     rest = np.random.default_rng(seed).standard_normal(len(truth.labels))
     if like is not None:
         rest = math.sqrt(1 - share**2) * rest + share * like
@@ -46,7 +46,7 @@ def trial_of(
     state: TrialState = TrialState.COMPLETE,
     failed: bool = False,
 ) -> FrozenTrial:
-    """A trial that reported a curve, with that noise at each epoch."""
+    """A trial that reported a curve, with this noise at each epoch."""
     known: dict[str, Any] = {} if noise is None else {noise_key(epoch): list(noise) for epoch in curve}
     ended = state in (TrialState.COMPLETE, TrialState.PRUNED) and not failed
     return create_trial(
@@ -87,7 +87,7 @@ OTHERS = [trial_of({1: 0.80 + 0.01 * place, 2: 0.9}, noise=NOISE) for place in r
         ({}, OTHER_NOISE, False),
     ],
 )
-def test_a_trial_is_stopped_where_it_is_further_behind_the_best_third_than_chance_makes_of_the_clips(
+def test_a_trial_is_stopped_if_it_is_further_behind_the_best_third_than_chance_explains(
     curve: Curve, noise: Sequence[float] | None, stopped: bool
 ) -> None:
     running = trial_of(curve, noise=noise, state=TrialState.RUNNING)
@@ -96,7 +96,7 @@ def test_a_trial_is_stopped_where_it_is_further_behind_the_best_third_than_chanc
 
 
 @pytest.mark.parametrize("clips", [6, 200])
-def test_what_few_clips_leave_to_chance_many_clips_do_not(clips: int) -> None:
+def test_a_difference_that_few_clips_leave_to_chance_is_certain_with_many(clips: int) -> None:
     truth = truth_of(clips)
     good = scored(truth, ability=1.4, seed=0)
     others = [trial_of({1: 0.84, 2: 0.9}, noise=noise_of(good, truth))] * FEWEST_OTHERS
@@ -123,7 +123,9 @@ def test_what_few_clips_leave_to_chance_many_clips_do_not(clips: int) -> None:
         ([trial_of({3: 0.9, 4: 0.9}, noise=NOISE)] * FEWEST_OTHERS, False),  # not seen at this rung
     ],
 )
-def test_a_rung_has_to_have_been_passed_by_enough_others(others: Sequence[FrozenTrial], stopped: bool) -> None:
+def test_a_trial_is_stopped_only_at_a_rung_that_enough_others_have_passed(
+    others: Sequence[FrozenTrial], stopped: bool
+) -> None:
     assert is_stopped(others, trial_of({1: 0.5}, noise=OTHER_NOISE, state=TrialState.RUNNING)) == stopped
 
 
@@ -161,7 +163,7 @@ def test_noise_gives_the_bootstrap_s_standard_errors_also_of_differences(metric:
     assert np.linalg.norm(noise - other) < 0.8 * math.hypot(np.linalg.norm(noise), np.linalg.norm(other))
 
 
-def test_noise_is_how_far_other_clips_of_the_same_machines_move_an_auc() -> None:
+def test_noise_is_the_deviation_of_an_auc_over_other_clips_of_the_same_machines() -> None:
     truth = truth_of(15)
     draws = [scored(truth, ability=1.0, seed=seed) for seed in range(80)]
     aucs = [metric_of("auc", scores, truth) for scores in draws]
@@ -171,24 +173,24 @@ def test_noise_is_how_far_other_clips_of_the_same_machines_move_an_auc() -> None
 
 
 @pytest.mark.parametrize(
-    ("labels", "more", "is_told"),
+    ("labels", "more", "has_noise"),
     [
         ((0, 0, 1, 1, 1), {}, True),
         ((0, 0, 1, 1, 1, 0, 0, 1), {"ids": ("fan/00",) * 5 + ("fan/02",) * 3}, False),
         ((0, 0, 1, 1, 1, 0), {"ids": ("fan/00",) * 5 + ("fan/02",)}, True),  # the other ID has no AUC
         ((0, 0, 1) * 2, {"folds": (0, 0, 0, 1, 1, 1), "recordings": (0, 1, 2) * 2}, False),
         ((0, 1, 1) * 2, {"folds": (0, 0, 0, 1, 1, 1), "recordings": (0, 2, 3, 1, 2, 3)}, True),  # one in each fold
-        ((0, 0, 1, 1), {"recordings": (0, 1, 0, 1)}, True),  # each with a made fault
+        ((0, 0, 1, 1), {"recordings": (0, 1, 0, 1)}, True),  # each with a synthetic fault
         ((0, 1, 1), {"recordings": (0, 0, 0)}, False),
         ((0, 0, 1, 1), {"domains": ("source", "source", "source", "target")}, False),
     ],
 )
-def test_a_single_recording_of_its_kind_tells_no_noise(
-    labels: tuple[int, ...], more: dict[str, Any], is_told: bool
+def test_a_stratum_with_a_single_recording_has_no_noise(
+    labels: tuple[int, ...], more: dict[str, Any], has_noise: bool
 ) -> None:
     truth = Truth(**{"ids": ("fan/00",) * len(labels), "labels": labels, **more})
 
-    assert (noise_of(np.arange(float(len(labels))), truth) is not None) == is_told
+    assert (noise_of(np.arange(float(len(labels))), truth) is not None) == has_noise
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_a_single_recording_of_its_kind_tells_no_noise(
         ("none", NopPruner),
     ],
 )
-def test_each_name_makes_its_pruner(name: Any, kind: type) -> None:
+def test_each_name_gives_its_pruner(name: Any, kind: type) -> None:
     assert type(pruner_for(SearchSettings(pruner=name), max_steps=18)) is kind
 
 

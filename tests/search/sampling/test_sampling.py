@@ -1,4 +1,4 @@
-"""Samplers: what a study draws, whoever draws it, and what it learns from its trials."""
+"""Samplers: the same draws from any worker, and what they learn from the study's trials."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def drawn(study: Study, number: int) -> dict[str, Any]:
-    """What a fresh process would suggest for the trial with this number."""
+    """The suggestion of a fresh process for the trial with this number."""
     storage = optuna.create_study(sampler=sampler_for(study, number))
     trial = storage.ask(study.space.distributions())
     return trial.params
@@ -86,7 +86,7 @@ def course_of(study: TinyStudy) -> list[tuple[TrialState, dict[str, Any], dict[i
 
 
 def made_again(study: TinyStudy, folder: Path) -> TinyStudy:
-    """The same study, its name too, in a storage of its own."""
+    """The same study under the same name, in a storage of its own."""
     from tests.support.tiny_study import TinyStudy
 
     url = f"sqlite:///{folder / 'again.db'}"
@@ -162,7 +162,7 @@ MIDDLE = 2048
 
 
 class NarrowOnly(QuickTraining):
-    """Fails in the upper half of the space, and is as good as any elsewhere."""
+    """Fails in the upper half of the space; trains as usual elsewhere."""
 
     def __init__(self, recipe: Recipe, corpus: Corpus, device: str) -> None:
         if recipe.model.h_dim > MIDDLE:  # type: ignore[attr-defined]
@@ -187,7 +187,7 @@ def end_failures_as_optuna_does(
     ("failures_end_as", "least", "most"),
     [(TrialState.PRUNED, 0.0, 0.35), (TrialState.FAIL, 0.6, 1.0)],
 )
-def test_a_sampler_avoids_what_fails_since_a_failure_is_a_violated_constraint_and_no_fail(
+def test_a_sampler_avoids_failed_settings_because_they_violate_a_constraint_and_are_no_fail(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, failures_end_as: TrialState, least: float, most: float
 ) -> None:
     if failures_end_as == TrialState.FAIL:
@@ -247,7 +247,7 @@ def ended(
 
 
 def trials_around(study: Study, family: str, count: int, *, best: float, state: TrialState) -> list[FrozenTrial]:
-    """Of evenly spread settings, the worse the further they are from where the family's is best."""
+    """Trials of evenly spread settings, which are worse the further they are from `best`."""
     at = OWN[family][1]
     return [
         ended(study, family, own, value=best - (own - at) ** 2, state=state) for own in np.linspace(0.01, 0.89, count)
@@ -262,7 +262,7 @@ def suggested(
     draw: int = 0,
     pruner: BasePruner | None = None,
 ) -> dict[str, Any]:
-    """What the trial with this number would be given after these, by a process that has seen no other."""
+    """The suggestion for the trial with this number after these trials, by a fresh process."""
     sampler = sampler_for(study, number, draw=draw)
     in_memory = optuna.create_study(study_name="any", direction="maximize", sampler=sampler, pruner=pruner)
     in_memory.add_trials(earlier)
@@ -282,9 +282,7 @@ def suggested(
         ("stat", {"vae": 40, "cae": 30, "stat": 12}),
     ],
 )
-def test_each_family_is_tuned_by_what_its_own_trials_have_shown(
-    family: str, given: dict[str, int], state: TrialState
-) -> None:
+def test_each_family_is_tuned_by_its_own_trials(family: str, given: dict[str, int], state: TrialState) -> None:
     study = conditional()
     best = {"vae": 0.95, "cae": 0.4, "stat": 0.3}
     earlier = [
@@ -383,7 +381,7 @@ def test_what_a_conditional_study_draws_depends_on_its_seed_the_number_and_the_t
     assert suggested(study, earlier, 40) != suggested(study, earlier[:-9], 40)
 
 
-def test_trials_of_all_of_hyperband_s_brackets_are_learnt_from() -> None:
+def test_the_sampler_learns_from_trials_of_all_hyperband_brackets() -> None:
     study = conditional()
     earlier = [
         trial
@@ -407,7 +405,7 @@ def test_no_sampler_warns(sampler: str) -> None:
         drawn(load_study("vae"), 3)  # a grid's
 
 
-def test_a_family_without_epochs_reports_once_and_is_neither_pruned_nor_in_the_others_way(
+def test_a_family_without_epochs_reports_once_is_not_pruned_and_does_not_affect_others(
     tiny_study: MakeStudy,
 ) -> None:
     study = tiny_study(

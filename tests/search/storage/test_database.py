@@ -1,4 +1,4 @@
-"""The database behind a study: which URLs it may have, how its tables come to be, and when it counts as away."""
+"""The database behind a study: its URLs, the migrations of its tables, and when it counts as away."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 on_both_databases = pytest.mark.parametrize("empty_url", ["sqlite", "postgresql"], indirect=True)
 
-# What Offkey made before its tables had a version, in SQLite's words.
+# The tables that Offkey created before they had a version, in SQLite's dialect.
 IN_POSTGRESQLS_WORDS = {"BLOB": "BYTEA", "DOUBLE": "DOUBLE PRECISION"}
 VERSION_1 = (
     """
@@ -118,7 +118,7 @@ def assert_tables_are_the_ledgers(engine: Engine) -> None:
         "postgresql+psycopg://me:secret@host:5433/studies",
     ],
 )
-def test_a_postgresql_url_may_be_written_as_everywhere(url: str) -> None:
+def test_a_postgresql_url_may_be_written_in_the_usual_ways(url: str) -> None:
     parsed = parse_url(url)
     assert parsed.render_as_string(hide_password=False) == "postgresql+psycopg://me:secret@host:5433/studies"
 
@@ -154,7 +154,7 @@ def test_a_url_that_no_study_can_be_stored_under_is_refused(url: str, message: s
         ("postgresql://me:secret@localhost:1/studies", "Connection refused"),
     ],
 )
-def test_a_storage_that_cannot_be_opened_is_said_so_without_its_password(url: str, message: str) -> None:
+def test_a_storage_that_cannot_be_opened_is_named_without_its_password(url: str, message: str) -> None:
     with pytest.raises(StorageError, match=message) as raised:
         StudyStorage(url, create=True)
     assert "secret" not in str(raised.value)
@@ -176,12 +176,12 @@ def test_a_storage_does_not_show_its_password(postgres_with_password: str) -> No
 
 @pytest.fixture
 def postgres_with_password(request: pytest.FixtureRequest) -> str:
-    """A real server's URL with a password, which that server does not ask for."""
+    """The URL of a real server, with a password that the server does not require."""
     url = request.getfixturevalue("postgres").new_database()
     return make_url(url).set(password="secret").render_as_string(hide_password=False)
 
 
-def test_the_default_is_a_file_in_the_working_directory_or_what_the_environment_says(
+def test_the_default_is_a_file_in_the_working_directory_or_the_environments_url(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert default_url() == "sqlite:///offkey.db"
@@ -189,7 +189,7 @@ def test_the_default_is_a_file_in_the_working_directory_or_what_the_environment_
     assert default_url() == "postgresql://host/studies"
 
 
-def test_a_file_that_is_no_database_is_said_so_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "notes.db"
     file.write_text("groceries: bread, milk" * 100)
     with pytest.raises(StorageError, match="file is not a database"):
@@ -197,7 +197,7 @@ def test_a_file_that_is_no_database_is_said_so_and_left_alone(tmp_path: Path) ->
     assert file.read_text().startswith("groceries")
 
 
-def test_a_storage_is_not_made_by_looking(tmp_path: Path) -> None:
+def test_reading_creates_no_storage(tmp_path: Path) -> None:
     with pytest.raises(NoStorageError, match="There is no study storage"):
         StudyStorage(f"sqlite:///{tmp_path / 'none.db'}")
     assert not (tmp_path / "none.db").exists()
@@ -211,7 +211,7 @@ def test_sqlite_writes_ahead_so_that_readers_and_the_writer_do_not_wait(engine: 
 
 @pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
 @pytest.mark.parametrize(("lease", "limit"), [(30.0, "5s"), (0.9, "150ms"), (9.03, "1505ms")])
-def test_postgresql_undoes_a_transaction_that_is_left_open_for_a_sixth_of_a_lease(
+def test_postgresql_rolls_back_a_transaction_that_is_idle_for_a_sixth_of_a_lease(
     empty_url: str, lease: float, limit: str
 ) -> None:
     engine = database.engine_of_one(parse_url(empty_url), lease=lease)
@@ -238,7 +238,7 @@ def test_the_migrations_end_with_the_tables_that_the_ledger_describes(engine: En
 
 
 @on_both_databases
-def test_a_database_of_before_there_were_versions_is_upgraded_and_keeps_its_rows(engine: Engine) -> None:
+def test_a_database_without_a_version_is_upgraded_and_keeps_its_rows(engine: Engine) -> None:
     make_version_1(engine)
 
     migrate(engine)
@@ -261,7 +261,7 @@ def test_a_database_of_before_there_were_versions_is_upgraded_and_keeps_its_rows
 
 @on_both_databases
 @pytest.mark.parametrize(("back_to", "left"), [("1", {"offkey_studies", "offkey_trials"}), ("base", set())])
-def test_a_migration_can_be_undone_and_made_again(engine: Engine, back_to: str, left: set[str]) -> None:
+def test_a_migration_can_be_undone_and_repeated(engine: Engine, back_to: str, left: set[str]) -> None:
     migrate(engine)
     downgrade(engine, back_to)
     assert tables_of(engine) - {"offkey_version"} == left
@@ -333,7 +333,7 @@ def _openers(url: str, *, processes: int) -> Iterator[list[Any]]:
 
 
 @on_both_databases
-def test_any_number_of_processes_may_make_a_storage_at_the_same_moment(empty_url: str) -> None:
+def test_any_number_of_processes_may_create_a_storage_at_the_same_moment(empty_url: str) -> None:
     with _openers(empty_url, processes=4) as openers:
         for opener in openers:
             opener.join(timeout=50)
@@ -369,7 +369,7 @@ def _cut_off() -> Exception:
         ("the process's one connection is busy", PoolTimeout("QueuePool limit reached")),
     ],
 )
-def test_a_database_is_away_that_may_answer_later(what: str, error: Exception) -> None:
+def test_a_database_that_may_answer_later_is_away(what: str, error: Exception) -> None:
     assert is_away(error), what
     as_optuna_says_it = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
     as_optuna_says_it.__cause__ = error
@@ -392,7 +392,7 @@ def test_a_database_is_away_that_may_answer_later(what: str, error: Exception) -
         ("Optuna's own", optuna.exceptions.StorageInternalError("something")),
     ],
 )
-def test_a_database_is_not_away_that_says_no(what: str, error: Exception) -> None:
+def test_a_database_that_refuses_is_not_away(what: str, error: Exception) -> None:
     assert not is_away(error), what
 
 
@@ -417,7 +417,7 @@ def test_a_postgresql_server_that_ends_the_connection_is_away(engine: Engine, em
     assert is_away(raised.value)
 
 
-def test_a_postgresql_database_without_an_encoding_gives_text_as_it_was_written(postgres: PostgresServer) -> None:
+def test_a_postgresql_database_without_an_encoding_returns_text_as_it_was_written(postgres: PostgresServer) -> None:
     url = postgres.new_database()
     name = f"{make_url(url).database}_ascii"
     postgres.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")

@@ -1,4 +1,4 @@
-"""A worker's hold on a trial: its writes are fenced, whole, and in order, also while the database is away."""
+"""A worker's hold on a trial: its writes are fenced, atomic and in order, also while the database is away."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_report_and_its_checkpoint_are_written_together_or_not_at_all(
 
 
 @on_both_databases
-def test_a_checkpoint_that_counts_makes_the_attempts_start_again(tiny_study: MakeStudy) -> None:
+def test_a_checkpoint_in_the_ledger_resets_the_attempts(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     lapsed(study.storage, study, "lost")
     held = claim(study.storage, study, "worker")
@@ -113,7 +113,7 @@ def test_reports_do_not_wait_for_a_database_that_is_away_and_are_sent_in_order_b
         for epoch in (1, 2):
             held.keep_checkpoint(f"after {epoch}")
             storage.set_trial_intermediate_value(held.trial_id, epoch, epoch / 10)
-    assert caplog.text.count("waiting for it") == 1, "an outage is said once"
+    assert caplog.text.count("waiting for it") == 1, "an outage is logged once"
     assert storage.get_trial(held.trial_id).intermediate_values == {}
     assert row_of(storage, held)["checkpoint"] is None
 
@@ -185,7 +185,7 @@ def test_reports_that_were_kept_do_not_get_past_the_fence(tiny_study: MakeStudy)
 
 
 @on_both_databases
-def test_an_end_whose_answer_got_lost_is_one_end(tiny_study: MakeStudy) -> None:
+def test_an_end_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=2)
     study.storage.patience = 60.0
     held = claim(study.storage, study, "worker")
@@ -205,7 +205,7 @@ def test_an_end_whose_answer_got_lost_is_one_end(tiny_study: MakeStudy) -> None:
 
 
 @on_both_databases
-def test_a_write_whose_answer_got_lost_is_made_once(tiny_study: MakeStudy) -> None:
+def test_a_write_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     study.storage.patience = 60.0
     undisturbed, disturbed = (claim(study.storage, study, owner) for owner in ("one", "other"))
@@ -220,7 +220,7 @@ def test_a_write_whose_answer_got_lost_is_made_once(tiny_study: MakeStudy) -> No
 
 
 @on_both_databases
-def test_a_release_whose_answer_got_lost_is_one_release(tiny_study: MakeStudy) -> None:
+def test_a_release_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     study.storage.patience = 60.0
     held = claim(study.storage, study, "worker")
@@ -231,7 +231,7 @@ def test_a_release_whose_answer_got_lost_is_one_release(tiny_study: MakeStudy) -
 
 
 @on_both_databases
-def test_a_trial_that_is_given_up_fails_for_optuna_too_and_says_what_its_last_worker_said(
+def test_a_trial_that_is_given_up_fails_for_optuna_too_and_reports_its_last_workers_error(
     tiny_study: MakeStudy,
 ) -> None:
     study = tiny_study(trials=2)
@@ -242,7 +242,7 @@ def test_a_trial_that_is_given_up_fails_for_optuna_too_and_says_what_its_last_wo
     silent.give_up()
 
     for held, reason in (
-        (spoke, "its worker was lost 3 times; the last one said: RuntimeError: no memory"),
+        (spoke, "its worker was lost 3 times; the last error was: RuntimeError: no memory"),
         (silent, "its worker was lost 3 times"),
     ):
         row = row_of(study.storage, held)
@@ -252,7 +252,7 @@ def test_a_trial_that_is_given_up_fails_for_optuna_too_and_says_what_its_last_wo
 
 @on_both_databases
 @pytest.mark.parametrize(("parameters", "left"), [(False, {"x": 0.5}), (True, {})])
-def test_starting_over_forgets_the_curve_and_the_parameters_if_asked(
+def test_starting_over_deletes_the_reports_and_on_request_the_parameters(
     tiny_study: MakeStudy, parameters: bool, left: dict[str, float]
 ) -> None:
     study = tiny_study()

@@ -1,4 +1,4 @@
-"""What the storage relies on of Optuna's internals. These tests fail when they change."""
+"""The internals of Optuna that the storage relies on. These tests fail when they change."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresq
 
 
 NOT_WAITED_FOR = {
-    "_create_new_trial": "trials are made by `claim` alone, in a transaction of its own",
+    "_create_new_trial": "trials are created by `claim` alone, in a transaction of its own",
     "delete_study": "deletes the ledger's part too, in a transaction of its own, which waits",
     "set_trial_intermediate_value": "a report does not wait: it is kept and sent later",
     "record_heartbeat": "leases are the ledger's, Optuna's heartbeat is off",
@@ -53,12 +53,12 @@ def test_every_write_of_optuna_is_in_the_table_of_guarded_writes() -> None:
     assert writes == set(WRITES)
 
 
-def test_every_method_of_optuna_that_asks_the_database_waits_for_it_but_those_that_have_a_reason() -> None:
+def test_every_method_of_optuna_that_queries_the_database_waits_for_it_or_has_a_reason_not_to() -> None:
     assert set(WAITED_FOR) == names_that_open_a_session() - set(NOT_WAITED_FOR)
     assert set(NOT_WAITED_FOR) <= names_that_open_a_session(), "the reasons are for methods that exist"
 
 
-def test_all_that_optunas_cache_asks_of_the_storage_waits_or_asks_no_database() -> None:
+def test_every_method_that_optunas_cache_calls_waits_or_queries_no_database() -> None:
     asks_no_database = {"get_heartbeat_interval", "get_heartbeat_stale_trial_callback"}
     assert names_that_the_cache_asks_for() - names_that_open_a_session() == asks_no_database
     assert names_that_the_cache_asks_for() - asks_no_database - set(WAITED_FOR) == set(NOT_WAITED_FOR)
@@ -72,7 +72,7 @@ def test_a_call_waits_while_the_database_is_away(empty: StudyStorage, name: str)
     empty.get_all_studies()  # the outage is over
 
 
-def test_the_heartbeat_that_nothing_waits_for_is_off(empty: StudyStorage) -> None:
+def test_optunas_heartbeat_is_off(empty: StudyStorage) -> None:
     assert empty.get_heartbeat_interval() is None
 
 
@@ -94,7 +94,7 @@ def test_no_write_of_optuna_gets_past_the_fence(tiny_study: MakeStudy) -> None:
 
 
 @on_both_databases
-def test_no_late_write_gets_past_the_fence_when_the_successor_has_ended_the_trial(tiny_study: MakeStudy) -> None:
+def test_no_late_write_gets_past_the_fence_after_the_next_holder_has_ended_the_trial(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=len(WRITES))
     slow, successor = study.storage, StudyStorage(study.url)
     for name, write in WRITES.items():

@@ -1,4 +1,4 @@
-"""Databases that go away and come back, on real servers: workers wait, train on, and lose and double nothing."""
+"""Databases that go away and come back, on real servers: workers wait, go on training, and lose and double nothing."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def attempts(study: TinyStudy) -> list[int]:
 
 
 def assert_as_if_undisturbed(study: TinyStudy, make: MakeStudy) -> None:
-    """Exact budget, whole curves, each with the numbers of a study that one worker did in peace."""
+    """Asserts an exact budget and complete reports, with the numbers of a study that one worker ran undisturbed."""
     twin = make(trials=study.stored.budget, epochs=study.stored.study().max_epochs, study="undisturbed")
     twin.worker(quick=True).run()
     trials = trials_of(study)
@@ -91,7 +91,7 @@ def assert_as_if_undisturbed(study: TinyStudy, make: MakeStudy) -> None:
 
 @on_postgresql
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_server_that_is_restarted_costs_nothing(
+def test_a_restart_of_the_server_loses_nothing(
     make: MakeStudy, postgres: PostgresServer, mode: Literal["fast", "immediate"]
 ) -> None:
     study = make()
@@ -156,7 +156,7 @@ def test_a_worker_killed_during_an_outage_leaves_a_trial_that_goes_on_where_its_
 
 
 @on_postgresql
-def test_a_server_that_crashes_again_and_again_under_many_short_trials_loses_and_doubles_nothing(
+def test_a_server_that_crashes_repeatedly_under_many_short_trials_loses_and_doubles_nothing(
     make: MakeStudy, postgres: PostgresServer
 ) -> None:
     study = make(trials=30, epochs=2)
@@ -193,7 +193,7 @@ def assert_complete(study: TinyStudy) -> None:
         "after the value",
     ],
 )
-def test_connections_that_the_server_ends_at_any_moment_are_made_anew(make: MakeStudy, moment: str) -> None:
+def test_connections_that_the_server_ends_at_any_moment_are_opened_again(make: MakeStudy, moment: str) -> None:
     study = make(trials=2, epochs=3)
     with offkey_process("worker", "tiny", url=study.url, quick=Quick(moment=moment)) as worker:
         assert worker.ended(within=30) == 0
@@ -215,7 +215,7 @@ def test_a_worker_that_starts_while_its_server_is_down_waits_for_it(make: MakeSt
 
 @on_postgresql
 @pytest.mark.parametrize("command", ["status", "export", "search"])
-def test_a_command_says_at_once_that_its_server_is_not_there(
+def test_a_command_reports_at_once_that_its_server_does_not_answer(
     make: MakeStudy, postgres: PostgresServer, offkey: Offkey, command: str
 ) -> None:
     study = make(trials=1)
@@ -239,7 +239,7 @@ def test_a_command_says_at_once_that_its_server_is_not_there(
     ],
 )
 @pytest.mark.parametrize("command", ["status", "search"])
-def test_a_command_says_at_once_that_its_url_leads_nowhere(
+def test_a_command_reports_at_once_that_its_url_leads_nowhere(
     offkey: Offkey, corpus_root: Path, command: str, url: str, message: str
 ) -> None:
     ran = offkey(command, "demo", "--storage", url, *(("--set", f"corpus.root={corpus_root}") * (command == "search")))
@@ -250,7 +250,9 @@ def test_a_command_says_at_once_that_its_url_leads_nowhere(
 
 
 @on_postgresql
-def test_a_command_says_that_its_password_is_wrong(offkey: Offkey, postgres: PostgresServer, storage_url: str) -> None:
+def test_a_command_reports_that_its_password_is_wrong(
+    offkey: Offkey, postgres: PostgresServer, storage_url: str
+) -> None:
     guest = f"guest_{time.monotonic_ns()}"
     postgres.execute(f"CREATE ROLE {guest} LOGIN PASSWORD 'right'")
     with asking_for_the_password_of(guest, postgres):
@@ -276,7 +278,7 @@ def asking_for_the_password_of(role: str, server: PostgresServer) -> Iterator[No
         server.execute("SELECT pg_reload_conf()")
 
 
-def test_an_sqlite_file_that_somebody_locks_for_longer_than_a_try_is_waited_for(
+def test_a_worker_waits_for_an_sqlite_file_that_is_locked_for_longer_than_one_try(
     make: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = make(trials=3, epochs=3)

@@ -1,4 +1,4 @@
-"""Workers behind a real PgBouncer in transaction mode: each transaction is on any of the server's few connections."""
+"""Workers behind a real PgBouncer in transaction mode: each transaction may use any of the server's few connections."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make(tiny_study: MakeStudy) -> MakeStudy:
 
 @pytest.fixture
 def pooler(postgres: PostgresServer) -> Iterator[PgBouncer]:
-    """Fewer connections than there are workers; it tells soon that the server is away."""
+    """A pooler with fewer connections than there are workers, which soon reports that the server is away."""
     with PgBouncer(postgres, connections=2, query_wait_timeout=1, server_login_retry=1) as pooler:
         yield pooler
 
@@ -74,7 +74,7 @@ def test_more_workers_than_the_server_has_connections_meet_the_budget_exactly(
 
 
 @pytest.mark.parametrize("goes_away", ["pooler", "server"])
-def test_a_pooler_that_is_killed_and_a_server_that_crashes_behind_one_cost_nothing(
+def test_a_killed_pooler_and_a_server_that_crashes_behind_it_lose_nothing(
     make: MakeStudy, postgres: PostgresServer, pooler: PgBouncer, goes_away: Literal["pooler", "server"]
 ) -> None:
     study = make(trials=4, epochs=10)
@@ -88,7 +88,7 @@ def test_a_pooler_that_is_killed_and_a_server_that_crashes_behind_one_cost_nothi
     assert set(attempts(study)) == {1}
 
 
-def test_a_worker_that_is_stopped_inside_a_transaction_keeps_its_connection_from_nobody(
+def test_a_worker_that_is_suspended_inside_a_transaction_does_not_block_its_connection(
     storage_url: str, postgres: PostgresServer
 ) -> None:
     with PgBouncer(postgres, connections=1) as pooler:
@@ -116,7 +116,9 @@ def prepared_statements(storage: StudyStorage) -> int:
     return storage.transact(lambda session: int(session.execute(counted).scalar_one()))
 
 
-def test_nothing_of_a_workers_stays_on_a_connection_that_others_use(storage_url: str, postgres: PostgresServer) -> None:
+def test_a_worker_leaves_no_settings_on_a_connection_that_others_use(
+    storage_url: str, postgres: PostgresServer
+) -> None:
     with PgBouncer(postgres, connections=1) as pooler:
         storage = StudyStorage(pooler.url(storage_url), lease=LEASE)
         assert prepared_statements(storage) == 0
@@ -128,7 +130,7 @@ def test_nothing_of_a_workers_stays_on_a_connection_that_others_use(storage_url:
     assert limit == "0"
 
 
-def test_statements_are_prepared_on_a_connection_of_ones_own(storage_url: str) -> None:
+def test_statements_are_prepared_on_a_connection_without_a_pooler(storage_url: str) -> None:
     assert prepared_statements(StudyStorage(storage_url)) > 0
 
 
@@ -139,7 +141,7 @@ def test_statements_are_prepared_on_a_connection_of_ones_own(storage_url: str) -
         ("nobody", "template1", "authentication failed"),
     ],
 )
-def test_a_command_says_at_once_what_the_pooler_refuses(
+def test_a_command_reports_at_once_what_the_pooler_refuses(
     offkey: Offkey, pooler: PgBouncer, storage_url: str, user: str, name: str, message: str
 ) -> None:
     url = make_url(pooler.url(storage_url)).set(username=user, database=name).render_as_string(hide_password=False)
@@ -149,7 +151,7 @@ def test_a_command_says_at_once_what_the_pooler_refuses(
     assert "Traceback" not in ran.stderr
 
 
-def test_a_command_says_at_once_that_the_pooler_knows_no_such_database(
+def test_a_command_reports_at_once_that_the_pooler_knows_no_such_database(
     offkey: Offkey, postgres: PostgresServer, storage_url: str
 ) -> None:
     with PgBouncer(postgres, connections=1, only="another") as pooler:

@@ -1,6 +1,6 @@
-"""What a worker asks of a server, counted, so that a trial that asks for more is noticed; the model of many workers.
+"""Counts a worker's statements on a server, so that more of them are noticed; tests the model of many workers.
 
-Counts hold on any machine. Seconds are measured by benchmarks/scale.py, and stand in docs/scaling.md.
+Counts hold on any machine. benchmarks/scale.py measures seconds; docs/scaling.md lists them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MODEL = {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim"
 
 @contextmanager
 def statements(storage: StudyStorage) -> Iterator[list[str]]:
-    """What is sent while the context lasts, commits of what was begun too: each is a round trip."""
+    """The statements sent within this context, and the commits of transactions begun in it: each is a round trip."""
     sent: list[str] = []
 
     def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
@@ -69,7 +69,7 @@ def claimed(worker: Worker) -> Hold:
 
 
 @on_postgresql
-def test_a_trial_asks_a_server_so_often_and_no_more(tiny_study: MakeStudy) -> None:
+def test_a_trial_takes_a_fixed_number_of_statements(tiny_study: MakeStudy) -> None:
     worker = tiny_study(trials=3, model=MODEL, baseline={}, search={"trials": 3, "pruner": "hyperband"}).worker()
     worker.suggestions.pruner = Unmoved()
     counts: dict[str, int] = {}
@@ -105,7 +105,7 @@ def test_a_trial_asks_a_server_so_often_and_no_more(tiny_study: MakeStudy) -> No
 
 
 @on_postgresql
-def test_a_worker_that_waits_for_a_trial_asks_ever_less_often_and_leaves_when_it_is_told_to(
+def test_a_worker_that_waits_for_a_trial_asks_ever_less_often_and_leaves_on_request(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.05)
@@ -115,18 +115,18 @@ def test_a_worker_that_waits_for_a_trial_asks_ever_less_often_and_leaves_when_it
     worker.began = worker.storage.now()
     with statements(worker.storage) as sent:
 
-        def looks() -> int:
+        def claims() -> int:
             return sum("FOR KEY SHARE" in statement for statement in sent)
 
         began = time.monotonic()
         waiting = threading.Thread(target=worker.run, daemon=True)
         waiting.start()
-        until(lambda: looks() >= 6)
+        until(lambda: claims() >= 6)
         assert time.monotonic() - began >= (0.05 + 0.1 + 0.2 + 0.4 + 0.4) / 2, "each pause is shortened by half at most"
         worker.stop.set()
         waiting.join(timeout=10)
     assert not waiting.is_alive()
-    assert len(sent) == 11 * looks()
+    assert len(sent) == 11 * claims()
 
 
 @on_both_databases
@@ -143,9 +143,9 @@ def test_the_trials_that_are_open_are_found_without_those_that_have_ended(tiny_s
         event.listen(connection, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
         ledger.take_over(connection, study.ledger.study, "host:1", 30.0)
         ledger.outlook(connection, study.ledger.study, since=0.0)
-        looks = [(statement, values) for statement, values in asked if "offkey_trials" in statement]
-        plans = [str(connection.exec_driver_sql(f"{explain} {look}", values).all()) for look, values in looks]
-    assert ["offkey_trials_open" in plan for plan in plans] == [True] * len(looks), plans
+        reads = [(statement, values) for statement, values in asked if "offkey_trials" in statement]
+        plans = [str(connection.exec_driver_sql(f"{explain} {read}", values).all()) for read, values in reads]
+    assert ["offkey_trials_open" in plan for plan in plans] == [True] * len(reads), plans
 
 
 def finish_trials(study: TinyStudy, count: int) -> None:
@@ -211,7 +211,7 @@ def test_a_study_is_read_outside_of_any_transaction_however_long_that_takes(tiny
     assert [statement.split()[0] for statement in sent] == ["BEGIN;", "SELECT", "COMMIT"]
 
 
-def test_a_worker_reads_the_curves_that_its_pruner_looks_at(tiny_study: MakeStudy) -> None:
+def test_a_worker_reads_the_reports_that_its_pruner_needs(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=6)
     finish_trials(study, 2)
     hold = claimed(study.worker())
@@ -277,7 +277,7 @@ def test_the_model_adds_up_what_a_trial_costs_one_worker() -> None:
     assert one.used["the study's row"] == pytest.approx((5 * 0.01 + 0.002) / (60 + waited))
 
 
-def test_a_fleet_that_asks_for_more_than_there_is_gets_what_there_is() -> None:
+def test_a_fleet_that_needs_more_than_the_server_has_gets_what_it_has() -> None:
     few = Fleet(workers=50, training=60.0, epochs=10, latency=0.001, cores=1)
     most = most_workers(COSTS, few)
     assert max(load(COSTS, replace(few, workers=most)).used.values()) < 1

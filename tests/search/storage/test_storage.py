@@ -65,7 +65,7 @@ def test_a_storage_is_not_shared_between_processes(empty: StudyStorage) -> None:
 
 
 class Fickle:
-    """A call that fails so often before it succeeds."""
+    """A call that fails a given number of times before it succeeds."""
 
     def __init__(self, error: Exception, *, failures: int) -> None:
         self.error, self.failures, self.calls = error, failures, 0
@@ -83,14 +83,14 @@ NO_ANSWER = OperationalError("", None, psycopg.OperationalError("connection refu
 NONSENSE = OperationalError("", None, psycopg.errors.UndefinedTable("no such table"))
 
 
-def test_what_fails_while_the_database_is_away_is_tried_again(
+def test_a_call_that_fails_while_the_database_is_away_is_repeated(
     empty: StudyStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("search.storage.outages._FIRST_PAUSE", 0.001)
     empty.patience = 60.0
     call = Fickle(NO_ANSWER, failures=3)
     assert (empty.through_outages(call), call.calls) == ("done", 4)
-    assert caplog.text.count("is away (connection refused)") == 1, "an outage is said once"
+    assert caplog.text.count("is away (connection refused)") == 1, "an outage is logged once"
     assert caplog.text.count("is back") == 1
 
 
@@ -111,7 +111,7 @@ def test_an_error_that_waiting_does_not_mend_is_not_waited_for(empty: StudyStora
     assert call.calls == 1
 
 
-def test_an_impatient_thread_is_told_at_once_and_its_impatience_is_its_own_and_ends(
+def test_an_impatient_thread_gets_the_error_at_once_and_impatience_ends_with_its_context(
     empty: StudyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.storage.outages._FIRST_PAUSE", 0.001)
@@ -139,7 +139,7 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_connection_is_free_agai
     assert load_stored(study.storage, "tiny").budget == 3
 
 
-def test_a_read_only_storage_is_said_so(tiny_study: MakeStudy) -> None:
+def test_a_read_only_storage_is_reported(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     database = study.url.removeprefix("sqlite:///")
     read_only = StudyStorage(f"sqlite:///file:{database}?mode=ro&uri=true")

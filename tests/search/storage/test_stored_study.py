@@ -1,4 +1,4 @@
-"""A study is made once and joined by everyone after; one that differs is refused."""
+"""A study is created once, then joined; one that differs is refused."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     MakeStudy = Callable[..., TinyStudy]
 
 
-def test_a_study_whose_making_got_no_answer_is_joined(tiny_study: MakeStudy) -> None:
+def test_a_study_whose_creation_got_no_answer_is_joined(tiny_study: MakeStudy) -> None:
     storage = tiny_study().storage
     storage.patience = 60.0
     with first_answer_lost():
-        made = optuna.create_study(study_name="new", storage=storage, load_if_exists=True)
-    assert [study.study_name for study in storage.get_all_studies()] == ["tiny", made.study_name]
+        created = optuna.create_study(study_name="new", storage=storage, load_if_exists=True)
+    assert [study.study_name for study in storage.get_all_studies()] == ["tiny", created.study_name]
 
 
 def test_a_budget_is_never_lowered_by_joining(tiny_study: MakeStudy) -> None:
@@ -70,7 +70,7 @@ PLAIN_MODEL = {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "
         {"validation": {"metric": "auc"}},
     ],
 )
-def test_a_default_that_is_written_out_makes_no_other_study(
+def test_a_default_that_is_written_out_does_not_change_the_study(
     tiny_study: MakeStudy, written_out: dict[str, object]
 ) -> None:
     first = tiny_study()
@@ -80,14 +80,14 @@ def test_a_default_that_is_written_out_makes_no_other_study(
 BY_PROXIES = {"metric": "proxy", "share": 0.34}
 
 
-def test_other_proxies_than_those_that_a_study_goes_by_are_refused(tiny_study: MakeStudy) -> None:
+def test_other_proxies_than_those_of_the_stored_study_are_refused(tiny_study: MakeStudy) -> None:
     tiny_study(validation={**BY_PROXIES, "proxies": ["other IDs"]})
 
     with pytest.raises(StudyError, match=r"validation.proxies: stored \['other IDs'\], here \['knock 1'\]"):
         tiny_study(validation={**BY_PROXIES, "proxies": ["knock 1"]})
 
 
-def test_whoever_names_no_proxies_takes_those_of_the_stored_study(
+def test_a_study_that_lists_no_proxies_takes_those_of_the_stored_study(
     tiny_study: MakeStudy, storage_url: str, tmp_path: Path
 ) -> None:
     tree = {"study": "tiny", "model": {"family": "stat"}, "validation": BY_PROXIES}
@@ -105,7 +105,7 @@ def test_whoever_names_no_proxies_takes_those_of_the_stored_study(
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_a_search_does_not_take_over_a_study_of_somebody_elses(
+def test_a_search_does_not_take_over_a_study_that_offkey_did_not_create(
     tiny_study: MakeStudy, direction: Literal["minimize", "maximize"]
 ) -> None:
     url = tiny_study().url
@@ -122,7 +122,7 @@ def test_joining_without_hours_leaves_the_hours_as_they_are(tiny_study: MakeStud
         assert connection.execute(select(StudyRow.hours)).scalar_one() == 2.0
 
 
-def test_a_study_that_offkey_did_not_make_is_refused(tiny_study: MakeStudy) -> None:
+def test_a_study_that_offkey_did_not_create_is_refused(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     optuna.create_study(study_name="foreign", storage=study.url)
     with pytest.raises(StudyError, match="was not made by Offkey"):

@@ -1,4 +1,4 @@
-"""Who gets which trial: an exact budget, leases, hours."""
+"""Which worker gets which trial: an exact budget, leases, hours."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_leases_that_ran_out_during_an_outage_may_be_renewed_before_they_are_tak
 
 
 @on_both_databases
-def test_a_claim_whose_answer_got_lost_is_found_again_by_its_own_worker_and_counts_no_attempt(
+def test_a_claim_whose_answer_is_lost_returns_to_its_worker_and_counts_no_attempt(
     tiny_study: MakeStudy,
 ) -> None:
     study = tiny_study(trials=2)
@@ -70,7 +70,7 @@ def test_a_claim_whose_answer_got_lost_is_found_again_by_its_own_worker_and_coun
 
 
 @on_both_databases
-def test_a_budget_that_is_handed_out_gives_no_more_claims_until_it_is_raised(tiny_study: MakeStudy) -> None:
+def test_a_budget_that_is_handed_out_allows_no_claims_until_it_is_raised(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=2)
     assert [claim(study.storage, study, owner).number for owner in ("one", "two")] == [0, 1]
     assert study.ledger.claim("three", first={}) is None
@@ -105,7 +105,7 @@ def test_workers_that_claim_at_the_same_moment_get_different_trials_and_no_more_
 
 
 @on_both_databases
-def test_a_trial_in_its_lease_is_nobody_elses(tiny_study: MakeStudy) -> None:
+def test_a_trial_in_its_lease_belongs_to_its_worker_alone(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=1)
     claim(study.storage, study, "worker")
     assert study.ledger_over(StudyStorage(study.url)).claim("other", first={}) is None
@@ -134,7 +134,7 @@ def test_a_lapsed_trial_is_taken_with_its_checkpoint_and_counts_an_attempt(tiny_
 
 
 @on_both_databases
-def test_a_dead_workers_leases_end_at_once_when_its_supervisor_says_so(tiny_study: MakeStudy) -> None:
+def test_a_dead_workers_leases_end_at_once_when_its_supervisor_expires_them(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=1)
     held = claim(study.storage, study, "host:1")
     study.ledger.expire("host:1")
@@ -184,14 +184,16 @@ def test_claims_do_not_wait_for_each_other_at_the_studys_row(tiny_study: MakeStu
 
 
 def made_again(study: TinyStudy, make: MakeStudy) -> TinyStudy:
-    """Another study under the key of this one, which is deleted: SQLite gives it the same."""
+    """Deletes a study and creates another one, which gets the same key in SQLite."""
     study.storage.delete_study(study.stored.study_id)
     again = make(trials=study.stored.budget)
     assert (again.stored.study_id, again.stored.uid == study.stored.uid) == (study.stored.study_id, False)
     return again
 
 
-def test_a_study_that_has_the_key_of_a_deleted_one_gives_and_tells_its_workers_nothing(tiny_study: MakeStudy) -> None:
+def test_a_study_with_the_key_of_a_deleted_one_gives_nothing_to_the_deleted_studys_workers(
+    tiny_study: MakeStudy,
+) -> None:
     earlier = tiny_study(trials=2)
     later = made_again(earlier, tiny_study)
     later.ledger.claim("worker", first={})
@@ -208,7 +210,7 @@ def test_a_study_that_has_the_key_of_a_deleted_one_gives_and_tells_its_workers_n
     assert later.ledger.at_work() == ["worker"]
 
 
-def test_a_late_worker_of_a_deleted_study_writes_nothing_to_the_one_that_has_its_key(tiny_study: MakeStudy) -> None:
+def test_a_late_worker_of_a_deleted_study_writes_nothing_to_the_study_with_its_key(tiny_study: MakeStudy) -> None:
     earlier = tiny_study(trials=2)
     late = lapsed(earlier.storage, earlier, "late")
     later = made_again(earlier, tiny_study)

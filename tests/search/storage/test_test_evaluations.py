@@ -1,4 +1,4 @@
-"""Each evaluation on held-out clips is counted where its study is stored, by which clips and by which recipe."""
+"""Each test evaluation is counted in the storage of its study: which clips it used, and which recipe it measured."""
 
 from __future__ import annotations
 
@@ -61,34 +61,38 @@ def engine_of(url: str) -> Engine:
     return database.engine_of_one(database.parse_url(url), lease=30.0)
 
 
-def test_a_first_look_a_repeat_and_another_recipe_are_told_apart(storage_url: str, held_out: tuple[Clip, ...]) -> None:
+def test_the_count_distinguishes_a_first_evaluation_a_repeat_and_another_recipe(
+    storage_url: str, held_out: tuple[Clip, ...]
+) -> None:
     one, other = recipe_of(), recipe_of(model={"family": "stat", "decay": 0.5})
 
-    seen = [enter_test_evaluation(storage_url, held_out, recipe, 0.7) for recipe in (one, one, other, one)]
+    counts = [enter_test_evaluation(storage_url, held_out, recipe, 0.7) for recipe in (one, one, other, one)]
 
     clips = len(held_out)
-    assert seen[0] == TestEvaluations(1, 1, clips=clips)
-    assert seen[1:] == [TestEvaluations(*counts, clips=clips, seen=clips) for counts in ((2, 1), (3, 2), (4, 2))]
+    assert counts[0] == TestEvaluations(1, 1, clips=clips)
+    assert counts[1:] == [TestEvaluations(*numbers, clips=clips, seen=clips) for numbers in ((2, 1), (3, 2), (4, 2))]
 
 
 @on_both_databases
-def test_a_look_counts_for_each_set_that_shares_a_clip_with_it(storage_url: str, held_out: tuple[Clip, ...]) -> None:
+def test_an_evaluation_counts_for_each_set_that_shares_a_clip_with_it(
+    storage_url: str, held_out: tuple[Clip, ...]
+) -> None:
     one, other = recipe_of(), recipe_of(validation={"seed": 1})
     first, second, third = held_out[:6], held_out[4:10], held_out[10:]
 
-    def look(clips: tuple[Clip, ...], recipe: Recipe = one) -> TestEvaluations:
+    def evaluate(clips: tuple[Clip, ...], recipe: Recipe = one) -> TestEvaluations:
         return enter_test_evaluation(storage_url, clips, recipe, 0.7)
 
-    assert look(first) == TestEvaluations(1, 1, clips=6)
-    assert look(third) == TestEvaluations(1, 1, clips=len(held_out) - 10)  # other ones
-    assert look(second, other) == TestEvaluations(2, 2, clips=6, seen=2)
-    assert look(second, other) == TestEvaluations(3, 2, clips=6, seen=6)
-    assert look(first) == TestEvaluations(4, 2, clips=6, seen=6)
-    assert look(held_out) == TestEvaluations(6, 2, clips=len(held_out), seen=len(held_out))
+    assert evaluate(first) == TestEvaluations(1, 1, clips=6)
+    assert evaluate(third) == TestEvaluations(1, 1, clips=len(held_out) - 10)  # shares no clip with the first set
+    assert evaluate(second, other) == TestEvaluations(2, 2, clips=6, seen=2)
+    assert evaluate(second, other) == TestEvaluations(3, 2, clips=6, seen=6)
+    assert evaluate(first) == TestEvaluations(4, 2, clips=6, seen=6)
+    assert evaluate(held_out) == TestEvaluations(6, 2, clips=len(held_out), seen=len(held_out))
 
 
 @pytest.mark.parametrize("change", [{"label": None}, {"name": "elsewhere"}, {"split": "train"}])
-def test_a_clip_that_was_looked_at_is_known_by_its_contents(
+def test_a_clip_of_an_earlier_evaluation_is_recognised_by_its_contents(
     storage_url: str, held_out: tuple[Clip, ...], change: dict[str, Any]
 ) -> None:
     enter_test_evaluation(storage_url, held_out[:5], recipe_of(), 0.7)
@@ -98,7 +102,7 @@ def test_a_clip_that_was_looked_at_is_known_by_its_contents(
     assert (again.count, again.seen) == (2, 1)
 
 
-def test_what_was_looked_at_when_by_which_recipe_is_kept(storage_url: str, held_out: tuple[Clip, ...]) -> None:
+def test_a_row_keeps_clips_time_recipe_and_auc(storage_url: str, held_out: tuple[Clip, ...]) -> None:
     enter_test_evaluation(storage_url, held_out, recipe_of(), 0.75)
 
     with engine_of(storage_url).connect() as connection:
@@ -109,15 +113,15 @@ def test_what_was_looked_at_when_by_which_recipe_is_kept(storage_url: str, held_
 
 
 @on_both_databases
-def test_of_looks_at_the_same_moment_none_is_lost_and_one_has_seen_all(
+def test_evaluations_at_the_same_moment_are_all_kept_and_one_counts_them_all(
     storage_url: str, held_out: tuple[Clip, ...]
 ) -> None:
     recipes = [recipe_of(training={"seed": seed, "threads": 1}) for seed in range(6)]
 
     with ThreadPoolExecutor(6) as pool:
-        seen = list(pool.map(lambda recipe: enter_test_evaluation(storage_url, held_out, recipe, 0.7), recipes))
+        counts = list(pool.map(lambda recipe: enter_test_evaluation(storage_url, held_out, recipe, 0.7), recipes))
 
-    assert max(test_evaluations.count or 0 for test_evaluations in seen) == 6
+    assert max(test_evaluations.count or 0 for test_evaluations in counts) == 6
     assert enter_test_evaluation(storage_url, held_out, recipes[0], 0.7) == TestEvaluations(
         7, 6, clips=len(held_out), seen=len(held_out)
     )
@@ -134,7 +138,9 @@ def make_older(url: str, revision: str) -> None:
 
 
 @on_both_databases
-def test_a_storage_of_before_looks_were_counted_begins_to_count(storage_url: str, held_out: tuple[Clip, ...]) -> None:
+def test_a_storage_from_a_version_that_did_not_count_begins_to_count(
+    storage_url: str, held_out: tuple[Clip, ...]
+) -> None:
     make_older(storage_url, "3")
     assert not inspect(engine_of(storage_url)).has_table(TestEvaluationRow.__tablename__)
 
@@ -142,7 +148,7 @@ def test_a_storage_of_before_looks_were_counted_begins_to_count(storage_url: str
 
 
 @on_both_databases
-def test_looks_of_before_each_clip_was_kept_count_for_the_same_set_and_are_told_of_at_another(
+def test_evaluations_without_a_list_of_clips_count_for_the_same_set_and_are_mentioned_for_another(
     storage_url: str, held_out: tuple[Clip, ...]
 ) -> None:
     for _ in range(2):
@@ -154,12 +160,14 @@ def test_looks_of_before_each_clip_was_kept_count_for_the_same_set_and_are_told_
 
     clips = len(held_out)
     assert another == TestEvaluations(1, 1, clips=clips - 1, unlisted=2)
-    assert "first time, as far as this storage knows: of 2 looks that an earlier version entered" in another.in_words
+    assert "as far as this storage knows; it does not know the clips of 2 that an earlier version entered" in (
+        another.in_words
+    )
     assert the_same == TestEvaluations(4, 1, clips=clips, seen=clips)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}/none.db", "sqlite:///file:{}/none.db?uri=true"])
-def test_where_there_is_no_storage_none_is_made(tmp_path: Path, held_out: tuple[Clip, ...], url: str) -> None:
+def test_no_storage_is_created_where_there_is_none(tmp_path: Path, held_out: tuple[Clip, ...], url: str) -> None:
     assert enter_test_evaluation(url.format(tmp_path), held_out, recipe_of(), 0.7) == NO_STORAGE
     assert not (tmp_path / "none.db").exists()
 
@@ -187,7 +195,7 @@ def test_a_database_without_studies_is_no_storage_and_gets_no_tables(
     ],
     ids=["another order", "other places", "one less", "one twice", "another label", "other contents"],
 )
-def test_clips_are_known_by_contents_and_labels(
+def test_a_set_of_clips_is_identified_by_contents_and_labels(
     held_out: tuple[Clip, ...], change: Callable[[tuple[Clip, ...]], Any], is_same: bool
 ) -> None:
     assert (clips_digest(change(held_out)) == clips_digest(held_out)) == is_same
@@ -205,35 +213,41 @@ def test_clips_are_known_by_contents_and_labels(
         ({"scoring": {"pooling": "max"}}, False),
     ],
 )
-def test_a_recipe_is_known_by_what_its_figures_depend_on(changes: dict[str, Any], is_same: bool) -> None:
+def test_a_recipe_is_identified_by_the_settings_that_its_metrics_depend_on(
+    changes: dict[str, Any], is_same: bool
+) -> None:
     assert (recipe_digest(recipe_of(**changes)) == recipe_digest(recipe_of())) == is_same
 
 
 @pytest.mark.parametrize(
-    ("looks", "said"),
+    ("test_evaluations", "sentence"),
     [
-        (TestEvaluations(1, 1), "were looked at for the first time, as far as this storage knows"),
+        (
+            TestEvaluations(1, 1),
+            "This is the first test evaluation on the held-out clips, as far as this storage knows",
+        ),
         (
             TestEvaluations(3, 1),
-            "were seen 3 times, this one included, always by this recipe: nothing was chosen by them",
+            "were used in 3 test evaluations, this one included, all of this recipe: nothing was chosen by them",
         ),
         (
             TestEvaluations(5, 4),
-            "were seen 5 times, this one included, by 4 different recipes: the best of these flatters itself",
+            "were used in 5 test evaluations, this one included, of 4 different recipes: the best test AUC among "
+            "these is biased upwards",
         ),
         (
             TestEvaluations(3, 2, clips=120, seen=80),
-            "80 of the 120 held-out test clips were seen before: 3 looks, this one included, were at some of them, by "
-            "2 different recipes: the best of these flatters itself",
+            "80 of the 120 held-out test clips were used before: 3 test evaluations, this one included, used at least "
+            "one of them, of 2 different recipes: the best test AUC among these is biased upwards",
         ),
-        (NO_STORAGE, "is not counted: no study storage here (--storage names one)"),
+        (NO_STORAGE, "are not counted: no study storage here (--storage names one)"),
     ],
 )
-def test_a_count_is_told_with_what_it_means(test_evaluations: TestEvaluations, said: str) -> None:
-    assert said in test_evaluations.in_words
+def test_a_count_is_reported_with_its_meaning(test_evaluations: TestEvaluations, sentence: str) -> None:
+    assert sentence in test_evaluations.in_words
 
 
-def made(root: Path, folder: str, tell: Callable[[str], None], *, storage: str | None) -> Detector:
+def train(root: Path, folder: str, tell: Callable[[str], None], *, storage: str | None) -> Detector:
     recipe = recipe_of(corpus={"root": str(root)})
     return make_detector(recipe, Path(folder), device=CPU, storage=storage, tell=tell)
 
@@ -247,46 +261,46 @@ def made(root: Path, folder: str, tell: Callable[[str], None], *, storage: str |
     ],
     ids=["read-only", "away", "broken"],
 )
-def test_a_storage_that_cannot_be_written_costs_a_warning_and_not_the_detector(
+def test_a_storage_that_cannot_be_written_gives_a_warning_and_the_detector_is_saved(
     storage_url: str, corpus_root: Path, storage: str, reason: str
 ) -> None:
-    path, told = storage_url.removeprefix("sqlite:///"), list[str]()
+    path, messages = storage_url.removeprefix("sqlite:///"), list[str]()
     Path(f"{path}-broken").write_bytes(b"no database " * 100)
 
-    detector = made(corpus_root, "bundle", told.append, storage=storage.format(path))
+    detector = train(corpus_root, "bundle", messages.append, storage=storage.format(path))
 
     assert detector.test_evaluations.count is None
     assert "could not be written" in detector.test_evaluations.in_words
-    assert [line for line in told if line.startswith("this look at the held-out") and reason in line]
+    assert [line for line in messages if line.startswith("this test evaluation is not counted") and reason in line]
     assert "could not be written" in Path("bundle/README.md").read_text()
 
 
-def test_what_is_no_storage_is_refused_before_any_work(corpus_root: Path) -> None:
+def test_a_url_that_is_no_storage_is_refused_before_any_work(corpus_root: Path) -> None:
     with pytest.raises(StorageError, match="must be sqlite:///FILE or postgresql://"):
-        made(corpus_root, "bundle", print, storage="mysql://host/offkey")
+        train(corpus_root, "bundle", print, storage="mysql://host/offkey")
     assert not Path("bundle").exists()
 
 
-def test_without_a_test_figure_nothing_was_looked_at(tmp_path: Path, corpus_root: Path, storage_url: str) -> None:
+def test_without_a_test_auc_no_evaluation_is_counted(tmp_path: Path, corpus_root: Path, storage_url: str) -> None:
     root = Path(shutil.copytree(corpus_root, tmp_path / "few"))
     for path in root.rglob("anomaly_*_0000000[1-5].wav"):
         path.unlink()
-    told: list[str] = []
+    messages: list[str] = []
 
-    detector = made(root, "bundle", told.append, storage=storage_url)
+    detector = train(root, "bundle", messages.append, storage=storage_url)
 
     assert detector.test is None
-    assert told == [
+    assert messages == [
         "compressor/00, compressor/02, compressor/04: too few labelled clips for a held-out test",
     ]
     with engine_of(storage_url).connect() as connection:
         assert connection.execute(select(TestEvaluationRow.look)).all() == []
 
 
-def test_a_folder_that_is_taken_is_refused_before_anybody_looks(corpus_root: Path, storage_url: str) -> None:
+def test_a_folder_that_exists_is_refused_before_any_test_evaluation(corpus_root: Path, storage_url: str) -> None:
     Path("bundle").mkdir()
 
     with pytest.raises(BundleError, match="exists already"):
-        made(corpus_root, "bundle", print, storage=storage_url)
+        train(corpus_root, "bundle", print, storage=storage_url)
     with engine_of(storage_url).connect() as connection:
         assert connection.execute(select(TestEvaluationRow.look)).all() == []

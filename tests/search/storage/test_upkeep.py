@@ -1,4 +1,4 @@
-"""A stored study as a whole: its workers asked to leave, another name, the end."""
+"""A stored study as a whole: a request to stop, another name, deletion."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def finish_all(study: TinyStudy) -> None:
 
 
 @on_both_databases
-def test_stop_makes_the_workers_that_are_there_leave_and_later_ones_go_on(
+def test_stop_makes_present_workers_leave_and_later_ones_go_on(
     offkey: Offkey, tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tiny_study(trials=2)
@@ -87,7 +87,7 @@ def test_a_renamed_study_is_the_same_study_under_another_name(offkey: Offkey, ti
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("other", "There is a study 'other' in"),
         ("a/b", "'a/b' cannot be a study's name"),
@@ -96,14 +96,14 @@ def test_a_renamed_study_is_the_same_study_under_another_name(offkey: Offkey, ti
         ("a" * 201, "cannot be a study's name: up to 200"),
     ],
 )
-def test_a_name_that_is_taken_or_cannot_be_one_is_refused(
-    offkey: Offkey, tiny_study: MakeStudy, name: str, said: str
+def test_a_name_that_is_taken_or_invalid_is_refused(
+    offkey: Offkey, tiny_study: MakeStudy, name: str, message: str
 ) -> None:
     study = tiny_study(trials=1)
     optuna.create_study(study_name="other", storage=study.storage)
     ran = offkey("rename", "tiny", name, "--storage", study.url)
     assert ran.code in (1, 2)
-    assert said in ran.stderr
+    assert message in ran.stderr
     assert load_stored(study.storage, "tiny").uid == study.stored.uid
 
 
@@ -150,14 +150,14 @@ def test_a_study_that_workers_are_at_work_on_is_left_alone(
     assert study.ledger.claim("host:1", first={}) is not None
     ran = offkey(*command, "--storage", study.url)
     assert ran.code == 1
-    assert "1 workers are at work on tiny (host:1 for one). `offkey stop tiny` makes them leave" in ran.stderr
+    assert "1 workers are at work on tiny (for example host:1). `offkey stop tiny` makes them leave" in ran.stderr
     assert load_stored(study.storage, "tiny").uid == study.stored.uid
     assert json.loads(offkey("status", "tiny", "--storage", study.url, "--json").stdout)["trials"]["running"] == 1
 
 
 @on_both_databases
 @pytest.mark.parametrize(("change", "trial"), [("delete", "waiting"), ("rename", "waiting"), ("delete", "new")])
-def test_a_worker_that_comes_at_that_very_moment_gets_a_trial_of_the_study_or_none(
+def test_a_worker_that_claims_during_the_deletion_gets_a_trial_of_the_study_or_none(
     tiny_study: MakeStudy, change: str, trial: str
 ) -> None:
     study = tiny_study(trials=1)
@@ -169,7 +169,7 @@ def test_a_worker_that_comes_at_that_very_moment_gets_a_trial_of_the_study_or_no
     worker = threading.Thread(target=lambda: claims.append(elsewhere.claim("host:1", first={})), daemon=True)
 
     def claim_now(*given: Any) -> None:
-        if "lease_until >" in given[2] and worker.ident is None:  # it was looked whether anybody is at work
+        if "lease_until >" in given[2] and worker.ident is None:  # after the check whether workers are at work
             worker.start()
             worker.join(timeout=1)
             assert claims == [], "claimed between the look and the deletion"
@@ -184,7 +184,7 @@ def test_a_worker_that_comes_at_that_very_moment_gets_a_trial_of_the_study_or_no
     assert [claim is None for claim in claims] == [change == "delete"]
 
 
-def test_files_are_removed_when_nobody_can_ask_for_them_any_more(tiny_study: MakeStudy, tmp_path: Path) -> None:
+def test_files_are_removed_once_nothing_refers_to_them(tiny_study: MakeStudy, tmp_path: Path) -> None:
     study = tiny_study(trials=1)
     hold = study.ledger.claim("host:1", first={})
     assert hold is not None
@@ -226,7 +226,7 @@ def test_another_study_that_has_the_id_by_now_stays(tiny_study: MakeStudy) -> No
 
 
 @on_both_databases
-def test_who_is_at_work_on_a_study_that_is_deleted_says_so_and_leaves(
+def test_a_worker_whose_study_is_deleted_reports_it_and_leaves(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tiny_study(trials=3)

@@ -620,7 +620,7 @@ def test_a_study_s_members_may_differ_in_their_seed_alone_too(
     assert seed_groups(Recipe.model_validate(tree)) == groups
 
 
-def test_train_tells_the_spread_of_each_recipe_s_seeds_and_counts_its_looks(
+def test_train_tells_the_spread_of_each_recipe_s_seeds_and_counts_its_test_evaluations(
     offkey: Offkey, corpus_root: Path, storage_url: str
 ) -> None:
     files = [write_recipe("wide"), write_recipe("deep", model={"h_dim": 4})]
@@ -635,7 +635,7 @@ def test_train_tells_the_spread_of_each_recipe_s_seeds_and_counts_its_looks(
     assert document["seeds"]["recipes"].keys() == {"wide", "deep"}
     assert [len(of["test"]["auc"]) for of in document["seeds"]["recipes"].values()] == [2, 2]
     assert document == {"bundle": "four", **json.loads(Path("four/metrics.json").read_text())}
-    for text in ("2 of wide", "validation − test", "were seen 2 times, this one included, by 2 different recipes"):
+    for text in ("2 of wide", "validation − test", "used in 2 test evaluations, this one included, of 2 different"):
         assert text in shown.stdout
 
 

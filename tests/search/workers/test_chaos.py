@@ -1,4 +1,4 @@
-"""A fleet that is hit by faults at random; benchmarks/chaos.py is the long one."""
+"""A fleet under random faults; benchmarks/chaos.py is the long version."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A worker that is asked to leave: SIGTERM, Ctrl-C, the end of its search, hours that run out.
 
-It leaves at its next batch with exit code 0, or after some seconds if it is not at one. Its trial waits with every
-finished epoch, free for the next worker, who goes on with the same numbers.
+It leaves at its next batch with exit code 0, or after 5 s if it is not at one. Its trial waits with every finished
+epoch for the next worker, which goes on with the same numbers.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def test_a_second_ctrl_c_ends_a_worker_at_once(tiny_study: MakeStudy) -> None:
     ],
     ids=lambda number: number.name,
 )
-def test_sigterm_beside_another_signal_takes_no_time_from_a_worker_that_leaves(
+def test_a_sigterm_together_with_another_signal_does_not_shorten_the_time_to_leave(
     tiny_study: MakeStudy, first: signal.Signals, second: signal.Signals
 ) -> None:
     study = tiny_study(trials=1, **BLOCKS)
@@ -177,7 +177,7 @@ def test_a_worker_without_a_trial_leaves_at_once(tiny_study: MakeStudy, number: 
 
 
 def is_joined(study: TinyStudy) -> bool:
-    """Whether somebody looks for a trial: a sign of life is newer than the study's last look."""
+    """Whether a worker has asked for a trial: a sign of life was added to the study's hours."""
     seen = select(StudyRow.active_seconds).where(StudyRow.study_id == study.stored.study_id)
     with study.storage.engine.connect() as connection:
         return bool(connection.execute(seen).scalar_one() > 0)
@@ -278,7 +278,7 @@ def test_ctrl_c_twice_ends_a_search_at_once_and_frees_its_trials(tiny_study: Mak
     assert [trial.state for trial in trials_of(study)] == [TrialState.COMPLETE] * 2
 
 
-def test_a_worker_that_loses_its_search_drains(tiny_study: MakeStudy) -> None:
+def test_a_worker_whose_search_is_lost_drains(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=6, **BLOCKS)
     quick = Quick(pause=60, batches=600)
     with offkey_process("search", "tiny", "--workers", "1", url=study.url, quick=quick) as search:

@@ -1,4 +1,4 @@
-"""Worker processes on this host: where they are put, how they are replaced, and `offkey search` around them."""
+"""Worker processes on this host: their devices, their replacement, and `offkey search` around them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ IS_DONE = "date +%s.%N >> starts"
 
 @contextmanager
 def fleet_of(study: TinyStudy, worker: str, slots: list[Slot]) -> Iterator[Fleet]:
-    """A fleet that was started, whose workers run a shell script in place of `offkey worker`."""
+    """A started fleet whose workers run a shell script in place of `offkey worker`."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "executable", stand_in(Path("worker.sh").absolute(), worker))
         fleet = Fleet(study.storage, study.stored, study.root, slots, Path("logs").absolute())
@@ -63,7 +63,7 @@ def fleet_of(study: TinyStudy, worker: str, slots: list[Slot]) -> Iterator[Fleet
 
 
 def workers_of_this_process() -> list[psutil.Process]:
-    """By slot; without those that have ended, be it at this moment."""
+    """The workers of this process that have not ended, by slot."""
     owners = {}
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess, ValueError):  # a zombie is one; another child has no owner
@@ -72,7 +72,7 @@ def workers_of_this_process() -> list[psutil.Process]:
 
 
 def waiting_workers(count: int) -> list[psutil.Process]:
-    """The workers of this process, as soon as there are so many."""
+    """Waits for `count` workers of this process and returns them."""
     until(lambda: len(workers_of_this_process()) == count)
     return workers_of_this_process()
 
@@ -83,7 +83,7 @@ def owner_of(worker: psutil.Process) -> str:
 
 
 def starts() -> list[float]:
-    """When workers were started, in seconds."""
+    """The times at which workers were started (seconds)."""
     return [float(line) for line in Path("starts").read_text().splitlines()] if Path("starts").exists() else []
 
 
@@ -111,7 +111,7 @@ def test_each_worker_sees_its_own_device_alone_and_has_its_share_of_the_cores(
     assert {variables[name] for variables in surroundings for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} == {share}
 
 
-def test_workers_are_named_by_host_and_slot_and_no_two_alike(tiny_study: MakeStudy) -> None:
+def test_workers_are_named_by_host_and_slot_and_no_two_names_are_equal(tiny_study: MakeStudy) -> None:
     with fleet_of(tiny_study(), WAITS, [CPU, CPU]):
         owners = [owner_of(worker) for worker in waiting_workers(2)]
     assert [owner.split(":")[:-1] for owner in owners] == [[socket.gethostname(), "0"], [socket.gethostname(), "1"]]
@@ -139,7 +139,7 @@ def make_with_password(storage_url: str, tiny_study: MakeStudy) -> Callable[[], 
 
 
 class Clock:
-    """Time that passes when it is told to, for a fleet."""
+    """A fleet's clock, which a test moves on."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -156,7 +156,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def assert_replaced_after(pause: float, fleet: Fleet, clock: Clock) -> None:
-    """Lets a worker die, and checks how long nobody takes its place."""
+    """Lets a worker die, and checks the pause until it is replaced."""
     before = len(starts())
     until(lambda: workers_of_this_process() == [])
     fleet.watch()
@@ -177,7 +177,7 @@ def test_a_worker_that_is_killed_is_replaced_after_a_pause_that_doubles_up_to_a_
             assert_replaced_after(pause, fleet, clock)
 
 
-def test_the_pauses_begin_anew_when_a_worker_of_the_slot_has_ended_a_trial_and_not_when_another_has(
+def test_the_pauses_restart_when_a_worker_of_the_slot_has_ended_a_trial_and_not_when_another_has(
     tiny_study: MakeStudy, clock: Clock
 ) -> None:
     study = tiny_study()
@@ -194,7 +194,7 @@ def test_the_pauses_begin_anew_when_a_worker_of_the_slot_has_ended_a_trial_and_n
             assert_replaced_after(pause, fleet, clock)
 
 
-def test_a_slot_whose_workers_keep_ending_while_others_get_on_is_told_of_until_one_lasts(
+def test_a_slot_whose_workers_keep_ending_while_others_advance_has_a_note_until_one_lasts(
     tiny_study: MakeStudy, clock: Clock
 ) -> None:
     study = tiny_study(trials=9)
@@ -228,7 +228,7 @@ def test_a_slot_whose_workers_keep_ending_does_not_keep_a_search_that_is_done(
         assert len(starts()) == 4
 
 
-def test_a_worker_that_is_started_heeds_a_stop_since_its_fleet_began(tiny_study: MakeStudy) -> None:
+def test_a_new_worker_obeys_a_stop_since_its_fleet_began(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     with fleet_of(study, WAITS, [CPU]) as fleet:
         (worker,) = waiting_workers(1)
@@ -243,7 +243,7 @@ def test_a_worker_that_is_started_heeds_a_stop_since_its_fleet_began(tiny_study:
 
 
 @pytest.mark.parametrize(("worker", "most"), [(FAILS, 3), (IS_KILLED, 10)], ids=["end with an error", "are killed"])
-def test_workers_that_keep_ending_end_the_fleet_with_the_last_lines_of_a_log_after_so_many(
+def test_workers_that_keep_ending_end_the_fleet_with_the_last_lines_of_a_log(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, worker: str, most: int
 ) -> None:
     monkeypatch.setattr(fleets, "_FIRST_PAUSE", 0.001)
@@ -251,7 +251,7 @@ def test_workers_that_keep_ending_end_the_fleet_with_the_last_lines_of_a_log_aft
     with (
         fleet_of(tiny_study(), worker, [CPU]) as fleet,
         pytest.raises(
-            StudyError, match=r"Workers keep ending and no trial gets on. \S+/logs/worker-0.log says:\n"
+            StudyError, match=r"Workers keep ending and no trial advances. \S+/logs/worker-0.log says:\n"
         ) as error,
     ):
         until(lambda: not fleet.watch())
@@ -299,7 +299,7 @@ def test_a_worker_that_dies_after_a_stop_is_not_replaced(tiny_study: MakeStudy) 
         assert not later.was_stopped()
 
 
-def test_a_search_that_is_stopped_says_so(tiny_study: MakeStudy, offkey: Callable[..., Ran]) -> None:
+def test_a_search_that_is_stopped_reports_it(tiny_study: MakeStudy, offkey: Callable[..., Ran]) -> None:
     study = tiny_study(trials=9, training=TRAINING)
     with offkey_process("search", "tiny", "--workers", "1", url=study.url, quick=Quick(pause=0.2)) as search:
         until(lambda: any(trial.intermediate_values for trial in trials_of(study)))
@@ -310,7 +310,7 @@ def test_a_search_that_is_stopped_says_so(tiny_study: MakeStudy, offkey: Callabl
     assert len(trials_of(study)) < 9
 
 
-def test_a_fleet_whose_logs_cannot_be_written_says_so(tiny_study: MakeStudy) -> None:
+def test_a_fleet_whose_logs_cannot_be_written_reports_it(tiny_study: MakeStudy) -> None:
     Path("logs").write_text("in the way")
     with (
         pytest.raises(StudyError, match=r"The log folder \S+/logs cannot be made"),
@@ -343,12 +343,12 @@ def test_workers_that_cannot_work_end_the_search_with_their_reason(
     monkeypatch.setattr(sys, "executable", stand_in(Path("worker.sh").absolute(), FAILS))
     ran = offkey("search", "tiny", "--workers", "1", "--storage", study.url)
     assert ran.code == 1
-    assert "error: Workers keep ending and no trial gets on" in ran.stderr
+    assert "error: Workers keep ending and no trial advances" in ran.stderr
     assert "the reason" in ran.stderr.partition("worker-0.log says:")[2]
     assert "Traceback" not in ran.stderr
 
 
-def test_a_worker_that_cannot_write_checkpoints_says_where(tiny_study: MakeStudy) -> None:
+def test_a_worker_that_cannot_write_checkpoints_names_the_place(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     Path("in-the-way").write_text("a file where a folder should be")
     with offkey_process("worker", "tiny", "--artifacts", "in-the-way", url=study.url) as worker:
@@ -358,7 +358,9 @@ def test_a_worker_that_cannot_write_checkpoints_says_where(tiny_study: MakeStudy
 
 
 @on_postgresql
-def test_a_search_outlives_its_database_and_says_so_once(tiny_study: MakeStudy, postgres: PostgresServer) -> None:
+def test_a_search_outlives_its_database_and_reports_the_outage_once(
+    tiny_study: MakeStudy, postgres: PostgresServer
+) -> None:
     study = tiny_study(trials=4, training=TRAINING)
     arguments = ("search", "tiny", "--workers", "1", "--json")
     with offkey_process(*arguments, url=study.url, quick=Quick(pause=0.15, lease=5, longest_pause=0.5)) as search:

@@ -1,4 +1,4 @@
-"""Where workers run: slots, the GPUs that are visible, shares of the cores, what status shows."""
+"""The places of workers: slots, visible GPUs, shares of the cores, and what status shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from search.workers.placement import Slot, cores, device_name, memory_used, slot
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
-    """Makes this host another one: so many cores and GPUs, this CPU quota, this CUDA_VISIBLE_DEVICES."""
+    """Gives this host other cores and GPUs, another CPU quota and another CUDA_VISIBLE_DEVICES."""
 
     def make(
         *,
@@ -172,7 +172,7 @@ def test_a_worker_s_environment_is_its_share_of_the_cores_and_its_gpu(
 
 
 @pytest.mark.parametrize(("wanted", "threads"), [("1", "1"), ("3", "3"), ("16", "4"), ("0", "4"), ("many", "4")])
-def test_whoever_wants_fewer_threads_than_that_share_gets_them(
+def test_a_user_who_sets_fewer_threads_than_that_share_gets_them(
     host: Callable[..., None], wanted: str, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", wanted)

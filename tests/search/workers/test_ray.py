@@ -1,7 +1,7 @@
-"""Workers on a Ray cluster of simulated nodes with made-up GPUs: placed, restarted and found again by Ray.
+"""Workers on a Ray cluster of simulated nodes and GPUs: Ray places, restarts and finds them.
 
-Ray starts its processes with this Python. A `sitecustomize.py` on each node lets an actor start a script of the test's
-in place of it.
+Ray starts its processes with this Python. A `sitecustomize.py` on each node lets an actor start the test's
+script in place of it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ QUICK: dict[str, Any] = {
     "baseline": {},
 }
 
-# What is run in place of Python -P -m search.cli worker STUDY …, in bash. The GPU that it may be told of is made up.
+# The bash script in place of Python -P -m search.cli worker STUDY …. The GPU that it may get is simulated.
 WORKS = f'shift 3; exec {sys.executable} -P -m tests.support.offkey_process "${{@/#cuda/cpu}}"'
 WAITS = "exec sleep 600"
 FAILS = "echo the reason; exit 1"
@@ -67,7 +67,7 @@ with open(os.environ["OFFKEY_CACHE"] + ".notes", "a") as file:
 
 
 class Nodes:
-    """A cluster: a head with one GPU, and nodes that come and go; each has a cache folder of its own."""
+    """A cluster: a head with one GPU, and nodes that join and leave. Each has its own cache folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -145,7 +145,7 @@ class Nodes:
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the command line sets, and what it takes for the process's whole life, is this test's alone."""
+    """Undoes after each test what the command line sets for its whole process."""
     monkeypatch.setenv("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -174,7 +174,7 @@ def _free_port() -> int:
 
 
 def has_epochs(study: TinyStudy, count: int = 1) -> bool:
-    """Whether so many epochs were reported, of all trials."""
+    """Whether all trials together reported at least `count` epochs."""
     return sum(len(trial.intermediate_values) for trial in trials_of(study)) >= count
 
 
@@ -216,7 +216,7 @@ def test_workers_get_shares_of_gpus_and_those_without_a_place_wait_for_a_node_th
 
 
 @on_postgresql
-def test_a_node_that_leaves_in_the_middle_costs_nothing_but_time(nodes: Nodes, tiny_study: MakeStudy) -> None:
+def test_a_node_that_leaves_in_the_middle_loses_nothing(nodes: Nodes, tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=3, **QUICK)
     nodes.let_workers(WORKS, Quick(pause=0.2, lease=3))
     options = ("--workers", "2", "--gpus-per-worker", "1", "--artifacts", "shared", "--json")
@@ -233,7 +233,7 @@ def test_a_node_that_leaves_in_the_middle_costs_nothing_but_time(nodes: Nodes, t
 
 
 @on_postgresql
-def test_workers_whose_search_is_lost_go_on_are_restarted_and_heed_a_stop_after_which_the_same_command_goes_on(
+def test_workers_whose_search_is_lost_go_on_are_restarted_and_obey_a_stop_after_which_the_same_command_goes_on(
     nodes: Nodes, tiny_study: MakeStudy, offkey: Callable[..., Ran]
 ) -> None:
     study = tiny_study(trials=2, **QUICK)
@@ -259,7 +259,7 @@ def test_workers_whose_search_is_lost_go_on_are_restarted_and_heed_a_stop_after_
 
 
 @on_postgresql
-def test_ctrl_c_leaves_detached_workers_at_work_and_drains_them_where_the_same_command_is_not_to_detach_them(
+def test_ctrl_c_leaves_detached_workers_at_work_and_drains_them_without_detach(
     nodes: Nodes, tiny_study: MakeStudy
 ) -> None:
     study = tiny_study(trials=9, **QUICK)
@@ -289,7 +289,9 @@ def test_ctrl_c_leaves_detached_workers_at_work_and_drains_them_where_the_same_c
 
 
 @on_postgresql
-def test_a_node_that_cannot_work_costs_the_others_nothing_and_is_told_of(nodes: Nodes, tiny_study: MakeStudy) -> None:
+def test_a_node_that_cannot_work_is_reported_and_does_not_hinder_the_others(
+    nodes: Nodes, tiny_study: MakeStudy
+) -> None:
     study = tiny_study(trials=99, **QUICK)
     nodes.let_workers(WORKS, Quick(pause=0.5))
     with nodes.another() as (cache, _), connected(nodes.address):
@@ -298,8 +300,8 @@ def test_a_node_that_cannot_work_costs_the_others_nothing_and_is_told_of(nodes: 
         fleet = RayFleet(study.storage, study.stored, study.root, workers=2, gpus=1)
         fleet.start()
         try:
-            told = rf"worker \d keeps ending: On \S+: The log folder {cache}/logs/tiny cannot be made: .*"
-            until(lambda: fleet.watch() and re.fullmatch(told, fleet.note or "") and has_epochs(study))
+            note = rf"worker \d keeps ending: On \S+: The log folder {cache}/logs/tiny cannot be made: .*"
+            until(lambda: fleet.watch() and re.fullmatch(note, fleet.note or "") and has_epochs(study))
             fleet.stop()
         finally:
             fleet.kill()
@@ -313,7 +315,7 @@ def test_workers_that_cannot_work_end_the_search_with_their_reason(nodes: Nodes,
     nodes.let_workers(FAILS)
     with offkey_process("search", "tiny", "--on", nodes.address, "--workers", "1", url=study.url) as search:
         assert search.ended(within=60) == 1
-    assert f"error: On {socket.gethostname()}: Workers keep ending and no trial gets on." in search.stderr
+    assert f"error: On {socket.gethostname()}: Workers keep ending and no trial advances." in search.stderr
     assert "the reason" in search.stderr.partition("worker-0.log says:")[2]
     assert "Traceback" not in search.stderr
     until(lambda: nodes.actors == [])
@@ -323,7 +325,7 @@ SHARED = ("--storage", "postgresql://offkey:secret@127.0.0.1:1/offkey")
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         (("--gpus-per-worker", "0.5"), 2, "--on says where it is"),
         (("--detach",), 2, "--on says where it is"),
@@ -336,15 +338,17 @@ SHARED = ("--storage", "postgresql://offkey:secret@127.0.0.1:1/offkey")
     ],
 )
 def test_a_cluster_that_cannot_serve_is_refused(
-    offkey: Callable[..., Ran], options: tuple[str, ...], code: int, said: str
+    offkey: Callable[..., Ran], options: tuple[str, ...], code: int, message: str
 ) -> None:
     ran = offkey("search", "vae", *options)
     assert (ran.code, ran.stdout) == (code, "")
-    assert said in " ".join(ran.stderr.split())
+    assert message in " ".join(ran.stderr.split())
     assert "secret" not in ran.stderr
 
 
-def test_without_ray_a_search_says_how_to_get_it(offkey: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_a_search_names_the_package_to_install(
+    offkey: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(sys.modules, "search.workers.ray_fleet", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     ran = offkey("search", "vae", "--on", "auto", "--workers", "2", *SHARED)

@@ -84,7 +84,7 @@ def assert_nothing_was_lost(study: TinyStudy, undisturbed: object) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def _polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.workers.worker._POLL_SECONDS", 0.1)
 
 
@@ -94,7 +94,7 @@ BLOCKS = {"model": TWO_OPEN, "baseline": {"h_dim": 16, "z_dim": 4}}
 
 @pytest.fixture(scope="module")
 def known_curves() -> dict[str, object]:
-    """Filled by the first test that needs it: the curves of studies that nobody disturbed."""
+    """The reports of undisturbed studies; the first test that needs one adds it."""
     return {}
 
 
@@ -126,7 +126,7 @@ def test_a_worker_killed_at_any_moment_leaves_a_study_that_ends_as_if_undisturbe
 
 
 @pytest.mark.parametrize(("storage_url", "moment"), [*zip(cycle(DATABASES[::-1]), MOMENTS)], indirect=["storage_url"])
-def test_a_worker_stopped_at_any_moment_and_continued_after_its_lease_finds_out_and_writes_nothing_over(
+def test_a_worker_suspended_at_any_moment_and_continued_after_its_lease_overwrites_nothing(
     tiny_study: MakeStudy, undisturbed: Callable[[str], object], moment: str
 ) -> None:
     study = tiny_study(trials=2, **BLOCKS)
@@ -179,7 +179,7 @@ def test_a_real_training_goes_on_at_its_last_checkpoint_and_ends_bit_equal(
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut off", "another's"])
-def test_a_checkpoint_that_this_host_has_not_or_not_whole_means_starting_over(
+def test_a_checkpoint_that_is_missing_or_damaged_on_this_host_means_starting_over(
     tiny_study: MakeStudy, undisturbed: Callable[[str], object], damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = tiny_study(trials=2, **BLOCKS)
@@ -212,7 +212,7 @@ def test_a_trial_that_keeps_losing_its_worker_is_given_up_and_the_study_ends(tin
     assert [trial.state for trial in trials_of(study)] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
-def test_a_worker_lost_after_a_new_checkpoint_counts_as_the_first_again(tiny_study: MakeStudy) -> None:
+def test_a_worker_lost_after_a_new_checkpoint_counts_as_the_first_attempt(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=1, training={"learning_rate": 0.01, "batch_size": 16, "epochs": 9, "threads": 1})
     for _ in range(MAX_ATTEMPTS + 1):
         for moment in ("between checkpoint and report", "after the report"):
@@ -224,7 +224,7 @@ def test_a_worker_lost_after_a_new_checkpoint_counts_as_the_first_again(tiny_stu
     ]
 
 
-def test_a_trial_whose_worker_failed_says_why_when_it_is_given_up(
+def test_a_trial_whose_worker_failed_reports_the_reason_when_it_is_given_up(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tiny_study(trials=1)
@@ -237,7 +237,7 @@ def test_a_trial_whose_worker_failed_says_why_when_it_is_given_up(
     (row,) = study.rows()
     assert (row.state, row.reason) == (
         "failed",
-        "its worker was lost 3 times; the last one said: RuntimeError: CUDA error: unspecified launch failure",
+        "its worker was lost 3 times; the last error was: RuntimeError: CUDA error: unspecified launch failure",
     )
 
 
@@ -245,7 +245,7 @@ def _broken_machine(*args: object) -> None:
     raise RuntimeError("CUDA error: unspecified launch failure")
 
 
-def test_a_diverged_trial_is_recorded_with_its_reason_and_teaches_the_sampler(tiny_study: MakeStudy) -> None:
+def test_a_diverged_trial_is_recorded_with_its_reason_and_the_sampler_learns_from_it(tiny_study: MakeStudy) -> None:
     study = tiny_study(
         trials=1,
         model={"family": "vae", "context": 3, "h_dim": 16, "z_dim": 4},
@@ -290,7 +290,7 @@ def test_a_worker_with_other_clips_is_refused_with_what_differs(tiny_study: Make
         join(study.url, "tiny", root=str(tmp_path / "others"))
 
 
-def test_a_worker_with_a_copy_of_the_clips_elsewhere_is_welcome(tiny_study: MakeStudy, tmp_path: Path) -> None:
+def test_a_worker_with_a_copy_of_the_clips_elsewhere_is_accepted(tiny_study: MakeStudy, tmp_path: Path) -> None:
     study = tiny_study(trials=1)
     shutil.copytree(study.root, tmp_path / "copy")
     join(study.url, "tiny", root=str(tmp_path / "copy")).run()
@@ -336,7 +336,7 @@ def test_a_worker_that_came_too_late_for_a_trial_loads_no_torch_until_it_leaves(
 
 
 @on_both_databases
-def test_a_stop_is_heeded_before_the_next_trial_however_short_trials_are(tiny_study: MakeStudy) -> None:
+def test_a_worker_obeys_a_stop_before_the_next_trial_however_short_trials_are(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=12)
     worker = study.worker(quick=True)
 
@@ -353,7 +353,7 @@ def test_a_stop_is_heeded_before_the_next_trial_however_short_trials_are(tiny_st
     assert len(trials_of(study)) == 12, "later ones go on"
 
 
-def test_a_note_that_cannot_be_written_costs_no_trial(
+def test_a_note_that_cannot_be_written_stops_no_trial(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = tiny_study(trials=2)
@@ -363,7 +363,7 @@ def test_a_note_that_cannot_be_written_costs_no_trial(
     assert "the study's note could not be written" in caplog.text
 
 
-def test_a_trial_goes_on_with_the_threads_it_was_begun_with_and_is_trained_again_to_the_last_bit(
+def test_a_trial_goes_on_with_its_first_number_of_threads_and_is_reproduced_to_the_last_bit(
     tiny_study: MakeStudy,
 ) -> None:
     threads_open = {"learning_rate": 0.01, "batch_size": 16, "epochs": 3}
@@ -384,7 +384,7 @@ def test_a_trial_goes_on_with_the_threads_it_was_begun_with_and_is_trained_again
     assert detector_of(recipe, whole, torch.device("cpu")).validation.auc == trial.value
 
 
-def test_a_worker_lost_in_an_outage_leaves_no_gap_in_the_curve(tiny_study: MakeStudy) -> None:
+def test_a_worker_lost_in_an_outage_leaves_no_gap_in_the_reports(tiny_study: MakeStudy) -> None:
     training = {"learning_rate": 0.01, "batch_size": 16, "epochs": 8, "threads": 1}
     whole = tiny_study(trials=1, study="whole", training=training)
     whole.worker(quick=True).run()
@@ -433,7 +433,7 @@ def test_reports_of_an_outage_that_came_without_a_checkpoint_are_trained_again(t
         lost.run()
     (row,) = study.rows()
     assert row.checkpoint is not None
-    assert row.checkpoint.endswith("@4/4"), "made before the outage was noticed, entered with the reports after it"
+    assert row.checkpoint.endswith("@4/4"), "written before the outage was noticed, entered with the reports after it"
 
     study.worker(lease=LEASE, quick=True).run()
 

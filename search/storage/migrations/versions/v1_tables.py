@@ -1,4 +1,4 @@
-"""Studies and their trials."""
+"""Creates the tables of studies and of their trials."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Checkpoints that the ledger knows, what each worker says of itself, and settings that no two trials share."""
+"""Adds checkpoints, each worker's device, rate and memory, and the digest of settings that no two trials share."""
 
 import sqlalchemy as sa
 from alembic import op

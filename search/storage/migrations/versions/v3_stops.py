@@ -1,4 +1,4 @@
-"""When a study's workers were last asked to leave."""
+"""Adds the time at which a study's workers were last asked to leave."""
 
 import sqlalchemy as sa
 from alembic import op

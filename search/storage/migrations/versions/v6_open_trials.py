@@ -1,4 +1,4 @@
-"""The trials that may be claimed are found without looking at those that have ended."""
+"""Adds an index of the open trials, so that a claim does not read the trials that have ended."""
 
 import sqlalchemy as sa
 from alembic import op

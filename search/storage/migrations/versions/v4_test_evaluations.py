@@ -1,4 +1,4 @@
-"""How often held-out test clips were looked at."""
+"""Adds a table of test evaluations: a row for each measurement on held-out test clips."""
 
 import sqlalchemy as sa
 from alembic import op

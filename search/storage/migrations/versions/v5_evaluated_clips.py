@@ -1,4 +1,4 @@
-"""Which clips each look at held-out test clips was at. Of earlier looks it is not known."""
+"""Adds the clips of each test evaluation. The rows that are there get none: their clips are not known."""
 
 import sqlalchemy as sa
 from alembic import op
