@@ -1,4 +1,4 @@
-"""How the command line shows figures, settings and studies that ship. Nothing is printed here."""
+"""Tables that show metrics, settings and shipped studies on the command line. This module prints nothing."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from search.detector.detector import Detector
 
 
-def figures(detector: Detector) -> RenderableType:
-    """Validation and held-out figures side by side with what to know beside them, and those of each machine ID."""
+def detector_metrics(detector: Detector) -> RenderableType:
+    """Validation and test metrics of a detector, sentences on how to read them, and test metrics of each machine ID."""
     validation, test, optimism = detector.validation, detector.test, detector.optimism
     table = Table(
         "", "AUC", "95 % interval", "pAUC", "pooled AUC", "clips", box=None, padding=(0, 2), header_style="bold"
     )
-    steered = "made faults" if detector.recipe.validation.uses_proxies else "validation"
-    for name, measured in ((steered, validation), ("test, held out", test)):
-        if measured is None:
+    validated_on = "synthetic faults" if detector.recipe.validation.uses_proxies else "validation"
+    for name, metrics in ((validated_on, validation), ("test, held out", test)):
+        if metrics is None:
             table.add_row(name, "n/a", "n/a", "n/a", "n/a", "no labelled clips, or too few")
         else:
-            auc, pooled = f"{measured.auc:.3f}", f"{measured.pooled:.3f}"
-            table.add_row(name, auc, interval(measured.interval), _pauc(measured.pauc), pooled, _clips(measured))
+            auc, pooled = f"{metrics.auc:.3f}", f"{metrics.pooled:.3f}"
+            table.add_row(name, auc, interval(metrics.interval), _pauc(metrics.pauc), pooled, _clips(metrics))
     if optimism is not None:
         difference = (f"{optimism.difference:+.3f}", difference_interval(optimism.interval))
         table.add_row("validation − test", *difference, "", "", OPTIMISM)
@@ -66,58 +66,58 @@ def _seeds(detector: Detector) -> Table:
         recipe = f"{len(spread.seeds)} of {name}"
         for part, of_part in (("validation", spread.validation), ("test", spread.test)):
             if of_part is not None:
-                told = (of_part.mean, of_part.deviation, min(of_part.aucs), max(of_part.aucs))
-                table.add_row(recipe, part, *(f"{value:.3f}" for value in told))
+                values = (of_part.mean, of_part.deviation, min(of_part.aucs), max(of_part.aucs))
+                table.add_row(recipe, part, *(f"{value:.3f}" for value in values))
                 recipe = ""
     return table
 
 
-def evaluation(measured: SystemMetrics) -> RenderableType:
-    """Any system's figures: of each machine ID, their means, the challenge's official score."""
+def system_metrics(metrics: SystemMetrics) -> RenderableType:
+    """The metrics of any system: for each machine ID, their means, the challenge's official score."""
     table = Table("machine ID", "AUC", "pAUC", box=None, padding=(0, 2), header_style="bold")
-    domains = list(next(iter(measured.of_domains.values()), {}))
+    domains = list(next(iter(metrics.of_domains.values()), {}))
     for column in (
         *(f"AUC {domain}" for domain in domains),
-        *(("precision", "recall", "F1") if measured.decided else ()),
+        *(("precision", "recall", "F1") if metrics.decided else ()),
     ):
         table.add_column(column)
     table.add_column("normal")
     table.add_column("anomaly")
-    for name, of_id in measured.figures.per_id.items():
-        of_domains = [f"{measured.of_domains[name][domain]:.3f}" for domain in domains]
-        decided = measured.decided.get(name)
+    for name, of_id in metrics.figures.per_id.items():
+        of_domains = [f"{metrics.of_domains[name][domain]:.3f}" for domain in domains]
+        decided = metrics.decided.get(name)
         decisions = ["n/a"] * 3 if decided is None else _decisions(decided)
         table.add_row(
             shown(name),
             f"{of_id.auc:.3f}",
             _pauc(of_id.pauc),
             *of_domains,
-            *(decisions if measured.decided else ()),
+            *(decisions if metrics.decided else ()),
             str(of_id.normal),
             str(of_id.anomaly),
         )
-    figures = measured.figures
+    over_ids = metrics.figures
     by_domain = Table(
         "decisions in", "domain", "precision", "recall", "F1", box=None, padding=(0, 2), header_style="bold"
     )
-    for name, of_decisions in measured.decided.items():
+    for name, of_decisions in metrics.decided.items():
         for domain, of_domain in of_decisions.domains.items():
             by_domain.add_row(shown(name), domain, *_decisions(of_domain))
     means = Table(
         "mean over machine IDs", "AUC", "95 % interval", "pAUC", box=None, padding=(0, 2), header_style="bold"
     )
-    means.add_row("arithmetic", f"{figures.auc:.3f}", interval(figures.interval), _pauc(figures.pauc))
-    means.add_row("harmonic", f"{measured.harmonic_auc:.3f}", "", _pauc(measured.harmonic_pauc))
-    means.add_row("all clips together", f"{figures.pooled:.3f}", "", "")
-    rule = f"{measured.year}" if measured.year < 2022 else "2022 and later"
+    means.add_row("arithmetic", f"{over_ids.auc:.3f}", interval(over_ids.interval), _pauc(over_ids.pauc))
+    means.add_row("harmonic", f"{metrics.harmonic_auc:.3f}", "", _pauc(metrics.harmonic_pauc))
+    means.add_row("all clips together", f"{over_ids.pooled:.3f}", "", "")
+    rule = f"{metrics.year}" if metrics.year < 2022 else "2022 and later"
     official = (
-        f"n/a: {escape(measured.unofficial)}"
-        if measured.official is None
-        else f"[bold]{measured.official:.4f}[/bold]" + (" (mean of AUC and pAUC)" if measured.year == 2020 else "")
+        f"n/a: {escape(metrics.unofficial)}"
+        if metrics.official is None
+        else f"[bold]{metrics.official:.4f}[/bold]" + (" (mean of AUC and pAUC)" if metrics.year == 2020 else "")
     )
-    told = [table, by_domain, means] if by_domain.row_count else [table, means]
+    tables = [table, by_domain, means] if by_domain.row_count else [table, means]
     return Group(
-        *(part for shown_table in told for part in (shown_table, Text())),
+        *(part for shown_table in tables for part in (shown_table, Text())),
         Text.from_markup(f"Official score, rule of {rule}: {official}"),
     )
 
@@ -127,16 +127,16 @@ def _decisions(decided: DecisionMetrics) -> list[str]:
 
 
 def settings(name: str, described: Sequence[Described]) -> Table:
-    """The settings of a block or family."""
-    table = Table("setting", "may be", "if left out", "what it is", title=name, title_justify="left")
+    """The settings of a block or of a family."""
+    table = Table("setting", "values", "default", "meaning", title=name, title_justify="left")
     for setting in described:
         table.add_row(*(escape(text) for text in (setting.name, setting.values, setting.default, setting.about)))
     return table
 
 
 def studies(shipped: Mapping[str, str]) -> Table:
-    """The studies that ship, a line each."""
-    table = Table("study", "what it is", box=None, padding=(0, 2), header_style="bold")
+    """The studies that ship, each with one line about it."""
+    table = Table("study", "about", box=None, padding=(0, 2), header_style="bold")
     for name, line in shipped.items():
         table.add_row(name, line)
     return table
@@ -146,7 +146,7 @@ def _pauc(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 
-def _clips(measured: Metrics) -> str:
-    normal = sum(of_id.normal for of_id in measured.per_id.values())
-    anomaly = sum(of_id.anomaly for of_id in measured.per_id.values())
+def _clips(metrics: Metrics) -> str:
+    normal = sum(of_id.normal for of_id in metrics.per_id.values())
+    anomaly = sum(of_id.anomaly for of_id in metrics.per_id.values())
     return f"{normal} normal, {anomaly} anomalous"
