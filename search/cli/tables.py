@@ -28,12 +28,12 @@ def detector_metrics(detector: Detector) -> RenderableType:
         "", "AUC", "95 % interval", "pAUC", "pooled AUC", "clips", box=None, padding=(0, 2), header_style="bold"
     )
     validated_on = "synthetic faults" if detector.recipe.validation.uses_proxies else "validation"
-    for name, metrics in ((validated_on, validation), ("test, held out", test)):
-        if metrics is None:
+    for name, measured in ((validated_on, validation), ("test, held out", test)):
+        if measured is None:
             table.add_row(name, "n/a", "n/a", "n/a", "n/a", "no labelled clips, or too few")
         else:
-            auc, pooled = f"{metrics.auc:.3f}", f"{metrics.pooled:.3f}"
-            table.add_row(name, auc, interval(metrics.interval), _pauc(metrics.pauc), pooled, _clips(metrics))
+            auc, pooled = f"{measured.auc:.3f}", f"{measured.pooled:.3f}"
+            table.add_row(name, auc, interval(measured.interval), _pauc(measured.pauc), pooled, _clips(measured))
     if optimism is not None:
         difference = (f"{optimism.difference:+.3f}", difference_interval(optimism.interval))
         table.add_row("validation − test", *difference, "", "", OPTIMISM)
@@ -72,48 +72,48 @@ def _seeds(detector: Detector) -> Table:
     return table
 
 
-def system_metrics(metrics: SystemMetrics) -> RenderableType:
+def system_metrics(measured: SystemMetrics) -> RenderableType:
     """The metrics of any system: for each machine ID, their means, the challenge's official score."""
     table = Table("machine ID", "AUC", "pAUC", box=None, padding=(0, 2), header_style="bold")
-    domains = list(next(iter(metrics.of_domains.values()), {}))
+    domains = list(next(iter(measured.of_domains.values()), {}))
     for column in (
         *(f"AUC {domain}" for domain in domains),
-        *(("precision", "recall", "F1") if metrics.decided else ()),
+        *(("precision", "recall", "F1") if measured.decided else ()),
     ):
         table.add_column(column)
     table.add_column("normal")
     table.add_column("anomaly")
-    for name, of_id in metrics.figures.per_id.items():
-        of_domains = [f"{metrics.of_domains[name][domain]:.3f}" for domain in domains]
-        decided = metrics.decided.get(name)
+    for name, of_id in measured.figures.per_id.items():
+        of_domains = [f"{measured.of_domains[name][domain]:.3f}" for domain in domains]
+        decided = measured.decided.get(name)
         decisions = ["n/a"] * 3 if decided is None else _decisions(decided)
         table.add_row(
             shown(name),
             f"{of_id.auc:.3f}",
             _pauc(of_id.pauc),
             *of_domains,
-            *(decisions if metrics.decided else ()),
+            *(decisions if measured.decided else ()),
             str(of_id.normal),
             str(of_id.anomaly),
         )
-    over_ids = metrics.figures
+    figures = measured.figures
     by_domain = Table(
         "decisions in", "domain", "precision", "recall", "F1", box=None, padding=(0, 2), header_style="bold"
     )
-    for name, of_decisions in metrics.decided.items():
+    for name, of_decisions in measured.decided.items():
         for domain, of_domain in of_decisions.domains.items():
             by_domain.add_row(shown(name), domain, *_decisions(of_domain))
     means = Table(
         "mean over machine IDs", "AUC", "95 % interval", "pAUC", box=None, padding=(0, 2), header_style="bold"
     )
-    means.add_row("arithmetic", f"{over_ids.auc:.3f}", interval(over_ids.interval), _pauc(over_ids.pauc))
-    means.add_row("harmonic", f"{metrics.harmonic_auc:.3f}", "", _pauc(metrics.harmonic_pauc))
-    means.add_row("all clips together", f"{over_ids.pooled:.3f}", "", "")
-    rule = f"{metrics.year}" if metrics.year < 2022 else "2022 and later"
+    means.add_row("arithmetic", f"{figures.auc:.3f}", interval(figures.interval), _pauc(figures.pauc))
+    means.add_row("harmonic", f"{measured.harmonic_auc:.3f}", "", _pauc(measured.harmonic_pauc))
+    means.add_row("all clips together", f"{figures.pooled:.3f}", "", "")
+    rule = f"{measured.year}" if measured.year < 2022 else "2022 and later"
     official = (
-        f"n/a: {escape(metrics.unofficial)}"
-        if metrics.official is None
-        else f"[bold]{metrics.official:.4f}[/bold]" + (" (mean of AUC and pAUC)" if metrics.year == 2020 else "")
+        f"n/a: {escape(measured.unofficial)}"
+        if measured.official is None
+        else f"[bold]{measured.official:.4f}[/bold]" + (" (mean of AUC and pAUC)" if measured.year == 2020 else "")
     )
     tables = [table, by_domain, means] if by_domain.row_count else [table, means]
     return Group(
@@ -146,7 +146,7 @@ def _pauc(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 
-def _clips(metrics: Metrics) -> str:
-    normal = sum(of_id.normal for of_id in metrics.per_id.values())
-    anomaly = sum(of_id.anomaly for of_id in metrics.per_id.values())
+def _clips(measured: Metrics) -> str:
+    normal = sum(of_id.normal for of_id in measured.per_id.values())
+    anomaly = sum(of_id.anomaly for of_id in measured.per_id.values())
     return f"{normal} normal, {anomaly} anomalous"
