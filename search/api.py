@@ -1,4 +1,4 @@
-"""Offkey in a notebook: what the commands do, as values instead of text.
+"""The public module of Offkey: what the commands do, for notebooks and programs, as values instead of text.
 
     from search import api
 
@@ -8,8 +8,8 @@
     rows = api.score("detector", "clips/slider/test")
     api.evaluate(rows, truth="clips")
 
-docs/notebook.md goes through it. Nothing is printed: what the command line prints as a warning is an `OffkeyWarning`
-here, and what the user can mend is an `OffkeyError`, in the same words. torch is imported when it is needed.
+docs/notebook.md explains this example. Nothing is printed: a warning of the command line is an `OffkeyWarning` here, an
+error that the user can mend is an `OffkeyError`, in the same words. torch is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Study", "evaluate", "load_bundle", "score", "train"]
 
-# What these take, give and raise. Of a study:
+# The types that these take, return and raise. For a study:
 __all__ += ["Gain", "SearchProgress", "Summary", "Trial"]
-# of a recipe:
+# for a recipe:
 __all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "Origin", "Recipe"]
 __all__ += ["ScoringSettings", "TrainingSettings", "ValidationSettings"]
-# of a detector and its scores:
+# for a detector and its scores:
 __all__ += ["Bundle", "Clip", "DecisionMetrics", "Detector", "IdDecisions", "IdMetrics", "Interval", "Labels"]
 __all__ += ["MachineId", "Metrics", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]
 __all__ += ["SystemMetrics", "TestEvaluations"]
-# what the user can mend, or should know:
+# errors and warnings:
 __all__ += ["BundleError", "CorpusError", "MisuseError", "OffkeyError", "OffkeyWarning"]
 __all__ += ["StorageError", "StudyError", "StudyFileError"]
 
@@ -85,15 +85,15 @@ keep_quiet()
 _BUNDLE = "a folder or s3://BUCKET/PREFIX"
 _PATHS = "wav files, or folders of them"
 
-#: Seconds between two looks at a search that runs.
+#: How often `progress` is called (seconds).
 _PAUSE = 0.5
 
 
 class Study:
-    """A study, and the storage where its trials are or are to be; what is read of them is read anew each time."""
+    """A study and its storage. Each property and method reads the storage again, so that it sees the trials of now."""
 
     def __init__(self, tree: Mapping[str, Any], storage: str) -> None:
-        """`load` makes one; the tree is that of a study file."""
+        """Use `Study.load`. `tree` is the content of a study file, `storage` a database URL."""
         self._tree, self._url = dict(tree), storage
 
     @classmethod
@@ -106,19 +106,19 @@ class Study:
         storage: str | None = None,
         name: str | None = None,
     ) -> Study:
-        """The study of a file, of a study that ships (`offkey studies`), or of a name in the storage.
+        """Load a study: from a file, by the name of a shipped study (`offkey studies`), or by its name in the storage.
 
-        `settings` override its own by their paths, each with a value or with a range:
-        `{"training.epochs": 5, "model.h_dim": {"low": 64, "high": 128}}`. `root` stands for `corpus.root`. A file is
-        another study under another `name`. `storage` is a database URL; None is $OFFKEY_STORAGE, else an SQLite file in
-        the working directory, which `run` makes.
+        `settings` override settings by their paths, each with a value or with a range:
+        `{"training.epochs": 5, "model.h_dim": {"low": 64, "high": 128}}`. `root` overrides `corpus.root`. A file under
+        another `name` is another study. `storage` is a database URL; None means $OFFKEY_STORAGE, else the SQLite file
+        offkey.db in the working directory, which `run` creates.
 
-        Raises StudyFileError for what breaks a rule of study files, StorageError if the storage cannot be read,
-        CorpusError if there is no such root.
+        Raises StudyFileError if a rule of study files is broken, StorageError if the storage cannot be read,
+        CorpusError if `root` does not exist.
         """
         _require(source, str | Path, "source", "a study file or a study's name")
         _require(root, str | Path | None, "root", "a corpus: a folder or a table of clips")
-        _require(settings, Mapping | None, "settings", 'a dict, {"training.epochs": 5} for one')
+        _require(settings, Mapping | None, "settings", 'a dict, for example {"training.epochs": 5}')
         if root is not None and not Path(root).exists():
             raise CorpusError(
                 f"root: {Path(root).absolute()} does not exist: give a corpus, a folder or a table of clips"
@@ -134,7 +134,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Its name in the storage."""
+        """The name of the study in the storage."""
         return str(self._tree["study"])
 
     def run(
@@ -148,14 +148,14 @@ class Study:
         log_folder: str | Path = "offkey-logs",
         progress: Callable[[SearchProgress], object] | None = None,
     ) -> Summary:
-        """Runs the study to its budget with worker processes on this host, as `offkey search` does, and waits.
+        """Run the study to its budget with worker processes on this host, as `offkey search` does, and wait for them.
 
-        Joins the study and goes on where it is in the storage; `trials` are those in all, not further ones.
-        `progress` is told twice a second how far the search is.
+        If the storage has the study, the run continues it. `trials` and `hours` are the budget in all, not in addition
+        to earlier runs. `progress` is called twice a second with how far the search is.
 
-        KeyboardInterrupt (a notebook's stop button) makes the workers give their trials back and leave, which loses no
-        finished epoch, and is raised then; a second one ends them at once. Raises StudyError if the recordings do not
-        serve the study, if a stored one of its name differs, or if workers keep failing.
+        On KeyboardInterrupt (a notebook's stop button) the workers give their trials back and leave, which loses no
+        finished epoch; then it is raised. A second one ends them at once. Raises StudyError if the recordings do not
+        serve the study, if the storage has another study of its name, or if workers keep failing.
         """
         from search.preparation.prepared import prepare
         from search.storage.stored_study import with_stored_proxies
@@ -188,13 +188,13 @@ class Study:
         if ending == "interrupted":
             raise KeyboardInterrupt
         if ending == "stopped":
-            _warn(f"{self.name} was stopped by `offkey stop`: every trial was given back, and run() goes on")
+            _warn(f"{self.name} was stopped by `offkey stop`: every trial was given back, and run() continues it")
         elif ending == "out of time":
-            _warn(f"the hours of {self.name} are used up; run(hours=…) gives it more")
+            _warn(f"the hours of {self.name} are used up; raise them with run(hours=…)")
         return self.summary()
 
     def summary(self) -> Summary:
-        """How the study stands: counts, the best trial and its interval, what ties with it, the gain over the baseline.
+        """Return counts, the best trial with its interval, the trials that tie with it, and the gain over the baseline.
 
         Raises StudyError or StorageError if the study is not in the storage: it has not run yet.
         """
@@ -203,7 +203,7 @@ class Study:
 
     @property
     def trials(self) -> list[Trial]:
-        """A row for each trial, by number, as pandas' DataFrame takes them. Raises as `summary`."""
+        """All trials, by number; pandas.DataFrame takes them as rows. Raises the errors of `summary`."""
         with reading(self._url, self.name) as study:
             return study.trials()
 
@@ -211,13 +211,13 @@ class Study:
     def best(self) -> Trial:
         """The best complete trial that keeps to the study's limits.
 
-        Raises StudyError while there is none, MisuseError if several objectives leave open which is best.
+        Raises StudyError while there is none, MisuseError if the study has several objectives.
         """
         with reading(self._url, self.name) as study:
             return study.record(study.best)
 
     def recipe(self, trial: int | None = None) -> Recipe:
-        """The settings, seed and threads of the best trial, or of this one. Raises as `best`."""
+        """Return the recipe of the best trial, or of trial number `trial`. Raises the errors of `best`."""
         with reading(self._url, self.name) as study:
             number = study.best.number if trial is None else trial
             return export_recipe(study.storage, study.stored, number=number)
@@ -231,17 +231,18 @@ def train(
     storage: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Detector:
-    """Trains the final detector, measures it on the held-out test clips, and writes it to `bundle`: a folder,
-    or a text `s3://BUCKET/PREFIX`. The recipe is that of `Study.recipe`, or a file as `offkey export` writes them.
+    """Train the final detector, measure it on the held-out test clips, and write it to `bundle`.
 
-    That look at the test clips is counted in `storage`, the same as `Study.load`'s if it is left out. `progress` is
-    told after each epoch how many are done, and of how many.
-    Raises BundleError if something is there, or it cannot be written, StudyError or CorpusError if the recordings do
-    not serve the recipe, MisuseError or StudyFileError for what is no recipe.
+    `recipe` comes from `Study.recipe`, or is a file that `offkey export` wrote. `bundle` is a folder or the text
+    `s3://BUCKET/PREFIX`. The test evaluation is counted in `storage`, which has the same default as in `Study.load`.
+    `progress` is called after each epoch with how many are done, and of how many.
+
+    Raises BundleError if `bundle` exists or cannot be written, StudyError or CorpusError if the recordings do not serve
+    the recipe, MisuseError or StudyFileError if `recipe` is no recipe.
     """
     from search.detector.making import make_detector
 
-    _require(recipe, Recipe | str | Path, "recipe", "that of study.recipe(), or a file of `offkey export`")
+    _require(recipe, Recipe | str | Path, "recipe", "a recipe of study.recipe(), or a file of `offkey export`")
     _require(bundle, str | Path, "bundle", _BUNDLE)
     return make_detector(
         recipe if isinstance(recipe, Recipe) else _recipe_of(recipe),
@@ -255,22 +256,22 @@ def train(
 
 
 def load_bundle(bundle: str | Path) -> Bundle:
-    """The detector in a folder, or at `s3://BUCKET/PREFIX`. Raises BundleError if there is none, or not a whole one."""
+    """Load the detector in a folder or at `s3://BUCKET/PREFIX`. Raises BundleError if it is not there or not whole."""
     return _loaded(bundle)
 
 
 def score(
     bundle: Bundle | str | Path, paths: str | Path | Iterable[str | Path], *, device: str = "cpu"
 ) -> Iterator[ScoredClip]:
-    """A row for each wav file, and each in a folder, scored as it is asked for: the rows can be read once.
+    """Score wav files, and those in folders: one row for each, scored when it is read. The rows can be read once.
 
     A row has path, machine, machine_id, score (higher is more anomalous), decision (1 anomaly, 0 normal) and, where one
-    of these is missing, error. Raises BundleError for what is no bundle, StudyError if there is no wav file.
+    of these is missing, error. Raises BundleError if `bundle` is no bundle, StudyError if there is no wav file.
     """
     from search.detector.bundle import Bundle
     from search.detector.scoring import clip_paths, score_clips
 
-    _require(bundle, Bundle | str | Path, "bundle", f"{_BUNDLE}, or what load_bundle gives")
+    _require(bundle, Bundle | str | Path, "bundle", f"{_BUNDLE}, or a detector of load_bundle()")
     _require(paths, str | Path | Iterable, "paths", _PATHS)
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     for path in given:
@@ -284,21 +285,21 @@ def score(
 
 
 def evaluate(rows: Iterable[ScoredClip] | str | Path, truth: str | Path, *, year: Year | None = None) -> SystemMetrics:
-    """All figures of some scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
+    """Measure scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
 
-    `rows` are those of `score`, or a file or folder as `offkey evaluate` takes them. `truth` is a corpus, the
-    challenge's ground-truth tables, or a CSV with the columns file and label. All labelled clips count, also those that
-    a search went by: what a detector is worth on held-out clips alone is in what `train` gives.
-    `year` chooses the official score's rule (2022 for that and all later years); None goes by the clips.
-    Raises StudyError if a row has no score, or the truth does not fit the rows.
+    `rows` come from `score`, or are a file or folder that `offkey evaluate` takes. `truth` is a corpus, the challenge's
+    ground-truth tables, or a CSV with the columns file and label. All labelled clips count, validation clips too: the
+    metrics on test clips alone are in the detector that `train` returns (`detector.test`).
+    `year` chooses the rule of the official score (2022 for that and all later years); None chooses the one that fits
+    the clips. Raises StudyError if a row has no score, or the truth does not fit the rows.
     """
     if year is not None and year not in get_args(Year):
         raise MisuseError(f"year must be one of {', '.join(map(str, get_args(Year)))}, or None, but got {year!r}")
-    _require(rows, str | Path | Iterable, "rows", "those of score(), or a file of scores")
+    _require(rows, str | Path | Iterable, "rows", "rows of score(), or a file of scores")
     _require(truth, str | Path, "truth", "a corpus, ground-truth tables or a CSV (file, label)")
     scored = read_scores([Path(rows)]) if isinstance(rows, str | Path) else distinct(map(_as_row, rows))
     if not scored:
-        raise StudyError("There are no rows. Those of score() can be read once: keep them with list(…)")
+        raise StudyError("There are no rows. The rows of score() can be read once: keep them with list(…)")
     clips = labelled(scored, Path(truth), year=year)
     for warning in clips.warnings:
         _warn(warning)
@@ -306,7 +307,7 @@ def evaluate(rows: Iterable[ScoredClip] | str | Path, truth: str | Path, *, year
 
 
 def _require(value: object, kinds: type | UnionType, name: str, wanted: str) -> None:
-    """Raises MisuseError, which says what is wanted, unless the value is of one of these kinds."""
+    """Raise MisuseError unless the value is of one of these types; `wanted` says what it must be."""
     if not isinstance(value, kinds):
         raise MisuseError(f"{name} must be {wanted}, but got {reprlib.repr(value)}")
 
@@ -316,14 +317,14 @@ def _recipe_of(file: str | Path) -> Recipe:
         raise StudyFileError(
             f"There is no recipe file {file}: `offkey export` writes one, and study.recipe() gives one"
         )
-    remedy = "search it with Study.load, and train study.recipe()"
+    remedy = "load it with Study.load, run it, and train study.recipe()"
     return load_recipe(file, tell=_warn, remedy=remedy)
 
 
 def _as_row(row: ScoredClip) -> ScoreRow:
     from search.detector.scoring import ScoredClip, as_score_row
 
-    _require(row, ScoredClip, "rows", "those of score(), or a file of scores")
+    _require(row, ScoredClip, "rows", "rows of score(), or a file of scores")
     return as_score_row(row)
 
 
@@ -334,14 +335,14 @@ def _loaded(bundle: str | Path) -> Bundle:
 
 
 def _warn(text: str) -> None:
-    """Warns at the user's own line: the nearest one outside of `search`, however deep in it the warning arises."""
+    """Warn at the user's own line: the nearest one outside of `search`, however deep in it the warning arises."""
     frame, depth = sys._getframe(), 1
     while frame.f_globals["__name__"].startswith("search.") and frame.f_back is not None:
         frame, depth = frame.f_back, depth + 1
     warnings.warn(text, OffkeyWarning, stacklevel=depth)
 
 
-if not TYPE_CHECKING:  # to a type checker any name would be there
+if not TYPE_CHECKING:  # a type checker would take any name for defined
 
     def __getattr__(name: str) -> Any:
         if name not in _LATER:

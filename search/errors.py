@@ -1,10 +1,10 @@
-"""Errors of a study that the person at the keyboard can mend (see features.errors); a trial's own failure; warnings."""
+"""Errors of studies and detectors that the user can mend (see features.errors), a trial's failure, and warnings."""
 
 from features.errors import OffkeyError
 
 
 class MisuseError(OffkeyError):
-    """A command is used in a way that it does not know."""
+    """A command or a function is used in a way that its rules do not allow."""
 
 
 class StudyFileError(MisuseError):
@@ -12,15 +12,15 @@ class StudyFileError(MisuseError):
 
 
 class StudyError(OffkeyError):
-    """A study cannot be run or joined as asked: other data, other space, no labels to validate on."""
+    """A study cannot be run or joined as asked: for example other data, another space, no labels to validate on."""
 
 
 class StorageError(OffkeyError):
-    """The study storage cannot be reached, read or written."""
+    """The storage cannot be reached, read or written."""
 
 
 class NoStorageError(StorageError):
-    """There is no database where one was looked for."""
+    """There is no database at the URL of the storage."""
 
 
 class BundleError(OffkeyError):
@@ -28,8 +28,8 @@ class BundleError(OffkeyError):
 
 
 class TrialFailure(Exception):
-    """A trial's own failure, which another try would only repeat; the message is its reason."""
+    """A failure of one trial that another attempt would repeat. The message is its reason."""
 
 
 class OffkeyWarning(UserWarning):
-    """What the command line prints as a warning, in a notebook."""
+    """A warning that the command line prints, raised in a notebook by `warnings.warn`."""

@@ -3,5 +3,5 @@
 Results go to standard output, progress, warnings and errors to standard error. Exit codes: 0 done, 1 failed,
 2 misuse.
 
-study_tables, corpus_tables and tables draw what commands print.
+study_tables, corpus_tables and tables build the tables that commands print. All commands share options and terminal.
 """

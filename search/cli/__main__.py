@@ -1,4 +1,4 @@
-"""`python -m search.cli`."""
+"""Runs the command line as `python -m search.cli`."""
 
 from search.cli.app import main
 

@@ -26,25 +26,35 @@ _SHOWN = 6
 def analyze(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the clips, or a manifest (.csv)")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="new, empty, or with an earlier analysis, which goes")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="DIR",
+            help="folder to write: new, empty, or with an earlier analysis, which is replaced",
+        ),
     ] = Path("analysis"),
     overrides: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="PATH=VALUE",
-            help=r"features.n_mels=64, corpus.machines=\[fan], …; repeatable",
+            help=r"override a setting: features.n_mels=64, corpus.machines=\[fan], …; repeatable",
         ),
     ] = None,
     all_labels: Annotated[
-        bool, typer.Option("--all-labels", help="use the held-out labels too, which spoils the final figure")
+        bool,
+        typer.Option(
+            "--all-labels",
+            help="use the labels of test clips too: the AUC of a final detector on them is then too high",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Says which feature tells anomalies apart, how machines differ, and lets you listen: a page and a table in DIR.
+    """Compares features before any training: which separates anomalies best, how machines differ; with sounds to hear.
 
-    DIR/index.html needs no network, and DIR/separability.csv is its table. Labels that are kept for the final figure
-    are not used.
+    Writes DIR/index.html, a page that needs no network, and its table, DIR/separability.csv. Labels of test clips are
+    not used.
     """
     from features.clips.corpus import read_corpus
     from search.analysis import words
@@ -77,7 +87,7 @@ def analyze(
 
 @contextmanager
 def progress_of_stages() -> Iterator[statistics.KindProgress]:
-    """A progress bar on a terminal, whose name changes with what is being done."""
+    """A progress bar on a terminal, named after the stage that is at work."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
         task = shown.add_task("", total=None)
@@ -91,15 +101,15 @@ def progress_of_stages() -> Iterator[statistics.KindProgress]:
 def _print_tables(analysis: Analysis) -> None:
     from search.analysis import words
 
-    found = analysis.separability
+    separability = analysis.separability
     out.print(escape(words.of_inventory(analysis).headline), soft_wrap=True)
-    told = words.of_separability(analysis)
-    out.print(f"[bold]{escape(told.headline)}[/bold]", soft_wrap=True)
-    if found.overall is not None:
-        out.print(_best("all machines" if len(found.machines) > 1 else "", found.overall))
-    for sentence in [*told.sentences, *(f"{machine}: {sentence}" for machine, sentence in told.machines)]:
+    verdict = words.of_separability(analysis)
+    out.print(f"[bold]{escape(verdict.headline)}[/bold]", soft_wrap=True)
+    if separability.overall is not None:
+        out.print(_best("all machines" if len(separability.machines) > 1 else "", separability.overall))
+    for sentence in [*verdict.sentences, *(f"{machine}: {sentence}" for machine, sentence in verdict.machines)]:
         out.print(escape(sentence), soft_wrap=True)
-    for why, names in words.reasons(found):
+    for why, names in words.reasons(separability):
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         err.print(f"[yellow]n/a:[/yellow] {escape(', '.join(names[:_SHOWN]))}{more}: {escape(why)}")
 

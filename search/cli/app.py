@@ -1,10 +1,10 @@
-"""The `offkey` command: its commands in the order of a first visit, and its exit codes."""
+"""The `offkey` command: its subcommands, in the order in which a newcomer needs them, and its exit codes."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -34,27 +34,27 @@ from search.errors import MisuseError
 from search.logs import keep_quiet
 
 
-def _say_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
-        out.print(f"offkey {version('offkey')}")
+        out.print(f"offkey {importlib.metadata.version('offkey')}")
         raise typer.Exit
 
 
 app = typer.Typer(
     name="offkey",
-    help="Searches for the model that best tells a faulty machine's sound from a healthy one's.",
+    help="Searches for the model that best tells the sound of a faulty machine from that of a healthy one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     add_completion=False,
-    epilog="Start with [bold]offkey demo[/bold]: the whole journey on sounds it makes itself.",
+    epilog="Start with [bold]offkey demo[/bold]: it makes sounds and runs every step on them, in two minutes.",
 )
 
 
 @app.callback()
 def _options(
-    asked: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="say which version this is")
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None: ...
 
@@ -81,11 +81,11 @@ for _command, _example in (
     (delete, "offkey delete vae_tuning"),
 ):
     app.command(epilog=f"Example: {_example}")(_command)
-app.add_typer(cache, name="cache", rich_help_panel="Upkeep")  # in a panel of its own, else groups would come first
+app.add_typer(cache, name="cache", rich_help_panel="Upkeep")  # without a panel of its own it would come first
 
 
 def main() -> None:
-    """The `offkey` command."""
+    """Runs the command line, and turns errors that users can mend into a message and an exit code."""
     keep_quiet()
     try:
         app()
@@ -96,6 +96,6 @@ def main() -> None:
         err.print(f"[red]error:[/red] {escape(str(error))}")
         sys.exit(1)
     except BrokenPipeError:
-        # Whoever read our output has left, `head` for one.
+        # The reader of our output has closed it, for example `head`. Python would write to it once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -20,13 +20,13 @@ from search.errors import MisuseError
 if TYPE_CHECKING:
     from features.store.upkeep import CachedStore
 
-#: Of a key's 32 digits: no two stores of a cache share so many.
+#: The digits of a key that are shown, of 32: no two stores of a cache begin with the same ones.
 _SHOWN_DIGITS = 12
 
 _DAY = 86400.0
 
 cache = typer.Typer(
-    help="Feature stores in the cache folder ($OFFKEY_CACHE): list, verify, prune.",
+    help="Lists, verifies or prunes the feature stores in the cache folder ($OFFKEY_CACHE).",
     epilog="Example: offkey cache prune --older-than 30 --dry-run",
 )
 
@@ -65,21 +65,22 @@ def list_stores(as_json: JsonOption = False) -> None:
     out.print(f"{_counted(len(stores), 'store')}, {decimal(total)}, in {escape(str(folder))}", soft_wrap=True)
     if faulty:
         out.print(
-            f"{_counted(len(faulty), 'clip')} with made faults, {decimal(of_faulty)}, "
+            f"{_counted(len(faulty), 'clip')} with synthetic faults, {decimal(of_faulty)}, "
             f"in {escape(str(faults_folder()))}",
             soft_wrap=True,
         )
     if unfinished:
         err.print(
             f"{len(unfinished)} unfinished ({decimal(left)}): being built, or left by a process that was killed. "
-            "`offkey cache prune` removes those that nobody has written to for an hour."
+            "`offkey cache prune` removes those that no process has written to for an hour."
         )
 
 
 @cache.command(epilog="Example: offkey cache verify 3f9a")
 def verify(
     keys: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY…]", help="a store's key, or how it begins; all if left out")
+        list[str] | None,
+        typer.Argument(metavar="[KEY…]", help="a store's key, or its first digits; all stores if left out"),
     ] = None,
 ) -> None:
     """Reads stores and compares each clip's frames with their checksum. Exit code 1 if one is damaged."""
@@ -89,13 +90,13 @@ def verify(
     damaged = _damaged(stores)
     for store in stores:
         if not store.is_of_this_version:
-            err.print(f"{_name(store)}: not checked; another version of Offkey made it, and this one does not open it")
+            err.print(f"{_name(store)}: not checked: another version of Offkey wrote it, which this one cannot open")
     checked = sum(store.is_of_this_version for store in stores)
     out.print(f"{_counted(checked, 'store')} checked, {len(damaged)} damaged")
     if damaged:
         err.print(
-            "`offkey cache prune --damaged` removes what is damaged; it is computed anew when it is next asked for. "
-            "Damage that comes back is the disk's or the memory's."
+            "`offkey cache prune --damaged` removes damaged stores; they are computed again when they are next needed. "
+            "If damage comes back, check the disk and the memory."
         )
         raise typer.Exit(1)
 
@@ -104,16 +105,18 @@ def verify(
 def prune(
     older_than: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", min=0, help="stores and made faults that nobody has opened for so many days"),
+        typer.Option(
+            metavar="DAYS", min=0, help="stores and synthetic faults that no process has opened for this many days"
+        ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="all stores and made faults")] = False,
-    damaged: Annotated[bool, typer.Option("--damaged", help="stores that `verify` finds damaged")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be removed")] = False,
+    every: Annotated[bool, typer.Option("--all", help="all stores and synthetic faults")] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="stores that `verify` reports as damaged")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only list what would be removed")] = False,
 ) -> None:
-    """Removes stores without asking, and always what killed processes left. Stores are computed anew when needed.
+    """Removes stores without asking, and always what killed processes left. Stores are computed again when needed.
 
-    Processes of this host keep what they have open. Those of other hosts, on a network folder, do not: there, prune
-    what is older than any training that runs.
+    Processes of this host keep the stores that they have open. Processes of other hosts, on a network folder, do not:
+    there, prune only what is older than any training that runs.
     """
     from features.clips.faults import faulty_files
     from features.store.upkeep import cached_stores, remove_free_locks, remove_store, size_of, stale_folders
@@ -131,8 +134,8 @@ def prune(
     with progress_bar("removing", quiet=dry_run) as advance:
         for done, (folder, size) in enumerate(sizes.items(), 1):
             freed += size if dry_run else remove_store(folder)
-            told = names.get(folder, f"{escape(folder.name)}, left by a process that is dead")
-            out.print(f"{'would remove' if dry_run else 'removed'} {told}, {decimal(size)}", soft_wrap=True)
+            name = names.get(folder, f"{escape(folder.name)}, left by a process that is dead")
+            out.print(f"{'would remove' if dry_run else 'removed'} {name}, {decimal(size)}", soft_wrap=True)
             advance(done, len(sizes))
     faulty = faulty_files(unused_since=math.inf if every else before or 0.0)
     if faulty:
@@ -140,8 +143,8 @@ def prune(
         freed += size
         for path in faulty if not dry_run else ():
             path.unlink(missing_ok=True)
-        told = f"{_counted(len(faulty), 'clip')} with made faults, {decimal(size)}"
-        out.print(f"{'would remove' if dry_run else 'removed'} {told}", soft_wrap=True)
+        clips = f"{_counted(len(faulty), 'clip')} with synthetic faults, {decimal(size)}"
+        out.print(f"{'would remove' if dry_run else 'removed'} {clips}", soft_wrap=True)
     if not dry_run:
         remove_free_locks()
     out.print(
@@ -153,7 +156,10 @@ def prune(
 
 
 def _chosen(stores: list[CachedStore], keys: list[str]) -> list[CachedStore]:
-    """The stores of these keys, all for none. Raises MisuseError for a key that is no store's, or several stores'."""
+    """The stores whose keys begin with these; all of them without keys.
+
+    Raises MisuseError for a key that no store or several stores begin with.
+    """
     if not keys:
         return stores
     chosen = []
@@ -167,7 +173,7 @@ def _chosen(stores: list[CachedStore], keys: list[str]) -> list[CachedStore]:
 
 
 def _damaged(stores: list[CachedStore]) -> list[str]:
-    """Keys of the damaged ones of these stores; says of each what is wrong with it."""
+    """The keys of the damaged stores among these. Prints what is wrong with each."""
     from features.store.upkeep import damage_of
 
     checked = [store for store in stores if store.is_of_this_version]
@@ -223,7 +229,7 @@ def _document(store: CachedStore) -> dict[str, Any]:
 
 
 def _features(store: CachedStore) -> str:
-    """Kind, and the settings that differ from their defaults."""
+    """The kind of features, and the settings that differ from their defaults."""
     from features.frames.feature_settings import FeatureSettings
 
     if not store.described:
@@ -256,7 +262,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _ago(seconds: float) -> str:
-    """An age in one number. The last use is known to the hour."""
+    """An age in hours or days. The last use of a store is known to the hour."""
     if seconds < 2 * 3600:
         return "within 2 h"
     return f"{seconds / 3600:.0f} h ago" if seconds < 2 * _DAY else f"{seconds / _DAY:.0f} d ago"

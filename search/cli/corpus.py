@@ -24,49 +24,49 @@ def corpus(
     outliers: Annotated[
         bool,
         typer.Option(
-            "--outliers", help="list the training clips that do not sound normal, on a page to listen to them"
+            "--outliers", help="list the training clips that do not sound normal, and write a page to listen to them"
         ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="the page to listen on, with --outliers: outliers.html")
+        Path | None, typer.Option("-o", "--output", help="with --outliers: the page to write; default: outliers.html")
     ] = None,
 ) -> None:
-    """Shows what was found: machines, IDs, splits, labels, seconds; suspicious clips; unreadable files with why."""
+    """Lists machines, IDs, splits, labels and lengths of a corpus; suspicious clips; unreadable files with reasons."""
     if outliers:
         list_outliers(root, output or Path("outliers.html"), as_json=as_json)
         return
     if output is not None:
-        raise MisuseError("-o names the page of --outliers, and without that there is none")
+        raise MisuseError("-o names the page that --outliers writes: give both, or neither")
     from features.clips.corpus import read_corpus
     from features.clips.inspection import inspect
     from search.cli import corpus_tables
 
     with progress_bar("reading", quiet=as_json) as progress:
-        found = read_corpus(root, progress=progress)
-    with progress_bar("listening", quiet=as_json) as progress:
-        suspicions = inspect(found, progress=progress)
+        recordings = read_corpus(root, progress=progress)
+    with progress_bar("inspecting", quiet=as_json) as progress:
+        suspicions = inspect(recordings, progress=progress)
     if as_json:
-        print_json(_document(found, suspicions))
+        print_json(_document(recordings, suspicions))
     else:
-        out.print(corpus_tables.corpus(found))
-        where = shown(str(found.root))
-        out.print(f"{len(found.clips)} clips of {len(found.machines)} machines in {where}", soft_wrap=True)
-        for warning in found.warnings:
+        out.print(corpus_tables.corpus(recordings))
+        where = shown(str(recordings.root))
+        out.print(f"{len(recordings.clips)} clips of {len(recordings.machines)} machines in {where}", soft_wrap=True)
+        for warning in recordings.warnings:
             err.print(f"[yellow]warning:[/yellow] {shown(warning)}")
         if suspicions:
             err.print(corpus_tables.suspicious(suspicions))
-    for unreadable in found.unreadable:
+    for unreadable in recordings.unreadable:
         err.print(f"[red]unreadable:[/red] {shown(f'{unreadable.name}: {unreadable.reason}')}")
-    if found.unreadable:
+    if recordings.unreadable:
         raise typer.Exit(1)
 
 
-def _document(found: Corpus, suspicions: Sequence[Suspicion]) -> dict[str, Any]:
-    """What `--json` prints."""
+def _document(recordings: Corpus, suspicions: Sequence[Suspicion]) -> dict[str, Any]:
+    """The document that `--json` prints."""
     from features.clips.clip import ANOMALY
 
     machines: dict[str, dict[str, dict[str, int]]] = {}
-    for clip in found.clips:
+    for clip in recordings.clips:
         counts = machines.setdefault(clip.machine, {}).setdefault(
             clip.machine_id, {"train": 0, "normal": 0, "anomaly": 0, "unlabelled": 0, "supplemental": 0}
         )
@@ -75,9 +75,9 @@ def _document(found: Corpus, suspicions: Sequence[Suspicion]) -> dict[str, Any]:
         else:
             counts[clip.split] += 1
     return {
-        "clips": len(found.clips),
-        "unreadable": [{"path": str(found.folder / u.name), "reason": u.reason} for u in found.unreadable],
+        "clips": len(recordings.clips),
+        "unreadable": [{"path": str(recordings.folder / u.name), "reason": u.reason} for u in recordings.unreadable],
         "machines": machines,
-        "suspicious": [{"path": str(found.folder / s.name), "reason": s.reason} for s in suspicions],
-        "warnings": list(found.warnings),
+        "suspicious": [{"path": str(recordings.folder / s.name), "reason": s.reason} for s in suspicions],
+        "warnings": list(recordings.warnings),
     }

@@ -1,4 +1,4 @@
-"""How the command line shows a corpus. Nothing is printed here."""
+"""Tables that show a corpus on the command line. This module prints nothing."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from search.cli.terminal import shown
 _SHOWN_SUSPICIONS = 10
 
 
-def corpus(found: Corpus) -> RenderableType:
-    """Machines, IDs, splits, labels, lengths; supplemental clips, domains and channels where there are any."""
+def corpus(recordings: Corpus) -> RenderableType:
+    """A row for each machine ID: splits, labels, lengths; supplemental clips, domains and channels if there are any."""
     columns: dict[str, Callable[[Sequence[Clip]], object]] = {
         "train": lambda clips: sum(clip.split == "train" for clip in clips),
         "normal": lambda clips: _tested(clips, NORMAL),
         "anomaly": lambda clips: _tested(clips, ANOMALY),
         "unlabelled": lambda clips: _tested(clips, None),
     }
-    if any(clip.split == "supplemental" for clip in found.clips):
+    if any(clip.split == "supplemental" for clip in recordings.clips):
         columns["supplemental"] = lambda clips: sum(clip.split == "supplemental" for clip in clips)
-    if any(clip.domain for clip in found.clips):
+    if any(clip.domain for clip in recordings.clips):
         columns["source/target"] = lambda clips: "/".join(
             str(sum(clip.domain == domain for clip in clips)) for domain in ("source", "target")
         )
     columns["seconds"] = lambda clips: _spread([clip.samples / clip.sample_rate for clip in clips])
     columns["Hz"] = lambda clips: ", ".join(map(str, sorted({clip.sample_rate for clip in clips})))
-    if any(clip.channels > 1 for clip in found.clips):
+    if any(clip.channels > 1 for clip in recordings.clips):
         columns["channels"] = lambda clips: ", ".join(map(str, sorted({clip.channels for clip in clips})))
     columns["sets"] = lambda clips: "\n".join(sorted({clip.source for clip in clips}))
 
@@ -42,15 +42,15 @@ def corpus(found: Corpus) -> RenderableType:
     for column in ("machine", "ID", *columns):
         table.add_column(column, overflow="fold")  # a narrow terminal cuts nothing off
     groups: dict[MachineId, list[Clip]] = defaultdict(list)
-    for clip in found.clips:
+    for clip in recordings.clips:
         groups[clip.id].append(clip)
-    for of_id, clips in sorted(groups.items()):
-        table.add_row(*map(shown, of_id), *(str(told(clips)) for told in columns.values()))
+    for machine_id, clips in sorted(groups.items()):
+        table.add_row(*map(shown, machine_id), *(str(column_of(clips)) for column_of in columns.values()))
     return table
 
 
 def suspicious(suspicions: Sequence[Suspicion]) -> RenderableType:
-    """The first of a corpus's suspicious clips, and how many more there are."""
+    """The first suspicious clips of a corpus, and how many more there are."""
     lines = [Text.assemble(("suspicious: ", "yellow"), f"{s.name}: {s.reason}") for s in suspicions[:_SHOWN_SUSPICIONS]]
     if len(suspicions) > _SHOWN_SUSPICIONS:
         lines.append(Text(f"… and {len(suspicions) - _SHOWN_SUSPICIONS} more suspicious; --json lists them"))

@@ -19,12 +19,12 @@ from search.cli.options import StorageOption, storage_errors, url_of
 from search.cli.terminal import err
 from search.errors import MisuseError, StudyError
 
-#: How long a request waits for a database that is away (seconds): one that comes right after a restart finds a dead
+#: How long a request waits for a database that is away (seconds): the first one after a restart meets a dead
 #: connection.
 _PATIENCE = 3.0
 
-#: The lease of which a server makes a transaction's longest pause: reading a large study takes seconds between two
-#: statements. Nothing is claimed here.
+#: The lease (seconds), from which a storage derives how long a transaction may pause: reading a large study takes
+#: seconds between two statements. Nothing is claimed here.
 READING_SECONDS = 600.0
 
 _PASSWORD, _PASSWORD_FILE = "OFFKEY_DASHBOARD_PASSWORD", "OFFKEY_DASHBOARD_PASSWORD_FILE"
@@ -32,20 +32,24 @@ _PASSWORD, _PASSWORD_FILE = "OFFKEY_DASHBOARD_PASSWORD", "OFFKEY_DASHBOARD_PASSW
 
 def dashboard(
     storage: StorageOption = None,
-    host: Annotated[str, typer.Option(help="address to listen on; beyond this machine only with a password")] = (
+    host: Annotated[str, typer.Option(help="address to listen on; other machines are only let in with a password")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free one")] = 8080,
     artifacts: Annotated[
         str | None,
-        typer.Option("--artifacts", metavar="DIR|s3://BUCKET", help="default: where each study's workers put them"),
+        typer.Option(
+            "--artifacts",
+            metavar="DIR|s3://BUCKET",
+            help="where pictures and sounds are; default: where each study's workers put them",
+        ),
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="refuse every request that changes something")] = False,
-    browser: Annotated[bool, typer.Option(help="open the page in a browser, where there is one")] = True,
+    browser: Annotated[bool, typer.Option(help="open the page in a browser, if there is one")] = True,
 ) -> None:
-    """Studies in the browser: optuna-dashboard, with pictures and sounds of leading trials.
+    """Serves the studies to a browser: optuna-dashboard, with pictures and sounds of leading trials.
 
-    A password comes from $OFFKEY_DASHBOARD_PASSWORD, or the file that $OFFKEY_DASHBOARD_PASSWORD_FILE names.
+    Set a password by $OFFKEY_DASHBOARD_PASSWORD, or name a file that holds it by $OFFKEY_DASHBOARD_PASSWORD_FILE.
     """
     from waitress.server import create_server
 
@@ -89,14 +93,17 @@ def dashboard(
 
 
 def _address(host: str, server: Any) -> str:
-    """Where a browser on this machine finds the server."""
+    """The URL of the server for a browser on this machine."""
     port = server.effective_listen[0][1] if hasattr(server, "effective_listen") else server.effective_port
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{here}]' if ':' in here else here}:{port}/dashboard"
 
 
 def _password() -> str | None:
-    """Raises MisuseError if the password file cannot be read, or is empty: no password is not what was meant."""
+    """The password, or None if none is set.
+
+    Raises MisuseError if the password file cannot be read or is empty: whoever names one wants a password.
+    """
     named = os.environ.get(_PASSWORD_FILE)
     if os.environ.get(_PASSWORD) is not None or named is None:
         password = os.environ.get(_PASSWORD)
@@ -113,5 +120,5 @@ def _password() -> str | None:
 
 
 def _has_screen() -> bool:
-    """Whether a browser would open in a window: one in this terminal would be in the way."""
+    """Whether a browser would open in a window of its own, not in this terminal."""
     return sys.platform == "darwin" or any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))

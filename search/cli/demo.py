@@ -15,17 +15,17 @@ from search.cli.score import write_scores
 from search.cli.search import run_search, slots_of
 from search.cli.status import show_summary, status_of
 from search.cli.terminal import err, progress_bar, writing
-from search.cli.train import show_figures, train_bundle
+from search.cli.train import show_metrics, train_bundle
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("-o", "--output", help="folder for everything that the demo makes")] = Path(
+    folder: Annotated[Path, typer.Option("-o", "--output", help="folder for all files of the demo")] = Path(
         "offkey-demo"
     ),
     workers: WorkersOption = "2",
-    trials: Annotated[int | None, typer.Option(help="trials in all")] = None,
+    trials: Annotated[int | None, typer.Option(help="number of trials in all; default: 24")] = None,
 ) -> None:
-    """The whole journey on sounds it makes itself: search, export, final training, scores, report."""
+    """Runs every step on synthetic sounds: search, export, final training, scores, report."""
     from features.clips.synthesis import MACHINE, MACHINE_IDS, make_corpus
     from search.study.study_file import load_study
 
@@ -45,7 +45,7 @@ def demo(
         status, comparison = status_of(storage, stored)
     show_summary(status, comparison)
     if drained:
-        err.print(f"Stopped. The command of step 2 goes on with {name}; `offkey demo` starts another study.")
+        err.print(f"Stopped. The command of step 2 continues {name}; `offkey demo` starts another study.")
         return
     recipe_file, bundle, scores, page = (
         folder / f"{name}-recipe.yaml",
@@ -57,30 +57,30 @@ def demo(
     with storage_errors(url):
         recipe = write_recipe(storage, stored, None, recipe_file)
     _step("4  Final detector", f"offkey train {recipe_file} --storage {url} -o {bundle}")
-    show_figures(train_bundle(recipe, bundle, "cpu", storage=url))
+    show_metrics(train_bundle(recipe, bundle, "cpu", storage=url))
     _step("5  Scores", f"offkey score {bundle} {corpus_root}/{MACHINE}/test -o {scores}")
     write_scores(bundle, [corpus_root / MACHINE / "test"], scores, jsonl=False, device="cpu")
     _step("6  Report", f"offkey report {name} --storage {url} -o {page}")
     with storage_errors(url):
         write_report(storage, stored, page)
-    _step("Done", "what was written:")
+    _step("Done", "these files were written:")
     for path, what in (
-        (corpus_root, "the sounds: listen to some"),
+        (corpus_root, "the sounds: listen to a few"),
         (folder / "offkey.db", f"the study {name}, with every trial"),
-        (recipe_file, "the best trial's settings: a study file with every range closed"),
+        (recipe_file, "the best trial's settings: a study file without ranges"),
         (bundle, "the trained detector; its README.md is the model card"),
         (scores, "score and decision of each test clip"),
         (page, "the study on one page: open it in a browser"),
     ):
         err.print(f"  [bold]{escape(str(path))}[/bold]  {what}")
     err.print("\nNext, on your own recordings (a folder with <machine>/train and <machine>/test):")
-    err.print("  offkey corpus ROOT                        what is there")
-    err.print("  offkey init ROOT -o study.yaml            a study file for it")
-    err.print("  offkey search study.yaml                  the search")
+    err.print("  offkey corpus ROOT                        list machines, IDs and labels")
+    err.print("  offkey init ROOT -o study.yaml            write a study file for them")
+    err.print("  offkey search study.yaml                  run the search")
 
 
 def _fresh_name(stem: str, url: str) -> str:
-    """The stem, or the stem with the first number that the storage has not."""
+    """The stem, or the stem with the first number that gives a name not in the storage."""
     from search.errors import StorageError
     from search.storage.study_storage import StudyStorage
 

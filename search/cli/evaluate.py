@@ -21,7 +21,7 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="SCORES…",
-            help="CSV with a header: path (or file), score, and perhaps machine, decision (0 or 1); JSON lines of the "
+            help="CSV with a header: path (or file), score, optionally machine, decision (0 or 1); JSON lines of the "
             "same; or the challenge's files, anomaly_score_….csv, or a folder of them",
         ),
     ],
@@ -29,18 +29,21 @@ def evaluate(
         Path,
         typer.Option(
             metavar="TRUTH",
-            help="a corpus; the challenge's ground-truth tables, in folders or one alone; or a CSV with a header: file "
-            "(or path), label (0 or normal, 1 or anomaly), and perhaps machine, domain (source or target)",
+            help="the labels: a corpus; the challenge's ground-truth tables, one or folders of them; or a CSV with a "
+            "header: file (or path), label (0 or normal, 1 or anomaly), optionally machine, domain (source or target)",
         ),
     ],
     year: Annotated[
-        int | None, typer.Option(help="whose official score: 2020, 2021, or 2022 and later; by the clips if left out")
+        int | None,
+        typer.Option(
+            help="rule of the official score: 2020, 2021, or 2022 and later; default: the rule that fits the clips"
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measures any system's scores: AUC and pAUC for each machine ID, their means, the challenge's official score.
+    """Measures the scores of any system: AUC and pAUC of each machine ID, their means, the challenge's official score.
 
-    All labelled clips count, also those that a search went by: `offkey train` measures on held-out ones.
+    All labelled clips count, validation clips too: `offkey train` measures on test clips alone.
     """
     from search.cli import tables
     from search.evaluation.score_files import read_scores
@@ -48,18 +51,18 @@ def evaluate(
     from search.evaluation.system_metrics import measure
 
     if year is not None and year < 2020:
-        raise MisuseError(f"--year {year}: the challenge's Task 2 is there since 2020")
+        raise MisuseError(f"--year must be 2020 or later, the first year of the challenge's Task 2, but got {year}")
     rule = None if year is None else cast("Year", min(year, 2022))
     clips = labelled(read_scores(scores), truth, year=rule)
     for warning in clips.warnings:
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     if clips.of_corpus:
         err.print(
-            "All labelled test clips of the scored machine IDs count: where a search went by some of them, the figure "
-            "on held-out clips is that of `offkey train`"
+            "All labelled clips of the scored machine IDs count: if a search used some of them for validation, quote "
+            "the AUC of `offkey train`, which is on test clips alone"
         )
-    measured = measure(clips, year=rule)
+    metrics = measure(clips, year=rule)
     if as_json:
-        print_json(measured.as_json())
+        print_json(metrics.as_json())
     else:
-        out.print(tables.evaluation(measured))
+        out.print(tables.system_metrics(metrics))

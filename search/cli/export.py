@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
 def export(
     study: StudyArgument,
-    trial: Annotated[int | None, typer.Option(help="this trial instead of the best complete one")] = None,
+    trial: Annotated[int | None, typer.Option(help="number of the trial; default: the best complete one")] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="file; standard output if left out, or -")
+        Path | None, typer.Option("-o", "--output", help="file to write; default, or -: standard output")
     ] = None,
     storage: StorageOption = None,
 ) -> None:
-    """Writes the best trial's recipe: a study file with every range closed."""
+    """Writes the best trial's recipe: a study file without ranges."""
     with open_study(study, storage) as (opened, stored):
         write_recipe(opened, stored, trial, output)
 
 
 def write_recipe(storage: StudyStorage, stored: StoredStudy, trial: int | None, output: Path | None) -> Recipe:
+    """Writes the recipe of a trial, the best one for None, to a file or to standard output, and returns it."""
     from optuna.trial import TrialState
 
     from search.results.export import export_recipe
@@ -40,7 +41,7 @@ def write_recipe(storage: StudyStorage, stored: StoredStudy, trial: int | None, 
 
     recipe = export_recipe(storage, stored, number=trial)
     if trial is not None and storage.get_trial(_trial_id(storage, stored, trial)).state == TrialState.PRUNED:
-        warn(f"trial {trial} was pruned: nobody knows what it is worth after all of its epochs")
+        warn(f"trial {trial} was pruned: its metric after all of its epochs is not known")
     text = to_yaml(recipe.tree())
     if output in (None, Path("-")):
         sys.stdout.write(text)
@@ -57,7 +58,7 @@ def _trial_id(storage: StudyStorage, stored: StoredStudy, number: int) -> int:
 
 
 def _require_export(file: Path) -> None:
-    """Raises StudyError for a file that is there and was not exported: somebody may have written it by hand."""
+    """Raises StudyError for an existing file that is no exported recipe: somebody may have written it by hand."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

@@ -15,7 +15,7 @@ def init(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the clips")],
     output: Annotated[Path, typer.Option("-o", "--output", help="the study file to write")] = Path("study.yaml"),
 ) -> None:
-    """Writes a commented study file for these clips."""
+    """Writes a commented study file for the clips in ROOT."""
     from search.preparation.starter import starter_study
 
     if output.exists():

@@ -13,11 +13,14 @@ from search.cli.terminal import err, warn
 
 def onnx(
     bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="what `offkey train` wrote: a folder, or s3://BUCKET/PREFIX")
+        str,
+        typer.Argument(
+            metavar="BUNDLE", help="the detector that `offkey train` wrote: a folder, or s3://BUCKET/PREFIX"
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="the file to write")] = Path("detector.onnx"),
 ) -> None:
-    """Writes a detector as one ONNX file, from waveform to score, which is checked to give the same scores."""
+    """Writes a detector as one ONNX file, from waveform to score, and checks that it gives the same scores."""
     from search.detector.bundle import load_bundle
     from search.detector.onnx_export import export_onnx
 

@@ -1,4 +1,4 @@
-"""What several commands take, and what it stands for: a study, a storage, a device."""
+"""Arguments and options that several commands share, and how a study or a storage is opened by them."""
 
 from __future__ import annotations
 
@@ -21,29 +21,41 @@ StorageOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="overrides a setting: --set corpus.root=DIR; repeatable"),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="override a setting, for example --set corpus.root=DIR; repeatable"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document on standard output")]
 VerboseOption = Annotated[
-    bool, typer.Option("--verbose", "-v", help="show the debug log; workers of a search write it, too")
+    bool,
+    typer.Option("--verbose", "-v", help="show the debug log; workers of a search write theirs to their log files"),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda:0, …")]
 WorkersOption = Annotated[
-    str, typer.Option(metavar="N|auto", help="worker processes; auto: one for each GPU here, else for two cores")
+    str,
+    typer.Option(
+        metavar="N|auto",
+        help="number of worker processes; auto: one for each GPU of this host, or for two cores if it has none",
+    ),
 ]
 OnOption = Annotated[
     str | None,
-    typer.Option("--on", metavar="ADDRESS", help="workers on a Ray cluster: ray://HOST:10001, HOST:6379 or auto"),
+    typer.Option(
+        "--on", metavar="ADDRESS", help="run the workers on a Ray cluster: ray://HOST:10001, HOST:6379 or auto"
+    ),
 ]
 ArtifactsOption = Annotated[
     str | None,
     typer.Option(
-        "--artifacts", metavar="DIR|s3://BUCKET", help="checkpoints; default: $OFFKEY_ARTIFACTS, else the cache"
+        "--artifacts",
+        metavar="DIR|s3://BUCKET",
+        help="where checkpoints go; default: $OFFKEY_ARTIFACTS, else the cache",
     ),
 ]
 
 
 def url_of(storage: str | None) -> str:
+    """The URL of the storage: that of the option, or the default."""
     from search.storage.database import default_url
 
     return storage or default_url()
@@ -51,6 +63,7 @@ def url_of(storage: str | None) -> str:
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
+    """Raises StorageError for what goes wrong with the database; imports it only when a command needs it."""
     from search.storage.database import storage_errors
 
     with storage_errors(url):
@@ -59,7 +72,7 @@ def storage_errors(url: str) -> Iterator[None]:
 
 @contextmanager
 def open_study(study: str, storage: str | None) -> Iterator[tuple[StudyStorage, StoredStudy]]:
-    """The storage, and the study in it that is given by file or by name."""
+    """Opens the storage and the study in it, which is given by its file or its name."""
     from search.storage.stored_study import open_study
 
     with open_study(url_of(storage), stored_name(study)) as opened:
@@ -67,7 +80,7 @@ def open_study(study: str, storage: str | None) -> Iterator[tuple[StudyStorage, 
 
 
 def stored_name(study: str) -> str:
-    """The name in the storage of a study that is given by file or by name."""
+    """The stored name of a study that is given by its file or its name."""
     if not Path(study).is_file():
         return study
     from search.study.study_file import load_study

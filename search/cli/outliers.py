@@ -12,15 +12,15 @@ from search.cli.terminal import err, out, print_json, progress_bar, write_text
 
 
 def list_outliers(root: Path, output: Path, *, as_json: bool) -> None:
-    """Lists training clips that do not sound normal, and writes a page to listen to them."""
+    """Lists the training clips that do not sound normal, and writes a page to look at and listen to them."""
     from features.clips.corpus import read_corpus
     from search.analysis.outliers import METHODS, outliers, outliers_page, told_of
 
     with progress_bar("reading", quiet=as_json) as progress:
         corpus = read_corpus(root, progress=progress)
     with progress_of_stages() as stages:
-        found = outliers(corpus, progress=stages)
-        write_text(output, outliers_page(found, corpus, progress=stages))
+        outlying = outliers(corpus, progress=stages)
+        write_text(output, outliers_page(outlying, corpus, progress=stages))
     if as_json:
         print_json(
             {
@@ -31,20 +31,20 @@ def list_outliers(root: Path, output: Path, *, as_json: bool) -> None:
                         "deviation": one.deviation,
                         "reasons": {method: of.reason for method, of in one.found.items()},
                     }
-                    for one in found
+                    for one in outlying
                 ],
             }
         )
     else:
-        told = told_of(found, corpus)
-        out.print(f"[bold]{escape(told.headline)}[/bold]", soft_wrap=True)
-        if found:
-            table = Table("clip", *METHODS, "in what", box=None, padding=(0, 2), header_style="bold")
-            for one in found:
+        verdict = told_of(outlying, corpus)
+        out.print(f"[bold]{escape(verdict.headline)}[/bold]", soft_wrap=True)
+        if outlying:
+            table = Table("clip", *METHODS, "measure", box=None, padding=(0, 2), header_style="bold")
+            for one in outlying:
                 deviations = [f"{one.found[name].deviation:.1f}" if name in one.found else "" for name in METHODS]
                 measure = one.reasons[0].partition(":")[0].removeprefix("distance to its nearest neighbours in ")
                 table.add_row(escape(one.clip.name), *deviations, escape(measure))
             out.print(table)
-        for sentence in told.sentences:
+        for sentence in verdict.sentences:
             out.print(escape(sentence), soft_wrap=True)
-    err.print(escape(f"Wrote {output}: to look at them, and to listen, in a browser"))
+    err.print(escape(f"Wrote {output}: open it in a browser to look at them and to listen"))

@@ -21,12 +21,13 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="the page to write")] = Path("report.html"),
     storage: StorageOption = None,
 ) -> None:
-    """Writes the study on one page: verdict, figures, recipe; it needs no network, and prints."""
+    """Writes a study on one page: verdict, metrics, recipe. The page needs no network, and can be printed."""
     with open_study(study, storage) as (opened, stored):
         write_report(opened, stored, output)
 
 
 def write_report(storage: StudyStorage, stored: StoredStudy, output: Path) -> None:
+    """Writes the page of a study to a file."""
     from search.report.page import report as page
 
     write_text(output, page(storage, stored))

@@ -26,25 +26,31 @@ _STANDARD_INPUT = Path("-")
 
 def score(
     bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="what `offkey train` wrote: a folder, or s3://BUCKET/PREFIX")
+        str,
+        typer.Argument(
+            metavar="BUNDLE", help="the detector that `offkey train` wrote: a folder, or s3://BUCKET/PREFIX"
+        ),
     ],
     paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="wav files, or folders of them")] = None,
     listed: Annotated[
-        Path | None, typer.Option("--list", metavar="FILE", help="a path in each line; - for standard input")
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="a file with a path in each line; - for standard input"),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="file; standard output if left out")] = None,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="JSON lines instead of CSV")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="file to write; default: standard output")
+    ] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="write JSON lines instead of CSV")] = False,
     dcase: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="the challenge's files, anomaly_score_… and decision_result_…, in this folder"
+            metavar="DIR", help="write the challenge's files, anomaly_score_… and decision_result_…, to this folder"
         ),
     ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Scores clips: path, machine, machine_id, score, decision, error. Exit code 1 if one could not be."""
+    """Scores clips: path, machine, machine_id, score, decision, error. Exit code 1 if a clip could not be scored."""
     if not paths and listed is None:
-        raise MisuseError("Which clips? Give wav files or folders, or --list FILE.")
+        raise MisuseError("No clips are given: give wav files or folders, or --list FILE.")
     if write_scores(bundle, paths or [], output, listed=listed, jsonl=jsonl, dcase=dcase, device=device):
         raise typer.Exit(1)
 
@@ -59,7 +65,7 @@ def write_scores(
     dcase: Path | None = None,
     device: str,
 ) -> int:
-    """Writes the scores of all clips; returns how many could not be scored or decided."""
+    """Writes the scores of all clips. Returns how many could not be scored or have no decision."""
     from search.detector.bundle import load_bundle
     from search.detector.scoring import clip_paths, score_clips
     from search.detector.submission import SubmissionFiles
@@ -95,7 +101,7 @@ def write_scores(
 
 
 def _writer(file: TextIO, *, jsonl: bool) -> Callable[[ScoredClip], object]:
-    """What writes a row of scores."""
+    """A function that writes one row of scores."""
     from search.detector.scoring import ScoredClip
 
     if jsonl:
@@ -106,7 +112,7 @@ def _writer(file: TextIO, *, jsonl: bool) -> Callable[[ScoredClip], object]:
 
 
 def _given(paths: list[Path], listed: Path | None) -> Iterator[Path]:
-    """The paths of the command and those of the list, a line at a time."""
+    """Yields the paths of the command and then those of the list, which is read line by line."""
     if paths and listed is None and not any(path.exists() for path in paths):
         raise StudyError(f"{paths[0]} does not exist: give wav files or folders of them")
     yield from paths

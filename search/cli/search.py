@@ -40,39 +40,49 @@ if TYPE_CHECKING:
     from search.workers.placement import Slot
     from search.workers.supervision import Moment, Workers
 
-#: Off a terminal, what keeps workers from working is said no more often (seconds).
+#: Off a terminal, notes on what keeps workers from working are at least this far apart (seconds).
 _NOTE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where workers run, if not on this host."""
+    """The Ray cluster whose workers run a study."""
 
-    address: str  # as Ray takes it
+    address: str  # in the form that Ray takes
     workers: int
-    gpus: float  # of each worker: a share of one, or 0
-    stay: bool  # when this command leaves
+    gpus: float  # share of a GPU for each worker, 0 to 1
+    stay: bool  # whether workers stay at work when this command ends
 
 
 def search(
     study: StudyArgument,
-    name: Annotated[str | None, typer.Option("--study", metavar="NAME", help="the study's name in the storage")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--study", metavar="NAME", help="name of the study in the storage; default: the name in its file"),
+    ] = None,
     workers: WorkersOption = "auto",
-    per_device: Annotated[int | None, typer.Option(min=1, metavar="K", help="workers for each GPU")] = None,
+    per_device: Annotated[int | None, typer.Option(min=1, metavar="K", help="number of workers for each GPU")] = None,
     on: OnOption = None,
     gpus_per_worker: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="with --on: of a GPU; default: 0, on the CPU")
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="SHARE", help="with --on: share of a GPU for each worker; default: 0, on the CPU"
+        ),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="with --on: Ctrl-C leaves the workers at work")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="with --on: Ctrl-C ends this command and leaves the workers at work")
+    ] = False,
     storage: StorageOption = None,
-    trials: Annotated[int | None, typer.Option(help="trials in all; may be raised later")] = None,
-    hours: Annotated[float | None, typer.Option(help="wall clock with at least one worker")] = None,
+    trials: Annotated[int | None, typer.Option(help="number of trials in all; can be raised later")] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="hours in all, in which at least one worker is at work; can be raised later")
+    ] = None,
     artifacts: ArtifactsOption = None,
     settings: SetOption = None,
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Runs a study to its budget, here or on a cluster; joins it if it exists. Ctrl-C drains; run again to go on."""
+    """Runs a study to its budget, here or on a cluster. Ctrl-C stops it; the same command continues or joins it."""
     if verbose:
         show_all(LogOnTerminal())
     url = url_of(storage)
@@ -81,16 +91,16 @@ def search(
     overrides += [] if hours is None else [f"search.hours={hours}"]
     if on is None:
         if gpus_per_worker is not None or detach:
-            raise MisuseError("--gpus-per-worker and --detach are of workers on a cluster: --on says where it is")
+            raise MisuseError("--gpus-per-worker and --detach are for workers on a cluster: give its address with --on")
         places: list[Slot] | Cluster = slots_of(workers, per_device)
     else:
         places = _cluster_of(on, workers, per_device, gpus_per_worker or 0.0, stay=detach, url=url)
     from search.storage.study_lookup import find_study
 
     with storage_errors(url):
-        found = find_study(study, url, overrides=overrides, name=name)
+        loaded = find_study(study, url, overrides=overrides, name=name)
         opened, stored, drained = run_search(
-            found,
+            loaded,
             url,
             places,
             log_folder=Path("offkey-logs"),
@@ -110,12 +120,13 @@ def search(
             err.print(f"\nNext: [bold]offkey export {stored.name}{which}{where} -o recipe.yaml[/bold]")
             err.print(f"      [bold]offkey train recipe.yaml{where} -o detector[/bold]")
     if drained:
-        err.print("The same command goes on.")
+        err.print("The same command continues the study.")
     elif status.best is None:
         raise typer.Exit(1)
 
 
 def slots_of(workers: str, per_device: int | None) -> list[Slot]:
+    """The places of workers on this host. Raises MisuseError if `workers` is neither a number nor auto."""
     from search.workers.placement import slots
 
     if workers != "auto" and (not workers.isdigit() or int(workers) < 1):
@@ -134,7 +145,7 @@ def _cluster_of(address: str, workers: str, per_device: int | None, gpus: float,
     if parsed.get_backend_name() == "sqlite":
         raise MisuseError(
             f"--on needs a storage that all nodes reach, but {shown(parsed)} is a file of this host: "
-            "--storage postgresql://… is one"
+            "give --storage postgresql://…"
         )
     return Cluster(address, int(workers), gpus, stay)
 
@@ -148,7 +159,7 @@ def run_search(
     artifacts: str | None = None,
     verbose: bool = False,
 ) -> tuple[StudyStorage, StoredStudy, bool]:
-    """Runs a study; the last value tells whether its budget is not met since it was asked to stop."""
+    """Runs a study. Returns storage, stored study, and whether it was asked to stop before its budget was met."""
     from search.preparation.prepared import prepare
     from search.storage.stored_study import with_stored_proxies
     from search.workers.supervision import supervise
@@ -174,20 +185,20 @@ def run_search(
             stay=isinstance(places, Cluster) and places.stay,
         )
     if ending == "interrupted":
-        told = "unfinished epochs are repeated" if fleet.interrupted else "every trial was given back"
-        err.print(f"Stopped: {told}.")
+        outcome = "unfinished epochs are repeated" if fleet.interrupted else "every trial was given back"
+        err.print(f"Stopped: {outcome}.")
     elif ending == "left":
         err.print(f"The workers stay at work; `offkey stop {escape(fleet.stored.name)}` makes them leave.")
     elif ending == "stopped":
         err.print("Stopped by `offkey stop`: every trial was given back.")
     elif ending == "out of time":
-        err.print("The study's hours are used up; --hours gives it more.")
+        err.print("The study's hours are used up; raise them with --hours.")
     return fleet.storage, fleet.stored, ending in ("interrupted", "stopped", "left")
 
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    # Ray prints what befalls its nodes on standard output, which is for results: it skips the lines that match this.
+    # Ray prints events of its nodes on standard output, which is for results. It leaves out the lines that match this.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     try:
         from search.workers.ray_fleet import connected
@@ -236,7 +247,7 @@ def _count(workers: int) -> str:
 
 
 def _say_draining() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send several; a second Ctrl-C is somebody's wish
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send several; only a second Ctrl-C ends at once
     err.print("Draining: workers give their trials back and leave. Ctrl-C again ends them at once.")
 
 
@@ -250,11 +261,11 @@ def _redrawn(moments: Iterator[Moment]) -> None:
 
 
 def _in_lines(moments: Iterator[Moment]) -> None:
-    """A line whenever trials end, one when the storage is away, and some on workers that wait for a place."""
+    """Prints a line whenever trials end, when the storage is away, and now and then on what keeps workers waiting."""
     from search.cli.study_tables import finished_line
 
     before = next(moments)
-    said, when = before.note, time.monotonic()
+    printed, when = before.note, time.monotonic()
     for moment in moments:
         if moment.away is not None:
             if before.away is None:
@@ -262,7 +273,7 @@ def _in_lines(moments: Iterator[Moment]) -> None:
         elif line := finished_line(moment.status, before.status.done):
             err.print(escape(line))
         before = moment
-        if moment.note != said and time.monotonic() - when > _NOTE_SECONDS:
-            said, when = moment.note, time.monotonic()
-            if said is not None:
-                err.print(escape(said))
+        if moment.note != printed and time.monotonic() - when > _NOTE_SECONDS:
+            printed, when = moment.note, time.monotonic()
+            if printed is not None:
+                err.print(escape(printed))

@@ -14,28 +14,32 @@ from search.errors import MisuseError
 
 def settings(
     block: Annotated[
-        str | None, typer.Argument(metavar="[BLOCK|FAMILY]", help="a block of a study file, or a family of models")
+        str | None,
+        typer.Argument(
+            metavar="[BLOCK|FAMILY]",
+            help="a block of a study file, for example training, or a family of models, for example vae",
+        ),
     ] = None,
     as_json: JsonOption = False,
     json_schema: Annotated[
         bool, typer.Option("--json-schema", help="print the JSON Schema of study files, for editors")
     ] = False,
 ) -> None:
-    """Every setting of a study file: what it is, what it may be, and what it is if left out."""
+    """Lists every setting of a study file: its meaning, the values that it takes, and its default."""
     from search.cli import tables
     from search.study.described import blocks, described
 
     if json_schema:
         if block is not None:
-            raise MisuseError(f"--json-schema is of a whole study file, not of {block} alone: leave one of them out")
+            raise MisuseError(f"--json-schema describes a whole study file, not {block} alone: leave one of them out")
         from search.study.json_schema import study_schema
 
         print_json(study_schema())
         return
     names = list(blocks()) if block is None else [block]
-    found = {name: described(name) for name in names}
+    settings_of = {name: described(name) for name in names}
     if as_json:
-        print_json({"blocks": {name: [asdict(setting) for setting in of] for name, of in found.items()}})
+        print_json({"blocks": {name: [asdict(setting) for setting in of] for name, of in settings_of.items()}})
         return
-    for name, of in found.items():
+    for name, of in settings_of.items():
         out.print(tables.settings(name, of))

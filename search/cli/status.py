@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def status(study: StudyArgument, storage: StorageOption = None, as_json: JsonOption = False) -> None:
-    """Progress, workers, leases, and the best trials with intervals and ties."""
+    """Shows the progress of a study, its workers and leases, and the best trials with intervals and ties."""
     from search.results.comparison import as_json as document
 
     with open_study(study, storage) as (opened, stored):
@@ -27,6 +27,7 @@ def status(study: StudyArgument, storage: StorageOption = None, as_json: JsonOpt
 
 
 def status_of(storage: StudyStorage, stored: StoredStudy) -> tuple[Status, Comparison | None]:
+    """Reads the status of a stored study, and compares its best trials."""
     import optuna
 
     from search.results.comparison import compare
@@ -37,6 +38,7 @@ def status_of(storage: StudyStorage, stored: StoredStudy) -> tuple[Status, Compa
 
 
 def show_summary(current: Status, comparison: Comparison | None) -> None:
+    """Prints the status of a study."""
     from search.cli.study_tables import summary
 
     out.print(summary(current, comparison))

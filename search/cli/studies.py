@@ -7,7 +7,7 @@ from search.cli.terminal import out, print_json
 
 
 def studies(as_json: JsonOption = False) -> None:
-    """The study files that ship, a line each; a name serves wherever a file does."""
+    """Lists the study files that ship with Offkey. Commands take their names in place of a file."""
     from search.cli import tables
     from search.study.study_file import shipped_studies
 

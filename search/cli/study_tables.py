@@ -1,4 +1,4 @@
-"""How the command line shows a study: while it is searched, and as it stands. Nothing is printed here."""
+"""Tables that show a study on the command line, during a search and afterwards. This module prints nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN_FAILURES = 5
 
 
 def progress(status: Status, *, note: str | None = None) -> RenderableType:
-    """The live view of a search: one line for the study, one for each trial at work, and what hinders it."""
+    """The live view of a search: a line for the study, one for each running trial, and a note on what it waits for."""
     head = Table.grid(padding=(0, 2))
     best = "—" if status.best is None else f"[bold]{worth(status.best):.3f}[/bold] (trial {status.best.number})"
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count and state != "waiting")
@@ -30,12 +30,12 @@ def progress(status: Status, *, note: str | None = None) -> RenderableType:
         f"best {status.metric_name} {best}",
         f"[dim]{counts}[/dim]",
     )
-    hindrance = [] if note is None else [Text(note, style="yellow")]
-    return Group(head, _at_work(status), *hindrance)
+    notes = [] if note is None else [Text(note, style="yellow")]
+    return Group(head, _at_work(status), *notes)
 
 
 def finished_line(status: Status, done_before: int) -> str | None:
-    """One line for a terminal that cannot redraw, if trials ended since."""
+    """A line for a terminal that cannot redraw; None if no trial has ended since `done_before` of them had."""
     if status.done == done_before:
         return None
     best = (
@@ -47,7 +47,7 @@ def finished_line(status: Status, done_before: int) -> str | None:
 
 
 def summary(status: Status, comparison: Comparison | None) -> RenderableType:
-    """A study's counts, best trials, ties and gain."""
+    """The counts, best trials, ties and gain of a study."""
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
     parts: list[RenderableType] = [
         Text.from_markup(
@@ -64,9 +64,9 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
         trials = "1 complete trial is" if status.beyond_limits == 1 else f"{status.beyond_limits} complete trials are"
         parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
     if "proxy" in status.objectives:
-        parts.append(Text(f"Mind: {PROXY_CAUTION}.", style="yellow"))
+        parts.append(Text(f"Note: {PROXY_CAUTION}.", style="yellow"))
     if status.objectives[0] == "worst_id":
-        parts.append(Text(f"Mind: {LOWEST_CAUTION}.", style="yellow"))
+        parts.append(Text(f"Note: {LOWEST_CAUTION}.", style="yellow"))
     for failed, reason in status.failures[:_SHOWN_FAILURES]:
         parts.append(Text.from_markup(f"[red]trial {failed} failed[/red]: {escape(reason)}"))
     if len(status.failures) > _SHOWN_FAILURES:
@@ -78,7 +78,7 @@ def _at_work(status: Status) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for column in ("trial", status.step, status.metric_name, "batches/s", "device", "memory", "lease"):
         table.add_column(column, no_wrap=True)
-    table.add_column("worker", overflow="ellipsis")  # what a narrow terminal has no room for
+    table.add_column("worker", overflow="ellipsis")  # cut off on a narrow terminal
     for r in status.running:
         table.add_row(
             str(r.number),
@@ -137,6 +137,6 @@ def _best_sentence(status: Status, comparison: Comparison) -> Text:
         sentence += f" {len(comparison.ties)} of {len(status.finished) - 1} other complete trials tie with it."
     if comparison.gain is not None and status.best.number != 0:
         gain = comparison.gain
-        told = f"{gain.difference:+.3f} ({interval(gain.interval)}), {gain.in_words}."
-        sentence += f" Over the baseline ({status.baseline:.3f}): {told}"
+        difference = f"{gain.difference:+.3f} ({interval(gain.interval)}), {gain.in_words}."
+        sentence += f" Over the baseline ({status.baseline:.3f}): {difference}"
     return Text(sentence)

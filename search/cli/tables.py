@@ -1,4 +1,4 @@
-"""How the command line shows figures, settings and studies that ship. Nothing is printed here."""
+"""Tables that show metrics, settings and shipped studies on the command line. This module prints nothing."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from search.detector.detector import Detector
 
 
-def figures(detector: Detector) -> RenderableType:
-    """Validation and held-out figures side by side with what to know beside them, and those of each machine ID."""
+def detector_metrics(detector: Detector) -> RenderableType:
+    """Validation and test metrics of a detector, sentences on how to read them, and test metrics of each machine ID."""
     validation, test, optimism = detector.validation, detector.test, detector.optimism
     table = Table(
         "", "AUC", "95 % interval", "pAUC", "pooled AUC", "clips", box=None, padding=(0, 2), header_style="bold"
     )
-    steered = "made faults" if detector.recipe.validation.uses_proxies else "validation"
-    for name, measured in ((steered, validation), ("test, held out", test)):
+    validated_on = "synthetic faults" if detector.recipe.validation.uses_proxies else "validation"
+    for name, measured in ((validated_on, validation), ("test, held out", test)):
         if measured is None:
             table.add_row(name, "n/a", "n/a", "n/a", "n/a", "no labelled clips, or too few")
         else:
@@ -66,14 +66,14 @@ def _seeds(detector: Detector) -> Table:
         recipe = f"{len(spread.seeds)} of {name}"
         for part, of_part in (("validation", spread.validation), ("test", spread.test)):
             if of_part is not None:
-                told = (of_part.mean, of_part.deviation, min(of_part.aucs), max(of_part.aucs))
-                table.add_row(recipe, part, *(f"{value:.3f}" for value in told))
+                values = (of_part.mean, of_part.deviation, min(of_part.aucs), max(of_part.aucs))
+                table.add_row(recipe, part, *(f"{value:.3f}" for value in values))
                 recipe = ""
     return table
 
 
-def evaluation(measured: SystemMetrics) -> RenderableType:
-    """Any system's figures: of each machine ID, their means, the challenge's official score."""
+def system_metrics(measured: SystemMetrics) -> RenderableType:
+    """The metrics of any system: for each machine ID, their means, the challenge's official score."""
     table = Table("machine ID", "AUC", "pAUC", box=None, padding=(0, 2), header_style="bold")
     domains = list(next(iter(measured.of_domains.values()), {}))
     for column in (
@@ -115,9 +115,9 @@ def evaluation(measured: SystemMetrics) -> RenderableType:
         if measured.official is None
         else f"[bold]{measured.official:.4f}[/bold]" + (" (mean of AUC and pAUC)" if measured.year == 2020 else "")
     )
-    told = [table, by_domain, means] if by_domain.row_count else [table, means]
+    tables = [table, by_domain, means] if by_domain.row_count else [table, means]
     return Group(
-        *(part for shown_table in told for part in (shown_table, Text())),
+        *(part for shown_table in tables for part in (shown_table, Text())),
         Text.from_markup(f"Official score, rule of {rule}: {official}"),
     )
 
@@ -127,16 +127,16 @@ def _decisions(decided: DecisionMetrics) -> list[str]:
 
 
 def settings(name: str, described: Sequence[Described]) -> Table:
-    """The settings of a block or family."""
-    table = Table("setting", "may be", "if left out", "what it is", title=name, title_justify="left")
+    """The settings of a block or of a family."""
+    table = Table("setting", "values", "default", "meaning", title=name, title_justify="left")
     for setting in described:
         table.add_row(*(escape(text) for text in (setting.name, setting.values, setting.default, setting.about)))
     return table
 
 
 def studies(shipped: Mapping[str, str]) -> Table:
-    """The studies that ship, a line each."""
-    table = Table("study", "what it is", box=None, padding=(0, 2), header_style="bold")
+    """The studies that ship, each with one line about it."""
+    table = Table("study", "about", box=None, padding=(0, 2), header_style="bold")
     for name, line in shipped.items():
         table.add_row(name, line)
     return table

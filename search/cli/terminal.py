@@ -1,4 +1,4 @@
-"""The two streams, and what is written to them and to files."""
+"""Standard output and standard error, and how commands write to them and to files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class LogOnTerminal(logging.Handler):
-    """Writes the log to standard error, above what is redrawn there."""
+    """Writes the log to standard error, above the progress bars there."""
 
     def emit(self, record: logging.LogRecord) -> None:
         err.print(escape(self.format(record)))
@@ -30,7 +30,7 @@ class LogOnTerminal(logging.Handler):
 
 @contextmanager
 def progress_bar(what: str, *, quiet: bool = False) -> Iterator[Any]:
-    """A progress bar on a terminal; called with (done, in all)."""
+    """Shows a progress bar on a terminal; yields a function that takes how many are done, and of how many."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as shown:
         task = shown.add_task(what, total=None)
@@ -38,11 +38,13 @@ def progress_bar(what: str, *, quiet: bool = False) -> Iterator[Any]:
 
 
 def print_json(document: Any) -> None:
+    """Prints one JSON document on standard output."""
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 
 @contextmanager
 def open_output(path: Path | None) -> Iterator[Any]:
+    """Opens a text file for writing; standard output for None. Raises StudyError if it cannot be written."""
     if path is None:
         yield sys.stdout
         return
@@ -52,6 +54,7 @@ def open_output(path: Path | None) -> Iterator[Any]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
+    """Raises StudyError, which names the path, for an OSError within."""
     try:
         yield
     except OSError as error:
@@ -59,18 +62,21 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a text file. Raises StudyError if it cannot be written."""
     with open_output(path) as file:
         file.write(text)
 
 
 def shown(text: str) -> str:
-    """A name as it stands, whatever brackets it holds; with � for what of it is no UTF-8 and cannot be printed."""
+    """A name with rich's markup escaped, and � for bytes that are not UTF-8 and cannot be printed."""
     return escape(os.fsencode(text).decode(errors="replace"))
 
 
 def warn(text: str) -> None:
+    """Prints a warning on standard error."""
     err.print(f"[yellow]warning:[/yellow] {escape(text)}")
 
 
 def say_written(path: Path | str, next_command: str) -> None:
+    """Prints on standard error what was written, and the command that comes next."""
     err.print(f"Wrote {escape(str(path))}. Next: [bold]{escape(next_command)}[/bold]")

@@ -27,29 +27,34 @@ def train(
     recipes: Annotated[
         list[str],
         typer.Argument(
-            metavar="RECIPE", help="an exported recipe, or a study file without ranges; several make an ensemble"
+            metavar="RECIPE",
+            help="a recipe that `offkey export` wrote, or a study file without ranges; several make an ensemble",
         ),
     ],
     output: Annotated[
         str,
-        typer.Option("-o", "--output", metavar="BUNDLE", help="the detector: a folder to make, or s3://BUCKET/PREFIX"),
+        typer.Option(
+            "-o", "--output", metavar="BUNDLE", help="where to write the detector: a new folder, or s3://BUCKET/PREFIX"
+        ),
     ],
     seeds: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="an ensemble of each recipe with N seeds, from its own on, and how they differ"
+            min=1,
+            metavar="N",
+            help="make an ensemble of N seeds for each recipe, its own and the following, and show how they differ",
         ),
     ] = 1,
     combine: Annotated[
         Literal["mean", "min", "max", "rank"] | None,
-        typer.Option(help="how an ensemble's scores become one; default: mean"),
+        typer.Option(help="how the scores of an ensemble become one; default: mean"),
     ] = None,
     device: DeviceOption = "cpu",
     storage: StorageOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains the final detector and measures it on the held-out test clips, a look that the study storage counts."""
+    """Trains the final detector and measures it on the test clips. The study storage counts each test evaluation."""
     from search.study.study_file import load_recipe
 
     remedy = "search it, or close them with --set"
@@ -59,7 +64,7 @@ def train(
 
         recipe = ensemble_of(closed, combine=combine or "mean", seeds=seeds)
     elif combine is not None:
-        raise MisuseError(f"--combine {combine} is for several recipes, or for --seeds: a single model has one score")
+        raise MisuseError(f"--combine {combine} is for several recipes or for --seeds, but there is only one model")
     else:
         ((_, recipe),) = closed
     detector = train_bundle(recipe, output, device, storage=url_of(storage))
@@ -68,12 +73,12 @@ def train(
 
         print_json({"bundle": output, **metrics_of(detector)})
     else:
-        show_figures(detector)
+        show_metrics(detector)
         say_written(output, f"offkey score {output} PATH…")
 
 
 def train_bundle(recipe: Recipe, bundle: str | Path, device: str, *, storage: str | None = None) -> Detector:
-    """Makes a detector where progress can be shown; `storage` counts its look at the test clips."""
+    """Trains a detector with progress bars; the study storage, if there is one, counts the test evaluation."""
     from search.detector.making import make_detector
     from search.workers.placement import device_of
 
@@ -93,7 +98,7 @@ def train_bundle(recipe: Recipe, bundle: str | Path, device: str, *, storage: st
 
 @contextmanager
 def _stages() -> Iterator[Callable[[str], Progress]]:
-    """Progress bars of one stage after the other: a terminal shows one at a time."""
+    """Shows the progress bars of stages one after the other. Yields a function that gives the bar of a named stage."""
     with ExitStack() as shown:
         bars: dict[str, Progress] = {}
 
@@ -109,15 +114,16 @@ def _stages() -> Iterator[Callable[[str], Progress]]:
         yield stage
 
 
-def show_figures(detector: Detector) -> None:
+def show_metrics(detector: Detector) -> None:
+    """Prints the metrics of a detector, and warns of what makes its cleaning or its thresholds doubtful."""
     from search.cli import tables
 
-    out.print(tables.figures(detector))
+    out.print(tables.detector_metrics(detector))
     cleaning = detector.recipe.cleaning
     if cleaning.method != "none" and not detector.dropped:
         warn(
-            f"cleaning left out no clip: a share of {cleaning.drop:g} (cleaning.drop) of no machine ID's training "
-            "clips is a whole one"
+            f"cleaning left out no clip: each machine ID has too few training clips for a share of {cleaning.drop:g} "
+            "(cleaning.drop) to be a whole clip"
         )
     for outlier in detector.dropped[:_SHOWN_DROPPED]:
         err.print(escape(f"left out of the training: {outlier.clip.name} ({outlier.reason})"))

@@ -12,18 +12,18 @@ from search.cli.terminal import err
 
 
 def stop(study: StudyArgument, storage: StorageOption = None) -> None:
-    """Asks a study's workers, wherever they are, to give their trials back and leave."""
+    """Asks the workers of a study, on every host, to give their trials back and leave."""
     from search.storage.study_ledger import StudyLedger
 
     with open_study(study, storage) as (opened, stored):
         workers = StudyLedger(opened, stored).request_stop()
     leave = "1 worker leaves" if workers == 1 else f"{workers} workers leave"
-    err.print(f"{escape(stored.name)}: {leave} within some seconds. `offkey search` goes on with it.")
+    err.print(f"{escape(stored.name)}: {leave} within 20 seconds. `offkey search` continues it.")
 
 
 def rename(
     study: StudyArgument,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="its new name")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the new name")],
     storage: StorageOption = None,
 ) -> None:
     """Gives a study in the storage another name."""
@@ -31,15 +31,15 @@ def rename(
 
     with open_study(study, storage) as (opened, stored):
         rename_study(opened, stored, name)
-    err.print(f"{escape(stored.name)} is called {escape(name)} now.")
+    err.print(f"{escape(stored.name)} is now called {escape(name)}.")
 
 
 def delete(
     study: StudyArgument,
     storage: StorageOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask first")] = False,
 ) -> None:
-    """Deletes a study from the storage, with its trials, checkpoints and pictures, after asking."""
+    """Deletes a study from the storage, with its trials, checkpoints and pictures. Asks first."""
     from search.storage.upkeep import delete_study
 
     with open_study(study, storage) as (opened, stored):

@@ -31,11 +31,13 @@ def worker(
     artifacts: ArtifactsOption = None,
     settings: SetOption = None,
     verbose: VerboseOption = False,
-    owner: Annotated[str | None, typer.Option(hidden=True, help="this worker's name in the ledger")] = None,
+    owner: Annotated[str | None, typer.Option(hidden=True, help="name of this worker in the ledger")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="drain when this process is gone")] = None,
-    began: Annotated[float | None, typer.Option(hidden=True, help="heed stops from then on (database's clock)")] = None,
+    began: Annotated[
+        float | None, typer.Option(hidden=True, help="obey stops from this time on (clock of the database)")
+    ] = None,
 ) -> None:
-    """One worker on a study that exists: what `search` starts, for other hosts and schedulers."""
+    """Runs one worker on a stored study, for other hosts and schedulers; `search` starts its own workers."""
     import threading
 
     from search.workers.draining import drain_on_signals, drain_without, leave_in_time

@@ -1,8 +1,8 @@
-"""A study's results.
+"""The results of a study.
 
 status      counts, workers, the best trials
 comparison  intervals, ties, and the gain over the baseline
 trials      a row for each trial, and a summary
-export      a trial's recipe
+export      the recipe of a trial
 wording     how values are written
 """

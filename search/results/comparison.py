@@ -1,4 +1,4 @@
-"""The best trials compared: intervals, ties, and the gain over the baseline, as far as the validation clips tell."""
+"""Compares the best trials by bootstraps over the validation clips: intervals, ties, and the gain over the baseline."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from search.storage.study_storage import StudyStorage
 
 @dataclass(frozen=True)
 class Gain:
-    """Best trial minus baseline, of the first objective."""
+    """The best trial's value of the first objective minus the baseline's."""
 
     difference: float
     interval: Interval  # over paired resamples of the validation clips
 
     @property
     def may_be_chance(self) -> bool:
+        """Whether the interval includes 0 or lies below it."""
         return self.interval.low <= 0
 
     @property
     def in_words(self) -> str:
-        """What the clips say of it."""
+        """Whether this is a gain, in words that end a sentence."""
         return "no gain that these clips can tell" if self.may_be_chance else "a gain"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The leading trials as their validation clips tell them apart."""
+    """How the leading trials differ on the validation clips."""
 
     interval: Interval  # of the best trial's first objective
     ties: tuple[int, ...]  # numbers of other complete trials whose paired difference from the best includes 0
     gain: Gain | None  # None without a complete baseline
-    intervals: Mapping[int, Interval]  # of the first objective, of trials that are shown, by number
-    may_guess: bool  # whether these clips cannot tell the best trial from guessing
+    intervals: Mapping[int, Interval]  # of the first objective, for the trials that tables show, by number
+    may_guess: bool  # whether the interval of the best trial's AUC reaches down to guessing
 
 
 def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_ties: bool = True) -> Comparison | None:
     """Intervals and ties by a bootstrap over the validation clips; None without a complete trial.
 
-    Ties take a resampling of every complete trial: without them, the best one and the baseline are looked at alone.
+    Ties need resamples of every complete trial. `with_ties=False` resamples the best one, the front and the baseline.
     """
     if status.best is None:
         return None
@@ -64,14 +65,14 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_
     if status.baseline is not None:
         of_baseline = bootstrap.metric(stored.metric, scores[0])
         gain = Gain(worth(status.best) - status.baseline, Interval.of(best - of_baseline))
-    # Guessing has 0.5 in the mean over machine IDs; in the lowest of them it has less, the more of them there are.
-    of_mean = bootstrap.aucs(scores[status.best.number]) if stored.metric == "worst_id" else best
+    # Guessing has an AUC of 0.5 in the mean over machine IDs, and less in the lowest of them: the more IDs, the less.
+    mean_aucs = bootstrap.aucs(scores[status.best.number]) if stored.metric == "worst_id" else best
     return Comparison(
         interval=intervals[status.best.number],
         ties=tuple(ties),
         gain=gain,
         intervals=intervals,
-        may_guess=Interval.of(of_mean).low <= 0.5,
+        may_guess=Interval.of(mean_aucs).low <= 0.5,
     )
 
 

@@ -1,4 +1,4 @@
-"""From a trial to its recipe: a study file with every range closed."""
+"""Exports a trial as its recipe: a study file without ranges."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from search.study.trial_recipe import trial_recipe
 
 
 def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | None = None) -> Recipe:
-    """The best complete trial's recipe, or another's: the same seed and threads as the trial had.
+    """Return the recipe of the best complete trial, or of trial `number`, with the seed and threads that the trial had.
 
     Raises StudyError if there is no such trial, or none is complete yet, MisuseError if several objectives leave the
     choice open.
@@ -24,14 +24,14 @@ def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | N
         return recipe_of(stored, _trial(study, number))
     if len(stored.objectives) > 1:
         raise MisuseError(
-            f"The study {stored.name!r} searches for several things at once ({', '.join(stored.objectives)}), of which "
-            "there is no single best trial: `offkey status` lists the best trade-offs; choose one with --trial N"
+            f"The study {stored.name!r} has several objectives ({', '.join(stored.objectives)}), and so no single "
+            "best trial: `offkey status` lists the best trade-offs; choose one with --trial N"
         )
     return recipe_of(stored, _best_trial(study))
 
 
 def recipe_of(stored: StoredStudy, trial: FrozenTrial) -> Recipe:
-    """The recipe of a trial that has all its parameters."""
+    """Return the recipe of a trial that has all its parameters."""
     recipe = trial_recipe(
         stored.study(),
         FixedTrial(trial.params, number=trial.number),

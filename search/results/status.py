@@ -1,4 +1,4 @@
-"""How a study stands: counts, workers, the best trial with its interval, and the trials that tie with it."""
+"""The status of a study: counts of trials, running trials and their workers, and the complete trials in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from search.storage.study_storage import StudyStorage
 from search.study.objectives import IN_WORDS, directions_of
 from search.study.recipe import Objective
 
-#: Trials that tables of the best ones show.
+#: How many of the best trials tables show.
 SHOWN_TRIALS = 10
 
 
@@ -30,7 +30,7 @@ class Running:
     owner: str
     epoch: int | None
     value: float | None  # after that epoch
-    lease_seconds: float  # left; below 0 when the worker is lost and nobody has taken over yet
+    lease_seconds: float  # left; below 0 when the worker is lost and no other has taken the trial over yet
     attempts: int
     device: str | None
     rate: float | None  # batches a second
@@ -47,31 +47,31 @@ class Status:
     running: tuple[Running, ...]
     failures: tuple[tuple[int, str], ...]  # trial number, reason
     finished: tuple[FrozenTrial, ...]  # complete trials that keep to the study's limits, best first
-    beyond_limits: int  # other complete trials
-    baseline: float | None
-    objectives: tuple[Objective, ...]  # the first one is what "best" means
-    front: tuple[
-        FrozenTrial, ...
-    ]  # with several objectives, the trade-offs that no trial is better than in all of them
-
+    beyond_limits: int  # number of complete trials that do not
+    baseline: float | None  # its value of the first objective; None while it is not complete
+    objectives: tuple[Objective, ...]  # the first one decides which trial is best
+    #: With several objectives, the best trade-offs: no other trial is as good in all objectives and better in one.
+    front: tuple[FrozenTrial, ...]
     step: str  # at which trials are compared: epoch or fold
 
     @property
     def metric_name(self) -> str:
-        """What the trials are ranked by."""
+        """The name of the first objective, by which trials are ranked."""
         return IN_WORDS[self.objectives[0]]
 
     @property
     def best(self) -> FrozenTrial | None:
+        """The best complete trial."""
         return self.finished[0] if self.finished else None
 
     @property
     def done(self) -> int:
+        """The number of trials that have ended."""
         return self.counts["complete"] + self.counts["pruned"] + self.counts["failed"]
 
 
 def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna.Study) -> Status:
-    """The study as it stands now. Raises StudyError if it is there no more."""
+    """Read the current status of a study. Raises StudyError if it was deleted."""
     ledger = StudyLedger(storage, stored)
     if not ledger.exists():
         raise was_deleted(stored.name)
@@ -127,13 +127,15 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
 
 
 def worth(trial: FrozenTrial) -> float:
-    """What a complete trial has of the first objective."""
+    """Return the value of a complete trial in the first objective."""
     assert trial.values
     return float(trial.values[0])
 
 
 def front_of(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> tuple[FrozenTrial, ...]:
-    """Complete trials that no other one is better than: as good in all objectives, and better in one. In their order.
+    """Return the complete trials, in their order, that no other trial dominates.
+
+    A trial dominates another if it is as good in all objectives and better in one.
 
     Optuna's `Study.best_trials` would read every trial from the storage once more.
     """
@@ -156,7 +158,7 @@ def keeps_to_limits(trial: FrozenTrial) -> bool:
 
 
 def machines(truth: Truth) -> dict[str, list[str]]:
-    """The kinds of machines that were heard, each with its machine IDs."""
+    """Return the machine types of the validation clips, each with its machine IDs."""
     by_machine: dict[str, list[str]] = {}
     for name in sorted(set(truth.ids)):
         machine, number = MachineId.parse(name)

@@ -1,7 +1,6 @@
-"""How a study stands, in values of Offkey's own: a row for each trial, and a summary.
+"""The trials and the summary of a study as plain records, for users of Python (search.api).
 
-search.results.status reads the storage and compares trials; here that is put into records without anything of Optuna's,
-for whoever goes on with them in Python (search.api).
+search.results.status reads the storage and returns trials of Optuna; the records here need nothing of Optuna.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ State = Literal["complete", "pruned", "failed", "running", "waiting"]
 
 @dataclass(frozen=True)
 class Trial:
-    """A row of the table of trials."""
+    """One trial: a row of the table of trials."""
 
     number: int
     state: State
-    value: float | None  # of the first objective, of a pruned trial where it was stopped; None of others
-    interval: Interval | None  # 95 %, of the value; of the leading trials and the baseline
-    ties: bool  # whether the clips that steer cannot tell it from the best trial
-    params: dict[str, Any]  # by the setting's name
-    values: dict[str, float]  # of all objectives that it has a value of, by name
-    reason: str  # why it failed, or nothing
+    value: float | None  # of the first objective; when it was stopped, if it was pruned; None if it has not ended well
+    interval: Interval | None  # 95 %, of the value; None except for the leading trials and the baseline
+    ties: bool  # whether its difference from the best trial has an interval that includes 0
+    params: dict[str, Any]  # by the name of the setting
+    values: dict[str, float]  # of every objective that it has a value for, by name
+    reason: str  # why it failed; empty for others
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class Summary:
     budget: int  # trials
     counts: dict[State, int]
     best: Trial | None  # None without a complete trial, and with several objectives
-    front: tuple[Trial, ...]  # with several objectives, the trade-offs that no trial is better than in all of them
-    ties: tuple[int, ...]  # numbers of the trials that the clips which steer cannot tell from the best one
+    front: tuple[Trial, ...]  # with several objectives, the best trade-offs: no other trial dominates them
+    ties: tuple[int, ...]  # numbers of the trials that tie with the best one
     gain: Gain | None  # None without a complete baseline, and with several objectives
 
 
@@ -59,16 +58,16 @@ class SearchProgress:
     study: str
     budget: int  # trials
     counts: dict[State, int]
-    value: float | None  # the best trial's so far, of the first objective
+    value: float | None  # of the best trial so far, in the first objective
 
     @property
     def done(self) -> int:
-        """Trials that have ended, in whichever way."""
+        """The number of trials that have ended: complete, pruned or failed."""
         return self.counts["complete"] + self.counts["pruned"] + self.counts["failed"]
 
 
 class Reading:
-    """A study in an open storage, read once."""
+    """Reads a study from an open storage: each part once, when it is first needed."""
 
     def __init__(self, storage: StudyStorage, stored: StoredStudy) -> None:
         self.storage, self.stored = storage, stored
@@ -76,7 +75,7 @@ class Reading:
 
     @cached_property
     def status(self) -> Status:
-        """The study as it stands."""
+        """The status of the study."""
         return read_status(self.storage, self.stored, self._optuna_study)
 
     @cached_property
@@ -88,7 +87,7 @@ class Reading:
         return [self.record(trial) for trial in self._optuna_study.get_trials(deepcopy=False)]
 
     def record(self, trial: FrozenTrial) -> Trial:
-        """One trial as a row."""
+        """The record of one trial."""
         state, comparison = self._states.get(trial.number, "waiting"), self._comparison
         ended_well = state in ("complete", "pruned")
         values = dict(zip(map(str, self.status.objectives), trial.values or (), strict=False)) if ended_well else {}
@@ -112,18 +111,18 @@ class Reading:
         status = self.status
         if len(status.objectives) > 1:
             raise MisuseError(
-                f"The study {status.study!r} searches for several things at once ({', '.join(status.objectives)}), of "
-                "which there is no single best trial: summary().front has the best trade-offs, recipe(N) that of one"
+                f"The study {status.study!r} has several objectives ({', '.join(status.objectives)}), and so no single "
+                "best trial: summary().front has the best trade-offs, and recipe(N) gives the recipe of trial N"
             )
         if status.best is None:
             others = f" within search.constraints ({status.beyond_limits} beyond)" if status.beyond_limits else ""
-            raise StudyError(f"The study {status.study!r} has no complete trial{others} yet: run() goes on with it")
+            raise StudyError(f"The study {status.study!r} has no complete trial{others} yet: run() continues it")
         return status.best
 
     def summary(self) -> Summary:
-        """All trials together."""
+        """The summary of all trials."""
         status, comparison = self.status, self._comparison
-        # With several objectives, what leads by the first one alone is not the best.
+        # With several objectives, the trial that leads in the first one is not the best.
         best, compared = (None, None) if len(status.objectives) > 1 else (status.best, comparison)
         return Summary(
             study=status.study,
@@ -137,12 +136,12 @@ class Reading:
 
     @cached_property
     def _reasons(self) -> dict[int, str]:
-        """Of failed trials, by number."""
+        """Why trials failed, by number."""
         return dict(self.status.failures)
 
     @cached_property
     def _states(self) -> dict[int, State]:
-        """By number, of all trials but those that wait for a worker."""
+        """The state of each trial, by number, except for those that wait for a worker."""
         names: dict[TrialState, State] = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}
         trials = self._optuna_study.get_trials(deepcopy=False, states=tuple(names))
         states = {trial.number: names[trial.state] for trial in trials}
@@ -151,7 +150,7 @@ class Reading:
 
 
 def progress_of(status: Status) -> SearchProgress:
-    """How far a search is, from what is known of its study."""
+    """Return how far a search is, by the status of its study."""
     value = None if status.best is None else worth(status.best)
     return SearchProgress(study=status.study, budget=status.budget, counts=_counts(status), value=value)
 
@@ -162,7 +161,7 @@ def _counts(status: Status) -> dict[State, int]:
 
 @contextmanager
 def reading(url: str, name: str) -> Iterator[Reading]:
-    """A stored study, over a connection that is closed afterwards: whoever reads in between lives for days.
+    """Open a stored study, over a connection that is closed afterwards: a notebook may live for days.
 
     Raises StorageError if the storage cannot be read, StudyError if there is no such study.
     """

@@ -1,4 +1,4 @@
-"""How values are written where people read them."""
+"""How values are written for people."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from search.evaluation.interval import Interval
 
 
 def number(value: Any) -> str:
-    """A parameter's value, short."""
+    """Format the value of a parameter: floats to three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def objective_value(objective: str, value: float) -> str:
-    """An objective's value: figures to three digits, costs as they are."""
+    """Format the value of an objective: three decimals, or a whole number of parameters."""
     return f"{value:,.0f}" if objective == "parameters" else f"{value:.3f}"
 
 
 def interval(of: Interval) -> str:
-    """The interval of a figure."""
+    """Format the interval of a metric."""
     return f"{of.low:.3f} to {of.high:.3f}"
 
 
 def difference_interval(of: Interval) -> str:
-    """The interval of a difference, with signs."""
+    """Format the interval of a difference, with signs."""
     return f"{of.low:+.3f} to {of.high:+.3f}"

@@ -83,8 +83,8 @@ def notebook(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Not
         threading.Thread(target=_work, args=(folder,), daemon=True).start()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             exec(compile(example, "docs/notebook.md", "exec"), names)
-    said = [str(warning.message) for warning in warned if warning.category is api.OffkeyWarning]
-    return Notebook(folder, names, out.getvalue(), said)
+    messages = [str(warning.message) for warning in warned if warning.category is api.OffkeyWarning]
+    return Notebook(folder, names, out.getvalue(), messages)
 
 
 def _work(folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_nothing_is_printed_but_what_the_example_prints(notebook: Notebook) -> N
     assert notebook.warned == []
 
 
-def test_rows_and_figures_are_those_of_the_command_line(in_the_notebook: Notebook, offkey: Callable[..., Ran]) -> None:
+def test_rows_and_metrics_are_those_of_the_command_line(in_the_notebook: Notebook, offkey: Callable[..., Ran]) -> None:
     rows, measured = in_the_notebook.names["rows"], in_the_notebook.names["measured"]
     tested = [row for row in rows if "test" in row.path]
     assert offkey("score", "detector", "clips", "--jsonl", "-o", "rows.jsonl").code == 0
@@ -146,7 +146,7 @@ def tampered(notebook: Notebook, change: Callable[[list[ScoredClip]], list[Score
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: [], r"There are no rows. Those of score\(\) can be read once"),
+        (lambda rows: [], r"There are no rows. The rows of score\(\) can be read once"),
         (lambda rows: [*rows, rows[0]], r"anomaly_id_00_00000000.wav has a score already, in the row of clips/"),
         (lambda rows: [replace(rows[0], score=None, error="1 Hz"), *rows[1:]], r"clips/\S+ has no score \(1 Hz\)"),
         (lambda rows: rows[1:], r"1 labelled clips have no score \(compressor anomaly_id_00_00000000.wav\)"),
@@ -214,16 +214,16 @@ def end(study: TinyStudy, state: Literal["complete", "pruned", "failed"], *value
 
 
 def test_the_table_has_a_row_for_each_trial_with_its_state(tiny_study: MakeStudy) -> None:
-    made = tiny_study(trials=9)
-    end(made, "complete", 0.5)
-    end(made, "pruned", 0.25)
-    end(made, "failed", reason="too large")
-    end(made, "complete", 0.75)
-    given_back, _ = (made.ledger.claim(owner, first={}) for owner in ("one", "another"))
+    tiny = tiny_study(trials=9)
+    end(tiny, "complete", 0.5)
+    end(tiny, "pruned", 0.25)
+    end(tiny, "failed", reason="too large")
+    end(tiny, "complete", 0.75)
+    given_back, _ = (tiny.ledger.claim(owner, first={}) for owner in ("one", "another"))
     assert given_back is not None
     given_back.release()
 
-    study = api.Study.load("tiny", storage=made.url)
+    study = api.Study.load("tiny", storage=tiny.url)
     trials = study.trials
     assert [(trial.number, trial.state, trial.value, trial.values, trial.reason) for trial in trials] == [
         (0, "complete", 0.5, {"auc": 0.5}, ""),
@@ -242,20 +242,20 @@ def test_the_table_has_a_row_for_each_trial_with_its_state(tiny_study: MakeStudy
 def test_with_several_objectives_there_is_a_front_and_no_best_trial(
     tiny_study: MakeStudy, offkey: Callable[..., Ran]
 ) -> None:
-    made = tiny_study(trials=3, validation={"metric": ["auc", "parameters"]})
+    tiny = tiny_study(trials=3, validation={"metric": ["auc", "parameters"]})
     for values in ((0.75, 200.0), (0.5, 100.0), (0.25, 300.0)):
-        end(made, "complete", *values)
-    study = api.Study.load("tiny", storage=made.url)
+        end(tiny, "complete", *values)
+    study = api.Study.load("tiny", storage=tiny.url)
     summary = study.summary()
     assert [(trial.number, trial.value, trial.values) for trial in summary.front] == [
         (0, 0.75, {"auc": 0.75, "parameters": 200.0}),
         (1, 0.5, {"auc": 0.5, "parameters": 100.0}),
     ]
-    document = json.loads(offkey("status", "tiny", "--json", "--storage", made.url).stdout)
+    document = json.loads(offkey("status", "tiny", "--json", "--storage", tiny.url).stdout)
     assert [list(trial.interval or ()) for trial in summary.front] == [best["interval"] for best in document["best"]]
     assert (summary.best, summary.ties, summary.gain) == (None, (), None)
     for choose in (lambda: study.best, study.recipe):
-        with pytest.raises(MisuseError, match=r"several things at once \(auc, parameters\).*summary\(\).front"):
+        with pytest.raises(MisuseError, match=r"several objectives \(auc, parameters\).*summary\(\).front"):
             choose()
 
 
@@ -265,12 +265,12 @@ def test_a_study_that_has_not_run_says_what_is_missing(tiny_study: MakeStudy, co
     with pytest.raises(NoStorageError, match=r"There is no study storage offkey.db"):
         study.summary()
     assert not Path("offkey.db").exists(), "reading makes none"
-    made = tiny_study()
+    tiny = tiny_study()
     with pytest.raises(StudyError, match="There is no study 'vae_tuning' in sqlite:///.*tiny.db; it holds tiny"):
-        _ = api.Study.load("vae_tuning", root=corpus_root, storage=made.url).trials
-    stored = api.Study.load("tiny", storage=made.url)
+        _ = api.Study.load("vae_tuning", root=corpus_root, storage=tiny.url).trials
+    stored = api.Study.load("tiny", storage=tiny.url)
     assert (stored.trials, stored.summary().best) == ([], None)
-    with pytest.raises(StudyError, match=r"'tiny' has no complete trial yet: run\(\) goes on with it"):
+    with pytest.raises(StudyError, match=r"'tiny' has no complete trial yet: run\(\) continues it"):
         _ = stored.best
 
 
@@ -327,13 +327,13 @@ def test_misuse_is_named(
         (lambda api, s: api.Study.load(5), "source must be a study file or a study's name, but got 5"),
         (lambda api, s: api.Study.load("vae", settings=["a=1"]), "settings must be a dict.*but got .'a=1'"),
         (lambda api, s: api.Study.load("vae", root=5), "root must be a corpus.*but got 5"),
-        (lambda api, s: api.train(s, "new"), r"recipe must be that of study.recipe\(\).*got Study\(name='f"),
+        (lambda api, s: api.train(s, "new"), r"recipe must be a recipe of study.recipe\(\).*got Study\(name='f"),
         (lambda api, s: api.train(s.recipe(), 5), "bundle must be a folder or s3://"),
         (lambda api, s: api.score("detector", 5), "paths must be wav files, or folders of them, but got 5"),
         (lambda api, s: api.score("detector", [5]), "paths must be wav files, or folders of them, but got 5"),
-        (lambda api, s: api.score(s.recipe(), "clips"), "bundle must be .* or what load_bundle gives"),
-        (lambda api, s: api.evaluate(5, "clips"), r"rows must be those of score\(\).*but got 5"),
-        (lambda api, s: api.evaluate([{"score": 1}], "clips"), r"rows must be those of score\(\).*but got {"),
+        (lambda api, s: api.score(s.recipe(), "clips"), r"bundle must be .* or a detector of load_bundle\(\)"),
+        (lambda api, s: api.evaluate(5, "clips"), r"rows must be rows of score\(\).*but got 5"),
+        (lambda api, s: api.evaluate([{"score": 1}], "clips"), r"rows must be rows of score\(\).*but got {"),
         (lambda api, s: api.evaluate([], None), "truth must be a corpus.*but got None"),
     ],
 )
@@ -364,8 +364,8 @@ def workers_of_this_process() -> list[psutil.Process]:
 def test_an_interrupt_gives_the_trials_back_leaves_no_worker_and_is_raised(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = tiny_study()
-    study = api.Study.load("tiny", storage=made.url)
+    tiny = tiny_study()
+    study = api.Study.load("tiny", storage=tiny.url)
     monkeypatch.setattr(sys, "executable", stand_in(Path("worker.sh").absolute(), WAITS))
     at_work: list[str] = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
@@ -374,7 +374,7 @@ def test_an_interrupt_gives_the_trials_back_leaves_no_worker_and_is_raised(
         (worker,) = workers_of_this_process()
         command = worker.cmdline()
         owner = command[command.index("--owner") + 1]
-        assert made.ledger.claim(owner, first={}) is not None
+        assert tiny.ledger.claim(owner, first={}) is not None
         at_work.append(study.trials[0].state)
         signal.raise_signal(signal.SIGINT)
 
@@ -396,9 +396,9 @@ def use_up_hours(study: TinyStudy) -> None:
 @pytest.mark.parametrize(
     ("change", "run", "message"),
     [
-        (lambda made: made.ledger.request_stop(), {}, "was stopped by `offkey stop`"),
+        (lambda tiny: tiny.ledger.request_stop(), {}, "was stopped by `offkey stop`"),
         (use_up_hours, {"hours": 2}, "are used up"),
-        (lambda made: None, {"trials": 2}, "has a budget of 3 trials already; joining never lowers it"),
+        (lambda tiny: None, {"trials": 2}, "has a budget of 3 trials already; joining never lowers it"),
     ],
     ids=["stopped", "out of time", "a smaller budget"],
 )
@@ -409,13 +409,13 @@ def test_what_the_command_line_says_of_a_search_is_a_warning_here(
     run: dict[str, Any],
     message: str,
 ) -> None:
-    made = tiny_study(trials=3)
+    tiny = tiny_study(trials=3)
     monkeypatch.setattr(sys, "executable", stand_in(Path("worker.sh").absolute(), IS_DONE))
-    study = api.Study.load("tiny", storage=made.url)
+    study = api.Study.load("tiny", storage=tiny.url)
     with pytest.warns(api.OffkeyWarning, match=message) as warned:
         study.run(
             workers=1,
-            progress=lambda status: change(made),
+            progress=lambda status: change(tiny),
             **run,
         )
     assert {warning.filename for warning in warned} == {__file__}, "the notebook's line is named, not Offkey's"

@@ -91,7 +91,7 @@ def test_a_corpus_without_training_clips_has_no_outliers(offkey: Offkey, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["-o", "listen.html"], 2, "-o names the page of --outliers"),
+        (["-o", "listen.html"], 2, "-o names the page that --outliers writes"),
         (["--outliers", "-o", "nowhere/listen.html"], 1, "nowhere/listen.html cannot be written: No such file"),
     ],
 )

@@ -49,11 +49,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory, corpus_root: Path) -> Path:
 def folders(filled: Path) -> dict[str, Path]:
     """The stores of this test's cache, by kind."""
     shutil.copytree(filled, cache_folder())
-    found = {}
-    for told in (cache_folder() / "frames").glob("*/store.json"):
-        found[json.loads(told.read_text())["features"]["kind"]] = told.parent
-    assert sorted(found) == ["centroid", "rms", "rms+centroid"]
-    return found
+    folders = {}
+    for file in (cache_folder() / "frames").glob("*/store.json"):
+        folders[json.loads(file.read_text())["features"]["kind"]] = file.parent
+    assert sorted(folders) == ["centroid", "rms", "rms+centroid"]
+    return folders
 
 
 def listed(offkey: Offkey) -> dict[str, Any]:
@@ -119,8 +119,8 @@ class TestList:
         self, offkey: Offkey, folders: dict[str, Path]
     ) -> None:
         (folders["rms"] / "store.json").write_text("{")
-        told = json.loads((folders["centroid"] / "store.json").read_text())
-        (folders["centroid"] / "store.json").write_text(json.dumps(told | {"format": 1}))
+        metadata = json.loads((folders["centroid"] / "store.json").read_text())
+        (folders["centroid"] / "store.json").write_text(json.dumps(metadata | {"format": 1}))
         folders["rms+centroid"].rename(cache_folder() / "frames" / "key.host-1-2.partial")
         ran = offkey("cache", "list")
         assert "? (store.json cannot be read)" in ran.stdout
@@ -143,8 +143,8 @@ class TestVerify:
         assert ran.stderr.splitlines() == [
             f"damaged: {folders['rms'].name[:12]}, rms, hop_length 1024, 10 clips, in {folders['rms']}",
             f"  {clip}",
-            "`offkey cache prune --damaged` removes what is damaged; it is computed anew when it is next asked for. "
-            "Damage that comes back is the disk's or the memory's.",
+            "`offkey cache prune --damaged` removes damaged stores; they are computed again when they are next needed. "
+            "If damage comes back, check the disk and the memory.",
         ]
 
     def test_checks_the_stores_whose_keys_begin_as_asked(self, offkey: Offkey, folders: dict[str, Path]) -> None:
@@ -162,8 +162,8 @@ class TestVerify:
         assert ran.stderr == f"error: {what} with {key!r}; `offkey cache list` shows them\n"
 
     def test_leaves_out_what_another_version_made(self, offkey: Offkey, folders: dict[str, Path]) -> None:
-        told = json.loads((folders["rms"] / "store.json").read_text())
-        (folders["rms"] / "store.json").write_text(json.dumps(told | {"format": 1}))
+        metadata = json.loads((folders["rms"] / "store.json").read_text())
+        (folders["rms"] / "store.json").write_text(json.dumps(metadata | {"format": 1}))
         ran = offkey("cache", "verify")
         assert (ran.code, ran.stdout) == (0, "2 stores checked, 0 damaged\n")
         assert f"{folders['rms'].name[:12]}: not checked" in ran.stderr
@@ -216,7 +216,7 @@ class TestPrune:
         old, recent = (faulty_clip(clip, "knock", grade).path for grade in (0.5, 1.0))
         two_days_ago = time.time() - 2 * 86400
         os.utime(old, (two_days_ago, two_days_ago))
-        assert "2 clips with made faults" in offkey("cache").stdout
+        assert "2 clips with synthetic faults" in offkey("cache").stdout
         assert json.loads(offkey("cache", "list", "--json").stdout)["faults"] == {
             "clips": 2,
             "bytes": old.stat().st_size + recent.stat().st_size,
@@ -224,7 +224,7 @@ class TestPrune:
 
         offkey("cache", "prune", "--older-than", "1", "--dry-run")
         assert old.exists()
-        assert "removed 1 clip with made faults" in offkey("cache", "prune", "--older-than", "1").stdout
+        assert "removed 1 clip with synthetic faults" in offkey("cache", "prune", "--older-than", "1").stdout
         assert (old.exists(), recent.exists()) == (False, True)
 
         faulty_clip(clip, "knock", 0.5)

@@ -174,7 +174,7 @@ def test_the_tables_are_found_in_a_folder_above_in_their_own_and_one_alone(place
     assert ("no domain is known of the 48 clips section_…" in ran.stderr) == bool(place)
 
 
-@pytest.mark.parametrize("year", [(), ("--year", 2020)], ids=["by the clips", "as is said"])
+@pytest.mark.parametrize("year", [(), ("--year", 2020)], ids=["by the clips", "by --year"])
 def test_the_rule_of_2020_is_no_silent_choice_for_clips_of_later_years(
     year: tuple[object, ...], offkey: Offkey
 ) -> None:
@@ -229,7 +229,10 @@ def test_a_detector_s_scores_are_measured_against_the_corpus(corpus_root: Path, 
 
     assert json.loads(ran.stdout)["auc"] == 1
     assert "1 scored clips have no label and are left out, normal_id_00_00000999.wav" in ran.stderr
-    assert "where a search went by some of them, the figure on held-out clips is that of `offkey train`" in ran.stderr
+    assert (
+        "if a search used some of them for validation, quote the AUC of `offkey train`, which is on test clips"
+        in ran.stderr
+    )
 
 
 BARE = [{"file": file, "score": score} for file, (score, _) in CLIPS.items()]

@@ -304,7 +304,7 @@ def test_without_any_path_the_command_asks_which_clips(bundle: Path, offkey: Off
     ran = offkey("score", bundle)
 
     assert (ran.code, ran.stdout) == (2, "")
-    assert "Which clips? Give wav files or folders, or --list FILE." in ran.stderr
+    assert "No clips are given: give wav files or folders, or --list FILE." in ran.stderr
 
 
 def test_a_path_that_is_not_there_has_a_row_with_the_reason(bundle: Path, clips: Path, offkey: Offkey) -> None:

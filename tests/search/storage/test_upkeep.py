@@ -63,7 +63,7 @@ def test_stop_makes_present_workers_leave_and_later_ones_go_on(
         assert not at_work.is_alive()
     assert (ran.code, ran.stdout) == (0, "")
     # The worker's log is beside it.
-    assert "tiny: 1 worker leaves within some seconds. `offkey search` goes on with it.\n" in ran.stderr
+    assert "tiny: 1 worker leaves within 20 seconds. `offkey search` continues it.\n" in ran.stderr
     finish_all(study)
     assert study.ledger.progress()[0] == 2
 
@@ -75,7 +75,7 @@ def test_a_renamed_study_is_the_same_study_under_another_name(offkey: Offkey, ti
 
     ran = offkey("rename", "tiny", "small", "--storage", study.url)
 
-    assert (ran.code, ran.stderr) == (0, "tiny is called small now.\n")
+    assert (ran.code, ran.stderr) == (0, "tiny is now called small.\n")
     renamed = load_stored(study.storage, "small")
     assert (renamed.uid, renamed.study().name) == (study.stored.uid, "small")
     assert len(optuna.load_study(study_name="small", storage=study.storage).trials) == 2

@@ -75,7 +75,7 @@ def test_one_block_has_no_schema_of_its_own(offkey: Offkey) -> None:
     ran = offkey("settings", "vae", "--json-schema")
 
     assert (ran.code, ran.stdout) == (2, "")
-    assert "--json-schema is of a whole study file, not of vae alone" in ran.stderr
+    assert "--json-schema describes a whole study file, not vae alone" in ran.stderr
 
 
 @pytest.mark.parametrize("name", SHIPPED)

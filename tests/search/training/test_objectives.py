@@ -95,7 +95,7 @@ class TestSeveralObjectives:
     def test_there_is_no_single_best_to_export_but_each_trial_can_be(self, tiny_study: MakeStudy) -> None:
         study = tiny_study(trials=2, validation={"metric": ["auc", "parameters"]})
         study.worker(quick=True).run()
-        with pytest.raises(MisuseError, match=r"several things at once \(auc, parameters\).*choose one with --trial N"):
+        with pytest.raises(MisuseError, match=r"several objectives \(auc, parameters\).*choose one with --trial N"):
             export_recipe(study.storage, study.stored)
         assert export_recipe(study.storage, study.stored, number=1).validation.metric == ["auc", "parameters"]
 

@@ -236,7 +236,7 @@ def test_a_search_drains_its_workers_within_the_patience_of_docker_stop_and_goes
     assert code == 0
     assert "Draining: workers give their trials back and leave" in search.stderr
     assert "Stopped: every trial was given back.\n" in search.stderr
-    assert search.stderr.endswith("The same command goes on.\n")
+    assert search.stderr.endswith("The same command continues the study.\n")
     assert not any(worker.is_running() for worker in workers)
     assert held(study) == [(0, "waiting", None, None), (1, "waiting", None, None)]
     assert [trial.state for trial in trials_of(study)] == [TrialState.WAITING] * 2

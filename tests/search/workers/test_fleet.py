@@ -306,7 +306,7 @@ def test_a_search_that_is_stopped_reports_it(tiny_study: MakeStudy, offkey: Call
         assert offkey("stop", "tiny", "--storage", study.url).code == 0
         assert search.ended(within=60) == 0, search.stderr
     assert "Stopped by `offkey stop`: every trial was given back.\n" in search.stderr
-    assert search.stderr.endswith("The same command goes on.\n")
+    assert search.stderr.endswith("The same command continues the study.\n")
     assert len(trials_of(study)) < 9
 
 
