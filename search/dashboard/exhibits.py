@@ -15,11 +15,12 @@ from optuna.artifacts._upload import ArtifactMeta
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.wav import read_waveform
+from models.scoring.scores import Scores
 from search.artifacts.artifact_store import open_artifacts, store_errors
 from search.dashboard import pictures
 from search.dashboard.pictures import MOST_BYTES
 from search.evaluation.metrics import id_aucs
-from search.evaluation.truth import Scores, Truth, scores_by_id
+from search.evaluation.truth import Truth, scores_by_id
 from search.pages.media import flac
 from search.training.trained import Shown
 

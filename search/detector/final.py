@@ -17,13 +17,14 @@ from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from models.scoring.fusion import Fusion
 from models.scoring.scorer import Calibrated
+from models.scoring.scores import Scores
 from models.scoring.threshold import threshold_of
 from search.detector.detector import Detector
 from search.detector.optimism import SeedSpread, Spread, optimism_of
 from search.errors import StudyError
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import Metric, mean_auc, metric_of
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.preparation.prepared import PreparedRecipe
 from search.storage.test_evaluations import NO_STORAGE
 from search.study.ensembles import seed_groups

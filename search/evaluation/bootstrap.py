@@ -7,9 +7,10 @@ from collections import defaultdict
 import numpy as np
 import numpy.typing as npt
 
+from models.scoring.scores import Scores
 from search.evaluation.metrics import MAX_FALSE_POSITIVE_RATE, Metric, combined, parts_with_clips, standardised
 from search.evaluation.official import Year
-from search.evaluation.truth import Indices, Scores, Truth, judged_ids
+from search.evaluation.truth import Indices, Truth, judged_ids
 
 RESAMPLES = 2000
 

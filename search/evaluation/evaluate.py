@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.scoring.scores import Scores
 from search.evaluation.bootstrap import resampled_aucs
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, area_under_curve, by_label, pairs_by_fold, pairs_of_part
 from search.evaluation.official import Part
-from search.evaluation.truth import Scores, Truth, count_clips, judged_ids
+from search.evaluation.truth import Truth, count_clips, judged_ids
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from search.evaluation.truth import Scores
+from models.scoring.scores import Scores
 
 
 class Interval(NamedTuple):

@@ -21,9 +21,10 @@ from typing import Literal
 import numpy as np
 
 from features.clips.clip import ANOMALY, NORMAL, Domain
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.official import Part, Year, official_score, parts_of
-from search.evaluation.truth import Indices, Pairs, Scores, Truth, judged_ids
+from search.evaluation.truth import Indices, Pairs, Truth, judged_ids
 
 Metric = Literal["auc", "pauc", "official", "worst_id"]
 

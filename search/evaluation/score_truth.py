@@ -23,10 +23,11 @@ from features.clips.clip import ANOMALY, NORMAL, Description, Domain, parse_stem
 from features.clips.corpus import Corpus, read_corpus
 from features.clips.ground_truth import completed_by
 from features.errors import CorpusError
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.official import Year
 from search.evaluation.score_files import Key, ScoreRow, distinct, machine_in, path_in, table_of
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 _DOMAINS: Mapping[str, Domain] = {"source": "source", "target": "target"}
 _LABELS = {"0": NORMAL, "1": ANOMALY, "normal": NORMAL, "anomaly": ANOMALY}

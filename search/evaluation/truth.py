@@ -15,16 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from features.clips.clip import ANOMALY, NORMAL, Clip, Description, Domain
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.official import Year, year_for
 
-Scores = npt.NDArray[np.float64]
+#: Positions of clips in a truth.
+Indices = npt.NDArray[np.int64]
 
-
-Indices = npt.NDArray[np.int64]  # of clips
-
-
-Pairs = list[tuple[Indices, Indices]]  # in each fold that has both, the normal clips and the anomalies
+#: In each fold that has both: its normal clips and its anomalies.
+Pairs = list[tuple[Indices, Indices]]
 
 
 @dataclass(frozen=True)

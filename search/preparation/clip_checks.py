@@ -16,8 +16,8 @@ from features.errors import UnservedError
 from features.windows.excerpts import require_length
 from models.labels import Labels
 from models.scoring.calibration import require_normals, require_withheld
+from models.scoring.scores import Scores
 from search.errors import StudyError
-from search.evaluation.truth import Scores
 from search.study.objectives import METRICS
 from search.study.recipe import ConstraintSettings, Objective, Recipe, ValidationSettings
 from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips, undefined_ids

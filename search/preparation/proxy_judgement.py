@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from features.cleaning import features_of
 from features.frames.feature_settings import FeatureSettings
 from features.progress import Progress
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.metrics import mean_auc
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.study.objectives import PROXY_CAUTION
 from search.study.proxies import PROXIES, Proxy, proxies_named
 from search.study.recipe import Recipe, TrainOn

@@ -23,9 +23,10 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap, fewest_recordings
 from search.evaluation.metrics import Metric
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 #: Rungs are powers of it, and the reference ends the best one in so many trials.
 REDUCTION_FACTOR = 3

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import BaseTrial
 
+from models.scoring.scores import Scores
 from search.errors import TrialFailure
-from search.evaluation.truth import Scores
 from search.study.recipe import ConstraintSettings, CostObjective, Objective
 from search.validation.views import ValidationData
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from features.clips.corpus import Corpus
-from search.evaluation.truth import Scores
+from models.scoring.scores import Scores
 from search.study.recipe import Recipe
 from search.training.trained import Train, Trained
 from search.validation.views import ValidationData

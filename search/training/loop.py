@@ -33,9 +33,9 @@ from models.member import Member
 from models.recordings import Recordings
 from models.scoring.reconstruction import reconstruction_of
 from models.scoring.scorer import Single
+from models.scoring.scores import Scores
 from models.scoring.tree import scorer_of
 from search.errors import TrialFailure
-from search.evaluation.truth import Scores
 from search.study.recipe import Recipe
 from search.training.memory import free_gpu, memory_failures
 from search.validation.split import TrainingClips, labelled_test_clips, training_clips

@@ -17,8 +17,8 @@ from optuna.trial import BaseTrial
 
 from features.clips.corpus import Corpus
 from features.errors import UnservedError
+from models.scoring.scores import Scores
 from search.errors import TrialFailure
-from search.evaluation.truth import Scores
 from search.study.recipe import ConstraintSettings, Recipe
 from search.study.study import Study
 from search.study.trial_recipe import trial_recipe

@@ -8,8 +8,8 @@ from typing import Protocol
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.frames.framing import Frames
+from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Resumable
-from search.evaluation.truth import Scores
 from search.study.recipe import Recipe
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus
+from models.scoring.scores import Scores
 from search.evaluation.metrics import metric_of
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.study.objectives import METRICS
 from search.study.proxies import OTHER_IDS, proxies_named
 from search.study.recipe import TrainOn, ValidationSettings

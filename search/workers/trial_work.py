@@ -15,9 +15,9 @@ import optuna
 
 from features.clips.corpus import Corpus
 from features.errors import OffkeyError
+from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Checkpoints, steps_of
 from search.evaluation.metrics import id_aucs
-from search.evaluation.truth import Scores
 from search.storage.hold import Hold
 from search.storage.ledger import LeaseLost
 from search.storage.stored_study import StoredStudy

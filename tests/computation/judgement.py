@@ -12,6 +12,7 @@ import torch
 from models.scoring.calibration import Calibration
 from models.scoring.densities import density_of
 from models.scoring.pooling import pool, pooled_embeddings
+from models.scoring.scores import Scores
 from models.scoring.threshold import threshold_of
 from models.settings import BACKENDS, Pooling, ScoringSettings
 from models.vae import Settings
@@ -20,7 +21,7 @@ from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import Metric, metric_of
 from search.evaluation.official import Year
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.sampling.pruning import noise_of
 from search.sampling.samplers import sampler_for
 from search.study.study_file import study_of_tree

@@ -24,9 +24,10 @@ from features.clips.corpus import Corpus, read_corpus
 from features.clips.wav import Waveform, read_waveform
 from features.frames.framing import Frames
 from features.frames.logmel import HIGHEST, LOWEST
+from models.scoring.scores import Scores
 from search.dashboard.exhibits import Exhibit, exhibits_of, most_missed, upload, worst_alarm
 from search.dashboard.pictures import MOST_BYTES
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.study.recipe import Recipe, ValidationSettings
 from search.training.trained import Shown
 from search.validation.split import blind, labelled_test_clips

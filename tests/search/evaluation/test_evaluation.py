@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from features.clips.clip import Clip
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.bootstrap import Bootstrap, resampled_aucs
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import mean_auc
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 
 def truth_of(labels: Sequence[int], ids: Sequence[str] | None = None) -> Truth:

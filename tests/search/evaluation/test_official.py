@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.metrics import Metric, domain_aucs, metric_of
 from search.evaluation.official import Part, Year, official_score, parts_of, year_for
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 # The autoencoder of the DCASE 2020 Task 2 baseline on the development set, AUC and pAUC in per cent, averages over
 # machine IDs as published with it: Koizumi et al. (2020), and their averages over machine types.

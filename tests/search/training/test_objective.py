@@ -14,10 +14,10 @@ import torch
 from optuna.trial import FixedTrial, TrialState
 
 from features.clips.corpus import read_corpus
+from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Resumable
 from search.errors import TrialFailure
 from search.evaluation.metrics import mean_auc
-from search.evaluation.truth import Scores
 from search.study.recipe import ValidationSettings
 from search.study.study import Study
 from search.study.study_file import study_of_tree

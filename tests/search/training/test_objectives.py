@@ -16,10 +16,10 @@ import pytest
 from optuna.trial import FixedTrial, TrialState
 
 from features.clips.corpus import Corpus, read_corpus
+from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Resumable
 from search.errors import MisuseError, StudyError, TrialFailure
 from search.evaluation.metrics import metric_of
-from search.evaluation.truth import Scores
 from search.report.page import report
 from search.results.comparison import as_json, compare
 from search.results.export import export_recipe

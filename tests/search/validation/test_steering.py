@@ -15,11 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus, read_corpus
+from models.scoring.scores import Scores
 from search.errors import StudyError, StudyFileError
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import id_aucs, mean_auc, metric_of
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.preparation.prepared import prepare
 from search.study.objectives import directions_of
 from search.study.recipe import ValidationSettings
