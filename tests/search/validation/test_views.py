@@ -269,7 +269,10 @@ class TestObjectives:
 
     @pytest.mark.parametrize(
         ("metric", "missing"),
-        [("pauc", "needs 10 of them, but compressor/00 has 3"), ("official", "pAUC looks at the highest tenth")],
+        [
+            ("pauc", "needs 10 of them, but compressor/00 has 3"),
+            ("official", "pAUC is computed from the highest tenth"),
+        ],
     )
     def test_what_the_clips_cannot_tell_is_refused_before_any_training(
         self, corpus_root: Path, metric: str, missing: str
