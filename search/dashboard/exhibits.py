@@ -22,7 +22,7 @@ from search.dashboard.pictures import MOST_BYTES
 from search.evaluation.metrics import id_aucs
 from search.evaluation.truth import Truth, scores_by_id
 from search.pages.media import flac
-from search.training.trained import Shown
+from search.training.protocols import Showable
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Exhibit:
     content: bytes
 
 
-def exhibits_of(training: Shown, scores: Scores) -> Iterable[Exhibit]:
+def exhibits_of(training: Showable, scores: Scores) -> Iterable[Exhibit]:
     """All exhibits of a training with these scores of its validation clips, (clips,)."""
     clips = training.validation_clips
     truth = Truth.of(clips)

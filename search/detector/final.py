@@ -30,9 +30,9 @@ from search.storage.test_evaluations import NO_STORAGE
 from search.study.ensembles import seed_groups
 from search.study.objectives import METRICS
 from search.study.recipe import Recipe
-from search.training.cross_validation import begun
+from search.training.cross_validation import start_training
 from search.training.loop import Training, no_interruption
-from search.training.trained import TrainedModel
+from search.training.protocols import ModelTraining
 from search.validation.split import blind, held_out_clips, undefined_ids
 from search.validation.views import ValidationData
 
@@ -112,12 +112,12 @@ def _repeated(
     """The recipe's trial once more: the model of its last view, and how the clips that steer were scored."""
     model: list[Training] = []
 
-    def train(recipe: Recipe, view: Corpus, device: str) -> TrainedModel:
+    def train(recipe: Recipe, view: Corpus, device: str) -> ModelTraining:
         model.clear()  # no two at a time
         model.append(Training(recipe, view, torch.device(device)))
         return model[0]
 
-    trial = begun(recipe, validation_data, str(device), train)
+    trial = start_training(recipe, validation_data, str(device), train)
     alone: dict[str, list[Scores]] = defaultdict(list)  # a view's clips after the other's
     while trial.epoch < recipe.epochs * len(validation_data.views):
         trial.run_epoch(no_interruption)

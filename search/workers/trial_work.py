@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from search.dashboard.exhibits import Exhibit
     from search.sampling.suggestions import Suggestions
     from search.study.recipe import Recipe
-    from search.training.trained import Train, Trained, TrainedModel
+    from search.training.protocols import ModelTraining, Train, TrialTraining
 
 _log = logging.getLogger(__name__)
 
-Show = Callable[["TrainedModel", Scores], Iterable["Exhibit"]]
+Show = Callable[["ModelTraining", Scores], Iterable["Exhibit"]]
 
 
-def draw(model: TrainedModel, scores: Scores) -> Iterable[Exhibit]:
+def draw(model: ModelTraining, scores: Scores) -> Iterable[Exhibit]:
     """Pictures and sounds of a model with these scores of its validation clips."""
     from search.dashboard.exhibits import exhibits_of  # here: what draws pictures takes a while to load
 
@@ -61,7 +61,7 @@ class TrialWork:
     train: Train | None  # instead of the real training
     show: Show | None  # what a leading trial shows of itself, if anything
     _epochs: list[Scores] = field(default_factory=list, init=False)  # the validation clips' scores after each
-    _models: list[TrainedModel] = field(default_factory=list, init=False)  # the last one that was trained
+    _models: list[ModelTraining] = field(default_factory=list, init=False)  # the last one that was trained
 
     def run(self) -> bool:
         """Trains the trial to its end, however it ends; whether it leads the study now.
@@ -119,7 +119,7 @@ class TrialWork:
         _log.info("trial %d: complete, %s %.4f", self.hold.number, self.stored.metric_name, values[0])
         return leads
 
-    def _train(self, recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
+    def _train(self, recipe: Recipe, corpus: Corpus, device: str) -> ModelTraining:
         from search.training.objective import train_for_real
 
         self._models.clear()  # a device may hold one and not two
@@ -133,7 +133,7 @@ class TrialWork:
         if self.stop.is_set():
             raise Drained
 
-    def _after_epoch(self, training: Trained) -> None:
+    def _after_epoch(self, training: TrialTraining) -> None:
         hold = self.hold
         if training.step is not None:
             scores = self._epochs[-1]

@@ -74,7 +74,7 @@ def _in_folds() -> list[float]:
     return [metric_of("auc", scores, truth), *spread_over(resamples), *spread_over(np.array(noise))]
 
 
-def _figures() -> list[float]:
+def _all_metrics() -> list[float]:
     """All metrics of one scoring, and its optimism against another."""
     truth = replace(_truth(), domains=())
     scores, others = _scores(truth), _scores(truth, seed=1)
@@ -157,7 +157,7 @@ CASES: dict[str, Case] = {
         for year in (get_args(Year) if metric == "official" else (2020,))
     },
     "metric: folds": without_clips(_in_folds),
-    "metrics and optimism": without_clips(_figures),
+    "metrics and optimism": without_clips(_all_metrics),
     **{f"threshold: {name}": without_clips(_thresholds, name) for name in ("quantile", "gamma")},
     **{f"calibration: {kind}": without_clips(_calibrated, kind) for kind in ("z", "empirical")},
     **{f"pooling: {name}": without_clips(_pooled, name) for name in get_args(Pooling)},

@@ -29,7 +29,7 @@ from search.dashboard.exhibits import Exhibit, exhibits_of, most_missed, upload,
 from search.dashboard.pictures import MOST_BYTES
 from search.evaluation.truth import Truth
 from search.study.recipe import Recipe, ValidationSettings
-from search.training.trained import Shown
+from search.training.protocols import Showable
 from search.validation.split import blind, labelled_test_clips
 from search.workers import worker
 from tests.support.faulty_worker import faulty
@@ -322,7 +322,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
     return Scripted
 
 
-def shown(model: Shown, scores: Scores) -> Sequence[Exhibit]:
+def shown(model: Showable, scores: Scores) -> Sequence[Exhibit]:
     assert isinstance(model, Scripted)
     return model.shows()
 
