@@ -16,9 +16,10 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.sides import in_turn, machine_line, on_one_core, show
+from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.metrics import Metric
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 METRICS: tuple[Metric, ...] = ("auc", "worst_id", "pauc", "official")
 

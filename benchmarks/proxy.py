@@ -44,14 +44,14 @@ from search.errors import TrialFailure
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Truth
-from search.preparation.proxy_judgement import aucs_of, judge_proxies, useful
+from search.preparation.proxy_judgement import aucs_of, judge_proxies, useful_proxies
 from search.study.proxies import OTHER_IDS, PROXIES
 from search.study.recipe import ValidationSettings
 from search.study.study import Study
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from search.training.loop import Training
-from search.validation.proxy_clips import Proxied, hold_out
+from search.validation.proxy_clips import ProxyCorpus, hold_out
 from search.validation.split import blind, held_out_clips, labelled_test_clips
 
 HELD_OUT_SHARE = 0.25  # of the normal training clips
@@ -161,14 +161,14 @@ def study_of(family: str, seed: int) -> Study:
     return study_of_tree({**space, "study": "proxy", "training": training}, origin="benchmarks.proxy")
 
 
-def measured(family: str, number: int, corpus: Corpus, proxied: Proxied) -> Trial | None:
+def measured(family: str, number: int, corpus: Corpus, proxy_corpus: ProxyCorpus) -> Trial | None:
     """One random setting of a family. None where its training fails."""
     study = study_of(family, number)
     trial = optuna.create_study(sampler=RandomSampler(seed=1000 * list(SPACES).index(family) + number)).ask()
     recipe = trial_recipe(study, trial)
     tests = labelled_test_clips(corpus)
     unlabelled = tuple(replace(clip, label=None) for clip in tests)
-    seen = replace(proxied.corpus, clips=(*proxied.corpus.clips, *unlabelled))
+    seen = replace(proxy_corpus.corpus, clips=(*proxy_corpus.corpus.clips, *unlabelled))
     start = time.process_time()
     try:
         training = Training(recipe, seen, torch.device("cpu"))
@@ -187,8 +187,8 @@ def measured(family: str, number: int, corpus: Corpus, proxied: Proxied) -> Tria
     return Trial(
         family=family,
         parameters=dict(trial.params),
-        proxies={proxy.name: auc for proxy, auc in aucs_of(by_proxy, proxied.clips).items()},
-        proxy=mean_auc(by_proxy, Truth.of(proxied.clips)),
+        proxies={proxy.name: auc for proxy, auc in aucs_of(by_proxy, proxy_corpus.clips).items()},
+        proxy=mean_auc(by_proxy, Truth.of(proxy_corpus.clips)),
         validation=auc(lambda name: name not in held_out),
         held_out=auc(lambda name: name in held_out),
         labelled=auc(lambda name: True),
@@ -202,15 +202,15 @@ def trials_on(corpus: Corpus, folder: Path, *, trials: int) -> list[Trial]:
     # As a search would, with no look at a test clip.
     every = hold_out(blind(corpus, VALIDATION), share=HELD_OUT_SHARE, seed=0).with_proxies(PROXIES)
     judgements = judge_proxies(every, FeatureSettings())
-    found = [[one.proxy.name, *(f"{auc:.3f}" for auc in one.aucs), one.fault or "used"] for one in judgements]
+    found = [[one.proxy.name, *(f"{auc:.3f}" for auc in one.aucs), one.objection or "used"] for one in judgements]
     (folder / "proxies.json").write_text(json.dumps(found))
-    proxied = every.of_proxies(useful(judgements))
+    proxy_corpus = every.of_proxies(useful_proxies(judgements))
     done = []
     for family in SPACES:
         for number in range(trials):
             file = folder / f"{family}-{number:03d}.json"
             if not file.exists():
-                trial = measured(family, number, corpus, proxied)
+                trial = measured(family, number, corpus, proxy_corpus)
                 file.write_text(json.dumps(None if trial is None else asdict(trial)))
             told = json.loads(file.read_text())
             if told is not None:

@@ -48,9 +48,10 @@ from scipy.stats import mannwhitneyu
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus, read_corpus
 from features.clips.synthesis import make_corpus
+from models.scoring.scores import Scores
 from search.errors import TrialFailure
 from search.evaluation.interval import Interval
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.sampling.pruning import NoisePruner, is_rung, noise_key, noise_of
 from search.sampling.samplers import pruner_for, sampler_for
 from search.study.recipe import Recipe, SearchSettings, ValidationSettings

@@ -36,10 +36,11 @@ from features.clips.clip import NORMAL
 from features.clips.corpus import read_corpus
 from features.clips.synthesis import MACHINE, make_corpus
 from features.errors import UnservedError
+from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, MAX_FALSE_POSITIVE_RATE, mean_auc
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.preparation.prepared import prepare, prepare_recipe
 from search.results.export import recipe_of
 from search.storage.stored_study import load_stored

@@ -1,5 +1,6 @@
 """From a trained network to clip scores.
 
+scores          the type of scores, without torch
 scorer          clips to scores, with everything around a model
 tree            which scorers a recipe asks for
 pooling         window scores to one clip score

@@ -27,7 +27,8 @@ from models.labels import Labels
 from models.member import EnsembleSettings, Member, members_in
 from models.recordings import Recordings
 from models.scoring.calibration import Calibration
-from models.scoring.scorer import Calibrated, Scorer, Scores, Single
+from models.scoring.scorer import Calibrated, Scorer, Single
+from models.scoring.scores import Scores
 
 #: What a member may be called: parameters and `--set` name it between dots.
 NAME = r"[A-Za-z0-9][A-Za-z0-9_+-]*"

@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -31,9 +30,8 @@ from models.recordings import Recordings
 from models.scoring.calibration import Calibration, require_normals, require_withheld
 from models.scoring.densities import Density, density_of
 from models.scoring.pooling import pool, pooled_embeddings
+from models.scoring.scores import Scores
 from models.settings import DensitySettings
-
-Scores = npt.NDArray[np.float64]
 
 #: Windows or crops scored at a time, at most, and numbers that they may hold together.
 _MOST_EXCERPTS, _MOST_NUMBERS = 1024, 4_000_000

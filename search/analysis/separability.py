@@ -25,12 +25,13 @@ from scipy.spatial.distance import cdist
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from models.scoring.covariance import ShrunkCovariance
+from models.scoring.scores import Scores
 from search.analysis.statistics import KindProgress, Statistics, Values, standardised
 from search.analysis.view import View
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import id_aucs
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 _NEIGHBOURS = 3
 

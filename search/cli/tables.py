@@ -83,7 +83,7 @@ def system_metrics(measured: SystemMetrics) -> RenderableType:
         table.add_column(column)
     table.add_column("normal")
     table.add_column("anomaly")
-    for name, of_id in measured.figures.per_id.items():
+    for name, of_id in measured.metrics.per_id.items():
         of_domains = [f"{measured.of_domains[name][domain]:.3f}" for domain in domains]
         decided = measured.decided.get(name)
         decisions = ["n/a"] * 3 if decided is None else _decisions(decided)
@@ -96,7 +96,7 @@ def system_metrics(measured: SystemMetrics) -> RenderableType:
             str(of_id.normal),
             str(of_id.anomaly),
         )
-    figures = measured.figures
+    metrics = measured.metrics
     by_domain = Table(
         "decisions in", "domain", "precision", "recall", "F1", box=None, padding=(0, 2), header_style="bold"
     )
@@ -106,9 +106,9 @@ def system_metrics(measured: SystemMetrics) -> RenderableType:
     means = Table(
         "mean over machine IDs", "AUC", "95 % interval", "pAUC", box=None, padding=(0, 2), header_style="bold"
     )
-    means.add_row("arithmetic", f"{figures.auc:.3f}", interval(figures.interval), _pauc(figures.pauc))
+    means.add_row("arithmetic", f"{metrics.auc:.3f}", interval(metrics.interval), _pauc(metrics.pauc))
     means.add_row("harmonic", f"{measured.harmonic_auc:.3f}", "", _pauc(measured.harmonic_pauc))
-    means.add_row("all clips together", f"{figures.pooled:.3f}", "", "")
+    means.add_row("all clips together", f"{metrics.pooled:.3f}", "", "")
     rule = f"{measured.year}" if measured.year < 2022 else "2022 and later"
     official = (
         f"n/a: {escape(measured.unofficial)}"

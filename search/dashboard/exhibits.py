@@ -15,13 +15,14 @@ from optuna.artifacts._upload import ArtifactMeta
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.wav import read_waveform
+from models.scoring.scores import Scores
 from search.artifacts.artifact_store import open_artifacts, store_errors
 from search.dashboard import pictures
 from search.dashboard.pictures import MOST_BYTES
 from search.evaluation.metrics import id_aucs
-from search.evaluation.truth import Scores, Truth, scores_by_id
+from search.evaluation.truth import Truth, scores_by_id
 from search.pages.media import flac
-from search.training.trained import Shown
+from search.training.protocols import Showable
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Exhibit:
     content: bytes
 
 
-def exhibits_of(training: Shown, scores: Scores) -> Iterable[Exhibit]:
+def exhibits_of(training: Showable, scores: Scores) -> Iterable[Exhibit]:
     """All exhibits of a training with these scores of its validation clips, (clips,)."""
     clips = training.validation_clips
     truth = Truth.of(clips)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.frames.framing import Frames
-from search.evaluation.truth import Scores, Truth
+from models.scoring.scores import Scores
+from search.evaluation.truth import Truth
 from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from search.pages.media import empty_figure, png
 

@@ -17,21 +17,22 @@ from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from models.scoring.fusion import Fusion
 from models.scoring.scorer import Calibrated
+from models.scoring.scores import Scores
 from models.scoring.threshold import threshold_of
 from search.detector.detector import Detector
 from search.detector.optimism import SeedSpread, Spread, optimism_of
 from search.errors import StudyError
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import Metric, mean_auc, metric_of
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.preparation.prepared import PreparedRecipe
 from search.storage.test_evaluations import NO_STORAGE
 from search.study.ensembles import seed_groups
 from search.study.objectives import METRICS
 from search.study.recipe import Recipe
-from search.training.cross_validation import begun
+from search.training.cross_validation import start_training
 from search.training.loop import Training, no_interruption
-from search.training.trained import TrainedModel
+from search.training.protocols import ModelTraining
 from search.validation.split import blind, held_out_clips, undefined_ids
 from search.validation.views import ValidationData
 
@@ -111,12 +112,12 @@ def _repeated(
     """The recipe's trial once more: the model of its last view, and how the clips that steer were scored."""
     model: list[Training] = []
 
-    def train(recipe: Recipe, view: Corpus, device: str) -> TrainedModel:
+    def train(recipe: Recipe, view: Corpus, device: str) -> ModelTraining:
         model.clear()  # no two at a time
         model.append(Training(recipe, view, torch.device(device)))
         return model[0]
 
-    trial = begun(recipe, validation_data, str(device), train)
+    trial = start_training(recipe, validation_data, str(device), train)
     alone: dict[str, list[Scores]] = defaultdict(list)  # a view's clips after the other's
     while trial.epoch < recipe.epochs * len(validation_data.views):
         trial.run_epoch(no_interruption)

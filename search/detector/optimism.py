@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import id_aucs, mean_auc
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 
 @dataclass(frozen=True)

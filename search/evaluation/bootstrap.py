@@ -7,21 +7,23 @@ from collections import defaultdict
 import numpy as np
 import numpy.typing as npt
 
+from models.scoring.scores import Scores
 from search.evaluation.metrics import MAX_FALSE_POSITIVE_RATE, Metric, combined, parts_with_clips, standardised
 from search.evaluation.official import Year
-from search.evaluation.truth import Indices, Scores, Truth, judged_ids
+from search.evaluation.truth import Indices, Truth, judged_ids
 
 RESAMPLES = 2000
 
 
 class Bootstrap:
-    """Resamples of some recordings, stratified by machine ID, label and domain: drawn once, for however many trials.
+    """Resamples of the recordings of a truth, stratified by machine ID, label and domain.
 
-    As often as a recording is drawn, all clips of it are: in each fold, and with each fault that was made of it. The
-    fold that a recording is scored in is no stratum: one of a recording or two is nearly the same in each resample.
+    They are drawn once, for any number of trials. Each time a recording is drawn, all of its clips are drawn: those of
+    each fold, and those with a synthetic fault. The fold of a recording is no stratum: a stratum of one or two
+    recordings would hardly differ between resamples.
 
-    The draws depend on the clips alone: two sets of scores of the same clips are resampled alike, so that their
-    difference is a paired one. Raises StudyError if no ID has both labels.
+    The draws depend on the clips alone. Two sets of scores of the same clips are therefore resampled alike, and their
+    difference is a paired one. Raises StudyError if no machine ID has both labels.
     """
 
     def __init__(self, truth: Truth, *, resamples: int = RESAMPLES) -> None:
@@ -32,16 +34,16 @@ class Bootstrap:
         for stratum in strata.values():
             of_recordings[stratum] = _draw_counts(rng, len(stratum), resamples)
         self._truth = truth
-        self._drawn = of_recordings[of_clips]  # how often each clip is drawn in each
+        self._drawn = of_recordings[of_clips]  # (clips, resamples): how often each clip is drawn
 
     def aucs(self, scores: Scores) -> Scores:
-        """The mean AUC of each resample, (resamples,)."""
+        """The AUC of each resample, the mean over machine IDs; (resamples,)."""
         return self.metric("auc", scores)
 
     def metric(self, metric: Metric, scores: Scores, *, year: Year | None = None) -> Scores:
-        """The metric of each resample, (resamples,): what `figure` would say of its clips.
+        """The metric of each resample, (resamples,): what `metric_of` returns for the clips that were drawn.
 
-        Raises StudyError as `figure` does.
+        Raises StudyError as `metric_of` does.
         """
         year = year or self._truth.year
         parts = parts_with_clips(metric, self._truth, year)
@@ -50,7 +52,7 @@ class Bootstrap:
             [
                 np.average(
                     [of_kind[part.kind](scores, *pair) for pair in pairs],
-                    # A fold counts by how much of it is drawn: over the folds, that is as much in each resample.
+                    # A fold is weighted by how much of it is drawn: over all folds, that is as much in each resample.
                     weights=[self._share(normals) * self._share(anomalies) for normals, anomalies in pairs],
                     axis=0,
                 )
@@ -60,12 +62,12 @@ class Bootstrap:
         return combined(metric, year, list(parts), values)
 
     def _share(self, clips: Indices) -> Scores:
-        """How many of some clips are drawn in each resample, of how many they are."""
+        """The number of draws of these clips in each resample, divided by the number of clips; (resamples,)."""
         return np.asarray(self._drawn[clips].mean(axis=0))
 
     def _aucs(self, scores: Scores, normals: Indices, anomalies: Indices) -> Scores:
-        # AUC is the share of (anomaly, normal) pairs in the right order, a tie counting half (Mann and Whitney 1947):
-        # the mean of the shares with ties counted as right and as wrong.
+        # AUC is the share of (anomaly, normal) pairs in the right order, where a tie counts half (Mann and Whitney
+        # 1947). That is the mean of two shares: with ties counted as right, and as wrong.
         ranked, counts = self._ranked(scores, normals)
         below, not_above = (np.searchsorted(ranked, scores[anomalies], side) for side in ("left", "right"))
         twice = counts[below]
@@ -78,15 +80,15 @@ class Bootstrap:
         ranked, counts = self._ranked(scores, normals)
         ranked_anomalies, anomaly_counts = self._ranked(scores, anomalies)
         drawn, drawn_anomalies = np.maximum(counts[-1], 1), np.maximum(anomaly_counts[-1], 1)
-        # From the highest normal clip down, the first at which the rate is reached in every resample.
+        # The highest normal score at which every resample has reached the rate: lower thresholds add nothing.
         reached = (counts[:-1] <= (1 - MAX_FALSE_POSITIVE_RATE) * drawn).all(axis=1)
         lowest = ranked[np.flatnonzero(reached)[-1]] if reached.any() else -np.inf
         thresholds = np.unique(scores[np.concatenate([normals, anomalies])])
         thresholds = thresholds[thresholds >= lowest][::-1]
-        # The points of the ROC curve, (points, resamples): it starts where nothing is called an anomaly.
+        # The points of the ROC curve, (points, resamples). It starts where no clip is called an anomaly.
         false = 1 - counts[np.r_[-1, np.searchsorted(ranked, thresholds)]] / drawn
         true = 1 - anomaly_counts[np.r_[-1, np.searchsorted(ranked_anomalies, thresholds)]] / drawn_anomalies
-        # Each line between two points counts as far as it lies within the rate.
+        # Of each line between two points, the part within the rate counts.
         width, height = np.diff(false, axis=0), np.diff(true, axis=0)
         within = np.clip(MAX_FALSE_POSITIVE_RATE - false[:-1], 0, width)
         share = np.divide(within, width, out=np.zeros_like(width), where=width > 0)
@@ -94,7 +96,7 @@ class Bootstrap:
         return standardised(area)
 
     def _ranked(self, scores: Scores, clips: Indices) -> tuple[Scores, npt.NDArray[np.int64]]:
-        """Scores of some clips, ascending; and how many of each resample lie before each place, (clips + 1, …)."""
+        """Return the clips' scores, ascending, and how many draws lie before each place; (clips + 1, resamples)."""
         order = clips[np.argsort(scores[clips])]
         counts = np.zeros((len(clips) + 1, self._drawn.shape[1]), dtype=np.int64)
         np.cumsum(self._drawn[order], axis=0, out=counts[1:])
@@ -102,12 +104,12 @@ class Bootstrap:
 
 
 def resampled_aucs(scores: Scores, truth: Truth, *, resamples: int = RESAMPLES) -> Scores:
-    """Mean AUC of bootstrap resamples of the clips, (resamples,). Raises StudyError if no ID has both labels."""
+    """Return the mean AUC of each resample, (resamples,). Raises StudyError if no machine ID has both labels."""
     return Bootstrap(truth, resamples=resamples).aucs(scores)
 
 
 def _draw_counts(rng: np.random.Generator, clips: int, resamples: int) -> npt.NDArray[np.int64]:
-    """How often each clip is drawn in each resample, (clips, resamples)."""
+    """Return how often each clip is drawn in each resample, (clips, resamples)."""
     drawn = rng.integers(clips, size=(clips, resamples))
     drawn *= resamples
     drawn += np.arange(resamples)
@@ -115,16 +117,19 @@ def _draw_counts(rng: np.random.Generator, clips: int, resamples: int) -> npt.ND
 
 
 def fewest_recordings(truth: Truth) -> int:
-    """How many the smallest stratum has of those that a `Bootstrap` draws a machine ID's recordings from.
+    """Return the number of recordings in the smallest stratum that a `Bootstrap` draws from.
 
-    Raises StudyError if no ID has both labels.
+    Machine IDs without both labels do not count. Raises StudyError if no machine ID has both.
     """
     judged, strata = judged_ids(truth), _strata(truth)[0]
     return min(len(recordings) for (name, _, _), recordings in strata.items() if name in judged)
 
 
 def _strata(truth: Truth) -> tuple[dict[tuple[str, int, str], Indices], Indices]:
-    """Recordings by machine ID, label and domain, each recording by its first clip; and which one each clip is of."""
+    """Return the recordings by machine ID, label and domain, and the recording of each clip, (clips,).
+
+    A recording has the machine ID, label and domain of its first clip.
+    """
     _, first_clips, of_clips = np.unique(truth.recordings or range(len(truth)), return_index=True, return_inverse=True)
     strata: dict[tuple[str, int, str], list[int]] = defaultdict(list)
     for recording, clip in enumerate(first_clips.tolist()):

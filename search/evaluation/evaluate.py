@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.scoring.scores import Scores
 from search.evaluation.bootstrap import resampled_aucs
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, area_under_curve, by_label, pairs_by_fold, pairs_of_part
 from search.evaluation.official import Part
-from search.evaluation.truth import Scores, Truth, count_clips, judged_ids
+from search.evaluation.truth import Truth, count_clips, judged_ids
 
 
 @dataclass(frozen=True)
 class IdMetrics:
-    """One machine ID's figures."""
+    """The metrics of one machine ID."""
 
     auc: float
     pauc: float | None
@@ -26,7 +27,7 @@ class IdMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a set of scored clips says."""
+    """All metrics of one set of scored clips."""
 
     auc: float  # mean over machine IDs
     pauc: float | None  # mean over machine IDs; None where one has too few normal clips
@@ -36,7 +37,7 @@ class Metrics:
 
 
 def evaluate(scores: Scores, truth: Truth) -> Metrics:
-    """All figures of one set of scored clips. Raises StudyError if no ID has both labels."""
+    """Compute all metrics of one set of scored clips. Raises StudyError if no machine ID has both labels."""
     per_id = {}
     for name, members in judged_ids(truth).items():
         pairs = pairs_of_part(Part(id_name=name, kind="auc"), truth)
@@ -48,10 +49,10 @@ def evaluate(scores: Scores, truth: Truth) -> Metrics:
             normal=count_clips(normals, truth),
             anomaly=count_clips(anomalies, truth),
         )
-    paucs = [figures.pauc for figures in per_id.values() if figures.pauc is not None]
+    paucs = [of_id.pauc for of_id in per_id.values() if of_id.pauc is not None]
     judged = np.flatnonzero(np.isin(truth.ids, list(per_id)))
     return Metrics(
-        auc=float(np.mean([figures.auc for figures in per_id.values()])),
+        auc=float(np.mean([of_id.auc for of_id in per_id.values()])),
         pauc=float(np.mean(paucs)) if len(paucs) == len(per_id) else None,
         interval=Interval.of(resampled_aucs(scores, truth)),
         pooled=area_under_curve("auc", scores, pairs_by_fold(*by_label(judged, truth), truth)),

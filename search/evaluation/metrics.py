@@ -1,12 +1,13 @@
 """How well clip scores tell anomalies from normal clips.
 
 scores : (clips,) float64, higher is more anomalous, in the order of the truth's clips.
-AUC    : for each machine ID, then the mean over IDs. An ID with one label only has none and is left out.
-pooled : AUC over the clips of these IDs together: how far one threshold would do for all. Calibration changes it.
-folds  : of a cross-validation (search.validation.views): a clip may have a score in each, by another model. Scores of
-         two folds have no common scale: any AUC is taken within each fold, and the mean over folds.
-pAUC   : area below a false-positive rate of 0.1, standardised (McClish 1989): DCASE Task 2's p.
-metric : what one number is made of a scoring, from 0 to 1, higher is better:
+AUC    : for each machine ID, then the mean over machine IDs. One with a single label has no AUC and is left out.
+pooled : AUC over the clips of these machine IDs together: how well one threshold would do for all of them. It depends
+         on the calibration.
+folds  : of a cross-validation (search.validation.views): each fold has another model, and a clip may have a score in
+         several folds. Scores of two folds have no common scale: AUC is computed within each fold, then averaged.
+pAUC   : area below a false-positive rate of 0.1, standardised (McClish 1989); 0.1 is the p of DCASE Task 2.
+metric : one number for a set of scores, from 0 to 1, higher is better:
          auc       mean AUC over machine IDs
          pauc      mean pAUC over machine IDs
          official  the challenge's score, by the rule of search.evaluation.official that fits the clips
@@ -21,9 +22,10 @@ from typing import Literal
 import numpy as np
 
 from features.clips.clip import ANOMALY, NORMAL, Domain
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.official import Part, Year, official_score, parts_of
-from search.evaluation.truth import Indices, Pairs, Scores, Truth, judged_ids
+from search.evaluation.truth import Indices, Pairs, Truth, judged_ids
 
 Metric = Literal["auc", "pauc", "official", "worst_id"]
 
@@ -33,12 +35,12 @@ FEWEST_NORMALS_FOR_PAUC = 10
 
 
 def mean_auc(scores: Scores, truth: Truth) -> float:
-    """AUC, averaged over machine IDs. Raises StudyError if no ID has both labels."""
+    """Return the mean AUC over machine IDs. Raises StudyError if no machine ID has both labels."""
     return float(np.mean(list(id_aucs(scores, truth).values())))
 
 
 def id_aucs(scores: Scores, truth: Truth) -> dict[str, float]:
-    """AUC of each machine ID that has both labels. Raises StudyError if none has."""
+    """Return the AUC of each machine ID that has both labels. Raises StudyError if none has."""
     return {
         name: area_under_curve("auc", scores, pairs_of_part(Part(id_name=name, kind="auc"), truth))
         for name in judged_ids(truth)
@@ -46,10 +48,10 @@ def id_aucs(scores: Scores, truth: Truth) -> dict[str, float]:
 
 
 def metric_of(metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = None) -> float:
-    """That metric of a scoring; `year` chooses the official score's rule.
+    """Compute a metric of the scores; `year` chooses the official score's rule.
 
-    Raises StudyError, with the reason, if the clips do not tell it: no ID with both labels, too few normal clips for a
-    pAUC, or clips without a domain where the rule asks for one.
+    Raises StudyError, with the reason, if the clips leave the metric undefined: no machine ID has both labels, there
+    are too few normal clips for a pAUC, or clips have no domain although the rule needs one.
     """
     year = year or truth.year
     parts = parts_with_clips(metric, truth, year)
@@ -58,27 +60,28 @@ def metric_of(metric: Metric, scores: Scores, truth: Truth, *, year: Year | None
 
 
 def domain_aucs(scores: Scores, truth: Truth, *, year: Year | None = None) -> dict[str, dict[str, float]]:
-    """The AUCs of each machine ID in each domain, as that year's official score has them; none for 2020.
+    """Return machine ID → domain → AUC, as that year's official score defines them; empty for 2020.
 
-    Raises StudyError if the clips do not tell them.
+    Raises StudyError if the clips leave one of them undefined.
     """
     chosen = parts_of(year or truth.year, judged_ids(truth))
-    found: dict[str, dict[str, float]] = {}
+    aucs: dict[str, dict[str, float]] = {}
     for part in chosen:
         if part.kind == "auc" and part.normals is not None:
-            found.setdefault(part.id_name, {})[part.normals] = area_under_curve(
+            aucs.setdefault(part.id_name, {})[part.normals] = area_under_curve(
                 "auc", scores, pairs_of_part(part, truth)
             )
-    return found
+    return aucs
 
 
 def standardised(area: Scores) -> Scores:
-    """A partial area as 1/2 for chance and 1 for a perfect score (McClish 1989)."""
+    """Scale a partial area so that chance is 1/2 and a perfect score is 1 (McClish 1989)."""
     chance = MAX_FALSE_POSITIVE_RATE**2 / 2
     return (1 + (area - chance) / (MAX_FALSE_POSITIVE_RATE - chance)) / 2
 
 
 def area_under_curve(kind: Literal["auc", "pauc"], scores: Scores, pairs: Pairs) -> float:
+    """Return the AUC or pAUC of each fold's clips, averaged over the folds."""
     from sklearn.metrics import roc_auc_score  # here, so that a worker that waits for a trial stays small
 
     max_fpr = MAX_FALSE_POSITIVE_RATE if kind == "pauc" else None
@@ -90,7 +93,7 @@ def area_under_curve(kind: Literal["auc", "pauc"], scores: Scores, pairs: Pairs)
 
 
 def parts_with_clips(metric: Metric, truth: Truth, year: Year) -> dict[Part, Pairs]:
-    """What a metric is made of, each with its clips. Raises StudyError if some cannot be told."""
+    """Return the parts of a metric, each with its clips. Raises StudyError if a part is undefined."""
     names = judged_ids(truth)
     if metric == "official":
         parts = parts_of(year, names)
@@ -100,7 +103,7 @@ def parts_with_clips(metric: Metric, truth: Truth, year: Year) -> dict[Part, Pai
 
 
 def pairs_of_part(part: Part, truth: Truth) -> Pairs:
-    """The normal clips and the anomalies of a part. Raises StudyError if they do not suffice."""
+    """Return the normal clips and the anomalies of a part. Raises StudyError if there are too few."""
     normals, anomalies = (
         _of_domain(part.id_name, label, domain, truth)
         for label, domain in ((NORMAL, part.normals), (ANOMALY, part.anomalies))
@@ -111,14 +114,15 @@ def pairs_of_part(part: Part, truth: Truth) -> Pairs:
         of_domain = f" of the {part.normals} domain" if part.normals else ""
         in_a_fold = " in a fold" if truth.folds else ""
         raise StudyError(
-            f"pAUC looks at the highest tenth of a machine ID's normal clips and needs {FEWEST_NORMALS_FOR_PAUC} of "
-            f"them, but {part.id_name} has {fewest}{of_domain}{in_a_fold}. Add labelled normal clips, or go by AUC."
+            "pAUC is computed from the highest tenth of a machine ID's normal clips and needs "
+            f"{FEWEST_NORMALS_FOR_PAUC} of them, but {part.id_name} has {fewest}{of_domain}{in_a_fold}. "
+            "Add labelled normal clips, or use AUC."
         )
     return pairs
 
 
 def pairs_by_fold(normals: Indices, anomalies: Indices, truth: Truth) -> Pairs:
-    """Some clips by fold: those folds that have both."""
+    """Divide clips by fold; a fold without normal clips or without anomalies is left out."""
     if not truth.folds:
         return [(normals, anomalies)]
     folds = np.array(truth.folds)
@@ -129,13 +133,16 @@ def pairs_by_fold(normals: Indices, anomalies: Indices, truth: Truth) -> Pairs:
 
 
 def by_label(clips: Indices, truth: Truth) -> tuple[Indices, Indices]:
-    """The normal ones of some clips, and the anomalies."""
+    """Divide clips into normal ones and anomalies."""
     labels = np.array(truth.labels)[clips]
     return clips[labels == NORMAL], clips[labels == ANOMALY]
 
 
 def _of_domain(name: str, label: int, domain: Domain | None, truth: Truth) -> Indices:
-    """Clips of a machine ID with that label, of one domain or of all. Raises StudyError if the domain has none."""
+    """Return a machine ID's clips with this label, of one domain or of all.
+
+    Raises StudyError if the domain of a clip is not known, or if no clip is of this domain.
+    """
     ids, labels = np.array(truth.ids), np.array(truth.labels)
     clips = np.flatnonzero((ids == name) & (labels == label))
     if domain is None:
@@ -145,19 +152,19 @@ def _of_domain(name: str, label: int, domain: Domain | None, truth: Truth) -> In
     unknown = sum(of_clip is None for of_clip in domains)
     if unknown:
         raise StudyError(
-            f"The official score since 2021 needs the domain, source or target, of the {what} that it judges, but of "
-            f"{unknown} of the {len(clips)} of {name} it is not known. Add it to the ground truth, or go by AUC."
+            f"The official score since 2021 needs the domain (source or target) of all {what}, but {unknown} of the "
+            f"{len(clips)} of {name} have none. Add it to the ground truth, or use AUC."
         )
     if not (domains == domain).any():
         raise StudyError(
             f"The official score since 2021 needs {what} of both domains of each machine ID, but {name} has none of "
-            f"the {domain} domain. Add some, or go by AUC."
+            f"the {domain} domain. Add some, or use AUC."
         )
     return np.asarray(clips[domains == domain])
 
 
 def combined(metric: Metric, year: Year, parts: Sequence[Part], values: Scores) -> Scores:
-    """One number of the values (parts, …) of a metric's parts; (…)."""
+    """Combine the values (parts, …) of a metric's parts into one value; (…)."""
     if metric == "official":
         return official_score(year, parts, values)
     return np.asarray(values.min(axis=0) if metric == "worst_id" else values.mean(axis=0))

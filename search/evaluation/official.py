@@ -1,18 +1,18 @@
 """Each DCASE year's official score, as published with the challenge's Task 2.
 
-A score is a mean of parts: AUCs and pAUCs (0 to 1, p = 0.1) of some of a machine ID's test clips, which years call
-section. Which clips, and which mean:
+A score is a mean of parts. A part is an AUC or a pAUC (0 to 1, p = 0.1) of some test clips of one machine ID, which
+the challenge calls a section since 2021. The rules say which clips, and which mean:
 
-2020   of each ID AUC and pAUC over all of its clips; the arithmetic mean over IDs, then over machines, then of the
-       two (Koizumi et al., arXiv 2006.05822; y-kawagu/dcase2020_task2_evaluator). The challenge published the two
-       side by side, and ranked by machine.
-2021   of each ID and domain AUC and pAUC over that domain's clips; the harmonic mean of all
+2020   AUC and pAUC of each machine ID, over all of its clips; the arithmetic mean over machine IDs, then over machine
+       types, then of the two (Koizumi et al., arXiv 2006.05822; y-kawagu/dcase2020_task2_evaluator). The challenge
+       published the two side by side, and ranked systems for each machine type.
+2021   AUC and pAUC of each machine ID and domain, over that domain's clips; the harmonic mean of all
        (Kawaguchi et al., arXiv 2106.04492; y-kawagu/dcase2021_task2_evaluator).
-2022   and since: of each ID and domain the AUC of that domain's normal clips against the anomalies of both domains,
-       and of each ID the pAUC over all of its clips; the harmonic mean of all
+2022   and since: for each machine ID and domain the AUC of that domain's normal clips against the anomalies of both
+       domains, and for each machine ID the pAUC over all of its clips; the harmonic mean of all
        (Dohi et al., arXiv 2206.05876; Kota-Dohi/dcase2022_evaluator, nttcslab/dcase2023_task2_evaluator).
 
-Values stand in arrays (parts, …): of one scoring (parts,), of resamples (parts, resamples).
+Values are arrays (parts, …): (parts,) for one set of scores, (parts, resamples) for resamples.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DOMAINS: tuple[Domain, Domain] = ("source", "target")
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """An AUC or pAUC of one machine ID; its clips are those of one domain, or of whichever for None."""
+    """An AUC or pAUC of one machine ID: of the clips of one domain, or of all clips where the domain is None."""
 
     id_name: str  # machine/ID
     kind: Literal["auc", "pauc"]
@@ -44,12 +44,12 @@ class Part:
 
 
 def year_for(domains: Iterable[Domain | None]) -> Year:
-    """The year whose rule fits clips of these domains: 2022 where one is known, else 2020."""
+    """Return the year whose rule fits clips of these domains: 2022 if any domain is known, else 2020."""
     return 2022 if any(domains) else 2020
 
 
 def parts_of(year: Year, id_names: Iterable[str]) -> list[Part]:
-    """What the score of that year is a mean of, for these machine IDs."""
+    """Return the parts that the score of a year is the mean of, for these machine IDs."""
     parts = []
     for name in id_names:
         if year == 2020:
@@ -65,19 +65,19 @@ def parts_of(year: Year, id_names: Iterable[str]) -> list[Part]:
 
 
 def official_score(year: Year, parts: Sequence[Part], values: PartValues) -> PartValues:
-    """The score of that year from the values (parts, …) of its parts; (…)."""
+    """Compute the score of a year from the values (parts, …) of its parts; (…)."""
     return harmonic_mean(values) if year != 2020 else _mean_over_machines(parts, values)
 
 
 def harmonic_mean(values: PartValues) -> PartValues:
-    """The harmonic mean of values (n, …) from 0 to 1; 0 if one is 0. (…)."""
+    """Return the harmonic mean of values (n, …) from 0 to 1, as (…); 0 if one of them is 0."""
     from scipy.stats import hmean  # here, so that a worker that waits for a trial stays small
 
     return np.asarray(hmean(values, axis=0))
 
 
 def _mean_over_machines(parts: Sequence[Part], values: PartValues) -> PartValues:
-    groups: dict[tuple[str, str], list[int]] = {}  # places of a machine's parts of one kind
+    groups: dict[tuple[str, str], list[int]] = {}  # positions of the parts of one machine type and kind
     for place, part in enumerate(parts):
         groups.setdefault((MachineId.parse(part.id_name).machine, part.kind), []).append(place)
     return np.asarray(np.mean([values[places].mean(axis=0) for places in groups.values()], axis=0))

@@ -1,12 +1,12 @@
-"""Scores of any system, from files.
+"""Reads the scores that any system wrote.
 
 scores.csv             what `offkey score` writes: a header, columns path (or file) and score, perhaps machine, decision
 scores.jsonl           the same as JSON lines
 anomaly_score_<machine>_{section,id}_<ID>[_source|_target][_test].csv
-                       the challenge's: file name, score; no header. decision_result_….csv beside it: 0 or 1, of all
-                       clips that have a score
+                       the challenge's: file name, score; no header. A decision_result_….csv may lie beside it: 0 or 1
+                       for every clip that has a score
 
-A row whose path lies in no folder names no machine: search.evaluation.score_truth finds it, where there is one.
+A row whose path has no folder names no machine type: search.evaluation.score_truth adds it if the truth has only one.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Key = tuple[str, str]  # machine, and the clip's file name
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One clip as a system judged it."""
+    """One clip with the score that a system gave it."""
 
-    machine: str  # empty where nothing names it
+    machine: str  # empty if the row does not name it
     file: str
     score: float
     decision: int | None  # 1 anomaly, 0 normal
-    where: str  # file and line, or what else names it
+    where: str  # the file and line, or another name of the row, for messages
 
     @property
     def key(self) -> Key:
@@ -47,26 +47,26 @@ class ScoreRow:
 
     @property
     def clip(self) -> str:
-        """The key in words."""
+        """The machine type and file, for messages."""
         return f"{self.machine}, {self.file}" if self.machine else self.file
 
     @property
     def remedy(self) -> str:
-        """What to do if the machine must be known."""
+        """What the user can do if the machine type must be known."""
         return f"write <machine>/test/{self.file}, or add a column machine"
 
 
 def read_scores(paths: Sequence[Path]) -> list[ScoreRow]:
-    """The rows of score files, and of folders of the challenge's. Raises StudyError naming file and line."""
+    """Read score files, and folders of the challenge's files. Raises StudyError with file and line."""
     return distinct(row for path in paths for file in _files(path) for row in _some_rows(file))
 
 
 def distinct(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """The same rows. Raises StudyError if two of them are of one clip."""
+    """Return the same rows. Raises StudyError if two of them are of the same clip."""
     known: dict[Key, ScoreRow] = {}
     for row in rows:
         if row.key in known:
-            hint = "" if row.machine else f". If they are two machines', {row.remedy}"
+            hint = "" if row.machine else f". If they are clips of two machines, {row.remedy}"
             raise StudyError(f"{row.where}: {row.clip} has a score already, in {known[row.key].where}{hint}")
         known[row.key] = row
     return list(known.values())
@@ -114,8 +114,8 @@ def _of_the_challenge(path: Path, machine: str) -> Iterator[ScoreRow]:
     undecided = [file for file, _ in scores if file not in decisions]
     if undecided and beside.exists():
         raise StudyError(
-            f"{beside}: {len(undecided)} of the {len(scores)} clips that have a score have no decision, {undecided[0]} "
-            "for one: add them, or take the file away"
+            f"{beside}: {len(undecided)} of the {len(scores)} clips that have a score have no decision, for example "
+            f"{undecided[0]}: add them, or remove the file"
         )
     for line, (file, score) in enumerate(scores, 1):
         where = f"{path}, line {line}"
@@ -159,9 +159,9 @@ def _documents(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
 
 
 def table_of(path: Path, *, needed: Sequence[str], hint: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line numbers and cells of a CSV with a header.
+    """Yield the line number and the cells of each row of a CSV with a header.
 
-    Raises StudyError, which ends with the hint, if a column that is needed is not there; path may be called file.
+    Raises StudyError, which ends with `hint`, if a needed column is missing; path may also be called file.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
@@ -180,12 +180,12 @@ def table_of(path: Path, *, needed: Sequence[str], hint: str) -> Iterator[tuple[
 
 
 def path_in(row: Mapping[str, object]) -> str:
-    """A row's clip, whichever its column is called; empty where it says none."""
+    """Return the path of a row's clip, from the column path or file; empty if there is none."""
     return str(row.get("path") or row.get("file") or "")
 
 
 def machine_in(row: Mapping[str, object]) -> str:
-    """The machine of a row's clip, by its column or its folder; empty where neither says one."""
+    """Return the machine type of a row's clip, from its column or its folder; empty if neither names one."""
     folder = Path(path_in(row)).parent
     return str(row.get("machine") or (folder.parent if folder.name in SPLIT_FOLDERS else folder).name)
 

@@ -1,4 +1,4 @@
-"""What the scores of some labelled clips come to: all that `offkey evaluate` tells."""
+"""All metrics of one system's scores of labelled clips: what `offkey evaluate` shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from search.evaluation.score_truth import LabelledScores
 
 @dataclass(frozen=True)
 class DecisionMetrics:
-    """How decisions fare; shares from 0 to 1."""
+    """Precision, recall and F1 of decisions, from 0 to 1."""
 
     precision: float
     recall: float
@@ -27,71 +27,74 @@ class DecisionMetrics:
 
 @dataclass(frozen=True)
 class IdDecisions(DecisionMetrics):
-    """How those of a machine ID fare: all, and of each domain, as the challenge tells them since 2021."""
+    """The metrics of a machine ID's decisions: of all, and of each domain, as the challenge reports them since 2021."""
 
-    domains: Mapping[str, DecisionMetrics]  # empty where clips have none
+    domains: Mapping[str, DecisionMetrics]  # empty if clips have no domain
 
 
 @dataclass(frozen=True)
 class SystemMetrics:
-    """All figures of one system's scores."""
+    """All metrics of one system's scores."""
 
-    figures: Metrics
+    metrics: Metrics
     harmonic_auc: float  # over machine IDs
     harmonic_pauc: float | None
-    of_domains: Mapping[str, Mapping[str, float]]  # machine/ID → domain → AUC; empty where the rule asks for none
+    of_domains: Mapping[str, Mapping[str, float]]  # machine/ID → domain → AUC; empty if the rule has none
     decided: Mapping[str, IdDecisions]  # by machine/ID; empty without decisions
     year: Year
     official: float | None
     unofficial: str  # why there is no official score
 
     def as_json(self) -> dict[str, Any]:
-        """The document that `offkey evaluate --json` prints."""
-        figures = self.figures
+        """Return the document that `offkey evaluate --json` prints."""
+        metrics = self.metrics
         return {
-            "auc": figures.auc,
-            "pauc": figures.pauc,
-            "pooled": figures.pooled,
-            "interval": list(figures.interval),
+            "auc": metrics.auc,
+            "pauc": metrics.pauc,
+            "pooled": metrics.pooled,
+            "interval": list(metrics.interval),
             "harmonic": {"auc": self.harmonic_auc, "pauc": self.harmonic_pauc},
             "official": {"year": self.year, "score": self.official, "reason": self.unofficial or None},
             "per_id": {
                 name: asdict(of_id)
                 | {"domains": dict(self.of_domains.get(name, {}))}
                 | ({"decisions": asdict(self.decided[name])} if name in self.decided else {})
-                for name, of_id in figures.per_id.items()
+                for name, of_id in metrics.per_id.items()
             },
         }
 
 
 def measure(clips: LabelledScores, *, year: Year | None = None) -> SystemMetrics:
-    """All figures; `year` chooses the official score's rule. Raises StudyError if no machine ID has both labels."""
-    figures = evaluate(clips.scores, clips.truth)
+    """Compute all metrics; `year` chooses the official score's rule.
+
+    Raises StudyError if no machine ID has both labels.
+    """
+    metrics = evaluate(clips.scores, clips.truth)
     official, unofficial, of_domains = None, "", {}
     try:
         of_domains = domain_aucs(clips.scores, clips.truth, year=year)
         official = metric_of("official", clips.scores, clips.truth, year=year)
     except StudyError as error:
         unofficial = str(error)
-    paucs = [of_id.pauc for of_id in figures.per_id.values() if of_id.pauc is not None]
+    paucs = [of_id.pauc for of_id in metrics.per_id.values() if of_id.pauc is not None]
     return SystemMetrics(
-        figures=figures,
-        harmonic_auc=float(harmonic_mean(np.array([of_id.auc for of_id in figures.per_id.values()]))),
-        harmonic_pauc=None if figures.pauc is None else float(harmonic_mean(np.array(paucs))),
+        metrics=metrics,
+        harmonic_auc=float(harmonic_mean(np.array([of_id.auc for of_id in metrics.per_id.values()]))),
+        harmonic_pauc=None if metrics.pauc is None else float(harmonic_mean(np.array(paucs))),
         of_domains=of_domains,
-        decided=_decided(clips, figures),
+        decided=_decided(clips, metrics),
         year=year or clips.truth.year,
         official=official,
         unofficial=unofficial,
     )
 
 
-def _decided(clips: LabelledScores, figures: Metrics) -> dict[str, IdDecisions]:
-    """Of the machine IDs whose every clip has a decision."""
+def _decided(clips: LabelledScores, metrics: Metrics) -> dict[str, IdDecisions]:
+    """Return the decision metrics of each machine ID whose clips all have a decision."""
     ids = np.array(clips.truth.ids)
     domains = np.array(clips.truth.domains or (None,) * len(ids))
     decided = {}
-    for name in figures.per_id:
+    for name in metrics.per_id:
         of_id = ids == name
         if all(clips.decisions[place] is not None for place in np.flatnonzero(of_id)):
             of_domains = {domain: of_id & (domains == domain) for domain in DOMAINS}
@@ -107,7 +110,7 @@ def _decided(clips: LabelledScores, figures: Metrics) -> dict[str, IdDecisions]:
 
 
 def _precision_recall_f1(clips: LabelledScores, chosen: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-    """Of some of the clips; 0 where it is undefined, as the challenge has it."""
+    """Return precision, recall and F1 of the chosen clips; 0 where one is undefined, as in the challenge."""
     from sklearn.metrics import precision_recall_fscore_support
 
     places = np.flatnonzero(chosen)

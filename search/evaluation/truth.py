@@ -2,7 +2,8 @@
 
 ids    : machine/ID of each clip.
 labels : 0 normal, 1 anomaly.
-folds  : of a cross-validation (search.validation.views): a clip may have a score in each, by another model.
+folds  : of a cross-validation (search.validation.views): each fold has another model, and a clip may have a score in
+         several folds.
 """
 
 from __future__ import annotations
@@ -15,31 +16,30 @@ import numpy as np
 import numpy.typing as npt
 
 from features.clips.clip import ANOMALY, NORMAL, Clip, Description, Domain
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.official import Year, year_for
 
-Scores = npt.NDArray[np.float64]
+#: Positions of clips in a truth.
+Indices = npt.NDArray[np.int64]
 
-
-Indices = npt.NDArray[np.int64]  # of clips
-
-
-Pairs = list[tuple[Indices, Indices]]  # in each fold that has both, the normal clips and the anomalies
+#: In each fold that has both: its normal clips and its anomalies.
+Pairs = list[tuple[Indices, Indices]]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of some labelled clips: all that a figure needs of them."""
+    """What metrics need to know of labelled clips."""
 
     ids: tuple[str, ...]  # machine/ID of each clip
     labels: tuple[int, ...]  # 0 normal, 1 anomaly
     domains: tuple[Domain | None, ...] = ()  # of each clip; empty where none is known
-    folds: tuple[int, ...] = ()  # in which each clip is scored, from 0, ascending; empty where there is one
-    recordings: tuple[int, ...] = ()  # what each clip is of, by a number; empty where each is of one of its own
+    folds: tuple[int, ...] = ()  # in which each clip is scored, from 0, ascending; empty if there are none
+    recordings: tuple[int, ...] = ()  # the recording of each clip, by number; empty if each clip is another recording
 
     @classmethod
     def of(cls, clips: Sequence[Description]) -> Truth:
-        """The truth of clips that all have labels."""
+        """Return the truth of clips that all have labels."""
         domains = tuple(clip.domain for clip in clips)
         return cls(
             ids=tuple(clip.id_name for clip in clips),
@@ -49,7 +49,7 @@ class Truth:
 
     @classmethod
     def of_folds(cls, folds: Sequence[Sequence[Clip]]) -> Truth:
-        """The truth of the clips of several folds, one fold after the other."""
+        """Return the truth of the clips of several folds, one fold after the other."""
         clips = [clip for fold in folds for clip in fold]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(clip.name for clip in clips))}
         return replace(
@@ -62,25 +62,25 @@ class Truth:
         return len(self.ids)
 
     def first(self, clips: int) -> Truth:
-        """The truth of the first clips: of those folds that have been scored so far."""
+        """Return the truth of the first clips: those of the folds that have been scored so far."""
         return self._of_slice(slice(clips))
 
     @property
     def last_fold(self) -> slice:
-        """Where the clips of the last fold are: all of them where there are no folds."""
+        """The positions of the last fold's clips; of all clips if there are no folds."""
         return slice(self.folds.index(self.folds[-1]), None) if self.folds else slice(None)
 
     @property
     def in_last_fold(self) -> Truth:
-        """The truth of one model's scores."""
+        """The truth of the last fold's clips, as of one model without folds."""
         return replace(self._of_slice(self.last_fold), folds=(), recordings=())
 
     def count(self, label: int) -> int:
-        """How many clips have that label; one that is in several folds counts once."""
+        """Return how many clips have this label; a clip in several folds counts once."""
         return count_clips(np.flatnonzero(np.array(self.labels) == label), self)
 
     def of_ids(self, names: Collection[str]) -> Truth:
-        """The truth of these machine IDs' clips."""
+        """Return the truth of these machine IDs' clips."""
         chosen = [name in names for name in self.ids]
         return Truth(
             ids=tuple(compress(self.ids, chosen)),
@@ -100,24 +100,24 @@ class Truth:
 
 
 def count_clips(clips: Indices, truth: Truth) -> int:
-    """How many clips these are, each of them once."""
+    """Return how many clips these are; a clip in several folds counts once."""
     return len({truth.recordings[clip] for clip in clips}) if truth.folds else len(clips)
 
 
 def scores_by_id(scores: Scores, truth: Truth) -> dict[str, tuple[Scores, npt.NDArray[np.int64]]]:
-    """Scores and labels of each machine ID that has both labels, by its name."""
+    """Return the scores and labels of each machine ID that has both labels. Raises StudyError if none has."""
     labels = np.array(truth.labels, dtype=np.int64)
     return {name: (scores[members], labels[members]) for name, members in judged_ids(truth).items()}
 
 
 def judged_ids(truth: Truth) -> dict[str, npt.NDArray[np.int64]]:
-    """Indices of the clips of each machine ID that has both labels, by its name."""
+    """Return the positions of the clips of each machine ID that has both labels. Raises StudyError if none has."""
     ids, labels = np.array(truth.ids), np.array(truth.labels, dtype=np.int64)
-    found = {}
+    judged = {}
     for name in sorted(set(truth.ids)):
         members = np.flatnonzero(ids == name)
         if {NORMAL, ANOMALY} <= set(labels[members].tolist()):
-            found[name] = members
-    if not found:
+            judged[name] = members
+    if not judged:
         raise StudyError("AUC is undefined: no machine ID has both normal and anomalous labelled clips")
-    return found
+    return judged

@@ -1,8 +1,8 @@
-"""A study and its recordings, brought together: what one asks of the other is checked before any work.
+"""Checks a study and its recordings against each other, before any work.
 
-prepared         the steps of a search and of a final training, and their result, which is handed on
-narrowing        a study's open choices, narrowed to those that its recordings serve
-clip_checks      what is asked of the clips, for a search and for a final training
-proxy_judgement  which proxies tell better models from worse ones
+prepared         the steps before a search and before a final training, and their result
+narrowing        removes choices of a study that its recordings cannot serve
+clip_checks      checks that the clips suffice, for a search and for a final training
+proxy_judgement  finds the proxies that tell better models from worse ones
 starter          the study file that `offkey init` writes
 """

@@ -1,7 +1,7 @@
-"""What a study or a recipe asks of the recordings, for a search and for a detector: checked before any work.
+"""Checks that the recordings suffice for a search and for a detector, before any work.
 
-views : the corpus as the models of a trial see it (search.validation.views), but without made faults, which take
-        a while. Where folds or proxies hold out training clips, a model has fewer of them than the detector.
+views : the corpus as the models of a trial see it (search.validation.views), but without synthetic faults, which may
+        take minutes to create. With folds or proxies, a model has fewer training clips than the detector.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from features.errors import UnservedError
 from features.windows.excerpts import require_length
 from models.labels import Labels
 from models.scoring.calibration import require_normals, require_withheld
+from models.scoring.scores import Scores
 from search.errors import StudyError
-from search.evaluation.truth import Scores
 from search.study.objectives import METRICS
 from search.study.recipe import ConstraintSettings, Objective, Recipe, ValidationSettings
 from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips, undefined_ids
@@ -25,7 +25,7 @@ from search.validation.views import ValidationData
 
 
 def warnings_of(corpus: Corpus, validation: ValidationSettings, views: Sequence[Corpus]) -> list[str]:
-    """What the user should know of the recordings. Raises StudyError if no machine ID can be judged."""
+    """Return warnings about the recordings. Raises StudyError if no machine ID can be used for validation."""
     return [
         *corpus.warnings,
         *_leaks(corpus),
@@ -36,44 +36,44 @@ def warnings_of(corpus: Corpus, validation: ValidationSettings, views: Sequence[
 
 
 def _leaks(corpus: Corpus) -> list[str]:
-    found = leaks(corpus)
-    if not found:
+    pairs = leaks(corpus)
+    if not pairs:
         return []
-    trained, tested = found[0]
+    trained, tested = pairs[0]
     return [
-        f"{len(found)} test clips are training clips too, {tested.name} ({trained.name}) for one: their scores say "
-        f"nothing. `offkey corpus {corpus.root}` lists them, and those that are nearly the same"
+        f"{len(pairs)} test clips are training clips too, for example {tested.name} ({trained.name}): their scores "
+        f"mean nothing. `offkey corpus {corpus.root}` lists them, and those that are nearly the same"
     ]
 
 
 def _leaks_of_views(corpus: Corpus, views: Sequence[Corpus]) -> list[str]:
-    """Warns of training clips that steer where a clip with their contents is trained on."""
+    """Warn of training clips that validate models which are trained on the same contents."""
     training = {clip.name for clip in corpus.clips if clip.split == "train"}
-    found = {clip.name: trained.name for view in views for trained, clip in leaks(view) if clip.name in training}
-    if not found:
+    copies = {clip.name: trained.name for view in views for trained, clip in leaks(view) if clip.name in training}
+    if not copies:
         return []
-    one, trained = next(iter(found.items()))
+    one, trained = next(iter(copies.items()))
     return [
-        f"{len(found)} training clips steer the search beside models that are trained on the same contents, {one} "
-        f"({trained}) for one: the validation figure flatters. `offkey corpus {corpus.root}` lists them"
+        f"{len(copies)} training clips validate models that are trained on the same contents, for example {one} "
+        f"({trained}): the validation metric is too high. `offkey corpus {corpus.root}` lists them"
     ]
 
 
 def _copies_across(corpus: Corpus, validation: ValidationSettings) -> list[str]:
-    """Warns of contents that steer the search and are held out from it at once, under two names."""
+    """Warn of contents that are both in validation and held out, under two names."""
     validating = {clip.digest: clip for clip in labelled_test_clips(blind(corpus, validation))}
-    found = [clip for clip in held_out_clips(corpus, validation) if clip.digest in validating]
-    if not found:
+    copies = [clip for clip in held_out_clips(corpus, validation) if clip.digest in validating]
+    if not copies:
         return []
-    one = found[0]
+    one = copies[0]
     return [
-        f"{len(found)} held-out test clips have the same contents as clips that steer the search, {one.name} "
-        f"({validating[one.digest].name}) for one: the final figure flatters. `offkey corpus {corpus.root}` lists them"
+        f"{len(copies)} held-out test clips have the same contents as validation clips, for example {one.name} "
+        f"({validating[one.digest].name}): the test metric is too high. `offkey corpus {corpus.root}` lists them"
     ]
 
 
 def _check_labels(corpus: Corpus, validation: ValidationSettings, views: Sequence[Corpus]) -> list[str]:
-    """Warnings of machine IDs that cannot be judged. Raises StudyError if none can."""
+    """Return warnings of machine IDs without an AUC. Raises StudyError if no machine ID has one."""
     if validation.uses_proxies:
         undefined = undefined_ids(held_out_clips(corpus, validation))
         return [f"{', '.join(undefined)}: too few labelled clips for a held-out test"] if undefined else []
@@ -81,8 +81,8 @@ def _check_labels(corpus: Corpus, validation: ValidationSettings, views: Sequenc
         _require_both_sets(corpus, validation)
     if not labelled_test_clips(blind(corpus, validation)):
         raise StudyError(
-            f"AUC is undefined: {corpus.root} has no labelled test clips to validate on. Without any recorded fault, "
-            "`validation.metric: proxy` goes by made ones."
+            f"AUC is undefined: {corpus.root} has no labelled test clips to validate on. If you have recorded no "
+            "fault, use `validation.metric: proxy`: it validates by synthetic faults."
         )
     validating = [clip for view in views for clip in labelled_test_clips(view)]
     undefined = undefined_ids(validating)
@@ -91,8 +91,8 @@ def _check_labels(corpus: Corpus, validation: ValidationSettings, views: Sequenc
         have = "normal clips only" if labels == {0} else "anomalies only" if labels == {1} else "one label each"
         raise StudyError(
             f"AUC is undefined: the test clips of every machine ID ({', '.join(undefined)}) have {have}. "
-            "It takes normal and anomalous ones of an ID to tell them apart; without any recorded fault, "
-            "`validation.metric: proxy` goes by made ones."
+            "An AUC needs normal and anomalous clips of the same machine ID. If you have recorded no fault, "
+            "use `validation.metric: proxy`: it validates by synthetic faults."
         )
     warnings = []
     if undefined:
@@ -112,12 +112,12 @@ def _require_both_sets(corpus: Corpus, validation: ValidationSettings) -> None:
             raise StudyError(
                 f"validation.clips is {validation.clips}, but {corpus.root} has no labelled test clips of the {name} "
                 "set: they lie in dev_data/<machine>/test and eval_data/<machine>/test, the latter labelled by the "
-                "challenge's ground-truth tables. Without validation.clips a share of all steers."
+                "challenge's ground-truth tables. Without validation.clips, a share of all of them is for validation."
             )
 
 
 def require_served(recipe: Recipe, corpus: Corpus, views: Sequence[Corpus]) -> None:
-    """Raises UnservedError for what a recipe asks of the clips in vain, for its detector or for its trial's models."""
+    """Raise UnservedError if the clips cannot serve the recipe, for its detector or for its trial's models."""
     _require_training_clips(recipe, corpus)
     for member in recipe.members:
         member.features.require(corpus)
@@ -140,7 +140,7 @@ def require_served(recipe: Recipe, corpus: Corpus, views: Sequence[Corpus]) -> N
 
 
 def _require_training_clips(recipe: Recipe, corpus: Corpus) -> None:
-    """Raises UnservedError for what a recipe asks of training clips in vain."""
+    """Raise UnservedError if the training clips cannot serve the recipe."""
     clips = training_clips(corpus, recipe)
     labels = Labels.of((clip.id_name, clip.attributes) for clip in clips.train)
     recipe.model.require(labels, {clip.id_name for clip in labelled_test_clips(corpus)})
@@ -153,37 +153,38 @@ def _require_training_clips(recipe: Recipe, corpus: Corpus) -> None:
 def require_metrics(
     validation_data: ValidationData, objectives: Sequence[Objective], limits: ConstraintSettings | None = None
 ) -> None:
-    """Raises StudyError if the clips that steer do not tell an objective or a limit: before any training, not after."""
-    asked: list[str] = [objective for objective in objectives if objective in METRICS]
+    """Raise StudyError if an objective or a limit is undefined on the validation clips: before any training."""
+    needed: list[str] = [objective for objective in objectives if objective in METRICS]
     if limits is not None and limits.min_worst_id is not None:
-        asked.append("worst_id")
-    for objective in asked:
+        needed.append("worst_id")
+    for objective in needed:
         validation_data.metric(objective, np.zeros(len(validation_data.truth)))
 
 
 def require_metrics_of_folds(validation_data: ValidationData, objective: str, *, each_alone: bool) -> None:
-    """Raises StudyError if folds do not tell the objective when trials are compared by it: after each of them.
+    """Raise StudyError if the objective is undefined after a fold: trials are compared after each one.
 
-    `each_alone`: by that fold's figure, and not by that of all folds so far.
+    `each_alone`: trials are compared by each fold's own metric, instead of by that of all folds so far.
     """
     folds = validation_data.truth.folds
     for fold in dict.fromkeys(folds):
         scores = np.zeros(np.searchsorted(folds, fold, side="right"))
         error = _refusal(validation_data.last_models_metric, objective, scores)
         where = f"fold {fold + 1} alone"
-        # What a fold tells by itself it tells beside others, too: to compute all of them after each would take minutes.
+        # A metric that is defined on the last fold alone is defined on all folds so far, too. To compute the latter
+        # after each fold would take minutes.
         if error is not None and not each_alone:
             error, where = _refusal(validation_data.metric, objective, scores), f"the first {fold + 1}"
         if error is not None:
             raise StudyError(
                 f"With validation.folds trials are compared after each fold, but {where} of "
-                f"{len(validation_data.views)} does not tell them apart; fewer folds have more clips each. {error}"
+                f"{len(validation_data.views)} cannot compare them: use fewer folds, with more clips each. {error}"
             ) from error
 
 
-def _refusal(told: Callable[[str, Scores], float], objective: str, scores: Scores) -> StudyError | None:
+def _refusal(metric: Callable[[str, Scores], float], objective: str, scores: Scores) -> StudyError | None:
     try:
-        told(objective, scores)
+        metric(objective, scores)
     except StudyError as error:
         return error
     return None

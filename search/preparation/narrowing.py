@@ -1,4 +1,4 @@
-"""A study's open choices, narrowed to those that its recordings serve: sources of training clips, and families."""
+"""Removes choices that the recordings cannot serve from a study: sources of training clips, and families."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from search.validation.split import serves, training_clips
 
 
 def drop_unserved_sources(study: Study, tree: Tree, corpus: Corpus) -> list[str]:
-    """Removes choices of `corpus.train_on` without any clips from the study's tree; returns warnings.
+    """Remove choices of `corpus.train_on` without any clips from the study's tree; return warnings.
 
     Raises StudyError if no choice is left.
     """
@@ -41,7 +41,7 @@ def drop_unserved_sources(study: Study, tree: Tree, corpus: Corpus) -> list[str]
 
 
 def drop_unserved_families(study: Study, tree: Tree, corpus: Corpus, views: Sequence[Corpus]) -> list[str]:
-    """Removes families that the recordings do not serve from the study's tree; returns warnings.
+    """Remove families that the recordings cannot serve from the study's tree; return warnings.
 
     Raises UnservedError if no family is left.
     """
@@ -62,7 +62,10 @@ def drop_unserved_families(study: Study, tree: Tree, corpus: Corpus, views: Sequ
 
 
 def _require_served_somewhere(recipes: Iterator[Recipe], corpus: Corpus, views: Sequence[Corpus]) -> None:
-    """Raises the first recipe's UnservedError if the clips serve none: if one is, others' trials may fail alone."""
+    """Raise the first recipe's UnservedError if the clips serve no recipe.
+
+    If they serve one, trials with the others' settings fail by themselves.
+    """
     errors = []
     for recipe in recipes:
         try:

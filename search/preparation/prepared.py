@@ -1,8 +1,8 @@
-"""A study or a recipe and its recordings, checked against each other before any work.
+"""Checks a study or a recipe against its recordings, before any work.
 
-A search and a final training take the same steps. Each reads its recordings, computes the views of a trial's models
-(search.validation.views), warns, refuses what the clips cannot serve, chooses proxies, and refuses metrics that the
-clips leave undefined. The result is handed on: a process computes views once.
+A search and a final training take the same steps: read the recordings, compute the views of a trial's models
+(search.validation.views), warn, refuse what the clips cannot serve, choose proxies, and refuse metrics that the clips
+leave undefined. The result is passed on, so that a process computes views once.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class PreparedCorpus:
     """Recordings that serve a study or a recipe."""
 
     corpus: Corpus  # with all labels
-    validation: ValidationSettings  # with the chosen proxies, if it is by proxies
-    validation_data: ValidationData  # how a search sees the corpus
+    validation: ValidationSettings  # with the chosen proxies, if it uses proxies
+    validation_data: ValidationData  # the corpus as a search sees it
 
 
 @dataclass(frozen=True)
 class Prepared(PreparedCorpus):
-    """A study that its recordings serve, ready to be stored, and what the user should know about the two."""
+    """A study that its recordings serve, ready to be stored, with warnings for the user."""
 
     study: Study
     warnings: tuple[str, ...]
@@ -50,10 +50,10 @@ class PreparedRecipe(PreparedCorpus):
 
 
 def prepare(study: Study, *, default_root: str | None, progress: Progress | None = None) -> Prepared:
-    """Reads a study's recordings and narrows the study to what they serve; `progress` is of synthetic faults.
+    """Read a study's recordings and narrow the study to what they serve; `progress` counts synthetic faults.
 
-    Raises StudyError or CorpusError if there is no corpus, a clip cannot be used, `train_on` or none of its choices
-    can be served, no family can be trained on the clips that trials see, or these do not tell what is searched for.
+    Raises StudyError or CorpusError if there is no corpus, a clip cannot be used, no value of `train_on` can be served,
+    no family can be trained on the clips that trials see, or the validation clips leave an objective undefined.
     """
     origin, tree, settings = f"study {study.name}", study.tree, study.space.tree.get("corpus", {})
     root = _root_of(
@@ -89,10 +89,10 @@ def prepare(study: Study, *, default_root: str | None, progress: Progress | None
 def prepare_recipe(
     recipe: Recipe, *, default_root: str | None, tell: Callable[[str], None], progress: Progress | None = None
 ) -> PreparedRecipe:
-    """Reads a recipe's recordings and checks that they serve it; `progress` is of synthetic faults.
+    """Read a recipe's recordings and check that they serve it; `progress` counts synthetic faults.
 
-    `tell` gets each warning as it arises, before the faults are made, which may take minutes.
-    Raises StudyError, CorpusError or UnservedError for what the recordings do not serve.
+    `tell` is called with each warning at once: creating synthetic faults may take minutes.
+    Raises StudyError, CorpusError or UnservedError if the recordings cannot serve the recipe.
     """
     root = _root_of(recipe.corpus.root, default_root, "set it (on the command line with --set corpus.root=DIR)")
     corpus = read_corpus(root).for_study(recipe.corpus.machines)
@@ -107,11 +107,11 @@ def prepare_recipe(
 
 
 def _root_of(root: str | None, default_root: str | None, remedy: str) -> Path:
-    """The folder or table of the recordings. Raises StudyError, with the remedy, if there is none."""
-    found = root or default_root
-    if found is None:
+    """Return the folder or table of the recordings. Raises StudyError, with the remedy, if none is given."""
+    chosen = root or default_root
+    if chosen is None:
         raise StudyError(f"corpus.root is missing: {remedy}, or $OFFKEY_DATA")
-    return Path(found)
+    return Path(chosen)
 
 
 def _prepared(
@@ -123,10 +123,10 @@ def _prepared(
     tell: Callable[[str], None],
     progress: Progress | None,
 ) -> PreparedCorpus:
-    """The steps from a corpus that was read to one that is checked.
+    """Take the steps from a corpus to a prepared one.
 
-    `serve` gets the views without synthetic faults. It raises an error for what they cannot serve; else it returns a
-    recipe that they serve, whose features proxies are judged by.
+    `serve` is called with the views without synthetic faults. It raises an error if they cannot serve; otherwise it
+    returns a recipe that they serve. Proxies are judged with the features of this recipe.
     """
 
     def check(views: Sequence[Corpus]) -> Recipe:
@@ -140,8 +140,8 @@ def _prepared(
         return PreparedCorpus(corpus, validation, validation_data)
     held_out = hold_out(corpus, share=validation.share, seed=validation.seed, train_on=train_on)
     recipe = check((held_out.with_proxies(()).corpus,))
-    proxied, names = choose_proxies(
+    proxy_corpus, names = choose_proxies(
         held_out, validation.proxies, recipe.members[0].features, train_on=train_on, tell=tell, progress=progress
     )
     validation = validation.model_copy(update={"proxies": names})
-    return PreparedCorpus(corpus, validation, validation_data_by_proxies(proxied))
+    return PreparedCorpus(corpus, validation, validation_data_by_proxies(proxy_corpus))

@@ -1,4 +1,4 @@
-"""Which proxies tell better models from worse ones on some recordings: judged by cheap detectors, before any work."""
+"""Finds the proxies that tell better models from worse ones on a corpus, by cheap detectors, before any work."""
 
 from __future__ import annotations
 
@@ -8,41 +8,44 @@ from dataclasses import dataclass
 from features.cleaning import features_of
 from features.frames.feature_settings import FeatureSettings
 from features.progress import Progress
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.metrics import mean_auc
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.study.objectives import PROXY_CAUTION
 from search.study.proxies import PROXIES, Proxy, proxies_named
 from search.study.recipe import Recipe, TrainOn
-from search.validation.proxy_clips import HeldOut, Proxied, ProxyClip
+from search.validation.proxy_clips import HeldOutClips, ProxyClip, ProxyCorpus
 
-#: AUC from which on a detector tells a proxy every time, and up to which it does not tell it at all.
-TOLD_ALWAYS, NOT_TOLD = 0.98, 0.55
+#: The lowest AUC with which a proxy counts as always detected, and the highest with which it counts as not detected.
+ALWAYS_DETECTED, NOT_DETECTED = 0.98, 0.55
 
-
-#: The cheap detectors: by each band's mean level, and by its highest (models.stat).
+#: One cheap detector each (models.stat): decay 1 is by the mean level of each band, decay 0 by its highest level.
 _REFERENCE_DECAYS = (1.0, 0.0)
 
 
 @dataclass(frozen=True)
 class ProxyJudgement:
-    """What cheap detectors make of a proxy."""
+    """How well the cheap detectors detect a proxy."""
 
     proxy: Proxy
-    aucs: tuple[float, ...]  # of each detector, means over machine IDs
+    aucs: tuple[float, ...]  # of each detector, the mean over machine IDs
 
     @property
-    def fault(self) -> str:
-        """Why it is left out of a search; empty if it is not."""
-        if min(self.aucs) >= TOLD_ALWAYS:
-            return "told every time"
-        return "told by none" if max(self.aucs) <= NOT_TOLD else ""
+    def objection(self) -> str:
+        """Why a search leaves the proxy out; empty if it does not."""
+        if min(self.aucs) >= ALWAYS_DETECTED:
+            return "always detected"
+        return "not detected" if max(self.aucs) <= NOT_DETECTED else ""
 
 
 def judge_proxies(
-    proxied: Proxied, features: FeatureSettings, *, train_on: TrainOn = "development"
+    proxy_corpus: ProxyCorpus, features: FeatureSettings, *, train_on: TrainOn = "development"
 ) -> list[ProxyJudgement]:
-    """What cheap detectors make of each proxy: densities of log-mel levels, framed as `features`, nothing trained."""
+    """Measure how well the cheap detectors detect each proxy.
+
+    They are densities of log-mel levels, framed as `features`, without training.
+    """
     import torch  # here: it takes seconds to load
 
     from search.training.loop import Training
@@ -58,60 +61,60 @@ def judge_proxies(
                 "training": {"seed": 0, "threads": 1},
             }
         )
-        scores = Training(recipe, proxied.corpus, torch.device("cpu")).validation_scores()
-        of_detectors.append(aucs_of(scores, proxied.clips))
+        scores = Training(recipe, proxy_corpus.corpus, torch.device("cpu")).validation_scores()
+        of_detectors.append(aucs_of(scores, proxy_corpus.clips))
     return [ProxyJudgement(proxy, tuple(aucs[proxy] for aucs in of_detectors)) for proxy in of_detectors[0]]
 
 
-def useful(judgements: Sequence[ProxyJudgement]) -> tuple[Proxy, ...]:
-    """The proxies that steer a search. Raises StudyError if none can."""
-    kept = tuple(judgement.proxy for judgement in judgements if not judgement.fault)
+def useful_proxies(judgements: Sequence[ProxyJudgement]) -> tuple[Proxy, ...]:
+    """Return the proxies that tell better models from worse ones. Raises StudyError if there are none."""
+    kept = tuple(judgement.proxy for judgement in judgements if not judgement.objection)
     if not kept:
-        found = "; ".join(f"{judgement.proxy.name}: {judgement.fault}" for judgement in judgements)
+        objections = "; ".join(f"{judgement.proxy.name}: {judgement.objection}" for judgement in judgements)
         raise StudyError(
-            "validation.metric is proxy, but no altered clip would tell a better model from a worse one here "
-            f"({found}). Search on labelled test clips (validation.metric: auc), or add training clips"
+            "validation.metric is proxy, but no proxy tells a better model from a worse one on these recordings "
+            f"({objections}). Search on labelled test clips (validation.metric: auc), or add training clips"
         )
     return kept
 
 
 def choose_proxies(
-    held_out: HeldOut,
+    held_out: HeldOutClips,
     names: Sequence[str] | None,
     features: FeatureSettings,
     *,
     train_on: TrainOn,
     tell: Callable[[str], None],
     progress: Progress | None,
-) -> tuple[Proxied, list[str]]:
-    """The validation clips of some proxies, and the proxies' names.
+) -> tuple[ProxyCorpus, list[str]]:
+    """Return the corpus with the clips of the chosen proxies, and the proxies' names.
 
-    These are the proxies of the given names; for None all that tell better models from worse ones, judged by features
-    framed as `features`. `tell` gets which they are and which were left out, `progress` the synthetic faults that are
-    made to judge them. Raises StudyError if no proxy is left.
+    These are the proxies of the given names; for None, all useful ones, judged by log-mel levels framed as `features`.
+    `tell` is called with which proxies are used and which are left out, `progress` with the number of synthetic faults
+    that were created to judge them. Raises StudyError if no proxy is left.
     """
     if names is not None:
-        tell(_goes_by(names))
+        tell(_choice_in_words(names))
         return held_out.with_proxies(proxies_named(names)), list(names)
     every = held_out.with_proxies(PROXIES, progress=progress)
     judgements = judge_proxies(every, features, train_on=train_on)
-    chosen = useful(judgements)
+    chosen = useful_proxies(judgements)
     names = [proxy.name for proxy in chosen]
-    left_out = [f"{judgement.proxy.name} ({judgement.fault})" for judgement in judgements if judgement.fault]
-    tell(_goes_by(names))
+    left_out = [f"{judgement.proxy.name} ({judgement.objection})" for judgement in judgements if judgement.objection]
+    tell(_choice_in_words(names))
     if left_out:
-        tell(f"left out, since they would tell no model from another: {', '.join(left_out)}")
+        tell(f"left out, since they cannot tell one model from another: {', '.join(left_out)}")
     return every.of_proxies(chosen), names
 
 
-def _goes_by(proxies: Sequence[str]) -> str:
-    return f"the search goes by {', '.join(proxies)} in place of recorded faults; {PROXY_CAUTION}"
+def _choice_in_words(proxies: Sequence[str]) -> str:
+    return f"trials are validated by {', '.join(proxies)} in place of recorded faults; {PROXY_CAUTION}"
 
 
 def aucs_of(scores: Scores, clips: Sequence[ProxyClip]) -> dict[Proxy, float]:
-    """AUC of each proxy that the clips are of, the mean over machine IDs; `scores` (clips,) in their order."""
-    found = {}
+    """Return the AUC of each proxy of these clips, the mean over machine IDs; `scores` (clips,) in their order."""
+    aucs = {}
     for proxy in dict.fromkeys(clip.proxy for clip in clips if clip.proxy is not None):
         members = [index for index, clip in enumerate(clips) if clip.proxy in (None, proxy)]
-        found[proxy] = mean_auc(scores[members], Truth.of([clips[index] for index in members]))
-    return found
+        aucs[proxy] = mean_auc(scores[members], Truth.of([clips[index] for index in members]))
+    return aucs

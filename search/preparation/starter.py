@@ -1,4 +1,4 @@
-"""The study file that `offkey init` writes: commented, and fitted to what the corpus holds."""
+"""The study file that `offkey init` writes: with comments, and with settings that fit the corpus."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from search.validation.split import labelled_test_clips, undefined_ids
 
 
 def starter_study(root: Path, *, name: str) -> str:
-    """A study file's text for the clips below `root`. Raises CorpusError if there are none."""
+    """Return the text of a study file for the clips below `root`. Raises CorpusError if there are none."""
     corpus = read_corpus(root)
     rates = Counter(clip.sample_rate for clip in corpus.clips)
     rate = rates.most_common(1)[0][0]
     resampled = (
-        "resample: true       # clips of other sample rates are brought to this one\n  " if len(rates) > 1 else ""
+        "resample: true       # clips with another sample rate are resampled to this one\n  " if len(rates) > 1 else ""
     )
     several = any(clip.channels > 1 for clip in corpus.clips)
-    channel = "channel: mean        # of several; or one by its number, from 0\n  " if several else ""
+    channel = "channel: mean        # of all channels; or the number of one, from 0\n  " if several else ""
     labelled = labelled_test_clips(corpus)
     has_labels = len(undefined_ids(labelled)) < len({clip.id_name for clip in labelled})
-    # Among several sources there is no choice where training clips steer, too.
+    # With proxies, training clips also validate: then the source of training clips cannot be searched for.
     additional = has_labels and any(clip.source == "additional" for clip in corpus.clips)
     train_on = "{choices: [development, development+additional]}" if additional else "development"
     if has_labels:
         validation = """\
-# Of the labelled test clips, this share steers the search; the rest is for the final figure alone.
+# This share of the labelled test clips validates trials; the rest is held out for the test of the final detector.
 validation: {metric: auc, share: 0.5, seed: 0}"""
     else:
         validation = """\
-# No machine ID has normal and anomalous test clips. So this share of the training clips is held out, and told from the
-# same clips with made faults: a makeshift, until there are labelled faults to search by (metric: auc).
+# No machine ID has normal and anomalous test clips. So this share of the training clips is held out, and trials are
+# validated by how well they tell these clips from the same clips with synthetic faults. This is a makeshift: as soon as
+# you have labelled faults, search on them (metric: auc).
 validation: {metric: proxy, share: 0.25, seed: 0}"""
     study = re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip("._+-") or "study"
     return f"""\
 {EDITORS_LINE}{shipped_schema().as_uri()}
-# A study file: settings with one value, or with a range that the search closes:
+# A study file: each setting has one value, or a range from which each trial takes a value:
 #   {{low: …, high: …}}, with log: true or step: … where that helps, or {{choices: [a, b]}}.
-# Check it and run it:   offkey search FILE --workers 2
+# Check and run it:   offkey search FILE --workers 2
 study: {study}
 corpus:
   root: {_quoted(str(root.resolve()))}
@@ -49,7 +50,7 @@ corpus:
   train_on: {train_on}
 features:
   kind: logmel         # or mfcc, chroma, …; several: [logmel, chroma]; to try: {{choices: [logmel, logmel+chroma]}}
-  {channel}{resampled}sample_rate: {rate}   # Hz; clips of another rate are refused, unless resample is true
+  {channel}{resampled}sample_rate: {rate}   # Hz; clips with another rate are refused unless resample is true
   n_mels: 128
   n_fft: 1024          # samples in one Fourier transform
   hop_length: 512      # samples from one frame to the next
@@ -65,12 +66,12 @@ training:
 scoring:
   pooling: {{choices: [mean, max]}}   # how window scores become one clip score; also top, gwrp
 {validation}
-# Tried first; the study reports its gain over it.
+# This trial comes first; the study reports how much better its best trial is.
 baseline: {{h_dim: 400, z_dim: 20, learning_rate: 1.0e-3, batch_size: 1000, epochs: 50, pooling: mean}}
 search: {{trials: 50, sampler: tpe, seed: 0}}
 """
 
 
 def _quoted(text: str) -> str:
-    """As YAML text whatever it holds: a machine may be called 2020."""
+    """Return a YAML string in quotation marks: a machine type may be called 2020."""
     return json.dumps(text, ensure_ascii=False)

@@ -10,8 +10,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from models.scoring.scores import Scores
 from search.evaluation.evaluate import evaluate
-from search.evaluation.truth import Scores
 from search.pages.page import Chart
 from search.report import plots
 from search.results.comparison import Comparison

@@ -17,10 +17,11 @@ from plotly.subplots import make_subplots
 from sklearn.metrics import roc_curve
 
 from features.clips.clip import ANOMALY, NORMAL
+from models.scoring.scores import Scores
 from search.evaluation.evaluate import IdMetrics
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import MAX_FALSE_POSITIVE_RATE
-from search.evaluation.truth import Scores, Truth, scores_by_id
+from search.evaluation.truth import Truth, scores_by_id
 from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, SKY, VERMILION
 from search.pages.even_choice import even_choice
 from search.pages.plotly_style import LEGEND_BESIDE, lay_out, plain

@@ -24,9 +24,10 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap, fewest_recordings
 from search.evaluation.metrics import Metric
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 #: Rungs are powers of this factor, and the reference is the last of the best 1/3 of the trials.
 REDUCTION_FACTOR = 3

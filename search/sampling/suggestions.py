@@ -13,7 +13,8 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
-from search.evaluation.truth import Scores, Truth
+from models.scoring.scores import Scores
+from search.evaluation.truth import Truth
 from search.sampling.pruning import is_rung, noise_key, noise_of
 from search.sampling.samplers import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, curves_read, pruner_for, sampler_for
 from search.storage.hold import Hold

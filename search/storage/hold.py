@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from search.evaluation.truth import Scores
+from models.scoring.scores import Scores
 from search.storage import ledger, optuna_rows, study_rows
 from search.storage.ledger import Claim, LeaseLost
 from search.storage.outages import StorageAway

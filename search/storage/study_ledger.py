@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from models.scoring.scores import Scores
 from search.errors import StudyError
-from search.evaluation.truth import Scores
 from search.storage import ledger, optuna_rows, study_rows
 from search.storage.hold import Hold
 from search.storage.ledger import Claim, Leftover, Outlook, Snapshot

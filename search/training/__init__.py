@@ -1,9 +1,9 @@
-"""Training one recipe.
+"""Trains one recipe.
 
-trained           what the objective asks of a recipe in training
+protocols         what a trial needs of a training, with or without torch
 objective         what a trial does: train, validate, report, prune
 loop              the training loop that trials and final training share
-memory            what happens where memory does not suffice
+memory            makes running out of memory the failure of one trial
 cross_validation  several folds as one training
-costs             what a detector costs, and limits on it
+costs             what a detector costs, and limits on the costs
 """

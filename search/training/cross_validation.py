@@ -1,6 +1,6 @@
-"""Cross-validation: one model after the other, each on its own view of the corpus, as one training.
+"""Cross-validation: trains one model after the other, each on its own view of the corpus, as one training.
 
-epoch : over all models, from 0; with E epochs a model, the f-th fold ends after (f + 1) · E.
+epoch : counts over all models, from 0; with E epochs for each model, fold f (from 0) ends after (f + 1) · E.
 step  : how many folds have ended; pruners compare trials there.
 """
 
@@ -9,25 +9,22 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from features.clips.corpus import Corpus
-from search.evaluation.truth import Scores
+from models.scoring.scores import Scores
 from search.study.recipe import Recipe
-from search.training.trained import Train, Trained
+from search.training.protocols import Train, TrialTraining
 from search.validation.views import ValidationData
-
-if TYPE_CHECKING:
-    from search.training.trained import Train
 
 
 class CrossValidation:
-    """The models of a recipe, a view of the corpus each."""
+    """The models of a recipe, one for each view of the corpus."""
 
     def __init__(self, recipe: Recipe, views: Sequence[Corpus], device: str, train: Train) -> None:
-        """Raises what `train` does where the recordings do not serve the recipe."""
+        """Start with the first view. Raises what `train` raises if the recordings cannot serve the recipe."""
         self._recipe, self._views, self._device, self._train = recipe, views, device, train
         self._scores: list[Scores] = []  # of the folds that have ended
         self._begin(0)
@@ -49,7 +46,7 @@ class CrossValidation:
         return self._model.parameters
 
     def run_epoch(self, before_batch: Callable[[], None]) -> None:
-        """One pass of one model over its training clips. Raises TrialFailure as its training does."""
+        """Train the current model for an epoch, or start the next one. Raises TrialFailure as its training does."""
         if self._model.epoch == self._recipe.epochs:
             self._end()
             self._begin(self._fold + 1)
@@ -58,21 +55,21 @@ class CrossValidation:
             self._scores.append(self._model.validation_scores())
 
     def validation_scores(self) -> Scores:
-        """Scores of the clips of all folds that have ended, one fold's after the other's."""
+        """Return the scores of the validation clips of all folds that have ended, one fold after the other."""
         return np.concatenate(self._scores)
 
     def latency_ms(self) -> float:
         return self._model.latency_ms()
 
     def save(self, file: BinaryIO) -> None:
-        """Writes what it takes to go on from here."""
+        """Write a checkpoint of the current fold, and the scores of the folds before it."""
         state = {"fold": self._fold, "scores": [scores.tolist() for scores in self._scores]}
         head = json.dumps(state).encode()
         file.write(len(head).to_bytes(8) + head)
         self._model.save(file)
 
     def resume(self, file: BinaryIO) -> None:
-        """Goes on where `save` left off."""
+        """Continue from a checkpoint that `save` wrote."""
         state = json.loads(file.read(int.from_bytes(file.read(8))))
         self._scores = [np.array(scores) for scores in state["scores"]]
         if state["fold"] != self._fold:
@@ -84,11 +81,11 @@ class CrossValidation:
         self._fold, self._model = fold, self._train(self._recipe, self._views[fold], self._device)
 
     def _end(self) -> None:
-        del self._model  # a device may hold one and not two
+        del self._model  # a device may have memory for one model, but not for two
 
 
-def begun(recipe: Recipe, validation_data: ValidationData, device: str, train: Train) -> Trained:
-    """The training of a trial: one model, or one for each fold."""
+def start_training(recipe: Recipe, validation_data: ValidationData, device: str, train: Train) -> TrialTraining:
+    """Start the training of a trial: one model, or one for each fold."""
     if len(validation_data.views) > 1:
         return CrossValidation(recipe, validation_data.views, device, train)
     return train(recipe, validation_data.views[0], device)

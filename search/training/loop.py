@@ -1,7 +1,7 @@
-"""The one training that trials and final training share.
+"""The training loop that trials and final training share.
 
-Randomness restarts at each epoch from (seed, epoch): a training that goes on from a checkpoint draws the same
-numbers as one that was never interrupted, and no generator's state has to be kept.
+Random generators restart at each epoch from (seed, epoch). So a training that continues from a checkpoint draws the
+same numbers as one that was never interrupted, and no generator's state has to be saved.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from models.member import Member
 from models.recordings import Recordings
 from models.scoring.reconstruction import reconstruction_of
 from models.scoring.scorer import Single
+from models.scoring.scores import Scores
 from models.scoring.tree import scorer_of
 from search.errors import TrialFailure
-from search.evaluation.truth import Scores
 from search.study.recipe import Recipe
 from search.training.memory import free_gpu, memory_failures
 from search.validation.split import TrainingClips, labelled_test_clips, training_clips
@@ -43,16 +43,16 @@ from search.validation.split import TrainingClips, labelled_test_clips, training
 _log = logging.getLogger(__name__)
 
 
-#: Clips that tell how long one takes to score.
+#: How many clips are scored to measure the latency.
 _TIMED_CLIPS = 9
 
 
 def no_interruption() -> None:
-    """Called before each batch where nobody can ask a training to stop."""
+    """Do nothing before a batch: for trainings that nobody can stop."""
 
 
 class _Run:
-    """One network on its way through its epochs."""
+    """The training of one network over its epochs."""
 
     def __init__(self, single: Single, recordings: Recordings, seed: int) -> None:
         settings = single.member.training
@@ -74,7 +74,7 @@ class _Run:
         self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate) if parameters else None
 
     def run_epoch(self, epoch: int, before_batch: Callable[[], None]) -> bool:
-        """Whether the loss stayed finite."""
+        """Train for one epoch; return whether the loss stayed finite."""
         assert self.optimizer is not None
         torch.manual_seed(_seed_of(self.seed, f"noise {epoch}"))
         order = torch.Generator().manual_seed(_seed_of(self.seed, f"order {epoch}"))
@@ -92,10 +92,10 @@ class _Run:
 
 
 class Training:
-    """One recipe on one corpus: trained epoch by epoch, scored on whatever clips it is asked for."""
+    """The training of a recipe on a corpus, epoch by epoch; it can score any clips of the corpus."""
 
     def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device) -> None:
-        """Raises CorpusError, StoreError or StudyError where the recordings do not serve the recipe."""
+        """Prepare a training. Raises CorpusError, StoreError or StudyError if the clips cannot serve the recipe."""
         if recipe.training.seed is None or recipe.training.threads is None:
             raise ValueError("a recipe that is trained has a seed and a number of threads")
         free_gpu(device)
@@ -122,7 +122,7 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """Trials are compared after each epoch."""
+        """The steps so far: trials are compared after each epoch."""
         return self.epoch
 
     @property
@@ -131,16 +131,16 @@ class Training:
 
     @property
     def parameters(self) -> int:
-        """Learnt numbers of all networks."""
+        """The number of learnt numbers of all networks."""
         return sum(weights.numel() for weights in self.scorer.parameters())
 
     @property
     def models(self) -> list[AnomalyModel]:
-        """Every network: of each member, for each machine ID."""
+        """All networks: for each member, and for each machine ID."""
         return [single.model for single in self.scorer.singles()]
 
     def run_epoch(self, before_batch: Callable[[], None] = no_interruption) -> None:
-        """One pass over the training clips. Raises TrialFailure if the loss diverges or memory runs out."""
+        """Train on all training clips once. Raises TrialFailure if the loss diverges or memory runs out."""
         for run in self._runs:
             if self.epoch < run.epochs:
                 with memory_failures():
@@ -150,14 +150,14 @@ class Training:
         self.epoch += 1
 
     def validation_scores(self) -> Scores:
-        """Scores of the clips that steer the search, (clips,). Raises TrialFailure if one is not a number."""
+        """Return the scores of the validation clips, (clips,). Raises TrialFailure if one is not finite."""
         scores = self._scores_of(self._validation)
         if not np.isfinite(scores).all():
             raise TrialFailure(f"scores are not finite after epoch {self.epoch}")
         return scores
 
     def scores_of(self, clips: Sequence[Clip]) -> Scores:
-        """Scores of some clips of the corpus, (clips,)."""
+        """Return the scores of these clips of the corpus, (clips,)."""
         return self._scores_of(self.recordings_of(clips))
 
     def _scores_of(self, recordings: Recordings) -> Scores:
@@ -171,17 +171,17 @@ class Training:
             raise TrialFailure(f"{error} after epoch {self.epoch}") from error
 
     def latency_ms(self) -> float:
-        """Milliseconds from a wav file to its score, one clip at a time: the median of some clips."""
+        """Measure the milliseconds from a wav file to its score, one clip at a time: the median of up to 9 clips."""
         milliseconds = []
         for clip in (self.validation_clips[0], *self.validation_clips[:_TIMED_CLIPS]):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             file = Recordings.of_file(clip.path, name=clip.id_name, attributes=clip.attributes, device=self.device)
             self._scores_of(file)
-            milliseconds.append((time.perf_counter() - begun) * 1000)
-        return float(np.median(milliseconds[1:]))  # the first of all warms up
+            milliseconds.append((time.perf_counter() - start) * 1000)
+        return float(np.median(milliseconds[1:]))  # the first run only warms up
 
     def recordings_of(self, clips: Sequence[Clip]) -> Recordings:
-        """Some clips of the corpus, as models see them."""
+        """Return these clips of the corpus as models see them."""
         return Recordings(
             store=self._store,
             positions=tuple(self._positions[clip.name] for clip in clips),
@@ -192,17 +192,17 @@ class Training:
         )
 
     def excerpts_of(self, clips: Sequence[Clip]) -> Excerpts:
-        """What the first model sees of some clips."""
+        """Return what the first model sees of these clips."""
         single = next(self.scorer.singles())
         return self.recordings_of(clips).excerpts(single.member.features, single.member.model, single.labels)
 
     def _fresh(self, member: Member, labels: Labels) -> Single:
-        """A model of its own random state: what else is made changes nothing."""
+        """Create a model with random weights that depend on its seed alone, not on what was created before."""
         seed = self.seed if member.training.seed is None else member.training.seed
         torch.manual_seed(_seed_of(seed, "weights"))
         features = member.features
         train = self._train.of_ids(labels.ids)
-        for recordings in (train, self._validation.of_ids(labels.ids)):  # what does not fit is refused before all work
+        for recordings in (train, self._validation.of_ids(labels.ids)):  # refused here, before any training
             if len(recordings):
                 recordings.excerpts(features, member.model, labels)
         limits = bin_limits(self._store(features), train.positions) if features.normalize == "bin" else features.limits
@@ -210,32 +210,32 @@ class Training:
 
     @property
     def frame_seconds(self) -> float:
-        """From one frame to the next, as the first model hears them."""
+        """The seconds from one frame to the next, for the first model."""
         features = self.recipe.members[0].features
         return features.hop_length / features.sample_rate
 
     @property
     def unit(self) -> str:
-        """Of a frame's values."""
+        """The unit of a frame's values."""
         return self.recipe.members[0].features.unit
 
     def frames_of(self, clip: Clip) -> Frames:
-        """A clip's frames, (frames, bins)."""
+        """Return a clip's frames, (frames, bins)."""
         return self._store(self.recipe.members[0].features).of_clip(self._positions[clip.name])
 
     def reconstruction_of(self, clip: Clip) -> Frames | None:
-        """What the first model takes a clip for, (frames, bins); None for a family that reconstructs nothing."""
+        """Return the first model's reconstruction of a clip, (frames, bins); None if its family has none."""
         return reconstruction_of(self.scorer.single_of(clip.id_name), self.recordings_of([clip]))
 
     def save(self, file: BinaryIO) -> None:
-        """Writes what it takes to go on from here."""
+        """Write a checkpoint: epoch, weights, and the optimizers' states."""
         optimizers = [None if run.optimizer is None else run.optimizer.state_dict() for run in self._runs]
         torch.save({"epoch": self.epoch, "scorer": self.scorer.state_dict(), "optimizers": optimizers}, file)
 
     def resume(self, file: BinaryIO) -> None:
-        """Goes on where `save` left off, on whatever device that was."""
-        # Loaded to the CPU, for Adam's counters to stay there: it reads them at each step, and a device would be
-        # waited for. All else is copied to where the model is.
+        """Continue from a checkpoint that `save` wrote, on this or another device."""
+        # Loaded to the CPU, so that Adam's counters stay there: Adam reads them at each step, and would have to wait
+        # for a GPU. Everything else is copied to the model's device.
         state = torch.load(file, map_location="cpu", weights_only=True)
         with memory_failures():
             self.scorer.load_state_dict(state["scorer"])
@@ -246,9 +246,10 @@ class Training:
 
 
 def _stores_of(corpus: Corpus) -> Callable[[FeatureSettings], FrameStore]:
-    """The corpus's frames under any features, each store opened once.
+    """Return a function from features to the corpus's frames; it opens each store once.
 
-    No method: recordings keep it, and in a circle with their training they would outlive it, models and all.
+    It is no method of the training: the recordings keep a reference to it. In a reference cycle with the training, they
+    would keep all models in memory after the training.
     """
     stores: dict[str, FrameStore] = {}
 
@@ -262,19 +263,19 @@ def _stores_of(corpus: Corpus) -> Callable[[FeatureSettings], FrameStore]:
 
 
 def open_corpus_stores(corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None) -> None:
-    """Sees to the corpus's frames under all features of a recipe."""
+    """Compute the corpus's frames for all features of a recipe, unless they are stored."""
     for member in recipe.members:
         member.features.require(corpus)
         open_store(corpus.clips, member.features, progress=progress)
 
 
 def labels_of(clips: Sequence[Clip]) -> Labels:
-    """What is known of training clips."""
+    """Return the machine IDs and attributes of training clips, as models use them."""
     return Labels.of((clip.id_name, clip.attributes) for clip in clips)
 
 
 def _cleaned(clips: TrainingClips, corpus: Corpus, recipe: Recipe) -> tuple[TrainingClips, tuple[Outlier, ...]]:
-    """Without the training clips that the recipe's cleaning leaves out, and these."""
+    """Return the training clips that the recipe's cleaning keeps, and those that it leaves out."""
     kept, dropped = clean(clips.train, corpus, recipe.cleaning, recipe.features)
     if recipe.cleaning.method != "none" and not dropped:
         _log.warning("cleaning left out no training clip: %g of them is less than one of any ID", recipe.cleaning.drop)

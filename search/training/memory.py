@@ -1,4 +1,4 @@
-"""Memory that does not suffice for a training: the trial fails, and the next one finds all of a GPU's memory free."""
+"""Makes running out of memory the failure of one trial; the next trial has all of a GPU's memory again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from search.errors import TrialFailure
 
 
 def free_gpu(device: torch.device) -> None:
-    """Gives back what ended trainings held on a GPU; has no effect on the CPU.
+    """Free the GPU memory of trainings that have ended; on the CPU, do nothing.
 
     Call it before the next training, not at the failure itself: while an error is handled, its traceback keeps the
     model alive.
@@ -22,13 +22,13 @@ def free_gpu(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-#: Messages of those that have no exception of their own for it: torch's CPU allocator, cuBLAS, the CUDA driver.
+#: Messages of libraries without an exception for it: torch's CPU allocator, cuBLAS, the CUDA driver.
 _OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
 
 
 @contextmanager
 def memory_failures() -> Iterator[None]:
-    """Raises TrialFailure where memory runs out: the model is too large. Other errors of a GPU are the machine's."""
+    """Raise TrialFailure if memory runs out: the model is too large. Other GPU errors are not the trial's fault."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:

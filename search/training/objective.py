@@ -1,6 +1,6 @@
 """What a trial does: close the recipe, train, validate, report, prune.
 
-Nothing here imports torch before a training is made.
+torch is imported only when a training starts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import optuna
@@ -17,24 +17,21 @@ from optuna.trial import BaseTrial
 
 from features.clips.corpus import Corpus
 from features.errors import UnservedError
+from models.scoring.scores import Scores
 from search.errors import TrialFailure
-from search.evaluation.truth import Scores
 from search.study.recipe import ConstraintSettings, Recipe
 from search.study.study import Study
 from search.study.trial_recipe import trial_recipe
 from search.training.costs import Limits
-from search.training.cross_validation import begun
-from search.training.trained import Train, Trained, TrainedModel
+from search.training.cross_validation import start_training
+from search.training.protocols import ModelTraining, Train, TrialTraining
 from search.validation.views import ValidationData
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger(__name__)
 
 
-def train_for_real(recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
-    """The training of a recipe on a device."""
+def train_for_real(recipe: Recipe, corpus: Corpus, device: str) -> ModelTraining:
+    """Start the training of a recipe on a device, with torch."""
     import torch
 
     from search.training.loop import Training
@@ -51,27 +48,27 @@ def objective(
     train: Train = train_for_real,
     checkpoint: BinaryIO | None = None,
     before_batch: Callable[[], None] = lambda: None,
-    after_epoch: Callable[[Trained], None] = lambda training: None,
+    after_epoch: Callable[[TrialTraining], None] = lambda training: None,
     on_scores: Callable[[Scores], None] = lambda scores: None,
 ) -> float | tuple[float, ...]:
-    """What the trial is worth after its last epoch: of a figure, higher is better, of a cost, lower.
+    """Run a trial and return its value after the last epoch: one number, or one for each of several objectives.
 
-    One number, or with several objectives as many.
+    Of a metric, a higher value is better; of a cost, a lower one.
 
-    Goes on from `checkpoint`; `after_epoch` may leave one after each epoch, before its value is reported; `on_scores`
-    gets the scores of the clips that steer at each step.
-    Raises TrialPruned, or TrialFailure for a failure that is the trial's own.
+    The training continues from `checkpoint`. `after_epoch` is called after each epoch, before the epoch's value is
+    reported: it may save a checkpoint. `on_scores` is called at each step with the scores of the validation clips.
+    Raises TrialPruned, or TrialFailure if the trial itself is at fault.
     """
     attributes = trial.user_attrs
     recipe = trial_recipe(study, trial, threads=attributes.get("threads"), repeat=attributes.get("repeat", 0))
     first, *others = study.objectives
     limits = Limits(study.search.constraints or ConstraintSettings(), study.objectives)
     with _impossible_settings():
-        training = begun(recipe, validation_data, device, train)
+        training = start_training(recipe, validation_data, device, train)
     if "threads" not in attributes:
         trial.set_user_attr("threads", recipe.training.threads)
     limits.before_training(trial, training)
-    is_baseline = trial.number == 0 and bool(study.baseline)  # never pruned: the others are compared with its whole
+    is_baseline = trial.number == 0 and bool(study.baseline)  # never pruned: others are compared with its last value
 
     def validated() -> tuple[Scores, float]:
         with _impossible_settings():
@@ -86,7 +83,7 @@ def objective(
             scores, value = validated()
             limits.after_step(trial, training)
     while training.epoch < recipe.epochs * len(validation_data.views):
-        # Asked before an epoch, not after one: a trial that goes on at a checkpoint is asked too.
+        # Asked before an epoch, not after it: a trial that continues from a checkpoint is asked, too.
         if training.step is not None and not is_baseline and trial.should_prune():
             raise optuna.TrialPruned
         with _impossible_settings():
@@ -97,9 +94,9 @@ def objective(
             scores, value = validated()
             after_epoch(training)
             _log.debug("trial %d: %s %.4f at step %d", trial.number, first, value, training.step)
-            # Wilcoxon's test takes steps for measurements of their own: means of the same folds would count twice.
-            by_itself = study.search.pruner == "wilcoxon"
-            trial.report(validation_data.last_models_metric(first, scores) if by_itself else value, training.step)
+            # Wilcoxon's test takes steps as independent measurements: a mean over folds would count a fold repeatedly.
+            fold_alone = study.search.pruner == "wilcoxon"
+            trial.report(validation_data.last_models_metric(first, scores) if fold_alone else value, training.step)
             limits.after_step(trial, training)
     limits.after_training(trial, validation_data, scores)
     if not others:
@@ -110,7 +107,7 @@ def objective(
 
 @contextmanager
 def _impossible_settings() -> Iterator[None]:
-    """Settings that the recordings do not serve are that trial's own failure."""
+    """Raise TrialFailure for settings that the recordings cannot serve."""
     try:
         yield
     except UnservedError as error:

@@ -1,6 +1,6 @@
-"""Which clips judge trials, and which are held out.
+"""Which clips validate trials, and which are held out.
 
-split        validation and held-out test clips; withheld and training clips
-proxy_clips  clips that stand for faults nobody has recorded
+split        validation clips and held-out test clips; withheld and training clips
+proxy_clips  clips that stand for unrecorded faults
 views        the corpus as the models of a trial see it
 """

@@ -1,20 +1,23 @@
-"""What steers a search where no fault has ever been recorded: normal clips, altered, or passed off as another ID's.
+"""Validation clips for a search without recorded faults: normal clips, altered or attributed to another machine ID.
 
     training clips (normal)  ──►  train, withheld: as ever (search.validation.split)
                              └─►  held out: `share` of each machine ID's, at most `MOST_NORMALS`
-                                    ├─► as they are                                                  label 0
+                                    ├─► as they are                                                        label 0
                                     ├─► each with a fault of each kind and grade (features.clips.faults)   label 1
-                                    └─► as many of the machine's other IDs, as if of this one        label 1
+                                    └─► the same number of clips of the machine type's other IDs,
+                                        attributed to this one                                             label 1
 
-proxy : what a clip of label 1 stands for: one kind of fault in one grade, or clips of other IDs.
-value : the mean AUC of these clips (search.evaluation.metrics), as of any labelled ones. An ID's is the mean of its
-        proxies' AUCs, in which each fault of a grade counts alike, and other IDs' clips by how many there are.
+proxy : what a clip of label 1 stands for: a synthetic fault of one kind and grade, or clips of other machine IDs.
+value : the mean AUC of these clips (search.evaluation.metrics), as of any labelled clips. The AUC of a machine ID is
+        the mean of its proxies' AUCs. Each synthetic fault has the same weight; other IDs' clips are weighted by their
+        number.
 
-A proxy that cheap detectors tell every time, and one that none of them tells at all, say nothing of which model is the
-better one. They are found and left out before a search, once for all of its trials.
+Two kinds of proxies cannot show which model is better: those that cheap detectors always detect, and those that no
+cheap detector detects. They are left out before a search, once for all of its trials
+(search.preparation.proxy_judgement).
 
-Nobody knows of a machine that was never faulty whether a model that is good at these is good at its real faults;
-docs/results.md says where it was measured.
+Without recorded faults of a machine, nobody knows whether a model that detects its proxies also detects its real
+faults. docs/results.md says on which machines this was measured.
 """
 
 from __future__ import annotations
@@ -34,62 +37,62 @@ from search.study.proxies import OTHER_IDS, Proxy
 from search.study.recipe import TrainOn
 from search.validation.split import rank
 
-#: Of each machine ID, no more normal clips are held out: each is scored once for every proxy, in every epoch.
+#: The most normal clips that are held out of a machine ID: each is scored once for every proxy, in every epoch.
 MOST_NORMALS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyClip(Clip):
-    """A clip that steers a search without labelled ones."""
+    """A validation clip of a search without labels."""
 
-    proxy: Proxy | None  # None for one that is normal, as it was recorded
+    proxy: Proxy | None  # None for a normal clip
 
 
 @dataclass(frozen=True)
-class Proxied:
+class ProxyCorpus:
     """A corpus as a search without labels sees it."""
 
-    corpus: Corpus  # the training clips that are left, and behind them `clips` as labelled test clips; no other ones
+    corpus: Corpus  # the remaining training clips, then `clips` as labelled test clips; no other clips
     clips: tuple[ProxyClip, ...]
 
-    def of_proxies(self, proxies: Collection[Proxy]) -> Proxied:
-        """With clips of these proxies alone, beside the normal ones."""
+    def of_proxies(self, proxies: Collection[Proxy]) -> ProxyCorpus:
+        """Return the same corpus with the normal clips and the clips of these proxies alone."""
         clips = tuple(clip for clip in self.clips if clip.proxy is None or clip.proxy in proxies)
         training = self.corpus.clips[: len(self.corpus.clips) - len(self.clips)]
-        return Proxied(replace(self.corpus, clips=(*training, *clips)), clips)
+        return ProxyCorpus(replace(self.corpus, clips=(*training, *clips)), clips)
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Normal training clips that a search without labels validates on, and trains without."""
+class HeldOutClips:
+    """Normal training clips that a search without labels validates on, and does not train on."""
 
-    corpus: Corpus  # with all of its clips, these too
+    corpus: Corpus  # with all of its clips, the held-out ones too
     clips: Mapping[str, Sequence[Clip]]  # by machine/ID
 
-    def with_proxies(self, proxies: Collection[Proxy], *, progress: Progress | None = None) -> Proxied:
-        """Makes the clips of some proxies. Beside the held-out clips they are the only test clips that are left.
+    def with_proxies(self, proxies: Collection[Proxy], *, progress: Progress | None = None) -> ProxyCorpus:
+        """Create the clips of these proxies. They and the held-out clips are the corpus's only test clips.
 
-        `progress` counts the clips with faults. Raises CorpusError or StoreError if one cannot be made.
+        `progress` counts the clips with synthetic faults. Raises CorpusError or StoreError if one cannot be created.
         """
         normals = [clip for members in self.clips.values() for clip in members]
         faults = [(clip, proxy) for clip in normals for proxy in proxies if proxy != OTHER_IDS]
-        made = [ProxyClip(**vars(clip), proxy=None) for clip in map(_as_test_clip, normals)]
+        clips = [ProxyClip(**vars(clip), proxy=None) for clip in map(_as_test_clip, normals)]
         if OTHER_IDS in proxies:
-            made += _of_other_ids(self.clips)
+            clips += _of_other_ids(self.clips)
         for done, clip in enumerate(_with_faults(faults), start=1):
-            made.append(clip)
+            clips.append(clip)
             if progress is not None:
                 progress(done, len(faults))
         names = {clip.name for clip in normals}
         training = tuple(clip for clip in self.corpus.clips if clip.split == "train" and clip.name not in names)
-        return Proxied(replace(self.corpus, clips=(*training, *made)), tuple(made))
+        return ProxyCorpus(replace(self.corpus, clips=(*training, *clips)), tuple(clips))
 
 
-def hold_out(corpus: Corpus, *, share: float, seed: int, train_on: TrainOn = "development") -> HeldOut:
-    """Holds out normal training clips of the sources that a study trains on.
+def hold_out(corpus: Corpus, *, share: float, seed: int, train_on: TrainOn = "development") -> HeldOutClips:
+    """Hold out a share of the normal training clips of the sources that a study trains on.
 
-    Which ones depends on the seed and their names alone, as in search.validation.split. A machine ID with one clip
-    keeps it. Raises StudyError if no machine ID has two.
+    The choice depends on the seed and the clips' names alone, as in search.validation.split. A machine ID with a single
+    clip keeps it for training. Raises StudyError if no machine ID has two.
     """
     by_id: dict[str, list[Clip]] = defaultdict(list)
     for clip in corpus.clips:
@@ -106,7 +109,7 @@ def hold_out(corpus: Corpus, *, share: float, seed: int, train_on: TrainOn = "de
             "validation.metric is proxy, which holds out normal training clips, but no machine ID in "
             f"{corpus.root} has two of them ({train_on}): add training clips"
         )
-    return HeldOut(corpus, held_out)
+    return HeldOutClips(corpus, held_out)
 
 
 def _as_test_clip(clip: Clip) -> Clip:
@@ -114,7 +117,11 @@ def _as_test_clip(clip: Clip) -> Clip:
 
 
 def _of_other_ids(held_out: Mapping[str, Sequence[Clip]]) -> Iterator[ProxyClip]:
-    """For each machine ID as many clips as it has itself, or as its machine's other IDs have, evenly from these."""
+    """Yield clips of other machine IDs, attributed to each machine ID in turn.
+
+    Their number is that of the machine ID's own held-out clips, or less where its machine type's other IDs have fewer.
+    They are taken evenly from these other IDs.
+    """
     for name, own in held_out.items():
         own_id = own[0].id
         others = [
@@ -125,10 +132,10 @@ def _of_other_ids(held_out: Mapping[str, Sequence[Clip]]) -> Iterator[ProxyClip]
         ]
         others.sort(key=lambda ranked: ranked[0])
         for _, clip in others[: len(own)]:
-            passed_off = replace(
+            attributed = replace(
                 clip, machine_id=own_id.number, name=f"{OTHER_IDS.name}/{name}/{clip.name}", split="test", label=ANOMALY
             )
-            yield ProxyClip(**vars(passed_off), proxy=OTHER_IDS)
+            yield ProxyClip(**vars(attributed), proxy=OTHER_IDS)
 
 
 def _with_faults(faults: Sequence[tuple[Clip, Proxy]]) -> Iterator[ProxyClip]:
@@ -136,7 +143,7 @@ def _with_faults(faults: Sequence[tuple[Clip, Proxy]]) -> Iterator[ProxyClip]:
         assert proxy.kind != "other IDs" and proxy.grade is not None
         return ProxyClip(**vars(faulty_clip(clip, proxy.kind, proxy.grade)), proxy=proxy)
 
-    found: Iterator[ProxyClip] = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+    clips: Iterator[ProxyClip] = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
         joblib.delayed(make)(clip, proxy) for clip, proxy in faults
     )
-    return found
+    return clips

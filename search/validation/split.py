@@ -1,12 +1,13 @@
-"""Which clips train, which withhold, which steer the search, and which are kept for the final figure.
+"""Which clips are for training, which are withheld, which validate trials, and which are held out for the test.
 
-    training clips (normal)  ──►  train      │ withheld: calibration_share of each ID, for its threshold
-    labelled test clips      ──►  validation │ test: stratified by machine, machine ID and label
-    with `validation.clips: development`: the challenge's development set steers, its evaluation set is the test
-    with `validation.folds`: the training clips are dealt out to that many folds, and each steers once
-    with `validation.metric: proxy`: no labelled clip steers, all are for the test (search.validation.proxy_clips)
+    training clips (normal)  ──►  train      │ withheld: calibration_share of each machine ID, for its threshold
+    labelled test clips      ──►  validation │ test: stratified by machine type, machine ID and label
+    with `validation.clips: development`: validation is the challenge's development set, test its evaluation set
+    with `validation.folds`: the training clips are divided into folds, and each also validates in one fold
+    with `validation.metric: proxy`: all labelled clips are for the test, none for validation
+                                     (search.validation.proxy_clips)
 
-Clips are ordered by a digest of the seed and their name: the parts depend on no random number generator, are
+Clips are ordered by a digest of the seed and their name. The parts therefore depend on no random number generator, are
 the same on every host, and do not change when other strata do.
 """
 
@@ -31,14 +32,14 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """One recipe's training clips, all of them normal."""
+    """The training clips of a recipe, all of them normal."""
 
     train: tuple[Clip, ...]
     withheld: tuple[Clip, ...]
 
 
 def training_clips(corpus: Corpus, recipe: Recipe) -> TrainingClips:
-    """The recipe's training clips. Raises StudyError if the corpus has none of the kind."""
+    """Return the recipe's training clips. Raises StudyError if the corpus lacks one of the sources in `train_on`."""
     chosen = [
         clip for clip in corpus.clips if clip.split == "train" and clip.source in _SOURCES[recipe.corpus.train_on]
     ]
@@ -59,22 +60,23 @@ def training_clips(corpus: Corpus, recipe: Recipe) -> TrainingClips:
 
 
 def serves(corpus: Corpus, train_on: str) -> bool:
-    """Whether the corpus has training clips of every source that is asked for."""
+    """Whether the corpus has training clips of every source in `train_on`."""
     sources = {clip.source for clip in corpus.clips if clip.split == "train"}
     return set(_SOURCES[train_on]) <= sources
 
 
 def blind(corpus: Corpus, validation: ValidationSettings) -> Corpus:
-    """The corpus as a search may see it: the labels of the test part are gone."""
+    """Return the corpus as a search may see it: without the labels of the held-out test clips."""
     hidden = {clip.name for clip in held_out_clips(corpus, validation)}
     clips = tuple(replace(clip, label=None) if clip.name in hidden else clip for clip in corpus.clips)
     return replace(corpus, clips=clips)
 
 
 def folds_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn) -> tuple[Corpus, ...]:
-    """The corpus as each model of a cross-validation sees it: its fold of the training clips are normal test clips.
+    """Return the corpus as each model of a cross-validation sees it.
 
-    Each machine ID's clips of each source are dealt out evenly; an ID that has a single one keeps it.
+    For a model, the training clips of its own fold are normal test clips. The clips of each machine ID and source are
+    divided evenly among the folds; a single clip stays a training clip in all of them.
     """
     assert validation.folds is not None
     strata: dict[object, list[Clip]] = defaultdict(list)
@@ -99,21 +101,21 @@ def folds_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn) 
 
 
 def labelled_test_clips(corpus: Corpus) -> tuple[Clip, ...]:
-    """Test clips with a label: in a blinded corpus, those that steer the search."""
+    """Return the test clips that have a label: in a blinded corpus these are the validation clips."""
     return tuple(clip for clip in corpus.clips if clip.split == "test" and clip.label is not None)
 
 
 def held_out_clips(corpus: Corpus, validation: ValidationSettings) -> tuple[Clip, ...]:
-    """The labelled clips that no search sees, for the final figure."""
+    """Return the labelled clips that no search sees: those for the test evaluation."""
     return _divide_labelled(corpus, validation)[1]
 
 
 def undefined_ids(clips: Iterable[Clip]) -> list[str]:
-    """Machine IDs, as machine/ID, for which the clips hold one label only: no AUC is defined for them."""
+    """Return the machine IDs (machine/ID) whose clips have one label only: they have no AUC."""
     labels: dict[str, set[int | None]] = defaultdict(set)
     for clip in clips:
         labels[clip.id_name].add(clip.label)
-    return sorted(name for name, found in labels.items() if not {NORMAL, ANOMALY} <= found)
+    return sorted(name for name, known in labels.items() if not {NORMAL, ANOMALY} <= known)
 
 
 def _divide_labelled(corpus: Corpus, validation: ValidationSettings) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
@@ -137,7 +139,10 @@ def _divide_labelled(corpus: Corpus, validation: ValidationSettings) -> tuple[tu
 def _divide(
     clips: Sequence[Clip], *, stratum: Callable[[Clip], object], share: float, seed: int, single_goes_first: bool
 ) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
-    """Two parts, the first with `share` of each stratum: at least one clip and not all, where it has two or more."""
+    """Divide clips into two parts; the first has `share` of each stratum.
+
+    In a stratum of two or more clips, the first part has at least one clip (unless the share is 0) and not all.
+    """
     strata: dict[object, list[Clip]] = defaultdict(list)
     for clip in clips:
         strata[stratum(clip)].append(clip)
@@ -156,6 +161,6 @@ def _divide(
 
 
 def rank(clip: Clip, draw: str) -> tuple[bytes, str]:
-    """Where a clip comes among its like: another place in each draw."""
+    """Return the sort key of a clip in its stratum; each `draw` gives another order."""
     text = f"{draw}/{clip.machine}/{clip.path.name}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest(), clip.name

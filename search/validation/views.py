@@ -1,10 +1,10 @@
-"""How a search sees the recordings: what each model of a trial trains on, and on which clips it is validated.
+"""The clips that each model of a trial trains on, and those that validate it.
 
-    validation.metric    auc, pauc, …: on the validation part of the labelled test clips (search.validation.split)
-                         proxy: on normal training clips that are held out, and on synthetic faults made from them
+    validation.metric    auc, pauc, …: validation on a part of the labelled test clips (search.validation.split)
+                         proxy: validation on held-out normal training clips, and on synthetic faults added to them
                          (search.validation.proxy_clips)
-    validation.folds     a view for each fold: each model of a trial is also validated on a part of the training clips,
-                         which it was not trained on. Where few clips are labelled, that adds many normal ones.
+    validation.folds     one view for each fold: each model of a trial is also validated on a part of the training
+                         clips, which it was not trained on. This adds many normal clips where few are labelled.
 
 No view has a label of a held-out test clip: nothing that a search does can depend on one.
 """
@@ -17,28 +17,32 @@ from typing import Any
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus
+from models.scoring.scores import Scores
 from search.evaluation.metrics import metric_of
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.study.objectives import METRICS
 from search.study.proxies import OTHER_IDS, proxies_named
 from search.study.recipe import TrainOn, ValidationSettings
-from search.validation.proxy_clips import Proxied, ProxyClip, hold_out
+from search.validation.proxy_clips import ProxyClip, ProxyCorpus, hold_out
 from search.validation.split import blind, folds_of, labelled_test_clips
 
 
 @dataclass(frozen=True)
 class ValidationData:
-    """The recordings as a search sees them."""
+    """The corpus as a search sees it."""
 
     views: tuple[Corpus, ...]  # one for each model of a trial, without labels of held-out test clips
-    truth: Truth  # of the validation clips, one view's after the other's
+    truth: Truth  # of the validation clips, one view after the other
 
     def metric(self, objective: str, scores: Scores) -> float:
-        """A trial's value, from the scores of the validation clips of all views or of the first ones."""
+        """Compute an objective from the scores of the validation clips, of all views or of the first ones.
+
+        Raises StudyError if these clips leave it undefined.
+        """
         return metric_of(METRICS[objective], scores, self.truth.first(len(scores)))
 
     def last_models_metric(self, objective: str, scores: Scores) -> float:
-        """The value of the model that was scored last, from its own view's clips alone."""
+        """Compute an objective for the last model that was scored, from the clips of its own view alone."""
         truth = self.truth.first(len(scores))
         return metric_of(METRICS[objective], scores[truth.last_fold], truth.in_last_fold)
 
@@ -46,13 +50,14 @@ class ValidationData:
 def validation_data_of(
     corpus: Corpus, validation: ValidationSettings, train_on: TrainOn = "development"
 ) -> ValidationData:
-    """How a search sees a corpus.
+    """Return the corpus as a search sees it.
 
-    With proxies, raises StudyError if no clip can be held out, CorpusError or StoreError if a fault cannot be made.
+    With proxies, raises StudyError if no clip can be held out, and CorpusError or StoreError if a synthetic fault
+    cannot be created.
     """
     if validation.uses_proxies:
         if validation.proxies is None:
-            raise ValueError("the proxies of a study are decided when it is prepared")
+            raise ValueError("the proxies of a study are chosen when it is prepared")
         proxies = proxies_named(validation.proxies)
         held_out = hold_out(corpus, share=validation.share, seed=validation.seed, train_on=train_on)
         return validation_data_by_proxies(held_out.with_proxies(proxies))
@@ -63,16 +68,16 @@ def validation_data_of(
     return ValidationData(views, Truth.of_folds([labelled_test_clips(view) for view in views]))
 
 
-def validation_data_by_proxies(proxied: Proxied) -> ValidationData:
-    """How a search sees a corpus in which proxies stand for faults."""
-    return ValidationData((proxied.corpus,), _truth_of(proxied.clips))
+def validation_data_by_proxies(proxy_corpus: ProxyCorpus) -> ValidationData:
+    """Return the validation data of a corpus in which proxies stand for faults."""
+    return ValidationData((proxy_corpus.corpus,), _truth_of(proxy_corpus.clips))
 
 
 def _truth_of(clips: Sequence[ProxyClip]) -> Truth:
-    """The truth of proxies' clips: a clip with a synthetic fault is the same recording as without it.
+    """Return the truth of proxy clips: a clip with a synthetic fault is the same recording as the clip without it.
 
-    A clip of another ID is a recording of its own. Were it drawn together with its own ID's normal clips, a resample
-    might leave out all anomalies of an ID.
+    A clip of another machine ID counts as a recording of its own. If it were drawn together with the same clip of its
+    own machine ID, a resample could leave out all anomalies of a machine ID.
     """
     numbers = {clip.name: number for number, clip in enumerate(clips) if clip.proxy in (None, OTHER_IDS)}
     sources = [
@@ -83,7 +88,7 @@ def _truth_of(clips: Sequence[ProxyClip]) -> Truth:
 
 
 def clips_in_words(validation: ValidationSettings, truth: Truth) -> str:
-    """The validation clips, in a sentence without its full stop."""
+    """Describe the validation clips in a sentence without its full stop."""
     normal, faulty = truth.count(NORMAL), truth.count(ANOMALY)
     if validation.uses_proxies:
         return (
@@ -101,5 +106,5 @@ def clips_in_words(validation: ValidationSettings, truth: Truth) -> str:
 
 
 def trained_on(tree: Any) -> TrainOn:
-    """The sources of training clips of a study's tree that has one value for them."""
+    """Return `corpus.train_on` of a study's tree in which it has one value."""
     return (tree.get("corpus") or {}).get("train_on", "development")  # type: ignore[no-any-return]

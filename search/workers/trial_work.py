@@ -15,9 +15,9 @@ import optuna
 
 from features.clips.corpus import Corpus
 from features.errors import OffkeyError
+from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Checkpoints, steps_of
 from search.evaluation.metrics import id_aucs
-from search.evaluation.truth import Scores
 from search.storage.hold import Hold
 from search.storage.ledger import LeaseLost
 from search.storage.stored_study import StoredStudy
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from search.dashboard.exhibits import Exhibit
     from search.sampling.suggestions import Suggestions
     from search.study.recipe import Recipe
-    from search.training.trained import Train, Trained, TrainedModel
+    from search.training.protocols import ModelTraining, Train, TrialTraining
 
 _log = logging.getLogger(__name__)
 
-Show = Callable[["TrainedModel", Scores], Iterable["Exhibit"]]
+Show = Callable[["ModelTraining", Scores], Iterable["Exhibit"]]
 
 
-def draw(model: TrainedModel, scores: Scores) -> Iterable[Exhibit]:
+def draw(model: ModelTraining, scores: Scores) -> Iterable[Exhibit]:
     """Pictures and sounds of a model with these scores of its validation clips."""
     from search.dashboard.exhibits import exhibits_of  # imported here: the libraries that draw take a while to load
 
@@ -61,7 +61,7 @@ class TrialWork:
     train: Train | None  # instead of the real training
     show: Show | None  # draws a leading trial's exhibits, if there are any
     _epochs: list[Scores] = field(default_factory=list, init=False)  # the validation clips' scores after each epoch
-    _models: list[TrainedModel] = field(default_factory=list, init=False)  # the last trained model alone
+    _models: list[ModelTraining] = field(default_factory=list, init=False)  # the last trained model alone
 
     def run(self) -> bool:
         """Trains the trial until it is complete, pruned or failed. Returns whether it leads the study now.
@@ -119,7 +119,7 @@ class TrialWork:
         _log.info("trial %d: complete, %s %.4f", self.hold.number, self.stored.metric_name, values[0])
         return leads
 
-    def _train(self, recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
+    def _train(self, recipe: Recipe, corpus: Corpus, device: str) -> ModelTraining:
         from search.training.objective import train_for_real
 
         self._models.clear()  # a device may have memory for one model and not for two
@@ -133,7 +133,7 @@ class TrialWork:
         if self.stop.is_set():
             raise Drained
 
-    def _after_epoch(self, training: Trained) -> None:
+    def _after_epoch(self, training: TrialTraining) -> None:
         hold = self.hold
         if training.step is not None:
             scores = self._epochs[-1]

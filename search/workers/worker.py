@@ -37,7 +37,7 @@ from search.workers.trial_work import Show, TrialWork, draw
 
 if TYPE_CHECKING:
     from search.sampling.suggestions import Suggestions
-    from search.training.trained import Train
+    from search.training.protocols import Train
 
 _log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from models.layers.masked import log_densities
 from models.scoring.calibration import Calibration
 from models.scoring.densities import density_of
 from models.scoring.pooling import pool, pooled_embeddings
+from models.scoring.scores import Scores
 from models.scoring.threshold import threshold_of
 from models.settings import BACKENDS, Pooling, ScoringSettings
 from models.vae import Settings
@@ -22,7 +23,7 @@ from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import Metric, metric_of
 from search.evaluation.official import Year
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.sampling.pruning import noise_key, noise_of
 from search.sampling.samplers import pruner_for, sampler_for
 from search.study.recipe import SearchSettings
@@ -76,7 +77,7 @@ def _in_folds() -> list[float]:
     return [metric_of("auc", scores, truth), *spread_over(resamples), *spread_over(np.array(noise))]
 
 
-def _figures() -> list[float]:
+def _all_metrics() -> list[float]:
     """All metrics of one scoring, and its optimism against another."""
     truth = replace(_truth(), domains=())
     scores, others = _scores(truth), _scores(truth, seed=1)
@@ -192,7 +193,7 @@ CASES: dict[str, Case] = {
         for year in (get_args(Year) if metric == "official" else (2020,))
     },
     "metric: folds": without_clips(_in_folds),
-    "metrics and optimism": without_clips(_figures),
+    "metrics and optimism": without_clips(_all_metrics),
     **{f"threshold: {name}": without_clips(_thresholds, name) for name in ("quantile", "gamma")},
     **{f"calibration: {kind}": without_clips(_calibrated, kind) for kind in ("z", "empirical")},
     **{f"pooling: {name}": without_clips(_pooled, name) for name in get_args(Pooling)},

@@ -14,7 +14,7 @@ import torch
 from features.clips.corpus import Corpus
 from models.settings import BACKENDS
 from search.study.recipe import Recipe, ValidationSettings
-from search.training.cross_validation import begun
+from search.training.cross_validation import start_training
 from search.training.loop import Training, no_interruption
 from search.validation.split import blind
 from search.validation.views import validation_data_of
@@ -145,7 +145,7 @@ def _folds(corpus: Corpus) -> list[float]:
     """A cross-validation of two folds: the scores of their clips."""
     recipe = recipe_of({"validation": {"folds": 2}})
     validation_data = validation_data_of(corpus, recipe.validation)
-    trial = begun(recipe, validation_data, "cpu", lambda recipe, view, device: Training(recipe, view, CPU))
+    trial = start_training(recipe, validation_data, "cpu", lambda recipe, view, device: Training(recipe, view, CPU))
     while trial.epoch < recipe.epochs * len(validation_data.views):
         trial.run_epoch(no_interruption)
     scores = trial.validation_scores()

@@ -109,7 +109,7 @@ def test_the_documented_example_ends_in_a_detector_with_the_best_trial_s_value(i
     assert detector.value == study.best.value, "final training repeats the trial to the last bit"
     assert detector.recipe.training.epochs == 5
     assert (detector.test_evaluations.count, detector.test_evaluations.recipes) == (1, 1)
-    assert {name: (of_id.normal, of_id.anomaly) for name, of_id in measured.figures.per_id.items()} == {
+    assert {name: (of_id.normal, of_id.anomaly) for name, of_id in measured.metrics.per_id.items()} == {
         f"compressor/{machine_id}": (6, 6) for machine_id in ("00", "02", "04")
     }
 

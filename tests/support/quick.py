@@ -22,10 +22,11 @@ from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.frames.framing import Frames
 from models.families import FAMILIES
+from models.scoring.scores import Scores
 from models.settings import WindowSettings
 from search.evaluation.metrics import Metric
 from search.evaluation.official import Year
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.storage import ledger
 from search.study.recipe import Recipe
 from search.validation import views

@@ -17,7 +17,8 @@ from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
 from models.scoring.fusion import Fusion, Settings
-from models.scoring.scorer import Scores, Single
+from models.scoring.scorer import Single
+from models.scoring.scores import Scores
 
 VAE: dict[str, Any] = {"model": {"family": "vae"}}
 LABELS = Labels.of([("fan/00", ""), ("fan/02", "")])

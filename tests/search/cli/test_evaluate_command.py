@@ -101,7 +101,7 @@ def test_the_table_shows_ids_means_and_why_there_is_no_official_score(truth: str
     ran = offkey("evaluate", scores_csv(), "--truth", truth)
 
     assert (ran.code, ran.stderr) == (0, "")
-    for text in ("fan/00 0.875", "arithmetic 0.438", "harmonic 0.000", "rule of 2020: n/a: pAUC looks at"):
+    for text in ("fan/00 0.875", "arithmetic 0.438", "harmonic 0.000", "rule of 2020: n/a: pAUC is computed from"):
         assert text in " ".join(ran.stdout.split())
 
 
@@ -205,7 +205,7 @@ def test_a_table_whose_folder_does_not_say_what_it_holds_is_named(offkey: Offkey
     ran = offkey("evaluate", "all/submission", "--truth", "tables")
 
     assert ran.code == 1
-    assert "tables says of none of the 48 scored clips whether it is normal" in ran.stderr
+    assert "tables has a label for none of the 48 scored clips" in ran.stderr
     assert "tables/ground_truth_fan_section_00_test.csv: not used, since its folder does not say" in ran.stderr
 
 
@@ -228,7 +228,7 @@ def test_a_detector_s_scores_are_measured_against_the_corpus(corpus_root: Path, 
     ran = offkey("evaluate", "scores.csv", "--truth", corpus_root, "--json")
 
     assert json.loads(ran.stdout)["auc"] == 1
-    assert "1 scored clips have no label and are left out, normal_id_00_00000999.wav" in ran.stderr
+    assert "1 scored clips have no label and are left out, for example normal_id_00_00000999.wav" in ran.stderr
     assert (
         "if a search used some of them for validation, quote the AUC of `offkey train`, which is on test clips"
         in ran.stderr
@@ -284,7 +284,7 @@ def test_where_there_are_several_machines_a_score_names_its_own(offkey: Offkey) 
         (
             "twice.csv",
             "twice.csv, line 8: normal_id_00_00000000.wav has a score already, in twice.csv, line 2. If they are "
-            "two machines', write <machine>/test/",
+            "clips of two machines, write <machine>/test/",
         ),
         ("pumps.csv", "They are of slider by their folder or column machine, and truth.csv is of fan, pump"),
     ):
@@ -309,7 +309,11 @@ def test_an_id_without_any_score_is_left_out_with_a_warning(truth: str, offkey: 
         (",3.0,", ",nan,", "scores.csv, line 5: a score is finite, but got nan"),
         (",3.0,", ",,", "line 5: x/fan/test/anomaly_id_00_00000001.wav has no score (no reason is given)"),
         (",3.0,1", ",3.0,7", "scores.csv, line 5: a decision is 0 or 1, but got '7'"),
-        (",3.0,1", ",3.0,", "1 of the 4 scored clips of fan/00 have no decision, anomaly_id_00_00000001.wav"),
+        (
+            ",3.0,1",
+            ",3.0,",
+            "1 of the 4 scored clips of fan/00 have no decision, for example anomaly_id_00_00000001.wav",
+        ),
         ("x/fan/test/anomaly_id_00_00000001.wav", "", "scores.csv, line 5: which clip? Its path is missing"),
         ("score", "points", "scores.csv: no column score in its first line"),
         (
@@ -345,7 +349,7 @@ def test_what_is_wrong_with_scores_is_said_with_its_place(
         ("scores.jsonl", "{\n", "scores.jsonl, line 1: not JSON"),
         ("scores.jsonl", "[]\n", "scores.jsonl, line 1: a JSON object, but got '[]'"),
         ("anomaly_score_fan_id_00.csv", "a.wav,1,2\n", "line 1: a file name and a value, but got 'a.wav,1,2'"),
-        ("anomaly_score_fan_id_00.csv", "other.wav,1\n", "truth.csv says of none of the 1 scored clips"),
+        ("anomaly_score_fan_id_00.csv", "other.wav,1\n", "truth.csv has a label for none of the 1 scored clips"),
     ],
 )
 def test_files_that_hold_no_scores_are_refused(
@@ -418,7 +422,7 @@ def test_all_scored_clips_of_the_challenge_s_files_have_a_decision_or_none_has(
     assert (ran.code, ran.stdout) == (1, "")
     assert (
         f"decision_result_fan_id_00.csv: {4 - kept} of the 4 clips that have a score have no decision, "
-        f"{list(CLIPS)[kept]} for one" in ran.stderr
+        f"for example {list(CLIPS)[kept]}: " in ran.stderr
     )
 
 
@@ -464,7 +468,7 @@ def test_which_machine_s_a_clip_is_must_be_told_where_several_were_scored(truth:
     ran = offkey("evaluate", "scores.csv", "--truth", truth)
 
     assert ran.code == 1
-    assert "truth.csv, line 2: which machine's? The scores are of fan, pump: add a column machine" in ran.stderr
+    assert "truth.csv, line 2: which machine? The scores are of fan, pump: add a column machine" in ran.stderr
 
 
 def test_a_folder_without_the_challenge_s_files_is_refused(truth: str, offkey: Offkey) -> None:

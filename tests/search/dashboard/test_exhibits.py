@@ -24,11 +24,12 @@ from features.clips.corpus import Corpus, read_corpus
 from features.clips.wav import Waveform, read_waveform
 from features.frames.framing import Frames
 from features.frames.logmel import HIGHEST, LOWEST
+from models.scoring.scores import Scores
 from search.dashboard.exhibits import Exhibit, exhibits_of, most_missed, upload, worst_alarm
 from search.dashboard.pictures import MOST_BYTES
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.study.recipe import Recipe, ValidationSettings
-from search.training.trained import Shown
+from search.training.protocols import Showable
 from search.validation.split import blind, labelled_test_clips
 from search.workers import worker
 from tests.support.faulty_worker import faulty
@@ -321,7 +322,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
     return Scripted
 
 
-def shown(model: Shown, scores: Scores) -> Sequence[Exhibit]:
+def shown(model: Showable, scores: Scores) -> Sequence[Exhibit]:
     assert isinstance(model, Scripted)
     return model.shows()
 

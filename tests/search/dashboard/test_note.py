@@ -19,10 +19,11 @@ from optuna_dashboard import get_note, save_note
 from sqlalchemy import event, func, select, text
 
 from models.families import FAMILIES
+from models.scoring.scores import Scores
 from search.dashboard.note import write_note
 from search.errors import StudyError
 from search.evaluation.metrics import mean_auc
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.storage.stored_study import load_stored
 from search.storage.study_storage import StudyStorage
 from search.study.objectives import LOWEST_CAUTION

@@ -21,7 +21,7 @@ from search.detector.bundle import load_bundle
 from search.detector.scoring import score_clips
 from search.training.loop import Training
 from search.training.objective import train_for_real
-from search.training.trained import TrainedModel
+from search.training.protocols import ModelTraining
 from search.validation.split import blind
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def watched(worker: Worker, *, stopped_in: int | None = None) -> list[int]:
     """Runs a worker that may be told to stop in an epoch; gives the epochs that it began, from 0."""
     epochs: list[int] = []
 
-    def train(recipe: Recipe, corpus: Corpus, device: str) -> TrainedModel:
+    def train(recipe: Recipe, corpus: Corpus, device: str) -> ModelTraining:
         training = train_for_real(recipe, corpus, device)
         run_epoch = training.run_epoch
 

@@ -1,4 +1,4 @@
-"""How well scores tell anomalies from normal clips: golden figures, and what must hold of any scores."""
+"""How well scores tell anomalies from normal clips: golden values, and what must hold of any scores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from features.clips.clip import Clip
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.bootstrap import Bootstrap, resampled_aucs
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import mean_auc
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 
 def truth_of(labels: Sequence[int], ids: Sequence[str] | None = None) -> Truth:
@@ -70,9 +71,9 @@ def test_auc_is_averaged_over_machine_ids_and_never_pooled() -> None:
 def test_pooled_auc_takes_all_clips_together_of_the_ids_that_have_an_auc() -> None:
     truth = truth_of([0, 1, 0, 1, 0], ["fan/00", "fan/00", "fan/02", "fan/02", "fan/04"])
 
-    figures = evaluate(array([1, 2, 11, 12, 99]), truth)
+    metrics = evaluate(array([1, 2, 11, 12, 99]), truth)
 
-    assert (figures.auc, figures.pooled) == (1.0, 0.75)  # 3 of 4 pairs, see above
+    assert (metrics.auc, metrics.pooled) == (1.0, 0.75)  # 3 of 4 pairs, see above
 
 
 def test_ids_count_alike_however_many_clips_they_have() -> None:
@@ -116,7 +117,7 @@ def test_reversed_scores_give_one_minus_the_auc(scored: tuple[Scores, Truth]) ->
 
 @settings(max_examples=60, deadline=None, database=None)
 @given(scored_clips())
-def test_the_order_of_the_clips_changes_no_figure_but_the_interval(scored: tuple[Scores, Truth]) -> None:
+def test_the_order_of_the_clips_changes_no_metric_but_the_interval(scored: tuple[Scores, Truth]) -> None:
     scores, truth = scored
     turned = Truth(ids=truth.ids[::-1], labels=truth.labels[::-1])
 
@@ -127,10 +128,10 @@ def test_the_order_of_the_clips_changes_no_figure_but_the_interval(scored: tuple
 def test_pauc_by_hand() -> None:
     # Ten normals, 1 to 10, and anomalies 11 and 5.5. Up to a false-positive rate of 0.1 one of two anomalies is found:
     # area 0.5 · 0.1 = 0.05. McClish: (1 + (0.05 − 0.1²/2) / (0.1 − 0.1²/2)) / 2 = (1 + 0.045 / 0.095) / 2 = 14/19.
-    figures = evaluate(array([*range(1, 11), 11, 5.5]), truth_of([0] * 10 + [1, 1]))
+    metrics = evaluate(array([*range(1, 11), 11, 5.5]), truth_of([0] * 10 + [1, 1]))
 
-    assert figures.pauc == pytest.approx(14 / 19)
-    assert figures.auc == pytest.approx((10 + 5) / 20)
+    assert metrics.pauc == pytest.approx(14 / 19)
+    assert metrics.auc == pytest.approx((10 + 5) / 20)
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -143,33 +144,33 @@ def test_pauc_is_scikit_learn_s(normals: list[int], anomalies: list[int]) -> Non
     assert pauc == roc_auc_score(labels, normals + anomalies, max_fpr=0.1)
 
 
-@pytest.mark.parametrize(("normals", "is_told"), [(9, False), (10, True)])
-def test_pauc_cannot_be_told_below_ten_normal_clips(normals: int, is_told: bool) -> None:
-    figures = evaluate(array(range(normals + 5)), truth_of([0] * normals + [1] * 5))
+@pytest.mark.parametrize(("normals", "is_defined"), [(9, False), (10, True)])
+def test_pauc_is_undefined_below_ten_normal_clips(normals: int, is_defined: bool) -> None:
+    metrics = evaluate(array(range(normals + 5)), truth_of([0] * normals + [1] * 5))
 
-    assert (figures.pauc is not None) == is_told
-    assert (figures.per_id["fan/00"].pauc is not None) == is_told
+    assert (metrics.pauc is not None) == is_defined
+    assert (metrics.per_id["fan/00"].pauc is not None) == is_defined
 
 
-def test_one_id_with_too_few_normal_clips_leaves_the_mean_pauc_untold() -> None:
+def test_one_id_with_too_few_normal_clips_leaves_the_mean_pauc_undefined() -> None:
     truth = truth_of([0] * 10 + [1] + [0] * 9 + [1], ["fan/00"] * 11 + ["fan/02"] * 10)
 
-    figures = evaluate(array(range(21)), truth)
+    metrics = evaluate(array(range(21)), truth)
 
-    assert figures.pauc is None
-    assert figures.per_id["fan/00"].pauc == 1.0
+    assert metrics.pauc is None
+    assert metrics.per_id["fan/00"].pauc == 1.0
 
 
-def test_figures_of_each_id_count_their_clips() -> None:
+def test_the_metrics_of_each_id_count_its_clips() -> None:
     truth = truth_of([0, 0, 1, 0, 1, 1], ["fan/00"] * 3 + ["pump/02"] * 3)
 
-    figures = evaluate(array([1, 2, 3, 5, 4, 6]), truth)
+    metrics = evaluate(array([1, 2, 3, 5, 4, 6]), truth)
 
-    assert {name: (f.auc, f.normal, f.anomaly) for name, f in figures.per_id.items()} == {
+    assert {name: (of_id.auc, of_id.normal, of_id.anomaly) for name, of_id in metrics.per_id.items()} == {
         "fan/00": (1.0, 2, 1),
         "pump/02": (0.5, 1, 2),
     }
-    assert figures.auc == 0.75
+    assert metrics.auc == 0.75
 
 
 @pytest.mark.parametrize("labels_of_02", [[0, 0], [1, 1]])
@@ -183,9 +184,9 @@ def test_an_id_with_one_label_is_left_out_of_the_mean(labels_of_02: list[int]) -
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1], []])
 def test_without_both_labels_of_an_id_auc_is_undefined(labels: list[int]) -> None:
-    for figure in (mean_auc, evaluate, resampled_aucs):
+    for compute in (mean_auc, evaluate, resampled_aucs):
         with pytest.raises(StudyError, match="AUC is undefined: no machine ID has both"):
-            figure(array([1.0] * len(labels)), truth_of(labels))
+            compute(array([1.0] * len(labels)), truth_of(labels))
 
 
 def test_the_truth_of_clips_is_their_ids_and_labels() -> None:
@@ -227,7 +228,7 @@ def test_a_bootstrap_drawn_once_serves_every_scoring_of_its_clips() -> None:
         assert bootstrap.aucs(scoring).tolist() == resampled_aucs(scoring, truth, resamples=50).tolist()
 
 
-def test_a_paired_difference_is_told_more_closely_than_two_intervals() -> None:
+def test_a_paired_difference_varies_less_than_the_difference_of_two_intervals() -> None:
     scores, truth = overlapping(60)
     rng = np.random.default_rng(2)
     slightly_worse = scores + rng.normal(0, 0.3, len(scores))
@@ -256,11 +257,11 @@ def normal_cdf(x: float) -> float:
 
 
 @pytest.mark.parametrize("clips", [5, 20, 100])
-def test_the_interval_contains_the_figure_and_narrows_with_more_clips(clips: int) -> None:
-    figures, of_more = evaluate(*overlapping(clips)), evaluate(*overlapping(4 * clips))
+def test_the_interval_contains_the_auc_and_narrows_with_more_clips(clips: int) -> None:
+    metrics, of_more = evaluate(*overlapping(clips)), evaluate(*overlapping(4 * clips))
 
-    assert figures.interval[0] < figures.auc < figures.interval[1]
-    assert of_more.interval[1] - of_more.interval[0] < figures.interval[1] - figures.interval[0]
+    assert metrics.interval[0] < metrics.auc < metrics.interval[1]
+    assert of_more.interval[1] - of_more.interval[0] < metrics.interval[1] - metrics.interval[0]
 
 
 @pytest.mark.parametrize(("scores", "certain"), [([0, 1, 2, 3], 1.0), ([3, 2, 1, 0], 0.0), ([7, 7, 7, 7], 0.5)])

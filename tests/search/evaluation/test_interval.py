@@ -1,4 +1,4 @@
-"""The 95 % interval of a figure, from its resamples."""
+"""The 95 % interval of a metric, from its resamples."""
 
 from __future__ import annotations
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.metrics import Metric, domain_aucs, metric_of
 from search.evaluation.official import Part, Year, official_score, parts_of, year_for
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 
 # The autoencoder of the DCASE 2020 Task 2 baseline on the development set, AUC and pAUC in per cent, averages over
 # machine IDs as published with it: Koizumi et al. (2020), and their averages over machine types.
@@ -64,7 +65,7 @@ def test_each_year_has_its_parts_of_a_machine_id(year: Year, kinds: list[str]) -
     assert [" ".join(filter(None, (part.kind, part.normals, part.anomalies))) for part in parts] == kinds
 
 
-def test_the_year_is_told_by_the_domains() -> None:
+def test_the_year_follows_from_the_domains() -> None:
     assert year_for(["source", None]) == 2022
     assert year_for([None]) == year_for([]) == 2020
 
@@ -97,11 +98,11 @@ def case(clips: int, *, ids: int = 1, domains: bool = False) -> tuple[Scores, Tr
 
 @pytest.mark.parametrize("metric", ["auc", "pauc", "official", "worst_id"])
 @pytest.mark.parametrize("domains", [False, True])
-def test_a_resample_s_figure_is_that_of_its_clips(metric: Metric, domains: bool) -> None:
+def test_a_resample_s_metric_is_that_of_its_clips(metric: Metric, domains: bool) -> None:
     scores, truth = case(96, ids=2, domains=domains)
     bootstrap = Bootstrap(truth, resamples=20)
 
-    figures = bootstrap.metric(metric, scores)
+    resampled = bootstrap.metric(metric, scores)
 
     for resample, counts in enumerate(bootstrap._drawn.T):
         drawn = np.repeat(np.arange(96), counts)
@@ -110,12 +111,12 @@ def test_a_resample_s_figure_is_that_of_its_clips(metric: Metric, domains: bool)
             labels=tuple(truth.labels[clip] for clip in drawn),
             domains=tuple(truth.domains[clip] for clip in drawn) if domains else (),
         )
-        assert figures[resample] == pytest.approx(metric_of(metric, scores[drawn], of_drawn), abs=1e-12)
+        assert resampled[resample] == pytest.approx(metric_of(metric, scores[drawn], of_drawn), abs=1e-12)
 
 
 @settings(max_examples=30, deadline=None, database=None)
 @given(st.lists(st.integers(-9, 9), min_size=48, max_size=48), st.sampled_from(["auc", "pauc", "official", "worst_id"]))
-def test_any_increasing_map_of_scores_leaves_every_figure_as_it_is(values: list[int], metric: Metric) -> None:
+def test_any_increasing_map_of_scores_leaves_every_metric_as_it_is(values: list[int], metric: Metric) -> None:
     _, truth = case(48, domains=True)
     scores = np.array(values, dtype=np.float64)
 
@@ -133,11 +134,11 @@ def test_the_worst_id_is_the_one_with_the_lowest_auc() -> None:
     [
         ("pauc", None, {}, "needs 10 of them, but fan/00 has 4"),
         ("official", 2020, {}, "needs 10 of them, but fan/00 has 4"),
-        ("official", 2022, {"domains": ()}, "of 4 of the 4 of fan/00 it is not known"),
+        ("official", 2022, {"domains": ()}, "4 of the 4 of fan/00 have none"),
         ("official", 2022, {"domains": ("source",) * 8}, "has none of the target domain"),
     ],
 )
-def test_what_the_clips_do_not_tell_is_an_error_with_the_reason(
+def test_an_undefined_metric_is_an_error_with_the_reason(
     metric: Metric, year: Year | None, changes: dict[str, Any], message: str
 ) -> None:
     labels = (0, 0, 0, 0, 1, 1, 1, 1)

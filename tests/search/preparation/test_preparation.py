@@ -1,4 +1,4 @@
-"""A study and its recordings, brought together: what does not fit is said before any work."""
+"""A study is checked against its recordings: what does not fit is refused or warned of before any work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.families import add_family
 
 
 def prepared(root: Path | None, **blocks: Any) -> Prepared:
-    """A study of the VAE, brought together with the clips below a root."""
+    """A study of the VAE, prepared with the clips below a root."""
     tree = {"study": "here", "model": {"family": "vae"}, **blocks}
     return prepare(study_of_tree(tree, origin="here"), default_root=None if root is None else str(root))
 
@@ -225,7 +225,7 @@ def both_sets(corpus_root: Path, tmp_path: Path) -> Path:
 BY_SET = {"clips": "development"}
 
 
-def test_by_set_only_the_development_set_s_clips_steer(both_sets: Path) -> None:
+def test_by_set_only_the_development_set_s_clips_validate(both_sets: Path) -> None:
     ready = prepared(both_sets, validation=BY_SET)
 
     assert {clip.source for clip in ready.corpus.clips} == {"development", "additional", "evaluation"}
@@ -255,7 +255,7 @@ def test_an_id_with_normal_clips_only_is_left_out_with_a_warning(corpus_copy: Pa
     assert ready.warnings == ("compressor/02: one label only in validation, AUC undefined, left out of the mean",)
 
 
-def test_an_id_with_too_few_anomalies_for_both_parts_is_told(corpus_copy: Path) -> None:
+def test_an_id_with_too_few_anomalies_for_both_parts_is_warned_of(corpus_copy: Path) -> None:
     remove(corpus_copy, "anomaly_id_02_0000000[1-5].wav")
 
     assert prepared(corpus_copy).warnings == ("compressor/02: too few labelled clips for a held-out test",)
@@ -279,7 +279,7 @@ def test_where_no_id_has_both_labels_auc_is_undefined_and_nothing_starts(
 
 
 class TestFolds:
-    """Normal training clips steer too: what labels there are is asked of all of these clips together."""
+    """Normal training clips validate too: the labels of all validation clips count together."""
 
     def test_without_normal_test_clips_those_of_the_folds_are_told_from_the_faults(self, corpus_copy: Path) -> None:
         remove(corpus_copy, "test/normal_*")
@@ -293,7 +293,7 @@ class TestFolds:
         )
 
     @pytest.mark.parametrize(("training_clips", "is_judged"), [(2, True), (1, False)])
-    def test_an_id_without_normal_clips_to_steer_is_left_out_with_a_warning(
+    def test_an_id_without_normal_validation_clips_is_left_out_with_a_warning(
         self, corpus_copy: Path, training_clips: int, is_judged: bool
     ) -> None:
         remove(corpus_copy, "test/normal_id_02_*")
@@ -306,7 +306,7 @@ class TestFolds:
         judged = evaluate(np.zeros(len(ready.validation_data.truth)), ready.validation_data.truth).per_id
         assert ("compressor/02" in judged) == is_judged
 
-    def test_without_a_fault_no_fold_tells_anything(self, corpus_copy: Path) -> None:
+    def test_without_a_fault_no_fold_has_an_auc(self, corpus_copy: Path) -> None:
         remove(corpus_copy, "anomaly_*")
 
         with pytest.raises(StudyError, match="AUC is undefined: .* have normal clips only"):
@@ -319,10 +319,10 @@ class TestFolds:
         folds = {"folds": 7}  # six training clips of each machine ID
 
         prepared(corpus_copy, validation=folds, search={"pruner": "median"})
-        with pytest.raises(StudyError, match="fold 7 alone of 7 does not tell them apart; fewer folds .* undefined"):
+        with pytest.raises(StudyError, match="fold 7 alone of 7 cannot compare them: use fewer folds.* undefined"):
             prepared(corpus_copy, validation=folds, search={"pruner": "wilcoxon"})
 
-    def test_what_the_first_folds_do_not_tell_is_refused_though_all_of_them_do(
+    def test_a_metric_that_the_first_folds_leave_undefined_is_refused_though_all_of_them_define_it(
         self, corpus_root: Path, tmp_path: Path
     ) -> None:
         sound = next(corpus_root.rglob("*.wav"))
@@ -341,7 +341,7 @@ class TestFolds:
         seeds = {fold_of_target(seed): seed for seed in range(10)}
         official: dict[str, Any] = {"metric": "official", "folds": 2}
         prepared(corpus.root, validation={**official, "seed": seeds[0]})
-        with pytest.raises(StudyError, match="the first 1 of 2 does not tell .* has none of the target domain"):
+        with pytest.raises(StudyError, match="the first 1 of 2 cannot compare .* has none of the target domain"):
             prepared(corpus.root, validation={**official, "seed": seeds[1]})
 
 
@@ -358,10 +358,12 @@ def test_a_test_clip_that_was_trained_on_is_warned_of(corpus_copy: Path) -> None
     machine = corpus_copy / "compressor"
     shutil.copy(machine / "train/normal_id_00_00000000.wav", machine / "test/normal_id_00_00000099.wav")
     (warning,) = prepared(corpus_copy).warnings
-    assert warning.startswith("1 test clips are training clips too, compressor/test/normal_id_00_00000099.wav (compr")
+    assert warning.startswith(
+        "1 test clips are training clips too, for example compressor/test/normal_id_00_00000099.wav (compr"
+    )
 
 
-def test_contents_that_are_trained_on_twice_are_warned_of_where_one_copy_steers_beside_the_other(
+def test_contents_that_are_trained_on_twice_are_warned_of_where_one_copy_validates_beside_the_other(
     corpus_copy: Path,
 ) -> None:
     train = corpus_copy / "compressor/train"
@@ -371,7 +373,7 @@ def test_contents_that_are_trained_on_twice_are_warned_of_where_one_copy_steers_
     assert prepared(corpus_copy, validation={"share": 0.5}).warnings == ()
     for validation, count in (({"folds": 3}, 6), ({"metric": "proxy", "proxies": ["other IDs"]}, 2)):
         warning, *_ = prepared(corpus_copy, validation=validation).warnings
-        assert warning.startswith(f"{count} training clips steer the search beside models that are trained on the same")
+        assert warning.startswith(f"{count} training clips validate models that are trained on the same")
 
 
 def test_supplemental_clips_are_no_part_of_a_study(corpus_root: Path, corpus_copy: Path) -> None:
@@ -516,7 +518,7 @@ def test_an_open_window_may_be_longer_than_a_clip_at_one_end_and_not_at_both(cor
         ),
     ],
 )
-def test_what_is_said_of_training_to_a_family_that_is_not_trained_is_warned_of(
+def test_a_setting_of_training_for_a_family_that_is_not_trained_is_warned_of(
     corpus_root: Path, model: Any, idle: tuple[str, ...]
 ) -> None:
     ready = prepared(corpus_root, model=model, training={"epochs": 3, "batch_size": 8})

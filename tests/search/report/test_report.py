@@ -19,10 +19,11 @@ from plotly.offline import get_plotlyjs
 from sqlalchemy import text
 
 from features.clips.corpus import read_corpus
+from models.scoring.scores import Scores
 from search.cli.status import status_of
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import metric_of
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.report import plots
 from search.report.page import report
 from search.report.verdict import verdict

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.metrics import metric_of
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, is_rung, noise_key, noise_of
 from search.sampling.samplers import pruner_for
 from search.storage.study_storage import FAILED

@@ -17,8 +17,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from features.clips.corpus import Corpus
+from models.scoring.scores import Scores
 from search.errors import StudyFileError, TrialFailure
-from search.evaluation.truth import Scores
 from search.preparation.prepared import prepare
 from search.sampling.samplers import families_by_claim, sampler_for
 from search.storage.hold import Hold

@@ -109,9 +109,11 @@ def test_the_scores_of_the_clips_that_it_learns_fall(family: str, corpus: Corpus
         assert (learnt < untrained).mean() > 0.9
 
 
-def test_it_tells_an_obvious_anomaly(family: str, corpus: Corpus) -> None:
+def test_it_detects_an_obvious_anomaly(family: str, corpus: Corpus) -> None:
     tree = recipe_of(family).tree()
-    if family == "classifier":  # two machines are all it can tell: what hisses is one of them, but an unlikely one
+    if (
+        family == "classifier"
+    ):  # it only tells two machines apart: a clip that hisses is one of them, but an unlikely one
         tree["model"] |= {"score": "mahalanobis"}
     training = trained(Recipe.model_validate(tree), corpus)
 

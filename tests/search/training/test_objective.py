@@ -14,10 +14,10 @@ import torch
 from optuna.trial import FixedTrial, TrialState
 
 from features.clips.corpus import read_corpus
+from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Resumable
 from search.errors import TrialFailure
 from search.evaluation.metrics import mean_auc
-from search.evaluation.truth import Scores
 from search.study.recipe import ValidationSettings
 from search.study.study import Study
 from search.study.study_file import study_of_tree
@@ -38,7 +38,7 @@ TINY: dict[str, Any] = {
 
 
 class RecordingTrial(FixedTrial):
-    """A trial with given parameters that keeps what it was told, and is pruned after so many epochs if it is to be.
+    """A trial with given parameters. It keeps what was reported, and is pruned after `prune_after` epochs.
 
     `reports` are (epoch, value); `done` is what happened, in order.
     """
@@ -63,7 +63,7 @@ class Interrupted(Exception):
 
 
 def interruption(after_batches: int) -> Callable[[], None]:
-    """Lets so many batches pass."""
+    """Interrupts a training after this number of batches."""
     passed = 0
 
     def before_batch() -> None:
@@ -76,7 +76,7 @@ def interruption(after_batches: int) -> Callable[[], None]:
 
 
 class Checkpoints:
-    """What a trial left after its epochs."""
+    """The checkpoints that a trial saved after its epochs."""
 
     def __init__(self) -> None:
         self._left: list[bytes] = []
@@ -250,7 +250,7 @@ def test_an_epoch_that_was_not_reported_is_repeated_from_the_checkpoint_before_i
     assert successor.reports == undisturbed.reports[1:]
 
 
-def test_a_trial_that_goes_on_at_a_checkpoint_is_asked_for_pruning_before_its_next_epoch(
+def test_a_trial_that_continues_from_a_checkpoint_is_asked_for_pruning_before_its_next_epoch(
     validation_data: ValidationData,
 ) -> None:
     checkpoints = Checkpoints()
@@ -337,7 +337,7 @@ def test_it_serves_an_optuna_study_with_a_pruner_as_any_objective_does(validatio
     assert all(8 <= trial.params["h_dim"] <= 64 for trial in optuna_study.trials)
 
 
-def test_the_baseline_is_never_pruned_since_the_others_are_compared_with_its_whole(
+def test_the_baseline_is_never_pruned_since_others_are_compared_with_its_last_value(
     validation_data: ValidationData,
 ) -> None:
     study = study_with(baseline={"h_dim": 16})

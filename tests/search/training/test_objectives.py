@@ -1,4 +1,4 @@
-"""Objectives beyond one AUC, limits, folds and pruners: what workers make of them, and what people are told."""
+"""Objectives other than AUC, limits, folds and pruners: what workers do with them, and what people see."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from optuna.trial import FixedTrial, TrialState
 
 from features.clips.corpus import Corpus, read_corpus
+from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Resumable
 from search.errors import MisuseError, StudyError, TrialFailure
 from search.evaluation.metrics import metric_of
-from search.evaluation.truth import Scores
 from search.report.page import report
 from search.results.comparison import as_json, compare
 from search.results.export import export_recipe
@@ -29,7 +29,7 @@ from search.study.recipe import Recipe, ValidationSettings
 from search.study.study_file import study_of_tree
 from search.training.cross_validation import CrossValidation
 from search.training.objective import objective, train_for_real
-from search.training.trained import TrainedModel
+from search.training.protocols import ModelTraining
 from search.validation.views import validation_data_of
 from search.workers.draining import Drained
 from tests.support.detectors import detector_of
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
 
 
-def told_of(study: TinyStudy) -> dict[str, Any]:
+def status_of(study: TinyStudy) -> dict[str, Any]:
     """The document that `offkey status --json` prints."""
     status = read_status(
         study.storage, study.stored, optuna.load_study(study_name=study.stored.name, storage=study.storage)
@@ -76,7 +76,7 @@ class TestSeveralObjectives:
         study = tiny_study(trials=8, validation={"metric": ["auc", "parameters"]})
         study.worker(quick=True).run()
         trials = trials_of(study)
-        told = told_of(study)
+        status = status_of(study)
         beaten = {
             trial.number
             for trial in trials
@@ -85,9 +85,9 @@ class TestSeveralObjectives:
             and other.values[1] <= trial.values[1]
             and other.values != trial.values
         }
-        assert told["metric"] == ["auc", "parameters"]
-        assert {entry["number"] for entry in told["best"]} == set(range(8)) - beaten
-        for entry in told["best"]:
+        assert status["metric"] == ["auc", "parameters"]
+        assert {entry["number"] for entry in status["best"]} == set(range(8)) - beaten
+        for entry in status["best"]:
             low, high = entry["interval"]
             assert low <= entry["values"]["auc"] <= high
         assert "Trade-offs" in report(study.storage, study.stored)
@@ -116,14 +116,14 @@ class TestSeveralObjectives:
 
 class TestOtherFigures:
     @pytest.mark.parametrize("metric", ["worst_id", "auc"])
-    def test_a_trial_s_value_is_the_figure_that_the_study_names(self, tiny_study: MakeStudy, metric: Any) -> None:
+    def test_a_trial_s_value_is_the_metric_that_the_study_names(self, tiny_study: MakeStudy, metric: Any) -> None:
         study = tiny_study(trials=3, validation={"metric": metric})
         study.worker(quick=True).run()
         scores = study.ledger.scores()
         for trial in trials_of(study):
             assert trial.value == metric_of(metric, scores[trial.number], study.stored.truth)
-        low, high = told_of(study)["best"]["interval"]
-        assert low <= told_of(study)["best"]["value"] <= high
+        low, high = status_of(study)["best"]["interval"]
+        assert low <= status_of(study)["best"]["value"] <= high
 
 
 class TestLimits:
@@ -137,7 +137,7 @@ class TestLimits:
             assert trial.constraints["max_parameters"] == pytest.approx(trial.params["h_dim"] / 20 - 1)
             assert bool(trial.intermediate_values) != is_too_large
             assert ("max_parameters allows: 20" in str(trial.user_attrs.get("failure"))) == is_too_large
-        counts = told_of(study)["trials"]
+        counts = status_of(study)["trials"]
         assert counts["failed"] == sum(trial.params["h_dim"] > 20 for trial in trials_of(study)) > 0
 
     def test_a_detector_that_is_too_slow_ends_after_its_first_epoch(self, tiny_study: MakeStudy) -> None:
@@ -159,9 +159,9 @@ class TestLimits:
             training.save(files[-1])
             files[-1].seek(0)
 
-        told = objective(FixedTrial({}), study, validation_data, train=QuickTraining, after_epoch=keep)
+        value = objective(FixedTrial({}), study, validation_data, train=QuickTraining, after_epoch=keep)
         again = objective(FixedTrial({}), study, validation_data, train=QuickTraining, checkpoint=files[-1])
-        assert again == told
+        assert again == value
         slow = study_of_tree(
             {**TINY, "search": {"constraints": {"max_latency_ms": 0.5}}, "validation": {}}, origin="here"
         )
@@ -181,10 +181,10 @@ class TestLimits:
         within = [trial for trial in trials_of(study) if worst[trial.number] >= 0.25]
         assert 0 < len(within) < 8
         assert all(trial.state == TrialState.COMPLETE for trial in trials_of(study))
-        told = told_of(study)
-        assert told["beyond_limits"] == 8 - len(within)
+        status = status_of(study)
+        assert status["beyond_limits"] == 8 - len(within)
         best = max(within, key=lambda trial: (trial.values[0], -trial.number))
-        assert told["best"]["number"] == best.number
+        assert status["best"]["number"] == best.number
         recipe = export_recipe(study.storage, study.stored)
         assert recipe.from_ is not None
         assert recipe.from_.trial == best.number
@@ -192,7 +192,7 @@ class TestLimits:
     def test_where_no_trial_keeps_to_the_limits_there_is_nothing_to_export(self, tiny_study: MakeStudy) -> None:
         study = tiny_study(trials=2, search={"trials": 2, "constraints": {"min_worst_id": 1.0}})
         study.worker(quick=True).run()
-        assert told_of(study)["best"] is None
+        assert status_of(study)["best"] is None
         with pytest.raises(StudyError, match=r"None of the 2 complete trials .* keeps to search.constraints"):
             export_recipe(study.storage, study.stored)
         assert "No complete trial keeps to the study's limits" in report(study.storage, study.stored).replace(
@@ -233,7 +233,7 @@ class TestFolds:
         assert trial.reports[-1][1] == value
         np.testing.assert_array_equal(scores[2][: len(scores[0])], scores[0])
 
-    def test_wilcoxon_is_told_each_folds_own_figure_and_the_trials_value_is_their_mean(self, corpus: Corpus) -> None:
+    def test_wilcoxon_gets_each_folds_own_auc_and_the_trials_value_is_their_mean(self, corpus: Corpus) -> None:
         validation_data = validation_data_of(corpus, ValidationSettings(folds=5))
         tree = TINY | {"validation": {"folds": 5}, "search": {"pruner": "wilcoxon"}}
         trial, scores = _Reports(), list[Scores]()
@@ -267,17 +267,19 @@ class TestFolds:
             run(resumed, until=6).validation_scores(), run(begun, until=6).validation_scores()
         )
 
-    def test_the_final_detector_repeats_the_figure_and_is_trained_on_all_training_clips(self, corpus: Corpus) -> None:
+    def test_the_final_detector_repeats_the_validation_auc_and_is_trained_on_all_training_clips(
+        self, corpus: Corpus
+    ) -> None:
         import torch
 
         study, device = study_of_tree(TINY, origin="here"), torch.device("cpu")
         value = objective(FixedTrial({}, number=0), study, validation_data_of(corpus, ValidationSettings(folds=3)))
-        told: list[tuple[int, int]] = []
+        epochs_done: list[tuple[int, int]] = []
         recipe = study.first_recipe()
-        detector = detector_of(recipe, corpus, device, on_epoch=lambda *epochs: told.append(epochs))
+        detector = detector_of(recipe, corpus, device, on_epoch=lambda *epochs: epochs_done.append(epochs))
         plain = detector_of(recipe.model_copy(update={"validation": ValidationSettings()}), corpus, device)
         assert detector.value == detector.validation.auc == value
-        assert told == [(epoch, 8) for epoch in range(1, 9)]
+        assert epochs_done == [(epoch, 8) for epoch in range(1, 9)]
         for name, weights in plain.scorer.state_dict().items():
             assert torch.equal(weights, detector.scorer.state_dict()[name])
 
@@ -360,11 +362,11 @@ class TestFolds:
             trial.intermediate_values for trial in trials_of(undisturbed)
         ]
 
-    def test_no_model_is_made_beside_another(self, corpus: Corpus) -> None:
+    def test_no_model_exists_beside_another(self, corpus: Corpus) -> None:
         recipe = Recipe.model_validate(TINY | {"training": TINY["training"] | {"seed": 3}})
         alive: weakref.WeakSet[object] = weakref.WeakSet()
 
-        def train(recipe: Recipe, view: Corpus, device: str) -> TrainedModel:
+        def train(recipe: Recipe, view: Corpus, device: str) -> ModelTraining:
             assert not alive
             alive.add(model := QuickTraining(recipe, view, device))
             return model
@@ -391,7 +393,7 @@ class TestFolds:
 
 
 class _Walk(QuickTraining):
-    """Trials whose h_dim is 40 or more tell nothing; the others tell every anomaly."""
+    """Trials whose h_dim is 40 or more detect nothing; the others detect every anomaly."""
 
     def validation_scores(self) -> Scores:
         labels = np.array([clip.label for clip in self.validation_clips], dtype=float)

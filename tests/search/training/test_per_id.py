@@ -1,4 +1,4 @@
-"""One model for each machine ID, and one model that is told machine IDs: through the one training, and as a bundle."""
+"""One model for each machine ID, and one model that is given machine IDs: through the one training, and as a bundle."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_models_of_each_id_go_on_from_a_checkpoint_as_if_undisturbed(corpus: Cor
 
 
 def scored(recipe: Recipe, root: Path, folder: Path) -> tuple[dict[str, ScoredClip], dict[str, float]]:
-    """Rows of the corpus's test clips, and one of an ID that was never heard, by a bundle; and what training gave."""
+    """A bundle's rows of the test clips and of one unknown machine ID; and the scores of the training itself."""
     detector = detector_of(recipe, read_corpus(root), CPU)
     save_bundle(detector, folder / "bundle")
     clip = next((root / "compressor" / "test").glob("normal_id_04_*.wav"))
@@ -242,7 +242,7 @@ def test_a_bundle_with_a_model_of_all_scores_an_unknown_id_and_decides_nothing(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_clip_sounds_otherwise_to_a_conditional_model_under_another_id(corpus: Corpus, family: str) -> None:
+def test_a_conditional_model_scores_a_clip_otherwise_under_another_id(corpus: Corpus, family: str) -> None:
     training = trained(recipe_of(family, conditional=True), corpus)
     clips = training.recordings_of(of_id(training.validation_clips, "compressor/02"))
 

@@ -188,7 +188,7 @@ def test_an_epoch_is_every_training_window_once(corpus: Corpus, batch_size: int)
     assert training.epoch == 1
 
 
-def test_training_lowers_the_loss_of_the_clips_it_hears(corpus: Corpus) -> None:
+def test_training_lowers_the_loss_of_its_clips(corpus: Corpus) -> None:
     training = Training(recipe_with(), corpus, CPU)
     before = training.scores_of(training.clips.train).mean()
 
@@ -229,7 +229,7 @@ def test_only_clips_with_a_label_are_validated_on(corpus: Corpus) -> None:
 
 
 def fail_at_the_first_value(training: Training) -> int:
-    """Runs an epoch on VALUELESS up to where a value is asked for; gives the batches begun by then."""
+    """Runs an epoch on VALUELESS until a value is needed; returns how many batches had started by then."""
     begun = 0
 
     def before_batch() -> None:

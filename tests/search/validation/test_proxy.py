@@ -1,4 +1,4 @@
-"""What steers a search without labels: which clips are held out, what is made of them, what it is worth."""
+"""Validation without labels: which clips are held out, which proxies are created from them, what their AUC is."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from features.frames.feature_settings import FeatureSettings
 from search.errors import StudyError
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Truth
-from search.preparation.proxy_judgement import ProxyJudgement, aucs_of, judge_proxies, useful
+from search.preparation.proxy_judgement import ProxyJudgement, aucs_of, judge_proxies, useful_proxies
 from search.study.proxies import OTHER_IDS, PROXIES, Proxy
 from search.study.recipe import Recipe, TrainOn
 from search.training.loop import Training
-from search.validation.proxy_clips import MOST_NORMALS, Proxied, hold_out
+from search.validation.proxy_clips import MOST_NORMALS, ProxyCorpus, hold_out
 from search.validation.split import labelled_test_clips, training_clips
 
 SHARE = 0.34  # of six clips two
@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def proxied(corpus_root: Path, cache: Path) -> Iterator[Proxied]:
+def proxy_corpus(corpus_root: Path, cache: Path) -> Iterator[ProxyCorpus]:
     """The small corpus with all proxies: of three IDs two clips each are held out."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OFFKEY_CACHE", str(cache))
@@ -70,13 +70,15 @@ def corpus_of(*groups: Sequence[Clip]) -> Corpus:
     return Corpus(root=Path("root"), clips=tuple(clip for group in groups for clip in group), unreadable=())
 
 
-def without_faults(corpus: Corpus, *, share: float = 0.25, seed: int = 0, train_on: TrainOn = "development") -> Proxied:
+def without_faults(
+    corpus: Corpus, *, share: float = 0.25, seed: int = 0, train_on: TrainOn = "development"
+) -> ProxyCorpus:
     """The normal clips that are held out, and those of other IDs: what needs no files."""
     return hold_out(corpus, share=share, seed=seed, train_on=train_on).with_proxies([OTHER_IDS])
 
 
-def held_out(proxied: Proxied) -> list[str]:
-    return [clip.name for clip in proxied.clips if clip.proxy is None]
+def held_out(proxy_corpus: ProxyCorpus) -> list[str]:
+    return [clip.name for clip in proxy_corpus.clips if clip.proxy is None]
 
 
 def recipe_with(model: dict[str, Any], **training: Any) -> Recipe:
@@ -91,10 +93,10 @@ def recipe_with(model: dict[str, Any], **training: Any) -> Recipe:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.34, 0.5])
-def test_no_clip_is_in_two_parts_and_none_is_lost(corpus_root: Path, proxied: Proxied, share: float) -> None:
+def test_no_clip_is_in_two_parts_and_none_is_lost(corpus_root: Path, proxy_corpus: ProxyCorpus, share: float) -> None:
     corpus = read_corpus(corpus_root)
-    parts = training_clips(proxied.corpus, recipe_with({"family": "stat"}, calibration_share=share))
-    names = [clip.name for clip in (*parts.train, *parts.withheld)] + held_out(proxied)
+    parts = training_clips(proxy_corpus.corpus, recipe_with({"family": "stat"}, calibration_share=share))
+    names = [clip.name for clip in (*parts.train, *parts.withheld)] + held_out(proxy_corpus)
     assert sorted(names) == sorted(clip.name for clip in corpus.clips if clip.split == "train")
 
 
@@ -119,14 +121,16 @@ def test_whatever_the_shares_the_parts_never_overlap(
     assert {clip.machine_id for clip in parts.train} == {clip.machine_id for clip in corpus.clips}
 
 
-def test_the_real_test_clips_are_gone_whatever_their_labels(corpus_root: Path, proxied: Proxied) -> None:
+def test_the_real_test_clips_are_gone_whatever_their_labels(corpus_root: Path, proxy_corpus: ProxyCorpus) -> None:
     corpus = read_corpus(corpus_root)
     flipped = tuple(
         replace(clip, label=ANOMALY if clip.label == NORMAL else NORMAL) if clip.split == "test" else clip
         for clip in corpus.clips
     )
 
-    assert not {clip.name for clip in corpus.clips if clip.split == "test"} & {c.name for c in proxied.corpus.clips}
+    assert not {clip.name for clip in corpus.clips if clip.split == "test"} & {
+        c.name for c in proxy_corpus.corpus.clips
+    }
     assert without_faults(replace(corpus, clips=flipped), share=SHARE) == without_faults(corpus, share=SHARE)
 
 
@@ -159,15 +163,15 @@ def test_without_two_clips_of_an_id_there_is_nothing_to_hold_out() -> None:
         without_faults(corpus_of(clips_of(9), clips_of(1, source="additional")), train_on="additional")
 
 
-def test_each_proxy_of_an_id_has_as_many_clips_as_it_has_normal_ones(proxied: Proxied) -> None:
-    counts = Counter((clip.id_name, clip.proxy) for clip in proxied.clips)
+def test_each_proxy_of_an_id_has_as_many_clips_as_it_has_normal_ones(proxy_corpus: ProxyCorpus) -> None:
+    counts = Counter((clip.id_name, clip.proxy) for clip in proxy_corpus.clips)
     assert counts == {(f"compressor/{name}", proxy): 2 for name in ("00", "02", "04") for proxy in (None, *PROXIES)}
-    assert len({clip.name for clip in proxied.corpus.clips}) == len(proxied.corpus.clips)
+    assert len({clip.name for clip in proxy_corpus.corpus.clips}) == len(proxy_corpus.corpus.clips)
 
 
-def test_steering_clips_are_labelled_test_clips_and_the_only_ones(proxied: Proxied) -> None:
-    assert labelled_test_clips(proxied.corpus) == proxied.clips
-    assert all(clip.label == (NORMAL if clip.proxy is None else ANOMALY) for clip in proxied.clips)
+def test_validation_clips_are_labelled_test_clips_and_the_only_ones(proxy_corpus: ProxyCorpus) -> None:
+    assert labelled_test_clips(proxy_corpus.corpus) == proxy_corpus.clips
+    assert all(clip.label == (NORMAL if clip.proxy is None else ANOMALY) for clip in proxy_corpus.clips)
 
 
 def test_clips_of_other_ids_are_held_out_ones_of_the_same_machine() -> None:
@@ -186,61 +190,61 @@ def test_clips_of_other_ids_are_held_out_ones_of_the_same_machine() -> None:
     assert (sources["00", "02"], sources["00", "04"]) == (3, 3)
 
 
-def test_some_proxies_alone_are_the_same_clips_as_among_all(proxied: Proxied) -> None:
+def test_some_proxies_alone_are_the_same_clips_as_among_all(proxy_corpus: ProxyCorpus) -> None:
     chosen = (OTHER_IDS, Proxy("whine", 0.5))
-    fewer = proxied.of_proxies(chosen)
+    fewer = proxy_corpus.of_proxies(chosen)
 
     assert {clip.proxy for clip in fewer.clips} == {None, *chosen}
-    assert fewer.clips == tuple(clip for clip in proxied.clips if clip.proxy in (None, *chosen))
+    assert fewer.clips == tuple(clip for clip in proxy_corpus.clips if clip.proxy in (None, *chosen))
     assert labelled_test_clips(fewer.corpus) == fewer.clips
-    assert len(fewer.corpus.clips) - len(fewer.clips) == len(proxied.corpus.clips) - len(proxied.clips)
+    assert len(fewer.corpus.clips) - len(fewer.clips) == len(proxy_corpus.corpus.clips) - len(proxy_corpus.clips)
 
 
 @pytest.mark.parametrize("steps", [2, 1000], ids=["many ties", "few ties"])
-def test_the_value_is_the_mean_over_proxies(proxied: Proxied, steps: int) -> None:
-    scores = np.random.default_rng(0).integers(0, steps, len(proxied.clips)).astype(np.float64)
-    by_proxy = aucs_of(scores, proxied.clips)
+def test_the_value_is_the_mean_over_proxies(proxy_corpus: ProxyCorpus, steps: int) -> None:
+    scores = np.random.default_rng(0).integers(0, steps, len(proxy_corpus.clips)).astype(np.float64)
+    by_proxy = aucs_of(scores, proxy_corpus.clips)
     assert by_proxy.keys() == set(PROXIES)
-    assert mean_auc(scores, Truth.of(proxied.clips)) == pytest.approx(np.mean(list(by_proxy.values())))
+    assert mean_auc(scores, Truth.of(proxy_corpus.clips)) == pytest.approx(np.mean(list(by_proxy.values())))
 
 
 @pytest.mark.parametrize(
-    ("aucs", "fault"),
+    ("aucs", "objection"),
     [
-        ((1.0, 1.0), "told every time"),
-        ((0.98, 0.99), "told every time"),
+        ((1.0, 1.0), "always detected"),
+        ((0.98, 0.99), "always detected"),
         ((1.0, 0.97), ""),
         ((0.97, 0.5), ""),
         ((0.56, 0.2), ""),
-        ((0.55, 0.5), "told by none"),
-        ((0.1, 0.3), "told by none"),
+        ((0.55, 0.5), "not detected"),
+        ((0.1, 0.3), "not detected"),
     ],
 )
-def test_a_proxy_that_every_detector_or_none_tells_is_left_out(aucs: tuple[float, ...], fault: str) -> None:
-    assert ProxyJudgement(OTHER_IDS, aucs).fault == fault
+def test_a_proxy_that_every_detector_or_none_detects_is_left_out(aucs: tuple[float, ...], objection: str) -> None:
+    assert ProxyJudgement(OTHER_IDS, aucs).objection == objection
 
 
 def test_what_is_not_left_out_is_used_and_a_search_needs_one() -> None:
     easy, fit, hard = (
         ProxyJudgement(Proxy("noise", grade), (auc, auc)) for grade, auc in zip(GRADES, (1.0, 0.8, 0.5), strict=True)
     )
-    assert useful([easy, fit, hard]) == (fit.proxy,)
-    with pytest.raises(StudyError, match=r"noise 0\.25: told every time; noise 1: told by none"):
-        useful([easy, hard])
+    assert useful_proxies([easy, fit, hard]) == (fit.proxy,)
+    with pytest.raises(StudyError, match=r"noise 0\.25: always detected; noise 1: not detected"):
+        useful_proxies([easy, hard])
 
 
 @pytest.mark.usefixtures("_in_that_cache")
 def test_cheap_detectors_judge_every_proxy_and_tell_the_strongest_grade_of_a_kind_best(
-    proxied: Proxied,
+    proxy_corpus: ProxyCorpus,
 ) -> None:
-    judgements = judge_proxies(proxied, FeatureSettings(n_mels=32))
+    judgements = judge_proxies(proxy_corpus, FeatureSettings(n_mels=32))
 
     assert [judgement.proxy for judgement in judgements] == list(PROXIES)
     assert all(0 <= auc <= 1 for judgement in judgements for auc in judgement.aucs)
     aucs = {judgement.proxy: sum(judgement.aucs) for judgement in judgements}
     for kind in KINDS:
         assert aucs[Proxy(kind, GRADES[-1])] >= aucs[Proxy(kind, GRADES[0])]
-    assert judge_proxies(proxied, FeatureSettings(n_mels=32)) == judgements
+    assert judge_proxies(proxy_corpus, FeatureSettings(n_mels=32)) == judgements
 
 
 @pytest.mark.usefixtures("_in_that_cache")
@@ -253,8 +257,10 @@ def test_cheap_detectors_judge_every_proxy_and_tell_the_strongest_grade_of_a_kin
     ],
     ids=["vae", "per ID", "classifier"],
 )
-def test_a_training_is_steered_by_these_clips_as_by_labelled_ones(proxied: Proxied, model: dict[str, Any]) -> None:
-    few = proxied.of_proxies([OTHER_IDS, Proxy("knock", 1.0)])
+def test_a_training_is_validated_by_these_clips_as_by_labelled_ones(
+    proxy_corpus: ProxyCorpus, model: dict[str, Any]
+) -> None:
+    few = proxy_corpus.of_proxies([OTHER_IDS, Proxy("knock", 1.0)])
     training = Training(recipe_with(model), few.corpus, torch.device("cpu"))
     training.run_epoch()
     scores = training.validation_scores()
@@ -266,9 +272,9 @@ def test_a_training_is_steered_by_these_clips_as_by_labelled_ones(proxied: Proxi
 
 
 @pytest.mark.usefixtures("_in_that_cache")
-def test_another_host_makes_the_same_clips(proxied: Proxied, corpus_root: Path) -> None:
+def test_another_host_makes_the_same_clips(proxy_corpus: ProxyCorpus, corpus_root: Path) -> None:
     counted: list[tuple[int, int]] = []
     held_out = hold_out(read_corpus(corpus_root), share=SHARE, seed=0)
     again = held_out.with_proxies(PROXIES, progress=lambda done, of: counted.append((done, of)))
-    assert again == proxied
+    assert again == proxy_corpus
     assert counted[-1] == (90, 90)

@@ -1,4 +1,4 @@
-"""Which clips train, which withhold, which steer the search, and which are kept for the final figure."""
+"""Which clips are for training, which are withheld, which validate trials, and which are held out."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def corpus_of(*groups: Sequence[Clip]) -> Corpus:
     return Corpus(root=Path("root"), clips=tuple(clip for group in groups for clip in group), unreadable=())
 
 
-def validation_data(corpus: Corpus, settings: ValidationSettings = SETTINGS) -> list[str]:
-    """Names of the clips that steer a search."""
+def validation_names(corpus: Corpus, settings: ValidationSettings = SETTINGS) -> list[str]:
+    """The names of the validation clips."""
     return [clip.name for clip in labelled_test_clips(blind(corpus, settings))]
 
 
-def held_out(corpus: Corpus, settings: ValidationSettings = SETTINGS) -> list[str]:
+def held_out_names(corpus: Corpus, settings: ValidationSettings = SETTINGS) -> list[str]:
     return [clip.name for clip in held_out_clips(corpus, settings)]
 
 
@@ -97,18 +97,18 @@ def corpus_of_strata(strata: Sequence[tuple[str, str, int, int]]) -> Corpus:
 
 @settings(max_examples=60, deadline=None, database=None)
 @given(STRATA, SPLITS)
-def test_each_labelled_clip_steers_the_search_or_is_held_out_and_none_does_both(
+def test_each_labelled_clip_is_for_validation_or_held_out_and_none_is_both(
     strata: list[tuple[str, str, int, int]], settings: ValidationSettings
 ) -> None:
     corpus = corpus_of_strata(strata)
 
-    both = validation_data(corpus, settings) + held_out(corpus, settings)
+    both = validation_names(corpus, settings) + held_out_names(corpus, settings)
 
     assert sorted(both) == sorted(clip.name for clip in corpus.clips)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_by_set_the_development_clips_steer_and_the_evaluation_clips_are_held_out(share: float) -> None:
+def test_by_set_the_development_clips_validate_and_the_evaluation_clips_are_held_out(share: float) -> None:
     sets: tuple[Source, Source] = ("development", "evaluation")
     of_set = {
         of: [clip for label in (NORMAL, ANOMALY) for clip in clips(5, source=of, machine_id=machine_id, label=label)]
@@ -116,8 +116,8 @@ def test_by_set_the_development_clips_steer_and_the_evaluation_clips_are_held_ou
     }
     corpus, by_set = corpus_of(*of_set.values()), ValidationSettings(clips="development", share=share)
 
-    assert validation_data(corpus, by_set) == [clip.name for clip in of_set["development"]]
-    assert held_out(corpus, by_set) == [clip.name for clip in of_set["evaluation"]]
+    assert validation_names(corpus, by_set) == [clip.name for clip in of_set["development"]]
+    assert held_out_names(corpus, by_set) == [clip.name for clip in of_set["evaluation"]]
     hidden = {clip.label for clip in blind(corpus, by_set).clips if clip.source == "evaluation"}
     assert hidden == {None}
 
@@ -136,7 +136,7 @@ def test_each_machine_id_and_label_is_divided_by_the_share(
     for machine, machine_id, label, count in strata:
         share = chosen[machine, machine_id, label]
         if count == 1:
-            assert share == 1  # it steers: a search without it would be blind to its ID
+            assert share == 1  # it is for validation: a search without it would be blind to its ID
         else:
             assert 1 <= share <= count - 1
             assert share in (round(settings.share * count), 1, count - 1)
@@ -151,13 +151,13 @@ def test_the_order_of_the_clips_changes_nothing(
     shuffled = list(corpus.clips)
     random.shuffle(shuffled)
 
-    assert set(held_out(corpus_of(shuffled), settings)) == set(held_out(corpus, settings))
+    assert set(held_out_names(corpus_of(shuffled), settings)) == set(held_out_names(corpus, settings))
 
 
 def test_the_order_changes_nothing_where_two_folders_hold_clips_of_one_name() -> None:
     twins = clips(1) + clips(1, source="evaluation")
 
-    assert held_out(corpus_of(twins)) == held_out(corpus_of(twins[::-1]))
+    assert held_out_names(corpus_of(twins)) == held_out_names(corpus_of(twins[::-1]))
 
 
 def test_a_clip_whose_name_is_not_utf_8_is_divided_like_any_other() -> None:
@@ -166,7 +166,7 @@ def test_a_clip_whose_name_is_not_utf_8_is_divided_like_any_other() -> None:
         for number, clip in enumerate(clips(4))
     ]
 
-    assert len(held_out(corpus_of(odd))) == 2
+    assert len(held_out_names(corpus_of(odd))) == 2
 
 
 @settings(max_examples=60, deadline=None, database=None)
@@ -177,23 +177,23 @@ def test_clips_of_other_strata_change_nothing(
     alone = corpus_of_strata(strata)
     others = corpus_of(alone.clips, clips(5, machine="valve"), clips(3, machine="valve", label=ANOMALY))
 
-    assert [name for name in held_out(others, settings) if "valve" not in name] == held_out(alone, settings)
+    assert [name for name in held_out_names(others, settings) if "valve" not in name] == held_out_names(alone, settings)
 
 
 def test_another_seed_divides_otherwise() -> None:
     corpus = corpus_of(clips(20), clips(20, label=ANOMALY))
 
-    parts = {tuple(held_out(corpus, ValidationSettings(seed=seed))) for seed in range(10)}
+    parts = {tuple(held_out_names(corpus, ValidationSettings(seed=seed))) for seed in range(10)}
 
     assert len(parts) == 10
 
 
 def test_the_split_is_the_same_on_every_host_and_in_every_release() -> None:
     # Golden: `printf 0/fan/normal_id_00_0000000N.wav | sha256sum` for N = 0…5, sorted, gives 2 4 0 3 1 5; the first
-    # half steers the search. A change here changes what every stored study was judged by.
+    # half is for validation. A change here changes the validation clips of every stored study.
     corpus = corpus_of(clips(6))
 
-    assert [name[-5] for name in held_out(corpus)] == ["1", "3", "5"]
+    assert [name[-5] for name in held_out_names(corpus)] == ["1", "3", "5"]
 
 
 def test_blind_hides_the_held_out_labels_and_nothing_else() -> None:
@@ -202,7 +202,7 @@ def test_blind_hides_the_held_out_labels_and_nothing_else() -> None:
     seen = blind(corpus, SETTINGS)
 
     hidden = {before.name for before, after in zip(corpus.clips, seen.clips, strict=True) if before != after}
-    assert hidden == set(held_out(corpus))
+    assert hidden == set(held_out_names(corpus))
     assert all(clip.label is None for clip in seen.clips if clip.name in hidden)
     assert seen.clips == tuple(replace(c, label=None) if c.name in hidden else c for c in corpus.clips)
 
@@ -210,8 +210,8 @@ def test_blind_hides_the_held_out_labels_and_nothing_else() -> None:
 def test_a_blinded_corpus_is_blinded_once_for_all() -> None:
     corpus = corpus_of(clips(6), clips(6, label=ANOMALY))
 
-    assert len(held_out(blind(corpus, SETTINGS))) < len(held_out(corpus))
-    assert not set(held_out(blind(corpus, SETTINGS))) & set(held_out(corpus))
+    assert len(held_out_names(blind(corpus, SETTINGS))) < len(held_out_names(corpus))
+    assert not set(held_out_names(blind(corpus, SETTINGS))) & set(held_out_names(corpus))
 
 
 @pytest.mark.parametrize(
@@ -297,10 +297,10 @@ def swap(root: Path, one: Clip, other: Clip) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "value_changes", "test_figure_changes"), [("held out", False, True), ("validation", True, False)]
+    ("part", "value_changes", "test_auc_changes"), [("held out", False, True), ("validation", True, False)]
 )
-def test_exchanged_labels_of_held_out_clips_change_the_final_figure_and_no_trial_s_value(
-    tmp_path: Path, corpus_root: Path, part: str, value_changes: bool, test_figure_changes: bool
+def test_exchanged_labels_of_held_out_clips_change_the_test_auc_and_no_trial_s_value(
+    tmp_path: Path, corpus_root: Path, part: str, value_changes: bool, test_auc_changes: bool
 ) -> None:
     root = tmp_path / "poisoned"
     shutil.copytree(corpus_root, root)
@@ -317,7 +317,7 @@ def test_exchanged_labels_of_held_out_clips_change_the_final_figure_and_no_trial
 
     # Exchanging all labels of an ID turns its AUC into 1 − AUC.
     assert after == pytest.approx(1 - before) if value_changes else after == before
-    assert (detector_after.test.auc != detector_before.test.auc) == test_figure_changes
+    assert (detector_after.test.auc != detector_before.test.auc) == test_auc_changes
     assert (detector_after.validation == detector_before.validation) != value_changes
 
 
@@ -340,7 +340,7 @@ def test_withheld_clips_set_thresholds_and_never_train(tmp_path: Path, corpus_ro
 
 
 SEARCHED: dict[str, Any] = {
-    "study": "steered",
+    "study": "searched",
     "features": {"n_mels": 16},
     "model": [
         {"family": "vae", "context": 2, "h_dim": {"low": 4, "high": 64}, "z_dim": {"low": 1, "high": 8}},
@@ -358,12 +358,12 @@ SEARCHED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class SearchedTrial:
-    """All that a search knows of a trial, and goes by."""
+    """All that a search knows and uses of a trial."""
 
     params: dict[str, Any]
     value: float | None
     reports: dict[int, float]
-    scores: bytes  # of the clips that steer, float64
+    scores: bytes  # of the validation clips, float64
 
 
 @pytest.fixture(scope="module")
@@ -401,7 +401,7 @@ def with_labels_exchanged(corpus: Corpus, part: Sequence[Clip]) -> Corpus:
     The parts are drawn by label and by name. Labels are exchanged only where that leaves both parts as they were:
     else the comparison would be of two splits, not of two truths.
     """
-    parts, exchanged = held_out(corpus), corpus
+    parts, exchanged = held_out_names(corpus), corpus
     for normal in (clip for clip in part if clip.label == NORMAL):
         for anomaly in (clip for clip in part if clip.label == ANOMALY and clip.id_name == normal.id_name):
             now = {clip.name: clip.label for clip in exchanged.clips}
@@ -411,7 +411,7 @@ def with_labels_exchanged(corpus: Corpus, part: Sequence[Clip]) -> Corpus:
             changed = replace(
                 exchanged, clips=tuple(replace(clip, label=labels[clip.name]) for clip in exchanged.clips)
             )
-            if held_out(changed) == parts:
+            if held_out_names(changed) == parts:
                 exchanged = changed
     return exchanged
 
@@ -441,12 +441,12 @@ def test_nothing_that_a_search_does_depends_on_the_clips_that_are_held_out(
     )
 
     changed = {one.name for one, other in zip(corpus.clips, poisoned.clips, strict=True) if one.label != other.label}
-    assert held_out(poisoned) == held_out(corpus)
+    assert held_out_names(poisoned) == held_out_names(corpus)
     assert changed <= {clip.name for clip in part} and (len(changed) >= 2) == (what == "labels")
     assert searched(poisoned) == unpoisoned
 
 
-def test_what_a_search_does_depends_on_the_labels_that_steer_it(
+def test_what_a_search_does_depends_on_the_labels_of_the_validation_clips(
     corpus_root: Path, searched: Callable[[Corpus], list[SearchedTrial]], unpoisoned: list[SearchedTrial]
 ) -> None:
     corpus = read_corpus(corpus_root)
@@ -455,7 +455,7 @@ def test_what_a_search_does_depends_on_the_labels_that_steer_it(
 
     otherwise = searched(poisoned)
 
-    assert held_out(poisoned) == held_out(corpus)
+    assert held_out_names(poisoned) == held_out_names(corpus)
     assert [trial.value for trial in otherwise] != [trial.value for trial in unpoisoned]
     assert otherwise[0].params == unpoisoned[0].params  # nothing is known before the first
     assert [trial.params for trial in otherwise] != [trial.params for trial in unpoisoned]
@@ -467,7 +467,7 @@ def test_what_a_search_does_depends_on_the_labels_that_steer_it(
 def test_no_view_of_a_search_has_a_label_of_a_held_out_clip(corpus_root: Path, validation: dict[str, Any]) -> None:
     settings, corpus = ValidationSettings(**validation), read_corpus(corpus_root)
     validation_data = validation_data_of(corpus, settings)
-    hidden = set(held_out(corpus, settings))
+    hidden = set(held_out_names(corpus, settings))
 
     assert len(hidden) >= 18
     for view in validation_data.views:
@@ -485,7 +485,7 @@ def test_no_module_that_a_trial_runs_through_can_name_the_held_out_clips() -> No
         if any(isinstance(node, ast.Name) and node.id == "held_out_clips" for node in tree):
             naming.add(str(module.relative_to(house)))
 
-    # The split itself, the final figure, warnings before a search, and what an analysis leaves out.
+    # The split itself, the test evaluation, warnings before a search, and what an analysis leaves out.
     assert naming == {
         "validation/split.py",
         "detector/final.py",

@@ -1,4 +1,4 @@
-"""What the objective asks of a recipe in training, whatever it is trained by."""
+"""What a trial needs of a training, with or without torch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.frames.framing import Frames
+from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Resumable
-from search.evaluation.truth import Scores
 from search.study.recipe import Recipe
 
 
-class Trained(Resumable, Protocol):
-    """A recipe in training: `search.training.loop.Training`, a stand-in that needs no torch, or several of these."""
+class TrialTraining(Resumable, Protocol):
+    """The training of a trial: one `search.training.loop.Training`, a stand-in without torch, or a cross-validation."""
 
     @property
     def step(self) -> int | None:
-        """The step that was just reached; None in between."""
+        """The step that the last epoch has reached; None between two steps."""
 
     @property
     def parameters(self) -> int: ...
@@ -26,13 +26,13 @@ class Trained(Resumable, Protocol):
     def run_epoch(self, before_batch: Callable[[], None]) -> None: ...
 
     def validation_scores(self) -> Scores:
-        """At a step: of all clips that have been scored so far, in the order of the truth's."""
+        """At a step, return the scores of the validation clips of all folds so far, (clips,), in the truth's order."""
 
     def latency_ms(self) -> float: ...
 
 
-class Shown(Protocol):
-    """A model whose validation clips can be looked at."""
+class Showable(Protocol):
+    """A model whose validation clips can be shown: their frames, and its reconstruction of them."""
 
     @property
     def validation_clips(self) -> Sequence[Clip]: ...
@@ -48,8 +48,9 @@ class Shown(Protocol):
     def reconstruction_of(self, clip: Clip) -> Frames | None: ...
 
 
-class TrainedModel(Trained, Shown, Protocol):
-    """One model: not several folds' together."""
+class ModelTraining(TrialTraining, Showable, Protocol):
+    """The training of a single model, not of several folds."""
 
 
-Train = Callable[[Recipe, Corpus, str], TrainedModel]
+#: Starts the training of a recipe on a corpus and a device.
+Train = Callable[[Recipe, Corpus, str], ModelTraining]

@@ -1,4 +1,4 @@
-"""What steers a search: which clips each model of a trial sees, and what is made of their scores."""
+"""Which clips each model of a trial trains on, which validate it, and which metrics are computed from their scores."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus, read_corpus
+from models.scoring.scores import Scores
 from search.errors import StudyError, StudyFileError
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import id_aucs, mean_auc, metric_of
-from search.evaluation.truth import Scores, Truth
+from search.evaluation.truth import Truth
 from search.preparation.prepared import prepare
 from search.study.objectives import directions_of
 from search.study.recipe import ValidationSettings
@@ -40,7 +41,7 @@ def validation(**settings: Any) -> ValidationSettings:
 class TestFolds:
     FOLDS = validation(folds=3)
 
-    def test_each_training_clip_steers_in_one_fold_and_is_trained_on_in_the_others(self, corpus: Corpus) -> None:
+    def test_each_training_clip_validates_in_one_fold_and_is_trained_on_in_the_others(self, corpus: Corpus) -> None:
         views = validation_data_of(corpus, self.FOLDS).views
         training = {clip.name for clip in corpus.clips if clip.split == "train"}
         validation_data = [{clip.name for clip in view.clips if clip.split == "test"} & training for view in views]
@@ -55,7 +56,7 @@ class TestFolds:
             of_id = Counter(clip.machine_id for clip in view.clips if clip.split == "train")
             assert of_id == {"00": 4, "02": 4, "04": 4}
 
-    def test_labelled_clips_that_steer_are_in_every_fold_and_held_out_ones_in_none(self, corpus: Corpus) -> None:
+    def test_labelled_validation_clips_are_in_every_fold_and_held_out_ones_in_none(self, corpus: Corpus) -> None:
         held_out = {clip.name for clip in held_out_clips(corpus, self.FOLDS)}
         labelled = {clip.name for clip in labelled_test_clips(corpus)}
         for view in validation_data_of(corpus, self.FOLDS).views:
@@ -122,7 +123,7 @@ def of_recordings(truth: Truth, seed: int, *, ability: float = 1.0) -> Scores:
     return np.asarray(scores + ability * np.array(truth.labels))
 
 
-class TestFiguresOfFolds:
+class TestMetricsOfFolds:
     LABELS: ClassVar = [0, 0, 0, 1, 1, 0, 0, 1, 1, 1]
     IDS: ClassVar = ["fan/00"] * 5 + ["fan/02"] * 5
 
@@ -160,7 +161,7 @@ class TestFiguresOfFolds:
         assert mean_auc(scores, truth) == pytest.approx(mean_auc(scores[places], of_one))
         np.testing.assert_allclose(Bootstrap(truth).aucs(scores), Bootstrap(of_one).aucs(scores[places]))
 
-    def test_the_interval_is_as_wide_as_other_clips_would_move_the_figure(self) -> None:
+    def test_the_interval_is_as_wide_as_other_clips_would_move_the_auc(self) -> None:
         truth = dealt(6, training=9, labelled=7, anomalies=12)  # with one or two training clips in each fold
         draws = [of_recordings(truth, seed) for seed in range(60)]
         aucs = [mean_auc(scores, truth) for scores in draws]
@@ -209,7 +210,7 @@ class TestFiguresOfFolds:
 
 
 class TestObjectives:
-    def test_figures_are_maximised_and_costs_minimised(self) -> None:
+    def test_metrics_are_maximised_and_costs_minimised(self) -> None:
         assert directions_of(validation(metric=["worst_id", "auc", "parameters", "latency_ms"]).objectives) == [
             StudyDirection.MAXIMIZE,
             StudyDirection.MAXIMIZE,
@@ -234,7 +235,7 @@ class TestObjectives:
             ({"metric": "proxy", "proxies": ["knok 1"]}, "no proxy is called 'knok 1'; did you mean knock 1"),
         ],
     )
-    def test_what_cannot_steer_is_refused_with_the_rule(self, settings: dict[str, Any], rule: str) -> None:
+    def test_what_cannot_validate_is_refused_with_the_rule(self, settings: dict[str, Any], rule: str) -> None:
         with pytest.raises(StudyFileError, match=rule):
             study_of_tree({"study": "here", "model": {"family": "stat"}, "validation": settings}, origin="here")
 
@@ -268,9 +269,12 @@ class TestObjectives:
 
     @pytest.mark.parametrize(
         ("metric", "missing"),
-        [("pauc", "needs 10 of them, but compressor/00 has 3"), ("official", "pAUC looks at the highest tenth")],
+        [
+            ("pauc", "needs 10 of them, but compressor/00 has 3"),
+            ("official", "pAUC is computed from the highest tenth"),
+        ],
     )
-    def test_what_the_clips_cannot_tell_is_refused_before_any_training(
+    def test_a_metric_that_the_clips_leave_undefined_is_refused_before_any_training(
         self, corpus_root: Path, metric: str, missing: str
     ) -> None:
         tree = {"study": "here", "corpus": {"root": str(corpus_root)}, "model": {"family": "stat"}}
@@ -280,7 +284,7 @@ class TestObjectives:
 
 
 class TestProxies:
-    def test_no_labelled_clip_steers_and_all_of_them_are_for_the_test(self, corpus: Corpus) -> None:
+    def test_no_labelled_clip_validates_and_all_of_them_are_for_the_test(self, corpus: Corpus) -> None:
         by_proxies = validation(metric="proxy", proxies=["other IDs"])
         validation_data = validation_data_of(corpus, by_proxies)
         labelled = {clip.name for clip in labelled_test_clips(corpus)}
@@ -313,7 +317,7 @@ class TestProxies:
             3 * len(proxies)
         }
 
-    def test_faults_made_of_few_recordings_have_an_interval_as_wide_as_other_recordings_would_move_the_figure(
+    def test_faults_of_few_recordings_have_an_interval_as_wide_as_other_recordings_would_move_the_auc(
         self,
     ) -> None:
         recordings = tuple(range(12)) * 9  # as they are, and with eight faults
@@ -321,14 +325,14 @@ class TestProxies:
 
         def scores(seed: int) -> Scores:
             rng = np.random.default_rng(seed)
-            told = 0.7 * rng.normal(size=12)  # how well whatever is wrong with a recording is told
-            return np.asarray(rng.normal(size=108) / 2 + (1 + told)[list(recordings)] * np.array(truth.labels))
+            ease = 0.7 * rng.normal(size=12)  # how easy the faults of a recording are to detect
+            return np.asarray(rng.normal(size=108) / 2 + (1 + ease)[list(recordings)] * np.array(truth.labels))
 
         bootstrap, draws = Bootstrap(truth, resamples=300), [scores(seed) for seed in range(100)]
         errors = [bootstrap.aucs(draw).std(ddof=1) for draw in draws]
         assert np.mean(errors) == pytest.approx(np.std([mean_auc(draw, truth) for draw in draws]), rel=0.2)
 
-    def test_a_study_keeps_the_proxies_that_were_found_when_it_was_prepared(self, corpus_root: Path) -> None:
+    def test_a_study_keeps_the_proxies_that_were_chosen_when_it_was_prepared(self, corpus_root: Path) -> None:
         tree = {
             "study": "here",
             "corpus": {"root": str(corpus_root)},
@@ -339,7 +343,7 @@ class TestProxies:
         prepared = prepare(study_of_tree(tree, origin="here"), default_root=None)
         proxies = prepared.study.validation.proxies
         assert proxies
-        assert any(f"the search goes by {', '.join(proxies)}" in warning for warning in prepared.warnings)
+        assert any(f"trials are validated by {', '.join(proxies)}" in warning for warning in prepared.warnings)
         again = prepare(study_of_tree(prepared.study.tree, origin="again"), default_root=None)
         assert again.study.validation == prepared.study.validation
-        assert again.warnings == tuple(line for line in prepared.warnings if line.startswith("the search goes by"))
+        assert again.warnings == tuple(line for line in prepared.warnings if line.startswith("trials are validated by"))
