@@ -257,7 +257,7 @@ def test_a_storage_that_cannot_be_written_costs_a_warning_and_not_the_detector(
 
     assert detector.test_evaluations.count is None
     assert "could not be written" in detector.test_evaluations.in_words
-    assert [line for line in told if line.startswith("this look at the held-out") and reason in line]
+    assert [line for line in told if line.startswith("this test evaluation is not counted") and reason in line]
     assert "could not be written" in Path("bundle/README.md").read_text()
 
 
