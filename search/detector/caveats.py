@@ -51,7 +51,8 @@ def sentences_beside(detector: Detector) -> Iterator[str]:
             yield from _machines_compared(set(detector.validation.per_id), set(detector.test.per_id))
         if metric != "auc":
             on_test = "not defined on these clips" if test_value is None else f"{test_value:.3f}"
-            yield f"The search's objective is another metric, {IN_WORDS[metric]}: validation {value:.3f}, test {on_test}"
+            name = IN_WORDS[metric]
+            yield f"The search's objective is another metric, {name}: validation {value:.3f}, test {on_test}"
     if validation.folds is not None:
         yield (
             f"The validation AUC is that of {validation.folds} models, each trained without the clips of its fold; the "
