@@ -24,6 +24,6 @@ def onnx(
     from search.detector.bundle import load_bundle
     from search.detector.onnx_export import export_onnx
 
-    written = export_onnx(load_bundle(bundle, tell=warn), output)
-    inputs = f"waveforms of {written.sample_rate} Hz" + (" and machine IDs" if written.takes_ids else "")
-    err.print(escape(f"Wrote {output}: {inputs} → scores, within {written.difference:.0e} of those of `offkey score`"))
+    exported = export_onnx(load_bundle(bundle, tell=warn), output)
+    inputs = f"waveforms of {exported.sample_rate} Hz" + (" and machine IDs" if exported.takes_ids else "")
+    err.print(escape(f"Wrote {output}: {inputs} → scores, within {exported.difference:.0e} of those of `offkey score`"))

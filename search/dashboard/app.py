@@ -1,8 +1,8 @@
 """optuna-dashboard over Offkey's storage, behind a password and, if wanted, read-only.
 
-optuna-dashboard has neither of its own, and some of what it offers breaks a study that has a ledger: ending a trial
-that a worker is at work on, renaming (it copies the trials and deletes the study), adding studies without recordings,
-deleting one from under its workers.
+optuna-dashboard itself has neither, and some of its actions break a study that has a ledger: ending a trial that a
+worker holds, renaming (it copies the trials and deletes the study), adding studies without recordings, and deleting a
+study while workers are at work on it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _log = logging.getLogger(__name__)
 
 _READING = ("GET", "HEAD", "OPTIONS")
 
-#: Routes that a study with a ledger does not survive, and what to do instead.
+#: Routes that would break a study with a ledger, and what to do instead.
 REFUSED = {
     ("POST", "/api/studies"): "`offkey search` makes studies: they need recordings.",
     ("POST", "/api/studies/<study_id:int>/rename"): "`offkey rename` does it: here it would copy the trials.",
     ("POST", "/api/trials/<trial_id:int>/tell"): "A trial is ended by its worker.",
-    # It would remove the file, and fail to take it off the list of a trial that has ended.
+    # It would remove the file, but could not remove it from the list of a trial that has ended.
     ("DELETE", "/api/artifacts/<study_id:int>/<trial_id:int>/<artifact_id:re:[0-9a-fA-F-]+>"): (
         "A trial's files are removed with its study."
     ),
@@ -49,14 +49,14 @@ REFUSED = {
 
 _DELETING = ("DELETE", "/api/studies/<study_id:int>")
 
-#: What people have uploaded is shown, and never runs as a page of the dashboard's own.
+#: Files that people have uploaded are shown, and never run as a page of the dashboard's own.
 _FILE_HEADERS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 
 
 def dashboard_app(
     storage: StudyStorage, *, artifacts: str | None = None, password: str | None = None, read_only: bool = False
 ) -> WSGIApplication:
-    """The WSGI application. `artifacts` is the folder or bucket of the exhibits; None: where each study has them."""
+    """The WSGI application. `artifacts` is the folder or bucket of the exhibits; None: each study's own place."""
     cached, exhibits = _Cached(storage), _Exhibits(storage, artifacts)
     app = optuna_dashboard.wsgi(cached, artifact_store=exhibits)
     app.install(_Answers(app, storage, cached, exhibits))
@@ -74,7 +74,7 @@ def is_loopback(host: str) -> bool:
 
 def _with_password(app: WSGIApplication, password: str) -> WSGIApplication:
     """HTTP basic authentication (RFC 7617), whatever the user's name."""
-    wanted = password.encode(errors="surrogateescape")  # the environment's bytes, whatever they are
+    wanted = password.encode(errors="surrogateescape")  # the bytes of the environment variable, even if not UTF-8
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         given = _password_of(environ)
@@ -97,7 +97,7 @@ def _password_of(environ: WSGIEnvironment) -> bytes | None:
 
 
 def _guarded(app: WSGIApplication, *, read_only: bool, only_here: bool) -> WSGIApplication:
-    """Refuses by headers and method, whatever the path: a route that a new version adds is refused too."""
+    """Refuses requests by their headers and method, not by their path: routes of newer versions are covered too."""
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         reason = _refusal(environ, read_only=read_only, only_here=only_here)
@@ -112,7 +112,7 @@ def _guarded(app: WSGIApplication, *, read_only: bool, only_here: bool) -> WSGIA
 def _refusal(environ: WSGIEnvironment, *, read_only: bool, only_here: bool) -> str | None:
     host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
     if only_here and not _names_this_machine(host):
-        # A name of somebody else's that leads here (DNS rebinding): for a browser, his pages are ours.
+        # DNS rebinding: another site's name that resolves to this host. A browser takes that site's pages for ours.
         return f"Without a password this dashboard answers to localhost alone, not to {host!r}."
     if environ["REQUEST_METHOD"].upper() in _READING:
         return None
@@ -120,22 +120,22 @@ def _refusal(environ: WSGIEnvironment, *, read_only: bool, only_here: bool) -> s
         return "This dashboard is read-only."
     if environ.get("HTTP_SEC_FETCH_SITE") in ("cross-site", "same-site"):  # another port is the same site
         return "Another site's page may not write here."
-    # Of browsers that send no Sec-Fetch-Site, over plain HTTP for one.
+    # Some browsers send no Sec-Fetch-Site, for example over plain HTTP.
     if origin is not None and origin.partition("://")[2].lower() != host.lower():
-        return f"A page of {origin} may not write to {host}. A proxy between them has to hand on the Host."
+        return f"A page of {origin} may not write to {host}. A proxy between them must pass on the Host header."
     return None
 
 
 def _names_this_machine(host: str) -> bool:
-    found = re.fullmatch(r"(?:\[([^]]+)\]|([^:]*))(?::\d*)?", host)
-    return found is not None and is_loopback((found[1] or found[2]).lower())
+    match = re.fullmatch(r"(?:\[([^]]+)\]|([^:]*))(?::\d*)?", host)
+    return match is not None and is_loopback((match[1] or match[2]).lower())
 
 
 class _Cached(_CachedStorage):
-    """Optuna's cache of finished trials: without it, a poll reads every trial anew."""
+    """Optuna's cache of finished trials: without it, each poll of the page would read every trial again."""
 
     def forget(self, study_id: int) -> None:
-        """After the study was deleted past this cache: SQLite may give the next one the same ID."""
+        """Drops a study that was deleted without this cache: SQLite may give the next study the same ID."""
         with self._lock:
             known = self._studies.pop(study_id, None)
             for number in known.trials if known is not None else ():
@@ -144,9 +144,10 @@ class _Cached(_CachedStorage):
 
 
 class _Answers:
-    """A plugin of the router's: what some of optuna-dashboard's routes answer instead, or do besides.
+    """A plugin of the router that replaces or extends some of optuna-dashboard's routes.
 
-    Not a look at the path: what the router makes of one has its own rules, and a gap between them would be a hole.
+    It goes by the route, not by the request's path: the router has its own rules for paths, and a check of ours that
+    differed from them could be bypassed.
     """
 
     name, api = "offkey", 2
@@ -177,7 +178,8 @@ class _Answers:
             return delete_foreign(study_id=study_id)
         stored = replace(stored, artifacts=self._exhibits.place or stored.artifacts)
         try:
-            delete_study(self._storage, stored, exhibits_in=self._exhibits.places())  # whatever the box says
+            # Deletes the exhibits too, whether or not the page's box is ticked.
+            delete_study(self._storage, stored, exhibits_in=self._exhibits.places())
         except StudyError as error:
             return _refused(409, str(error))
         self._cached.forget(study_id)
@@ -189,7 +191,7 @@ def _refused(status: int, reason: str) -> bottle.HTTPResponse:
 
 
 def _with_content(write: Callable[..., Any]) -> Callable[..., Any]:
-    """200 for 204: optuna-dashboard's page wants JSON of every answer, and says of one without that it failed."""
+    """Answers 200 instead of 204: optuna-dashboard's page expects JSON, and reports an answer without it as failed."""
 
     def answer(**kwargs: Any) -> Any:
         content = write(**kwargs)
@@ -222,7 +224,7 @@ class _Exhibits:
         return list(dict.fromkeys(place_of(place) for place in (*artifact_places(self._storage), None)))
 
     def _first(self, action: Callable[[Any], Any]) -> Any:
-        """Of the places that have it: others may be another host's, and not to be reached from this one."""
+        """Does the action at the first place that has the file: other places may be out of this host's reach."""
         places = self.places()
         for place in places:
             try:
@@ -242,7 +244,7 @@ class _Exhibits:
         open_artifacts(self.places()[0]).write(artifact_id, content_body)
 
     def remove(self, artifact_id: str) -> None:
-        """One that is gone already, or lies on another host, does not keep its study from being deleted."""
+        """Removes a file. One that is gone, or on another host, is only logged: its study can still be deleted."""
         try:
             self._first(lambda store: store.remove(artifact_id))
         except ArtifactNotFound as error:

@@ -1,5 +1,5 @@
-"""What a leading trial shows of itself in the dashboard: pictures of its scores, and its two worst mistakes to look at
-and to listen to. Of validation clips alone.
+"""The exhibits of a leading trial in the dashboard: pictures of its scores, and its two worst mistakes as pictures and
+sounds. They show validation clips only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Exhibit:
 
 
 def exhibits_of(training: Showable, scores: Scores) -> Iterable[Exhibit]:
-    """All exhibits of a training with these scores of its validation clips, (clips,)."""
+    """All exhibits of a training whose validation clips have these scores, (clips,)."""
     clips = training.validation_clips
     truth = Truth.of(clips)
     yield _png("1 ROC curves.png", pictures.roc_picture(scores_by_id(scores, truth), id_aucs(scores, truth)))
@@ -58,17 +58,17 @@ def exhibits_of(training: Showable, scores: Scores) -> Iterable[Exhibit]:
 
 
 def most_missed(scores: Scores, truth: Truth) -> int:
-    """Position of the anomaly that sounds healthiest: fewest of its own machine ID's normal clips score lower."""
+    """The position of the anomaly with the fewest lower-scoring normal clips of its own machine ID."""
     return _worst(scores, truth, of=ANOMALY, sign=1)
 
 
 def worst_alarm(scores: Scores, truth: Truth) -> int:
-    """Position of the normal clip that sounds least healthy: fewest of its machine ID's anomalies score higher."""
+    """The position of the normal clip with the fewest higher-scoring anomalies of its own machine ID."""
     return _worst(scores, truth, of=NORMAL, sign=-1)
 
 
 def _worst(scores: Scores, truth: Truth, *, of: int, sign: int) -> int:
-    """Clips are ranked within their machine ID, as an AUC is: scores of two IDs have no common scale."""
+    """Ranks clips within their machine ID, as an AUC does: scores of two IDs have no common scale."""
     ids, labels = np.array(truth.ids), np.array(truth.labels)
     signed = sign * scores
     ranked = []
@@ -77,7 +77,7 @@ def _worst(scores: Scores, truth: Truth, *, of: int, sign: int) -> int:
         spread = float(np.ptp(signed[ids == name])) or 1.0
         for position in np.flatnonzero((ids == name) & (labels == of)):
             right = float((others < signed[position]).mean())
-            depth = float(signed[position] - others.min()) / spread  # among clips that are equally wrong
+            depth = float(signed[position] - others.min()) / spread  # decides between clips that are equally wrong
             ranked.append((right, depth, int(position)))
     return min(ranked)[2]
 
@@ -85,8 +85,8 @@ def _worst(scores: Scores, truth: Truth, *, of: int, sign: int) -> int:
 def upload(exhibits: Iterable[Exhibit], place: str, *, uid: str, number: int) -> dict[str, str]:
     """Writes a trial's exhibits; returns the system attributes by which optuna-dashboard finds them.
 
-    The same trial's exhibits have the same IDs, whoever writes them: a worker that is killed right after leaves
-    nothing behind that its successor does not write over. Raises StoreError if the place takes none.
+    A trial's exhibits have the same IDs whichever worker writes them: if a worker is killed right after writing, its
+    successor overwrites them. Raises StoreError if the place cannot be written.
     """
     attributes = {}
     for exhibit in exhibits:

@@ -1,4 +1,4 @@
-"""Pictures of a trial, as PNG files: how its scores part anomalies from normal clips, and what it made of one clip.
+"""Pictures of a trial, as PNG files: its scores of normal and anomalous clips, and the reconstruction of one clip.
 
 frames : (frames, bins) float32, dB.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-#: No exhibit is larger (bytes): a picture that would be is drawn coarser, a sound cut off.
+#: No exhibit is larger than this (bytes): a larger picture is drawn coarser, a longer sound is cut.
 MOST_BYTES = 1_000_000
 
 _ID_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
@@ -72,7 +72,7 @@ def score_picture(scores: Scores, truth: Truth) -> bytes:
 def clip_picture(
     frames: Frames, reconstruction: Frames | None, *, frame_seconds: float, unit: str, title: str
 ) -> bytes:
-    """A clip's frames, in their unit; below them what the model took it for, and what it found strange."""
+    """A clip's frames, in their unit; below them the model's reconstruction, if it has one, and the difference."""
     of_unit = f", {unit}" if unit else ""
     panels = [("sound", frames)] + ([] if reconstruction is None else [("reconstruction", reconstruction)])
     rows = len(panels) + (reconstruction is not None)
@@ -108,5 +108,5 @@ def _spectrogram(
 
 
 def _plain(text: str) -> str:
-    """Without formulas: between two $ of a file's name there is none."""
+    """The text with its $ escaped: matplotlib would take what is between two of them for a formula."""
     return text.replace("$", r"\$")

@@ -1,12 +1,12 @@
 """From a recipe to its detector.
 
-detector      a trained model, its thresholds, what was measured of it
-making        from a recipe to a bundle: recordings read and checked, trained, measured, saved
+detector      a trained model, its thresholds and its metrics
+making        from a recipe to a bundle: read and check the recordings, train, measure, save
 final         the training, and its measurement on the held-out test clips
 optimism      validation minus test, and the spread over seeds
-caveats       what stands beside the figures, in sentences
+caveats       sentences that qualify the metrics
 bundle        a detector's folder or bucket: written and read
-bundle_files  its JSON files, key by key
+bundle_files  the bundle's JSON files, key by key
 model_card    the bundle's README
 scoring       clips to scores and decisions
 submission    scores as the challenge's files

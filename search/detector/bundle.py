@@ -1,14 +1,14 @@
 """A trained detector as a folder that needs nothing else, on a disk or in a bucket.
 
-recipe.yaml           what it is: `offkey train recipe.yaml` makes it again
+recipe.yaml           the recipe: `offkey train recipe.yaml` trains the same detector again
 weights.safetensors   the model's arrays
 detector.json         machine IDs, thresholds by machine/ID and the false-alarm rate that they aim at, versions, the
                       corpus's fingerprint
-metrics.json          what was measured
+metrics.json          the validation and test metrics
 README.md             the model card
 
-No file is a pickle: what scikit-learn has learnt is arrays beside the networks'. Other versions than those that wrote a
-bundle may score a little differently: loading says so.
+No file is a pickle: models of scikit-learn are stored as arrays beside the networks' arrays. Other versions of the
+packages than those that wrote a bundle may score a little differently: `load_bundle` warns of them.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from search.study.study_file import load_study, to_yaml
 
 _log = logging.getLogger(__name__)
 
-#: In the order in which a bucket gets them: without detector.json there is no bundle.
+#: The order in which a bucket gets the files: detector.json comes last, since without it there is no bundle.
 _FILES = ("README.md", "metrics.json", "recipe.yaml", "weights.safetensors", "detector.json")
 
-#: What of them a detector is made of.
+#: The files that a detector is loaded from.
 _NEEDED = ("detector.json", "recipe.yaml", "weights.safetensors")
 
-#: What was installed and may change a score in its last digits, or more.
+#: Packages whose version may change a score, in its last digits or more.
 _PACKAGES = ("offkey", "torch", "timm", "numpy", "scipy", "librosa", "scikit-learn")
 
 
@@ -65,8 +65,9 @@ class Bundle:
 
 
 def require_free(place: str | Path) -> None:
-    """Raises BundleError if something stands where the bundle is to go, or that cannot be told: nothing is ever
-    overwritten.
+    """Raises BundleError if something exists where the bundle is to go, or if that cannot be checked.
+
+    Nothing is ever overwritten.
     """
     try:
         is_free = not Path(place).exists() if bucket_of(place) is None else BucketFolder(place).is_empty()
@@ -79,8 +80,8 @@ def require_free(place: str | Path) -> None:
 def save_bundle(detector: Detector, place: str | Path) -> None:
     """Writes the bundle, whole or not at all, to a folder or to `s3://BUCKET/PREFIX`.
 
-    Raises BundleError if it cannot be written; what a bucket did not take is kept on this host, and the error says
-    where.
+    Raises BundleError if it cannot be written. If a bucket refuses it, the bundle is kept on this host, and the error
+    names the folder.
     """
     require_free(place)
     if bucket_of(place) is None:
@@ -89,7 +90,7 @@ def save_bundle(detector: Detector, place: str | Path) -> None:
     try:
         folder = Path(tempfile.mkdtemp(prefix="offkey-detector-"))
     except OSError as error:
-        raise BundleError(f"{place} takes a temporary folder on this host, too: {error}") from error
+        raise BundleError(f"{place} also needs a temporary folder on this host: {error}") from error
     try:
         _write_folder(detector, folder)
         BucketFolder(place).put(_FILES, folder)
@@ -102,7 +103,7 @@ def save_bundle(detector: Detector, place: str | Path) -> None:
 
 
 def _write_folder(detector: Detector, folder: Path) -> None:
-    """To a folder that is not there, or empty."""
+    """Writes the bundle to a folder that is missing or empty."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -123,7 +124,7 @@ def _write_files(detector: Detector, folder: Path) -> None:
         {name: array.contiguous() for name, array in detector.scorer.state_dict().items()},
         folder / "weights.safetensors",
     )
-    (folder / "weights.safetensors").chmod(0o644)  # as its neighbours: safetensors keeps it to its owner
+    (folder / "weights.safetensors").chmod(0o644)  # as the other files: safetensors lets only the owner read it
     (folder / "recipe.yaml").write_text(to_yaml(detector.recipe.tree()))
     (folder / "detector.json").write_text(DetectorFile.of(detector, _versions()).text())
     (folder / "metrics.json").write_text(MetricsFile.of(detector).text())
@@ -131,9 +132,9 @@ def _write_files(detector: Detector, folder: Path) -> None:
 
 
 def load_bundle(place: str | Path, *, tell: Callable[[str], None] = _log.warning) -> Bundle:
-    """The bundle in a folder or at `s3://BUCKET/PREFIX`; `tell` hears of one that other versions wrote.
+    """The bundle in a folder or at `s3://BUCKET/PREFIX`; `tell` is called with a warning if other versions wrote it.
 
-    Raises BundleError if there is not a whole bundle of a format known here, or it cannot be read.
+    Raises BundleError if there is no complete bundle of a format known here, or it cannot be read.
     """
     try:
         with _on_disk(place) as folder:
@@ -141,7 +142,7 @@ def load_bundle(place: str | Path, *, tell: Callable[[str], None] = _log.warning
             if differing := _other_versions(details.versions):
                 tell(f"{place} was written with {', '.join(differing)}: its scores may differ a little")
             recipe = load_study(folder / "recipe.yaml").first_recipe()
-            scorer = scorer_of(recipe.member, details.labels, _unlearnt)
+            scorer = scorer_of(recipe.member, details.labels, _untrained)
             _load_weights(scorer, folder / "weights.safetensors", place)
             return Bundle(recipe=recipe, scorer=scorer.eval(), labels=details.labels, thresholds=details.thresholds)
     except BundleError:
@@ -159,7 +160,7 @@ def _load_weights(scorer: Scorer, path: Path, place: str | Path) -> None:
 
 @contextmanager
 def _on_disk(place: str | Path) -> Iterator[Path]:
-    """The folder, or what is needed of the bucket's files in a folder for a while."""
+    """The folder itself, or a temporary folder with the files of the bucket that a detector is loaded from."""
     if bucket_of(place) is None:
         yield Path(place)
         return
@@ -171,24 +172,27 @@ def _on_disk(place: str | Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _unlearnt(member: Member, labels: Labels) -> Single:
-    """A model whose weights are to be loaded, limits of its bins included."""
-    unlearnt = member.model_copy(update={"model": member.model.to_be_loaded})
-    return Single(unlearnt, labels, member.features.limits)
+def _untrained(member: Member, labels: Labels) -> Single:
+    """A model whose weights are still to be loaded, including the limits of its bins."""
+    untrained = member.model_copy(update={"model": member.model.to_be_loaded})
+    return Single(untrained, labels, member.features.limits)
 
 
 def _versions() -> dict[str, str]:
-    """What a score may depend on."""
+    """The versions that a score may depend on."""
     return {
         **{package: version(package) for package in _PACKAGES},
-        "torch": torch.__version__,  # with what it was built for
+        "torch": torch.__version__,  # with the device that it was built for, such as +cu128
         "computation": str(COMPUTATION),
         "python": platform.python_version(),
     }
 
 
 def _other_versions(written_by: Mapping[str, str]) -> list[str]:
-    """Of what a bundle says at all; one version for another kind of device is no other version."""
+    """The packages whose version differs here from the one in the bundle.
+
+    Python is not compared, nor is the kind of device that a package was built for (what follows a +).
+    """
     here = _versions()
     return [
         f"{name} {then} (here {here.get(name, '—')})"

@@ -1,9 +1,9 @@
 """The two JSON files of a bundle, key by key in the order in which they are written.
 
 detector.json   what a detector is loaded from, beside recipe and weights
-metrics.json    what was measured; `offkey train --json` prints it below `bundle`
+metrics.json    the validation and test metrics; `offkey train --json` prints them below `bundle`
 
-Keys that are only added leave the format as it is: a file without them, or with others, is read.
+A new key does not change the format: a file without it, or with keys that are unknown here, can still be read.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from search.errors import BundleError
 from search.evaluation.evaluate import IdMetrics, Metrics
 from search.evaluation.interval import Interval
 
-#: Of what is in the files: a bundle of another one cannot be read.
+#: The format of the files: a bundle of another format cannot be read.
 _FORMAT = 3
 
 
 class _Document(BaseModel):
-    """Frozen; a number is a number, and never a text that reads like one."""
+    """Frozen and strict: a text that reads like a number is not accepted as one."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     def document(self) -> dict[str, Any]:
-        """In the types that JSON has."""
+        """The content in types that JSON has."""
         return self.model_dump(mode="json")
 
     def text(self) -> str:
-        """As it stands in the file."""
+        """The text of the file."""
         return json.dumps(self.document(), indent=1)
 
 
 class _Format(_Document):
-    """What the detector.json of every format has."""
+    """The key that the detector.json of every format has."""
 
     format: int
 
@@ -51,14 +51,14 @@ class DetectorFile(_Format):
 
     labels: Labels
     thresholds: dict[str, float]  # by machine/ID
-    threshold_clips: dict[str, int]  # withheld normal clips behind each
+    threshold_clips: dict[str, int]  # how many withheld normal clips set each threshold
     false_alarm_rate: float | None = None  # that the thresholds aim at; None in files of earlier versions
     corpus_fingerprint: str
-    versions: dict[str, str] = {}  # of what a score may depend on
+    versions: dict[str, str] = {}  # of packages that a score may depend on
 
     @classmethod
     def of(cls, detector: Detector, versions: Mapping[str, str]) -> DetectorFile:
-        """What there is to write of a detector; `versions` are those that it was made with."""
+        """The content for a detector that was trained with these `versions`."""
         return cls(
             format=_FORMAT,
             labels=detector.labels,
@@ -71,23 +71,23 @@ class DetectorFile(_Format):
 
     @classmethod
     def read(cls, path: Path, place: str | Path) -> DetectorFile:
-        """The file of the bundle at a place.
+        """The file at `path`, which belongs to the bundle at `place`.
 
-        Raises BundleError, which names the key, for another format and for a file that is damaged or another
-        program's, OSError if it cannot be read.
+        Raises BundleError for another format and, with the key's name, for a file that is damaged or was written by
+        another program. Raises OSError if it cannot be read.
         """
         content = path.read_bytes()
         try:
-            found = _Format.model_validate_json(content)
-            if found.format != _FORMAT:
-                raise BundleError(f"{place}: a bundle of format {found.format}; this Offkey reads {_FORMAT}")
+            written_as = _Format.model_validate_json(content).format
+            if written_as != _FORMAT:
+                raise BundleError(f"{place}: a bundle of format {written_as}; this Offkey reads {_FORMAT}")
             return cls.model_validate_json(content)
         except ValidationError as error:
             raise not_whole(place, f"{path.name}: {_in_words(error)}") from error
 
 
 class PartMetrics(_Document):
-    """What was measured on the validation clips, or on the test clips."""
+    """The metrics on the validation clips, or on the test clips."""
 
     auc: float
     interval: Interval
@@ -96,18 +96,18 @@ class PartMetrics(_Document):
     per_id: dict[str, IdMetrics]  # by machine/ID
 
     @classmethod
-    def of(cls, figures: Metrics) -> PartMetrics:
+    def of(cls, metrics: Metrics) -> PartMetrics:
         return cls(
-            auc=figures.auc,
-            interval=figures.interval,
-            pauc=figures.pauc,
-            pooled_auc=figures.pooled,
-            per_id=dict(figures.per_id),
+            auc=metrics.auc,
+            interval=metrics.interval,
+            pauc=metrics.pauc,
+            pooled_auc=metrics.pooled,
+            per_id=dict(metrics.per_id),
         )
 
 
 class ObjectiveMetrics(_Document):
-    """The study's first objective."""
+    """The study's first objective and its values."""
 
     name: str
     validation: float
@@ -147,7 +147,7 @@ class SeedMetrics(_Document):
 
 
 class RecipesSeedMetrics(_Document):
-    """The same of several recipes, by name."""
+    """How the AUC of several recipes varies with the seed, by the recipe's name."""
 
     recipes: dict[str, SeedMetrics]
 
@@ -166,7 +166,7 @@ class MetricsFile(_Document):
 
     @classmethod
     def of(cls, detector: Detector) -> MetricsFile:
-        """What was measured of a detector."""
+        """The content for a detector."""
         return cls(
             validation=PartMetrics.of(detector.validation),
             test=None if detector.test is None else PartMetrics.of(detector.test),
@@ -187,7 +187,7 @@ def metrics_of(detector: Detector) -> dict[str, Any]:
 
 
 def not_whole(place: str | Path, why: object) -> BundleError:
-    """The error of a place that has no bundle, or a part of one."""
+    """The error for a place that has no bundle, or only a part of one."""
     return BundleError(f"{place} is not a bundle, or not a whole one: {why}")
 
 
@@ -199,7 +199,7 @@ def _seeds(spreads: Mapping[str, SeedSpread]) -> SeedMetrics | RecipesSeedMetric
 
 
 def _in_words(error: ValidationError) -> str:
-    """The first key that is not as it should be, and why."""
+    """The first key that is not valid, and why."""
     problem = error.errors()[0]
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "missing":

@@ -1,7 +1,8 @@
-"""What stands beside a detector's figures, so that nobody takes them for more than they are.
+"""Sentences that qualify a detector's metrics: what a reader must know before comparing or quoting them.
 
-optimism : validation AUC − test AUC, over the machine IDs that both have: how much the search flatters itself. The two
-           are of different clips, so that it is no paired difference.
+optimism : validation AUC − test AUC, over the machine IDs that both have. The search chose the best of many trials by
+           its validation AUC, which is therefore too high. The two AUCs are measured on different clips, so this is not
+           a paired difference.
 seeds    : how the AUC of one model varies with its seed, over the members of an ensemble that differ in nothing else.
 """
 
@@ -15,30 +16,31 @@ from search.study.objectives import IN_WORDS
 if TYPE_CHECKING:
     from search.detector.detector import Detector
 
-OPTIMISM = "how much the search flatters itself"
+#: The name of the difference, validation minus test.
+OPTIMISM = "optimism of the search"
 
-#: Of a search that went by made faults.
+#: For a search that was validated on synthetic faults.
 NOT_COMPARABLE = (
-    "The validation AUC is of made faults and the test AUC of recorded ones: their difference says nothing of how much "
-    "the search flatters itself"
+    "The validation AUC is measured on synthetic faults and the test AUC on recorded ones: their difference is not the "
+    "search's optimism"
 )
 
-#: Of a search that went by other machine IDs, and where it went by some others.
+#: For a search that was validated on other machine IDs than the test, and on some others.
 OTHER_MACHINES = (
-    "Validation and test are of different machine IDs: their difference says nothing of how much the search flatters "
-    "itself"
+    "The validation clips and the test clips are of different machine IDs: the difference of their AUCs is not the "
+    "search's optimism"
 )
-SOME_MACHINES = "The difference of validation and test is of the machine IDs that both have: {}"
+SOME_MACHINES = "Validation minus test covers only the machine IDs that both have: {}"
 
-#: What the spread over seeds is of, and what it is not.
+#: What the spread over seeds shows, and what it does not show.
 SPREAD = (
-    "This is each seed's model alone, its weights, noise and order drawn anew, on the same clips: it tells how much is "
-    "chance of the training, and not what other clips or settings would give"
+    "Each seed's model is measured alone on the same clips; its initial weights, noise and order of clips are its own. "
+    "The spread shows how much the training varies by chance, not what other clips or settings would give"
 )
 
 
 def sentences_beside(detector: Detector) -> Iterator[str]:
-    """What the figures alone do not say, in sentences without their full stops."""
+    """What the metrics alone do not show, in sentences without their full stops."""
     validation, value, test_value = detector.recipe.validation, detector.value, detector.test_value
     metric = validation.objectives[0]
     if validation.uses_proxies:
@@ -48,21 +50,22 @@ def sentences_beside(detector: Detector) -> Iterator[str]:
         if detector.test is not None:
             yield from _machines_compared(set(detector.validation.per_id), set(detector.test.per_id))
         if metric != "auc":
-            on_test = "these clips do not tell it" if test_value is None else f"{test_value:.3f}"
-            yield f"The search went by another figure, {IN_WORDS[metric]}: validation {value:.3f}, test {on_test}"
+            on_test = "not defined on these clips" if test_value is None else f"{test_value:.3f}"
+            name = IN_WORDS[metric]
+            yield f"The search's objective is another metric, {name}: validation {value:.3f}, test {on_test}"
     if validation.folds is not None:
         yield (
-            f"The validation AUC is of {validation.folds} models, each trained without the clips of its fold, and the "
-            "test AUC of the detector, trained on all"
+            f"The validation AUC is that of {validation.folds} models, each trained without the clips of its fold; the "
+            "test AUC is that of the detector, trained on all of them"
         )
     if detector.optimism is not None and detector.optimism.may_be_chance:
-        yield "The difference of validation and test may be chance: its interval includes 0"
+        yield "Validation minus test may be chance: its interval includes 0"
     if detector.test is not None:
         yield detector.test_evaluations.in_words
 
 
 def _machines_compared(validation: Set[str], test: Set[str]) -> Iterator[str]:
-    """Which machine IDs the optimism is of, where that is not every one."""
+    """Which machine IDs the optimism covers, if not every one."""
     if not validation & test:
         yield OTHER_MACHINES
     elif validation != test:

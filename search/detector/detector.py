@@ -1,4 +1,4 @@
-"""The final detector: a trained model, its thresholds, and what was measured of it."""
+"""The final detector: a trained model, its thresholds and its metrics."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from search.study.recipe import Recipe
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained model, its thresholds, and what was measured of it."""
+    """A trained model, its thresholds and its metrics."""
 
     recipe: Recipe
     scorer: Scorer
     labels: Labels  # of the clips that it was trained on
     thresholds: Mapping[str, float]  # by machine/ID; a clip that scores higher is called an anomaly
-    threshold_clips: Mapping[str, int]  # withheld normal clips behind each
+    threshold_clips: Mapping[str, int]  # how many withheld normal clips set each threshold
     validation: Metrics
     value: float  # of the recipe's first objective, as its trial had it
-    test: Metrics | None  # None where no ID has both labels among the held-out clips
-    test_value: float | None  # of that objective; None where the held-out clips do not tell it, or it is of made faults
-    optimism: Optimism | None  # None without a test figure, and where the validation's is of made faults or other IDs
-    seeds: Mapping[str, SeedSpread]  # by recipe, of members of an ensemble that differ in their seed alone
-    test_evaluations: TestEvaluations  # at the held-out clips
+    test: Metrics | None  # None where no ID has both labels among the test clips
+    test_value: float | None  # of that objective; None where the test clips do not define it, and with synthetic faults
+    optimism: Optimism | None  # None without test metrics, and where validation had synthetic faults or other IDs
+    seeds: Mapping[str, SeedSpread]  # by recipe, over the members of an ensemble that differ in their seed alone
+    test_evaluations: TestEvaluations  # on the test clips
     fingerprint: str  # of the corpus
     dropped: tuple[Outlier, ...]  # training clips that cleaning left out

@@ -1,7 +1,7 @@
-"""The final detector: the recipe's trial once more, and then, for the first time, the held-out test clips.
+"""The final detector: the recipe's trial is repeated, and its model is measured on the held-out test clips.
 
-Where a trial keeps training clips aside to be judged by them (folds, proxies), the trial is repeated for its figure,
-and the detector is trained anew on all of them.
+A trial with folds or proxies holds out training clips as validation clips. It is repeated only for its metric: the
+detector is then trained anew on all training clips.
 """
 
 from __future__ import annotations
@@ -43,15 +43,17 @@ def train_detector(
     *,
     on_epoch: Callable[[int, int], None] = lambda epoch, epochs: None,
 ) -> Detector:
-    """Trains as the recipe's trial was trained, and measures on the test clips that no search has seen.
+    """Trains the detector as the recipe's trial was trained, and measures it on the test clips that no search has used.
 
-    `on_epoch` is told how many epochs are done, and of how many.
+    `on_epoch` is called with the number of finished epochs and the number of all.
     """
-    recipe, corpus, validation_data = _closed(prepared.recipe), prepared.corpus, prepared.validation_data
-    is_another = recipe.validation.holds_out_training_clips  # than the trial's model
-    epochs = recipe.epochs * (len(validation_data.views) + is_another)
-    training, validation = _repeated(recipe, validation_data, device, on_epoch=lambda epoch: on_epoch(epoch, epochs))
-    if is_another:
+    recipe, corpus, validation_data = _with_seed_and_threads(prepared.recipe), prepared.corpus, prepared.validation_data
+    trains_anew = recipe.validation.holds_out_training_clips  # the trial's model has not seen all training clips
+    epochs = recipe.epochs * (len(validation_data.views) + trains_anew)
+    training, validation = _repeat_trial(
+        recipe, validation_data, device, on_epoch=lambda epoch: on_epoch(epoch, epochs)
+    )
+    if trains_anew:
         del training  # no two models at a time: a device may have no room for both
         training = Training(recipe, blind(corpus, recipe.validation), device)
         while training.epoch < recipe.epochs:
@@ -72,7 +74,7 @@ def train_detector(
         validation=evaluate(validation.scores, validation.truth),
         value=validation_data.metric(objective, validation.scores),
         test=None if test is None else evaluate(test.scores, test.truth),
-        test_value=None if comparable is None else _if_told(METRICS[objective], comparable),
+        test_value=None if comparable is None else _metric_if_defined(METRICS[objective], comparable),
         optimism=None
         if comparable is None
         else optimism_of(validation.scores, validation.truth, comparable.scores, comparable.truth),
@@ -92,64 +94,64 @@ def train_detector(
 
 @dataclass(frozen=True)
 class _Scored:
-    """Labelled clips and their scores: the detector's, and those that members which differ in their seed give alone."""
+    """Labelled clips and their scores."""
 
-    scores: Scores
+    scores: Scores  # by the detector
     truth: Truth
-    of_members: Mapping[str, Scores]
+    of_members: Mapping[str, Scores]  # by each member alone, of those that differ in their seed alone
 
     @classmethod
     def by(cls, training: Training, clips: Sequence[Clip]) -> _Scored:
-        return cls(training.scores_of(clips), Truth.of(clips), _alone(training, clips))
+        return cls(training.scores_of(clips), Truth.of(clips), _member_scores(training, clips))
 
     def aucs_of(self, members: Iterable[str]) -> tuple[float, ...]:
         return tuple(mean_auc(self.of_members[name], self.truth) for name in members)
 
 
-def _repeated(
+def _repeat_trial(
     recipe: Recipe, validation_data: ValidationData, device: torch.device, *, on_epoch: Callable[[int], None]
 ) -> tuple[Training, _Scored]:
-    """The recipe's trial once more: the model of its last view, and how the clips that steer were scored."""
+    """Repeats the recipe's trial: the model of its last view, and the scores of the validation clips."""
     model: list[Training] = []
 
     def train(recipe: Recipe, view: Corpus, device: str) -> ModelTraining:
-        model.clear()  # no two at a time
+        model.clear()  # no two at a time: a device may have no room for both
         model.append(Training(recipe, view, torch.device(device)))
         return model[0]
 
     trial = start_training(recipe, validation_data, str(device), train)
-    alone: dict[str, list[Scores]] = defaultdict(list)  # a view's clips after the other's
+    by_member: dict[str, list[Scores]] = defaultdict(list)  # the clips of one view after those of the other
     while trial.epoch < recipe.epochs * len(validation_data.views):
         trial.run_epoch(no_interruption)
         on_epoch(trial.epoch)
-        if trial.epoch % recipe.epochs == 0:  # the model of a view has learnt all that it will
-            for name, scores in _alone(model[0], model[0].validation_clips).items():
-                alone[name].append(scores)
-    of_members = {name: np.concatenate(scores) for name, scores in alone.items()}
+        if trial.epoch % recipe.epochs == 0:  # the training of a view's model has finished
+            for name, scores in _member_scores(model[0], model[0].validation_clips).items():
+                by_member[name].append(scores)
+    of_members = {name: np.concatenate(scores) for name, scores in by_member.items()}
     return model[0], _Scored(trial.validation_scores(), validation_data.truth, of_members)
 
 
-def _alone(training: Training, clips: Sequence[Clip]) -> dict[str, Scores]:
-    """What members that differ in their seed alone would give without the others; empty if there are none.
+def _member_scores(training: Training, clips: Sequence[Clip]) -> dict[str, Scores]:
+    """The scores by each member of an ensemble alone, if members differ in their seed alone; otherwise empty.
 
-    On the scale of each; the ensemble's, on which it brings them, orders the clips of a machine ID alike.
+    Each member's scores are on its own scale. The ensemble rescales them, which keeps the order of an ID's clips.
     """
     recipe = training.recipe
     if not seed_groups(recipe):
         return {}
-    training.scores_of(clips[:1])  # learns densities and calibrations, where that is still to be done
+    training.scores_of(clips[:1])  # fits densities and calibrations, if that has not been done yet
     scorer, recordings = training.scorer, training.recordings_of(clips)
     ensemble = scorer.scorer if isinstance(scorer, Calibrated) else scorer
     assert isinstance(ensemble, Fusion)
-    found = {}
+    by_member = {}
     for name, member in zip(recipe.ensemble, ensemble.members, strict=True):
         assert isinstance(member, Calibrated)
-        found[name] = member.scorer.scores_of(recordings)
-    return found
+        by_member[name] = member.scorer.scores_of(recordings)
+    return by_member
 
 
-def _if_told(metric: Metric, clips: _Scored) -> float | None:
-    """A metric of some clips, if they tell it."""
+def _metric_if_defined(metric: Metric, clips: _Scored) -> float | None:
+    """The metric of some clips; None if they do not define it, for example for want of normal clips."""
     try:
         return metric_of(metric, clips.scores, clips.truth)
     except StudyError:
@@ -157,7 +159,7 @@ def _if_told(metric: Metric, clips: _Scored) -> float | None:
 
 
 def _thresholds(training: Training) -> tuple[dict[str, float], dict[str, int]]:
-    """The threshold of each machine ID, and how many withheld clips it rests on."""
+    """The threshold of each machine ID, and the number of withheld clips that set it."""
     withheld = training.clips.withheld
     scores = training.scores_of(withheld) if withheld else np.empty(0)
     thresholds, counts = {}, {}
@@ -168,8 +170,8 @@ def _thresholds(training: Training) -> tuple[dict[str, float], dict[str, int]]:
     return thresholds, counts
 
 
-def _closed(recipe: Recipe) -> Recipe:
-    """With a seed and threads, for a recipe written by hand."""
+def _with_seed_and_threads(recipe: Recipe) -> Recipe:
+    """The recipe with a seed and a number of threads, which one written by hand may lack."""
     seed = 0 if recipe.training.seed is None else recipe.training.seed
     threads = recipe.training.threads or torch.get_num_threads()
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"seed": seed, "threads": threads})})

@@ -1,4 +1,4 @@
-"""From a recipe to its detector in a folder or a bucket: recordings read and checked, trained, measured, saved."""
+"""From a recipe to its detector in a folder or a bucket: read and check the recordings, train, measure, save."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from search.validation.split import held_out_clips
 _log = logging.getLogger(__name__)
 
 
-def _unseen(done: int, total: int) -> None:
-    """Where nobody watches."""
+def _no_progress(done: int, total: int) -> None:
+    """Shows no progress."""
 
 
 def make_detector(
@@ -36,41 +36,43 @@ def make_detector(
     device: torch.device,
     default_root: str | None = None,
     storage: str | None = None,
-    on_faults: Progress = _unseen,
-    on_features: Progress = _unseen,
-    on_epoch: Progress = _unseen,
+    on_faults: Progress = _no_progress,
+    on_features: Progress = _no_progress,
+    on_epoch: Progress = _no_progress,
     tell: Callable[[str], None] = _log.warning,
 ) -> Detector:
     """Trains a recipe, measures it on the held-out test clips, and writes it to a folder or bucket, as a bundle.
 
-    `default_root` holds the clips of a recipe that does not say where they lie. The look at the test clips is counted
-    in `storage` (a URL), if it is there. `on_faults`, `on_features` and `on_epoch` are told how far the work is (done,
-    in all), one after the other; `tell` what the user should know.
-    Raises BundleError, CorpusError, StoreError, StudyError, UnservedError or TrialFailure; StorageError for what is no
-    storage's URL. A storage that cannot be written costs a word, and not the detector.
+    `default_root` holds the clips of a recipe that names no folder. The test evaluation is counted in `storage` (a
+    URL), if that exists. `on_faults`, `on_features` and `on_epoch` report the progress of one stage after the other
+    (done, in all); `tell` is called with warnings for the user.
+    Raises BundleError, CorpusError, StoreError, StudyError, UnservedError or TrialFailure, and StorageError if
+    `storage` is not the URL of a storage. If the storage cannot be written, `tell` is called and the detector is saved
+    all the same.
     """
     require_free(bundle)
     if storage is not None:
         database.parse_url(storage)
     prepared = prepare_recipe(recipe, default_root=default_root, tell=tell, progress=on_faults)
     recipe, corpus, views = prepared.recipe, prepared.corpus, prepared.validation_data.views
-    # Views with made faults have other clips than the corpus.
-    for heard in (*views, corpus) if recipe.validation.uses_proxies else (corpus,):
-        open_corpus_stores(heard, recipe, progress=on_features)
+    # Views with synthetic faults have other clips than the corpus.
+    for view in (*views, corpus) if recipe.validation.uses_proxies else (corpus,):
+        open_corpus_stores(view, recipe, progress=on_features)
     detector = train_detector(prepared, device, on_epoch=on_epoch)
     if storage is not None and detector.test is not None:
-        detector = replace(detector, test_evaluations=_counted(storage, corpus, detector, detector.test.auc, tell))
+        evaluations = _count_test_evaluation(storage, corpus, detector, detector.test.auc, tell)
+        detector = replace(detector, test_evaluations=evaluations)
     save_bundle(detector, bundle)
     return detector
 
 
-def _counted(
+def _count_test_evaluation(
     storage: str, corpus: Corpus, detector: Detector, auc: float, tell: Callable[[str], None]
 ) -> TestEvaluations:
-    """The test evaluations so far, after this one is entered in the storage."""
+    """Enters the test evaluation in the storage; returns how many there are by now."""
     try:
         return enter_test_evaluation(storage, held_out_clips(corpus, detector.recipe.validation), detector.recipe, auc)
-    except (StorageError, OSError) as error:  # what is trained is kept, whatever a file system says
+    except (StorageError, OSError) as error:  # the trained detector is kept all the same
         reason = f"{database.shown(database.parse_url(storage))} could not be written"
         tell(f"this test evaluation is not counted: {error}")
         return TestEvaluations.uncounted(reason)

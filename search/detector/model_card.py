@@ -1,4 +1,4 @@
-"""The model card of a detector: what it is made of, what was measured, and what its thresholds mean."""
+"""The model card of a detector: its models, its metrics, and what its thresholds mean."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ A score is the rank among the machine ID's withheld normal clips, as a standard 
 (scoring.calibration: empirical). Thresholds are on this scale.""",
 }
 
-#: scoring.threshold → of what the false-alarm rate is a share.
+#: scoring.threshold → the scores that the false-alarm rate is a share of.
 _RULES = {
     "quantile": "the scores of normal clips withheld from training",
     "gamma": "a gamma distribution fitted to the scores of normal clips withheld from training",
@@ -27,14 +27,14 @@ _RULES = {
 
 
 def model_card(detector: Detector) -> str:
-    """In Markdown."""
+    """The card, in Markdown."""
     recipe, test, scoring = detector.recipe, detector.test, detector.recipe.scoring
     origin = f"trial {recipe.from_.trial} of study `{recipe.from_.study}`" if recipe.from_ else "a recipe of its own"
     test_line = (
-        "No held-out figure: there are no labelled clips, or too few."
+        "No test AUC: there are no labelled test clips, or too few."
         if test is None
         else f"Held-out test AUC {test.auc:.3f} (95 % interval {interval(test.interval)}), "
-        f"on clips that no search has seen.\nOver the clips of all machine IDs together it is {test.pooled:.3f}."
+        f"on clips that no search has used.\nOver the clips of all machine IDs together it is {test.pooled:.3f}."
     )
     rows = "\n".join(
         f"| {name} | {t:.6g} | {detector.threshold_clips[name]} |" for name, t in detector.thresholds.items()
@@ -49,7 +49,7 @@ A detector of anomalous machine sound, from {origin}.
 
 {_models(recipe)}
 {test_line}
-{_steered(detector)}
+{_validation(detector)}
 {beside}{_seeds(detector)}
 Score clips with `offkey score BUNDLE PATH…`, this folder as BUNDLE. A higher score is more anomalous.{scale}
 A clip above its machine ID's threshold is called an anomaly. Thresholds aim at a false-alarm rate of
@@ -62,11 +62,13 @@ A clip above its machine ID's threshold is called an anomaly. Thresholds aim at 
 {left_out}"""
 
 
-def _steered(detector: Detector) -> str:
-    """What the search went by, and how far that is from the test."""
+def _validation(detector: Detector) -> str:
+    """The AUC that the search chose by, and its optimism."""
     if detector.recipe.validation.uses_proxies:
-        return f"AUC on made faults {detector.validation.auc:.3f}: it steered the search, in place of recorded ones."
-    line = f"Validation AUC {detector.validation.auc:.3f}: it steered the search, so it flatters."
+        return (
+            f"AUC on synthetic faults {detector.validation.auc:.3f}: the search chose by it, without recorded faults."
+        )
+    line = f"Validation AUC {detector.validation.auc:.3f}: the search chose by it, so it is optimistic."
     if detector.optimism is None:
         return line
     optimism = detector.optimism
@@ -75,7 +77,7 @@ def _steered(detector: Detector) -> str:
 
 
 def _seeds(detector: Detector) -> str:
-    """How the AUC of one model varies with its seed."""
+    """The table that shows how the AUC of one model varies with its seed."""
     if not detector.seeds:
         return ""
     rows = "".join(_seed_rows(name, spread) for name, spread in detector.seeds.items())
@@ -97,7 +99,7 @@ def _seed_rows(name: str, spread: SeedSpread) -> str:
 
 
 def _models(recipe: Recipe) -> str:
-    """Each model, what it hears and how long it was trained."""
+    """The table of models: family, features, and epochs of training."""
     names = list(recipe.ensemble) or [recipe.model.family]
     rows = []
     for name, member in zip(names, recipe.members, strict=True):
@@ -106,4 +108,4 @@ def _models(recipe: Recipe) -> str:
         rows.append(f"| {name} | {family} | {member.features.kind} | {epochs} |\n")
     combine = getattr(recipe.model, "combine", None)
     together = "" if combine is None else f"Scores of {len(rows)} models are combined (model.combine: {combine}).\n\n"
-    return f"{together}| model | family | hears | epochs |\n|---|---|---|---|\n{''.join(rows)}"
+    return f"{together}| model | family | features | epochs |\n|---|---|---|---|\n{''.join(rows)}"

@@ -1,24 +1,23 @@
-"""A detector elsewhere: front end, networks, pooling and calibration as one ONNX file, for any ONNX runtime.
+"""A detector as one ONNX file, for any ONNX runtime: front end, networks, pooling and calibration.
 
-Its inputs and its output have the names that `search.detector.onnx_network` gives them; batch and length are free.
-Its metadata:
+`search.detector.onnx_network` describes its inputs and its output; batch and length are free. Its metadata:
 
     format          1
     recipe          its name
     offkey          the version that wrote it
     sample_rate     Hz
-    channel         of clips with several: its number from 0, or mean; empty for a detector of mono clips
-    least_samples   that a clip must have
+    channel         which channel of clips with several: its number from 0, or mean; empty for a detector of mono clips
+    least_samples   how many samples a clip must have
     machine_ids     JSON, a list of machine/ID: the input is a position in it
-    unknown_id      the input for an ID never trained on; empty if that is not heard, or there is no input for IDs
+    unknown_id      the input for an ID never trained on; empty if such clips get no score, or there is no input for IDs
     thresholds      JSON, machine/ID → the score above which a clip is called an anomaly
     units           JSON, of each input and output
     tolerance       how far a score may be from Offkey's own, as a share of it, or of the median score if that is larger
-    difference      how far one was at most when the file was written
+    difference      the largest such difference when the file was written
 
-Written only if onnxruntime gives Offkey's own scores for noise and for machine sounds, of every machine ID, of several
-clips and of a single one of another length. What is added up in another order differs in the last digits, what is
-computed wrongly in the first ones.
+The file is written only if onnxruntime gives Offkey's own scores for noise and for machine sounds, for every machine
+ID, for several clips at once and for a single one of another length. Sums in another order change the last digits of a
+score; a wrong computation changes the first ones.
 """
 
 from __future__ import annotations
@@ -56,26 +55,26 @@ _UNITS = {
     "scores": "float64 (batch,), higher is more anomalous",
 }
 
-#: A machine sound is made at least so long: bursts in its background take a quarter of a second.
+#: A machine sound is synthesized at least this long: bursts in its background take a quarter of a second.
 _LEAST_SECONDS = 0.5
 
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was written."""
+class OnnxFile:
+    """An ONNX file that was written."""
 
     sample_rate: int  # Hz
     takes_ids: bool  # whether there is an input for machine IDs
     difference: float  # the largest one of a score from Offkey's own, as a share of it
 
 
-def export_onnx(bundle: Bundle, path: Path) -> Written:
+def export_onnx(bundle: Bundle, path: Path) -> OnnxFile:
     """Writes a detector as an ONNX file, whole or not at all.
 
-    Raises OnnxError if packages are missing, something stands there, the detector has a part that cannot be
-    exported, or the file's scores would not be Offkey's.
+    Raises OnnxError if packages are missing, `path` exists already, the detector has a part that cannot be exported, or
+    the file's scores would not be Offkey's.
     """
     _require_packages()
     _require_free(path)
@@ -84,11 +83,11 @@ def export_onnx(bundle: Bundle, path: Path) -> Written:
     model = _exported(network, _trials(bundle, network)[0])
     difference = require_same_scores(bundle, model.SerializeToString())
     _write(_described(model, bundle, network, difference), path)
-    return Written(bundle.recipe.features.sample_rate, network.takes_ids, difference)
+    return OnnxFile(bundle.recipe.features.sample_rate, network.takes_ids, difference)
 
 
 def require_same_scores(bundle: Bundle, contents: bytes) -> float:
-    """The largest difference of the scores of an ONNX file's network from the detector's own, as a share of them.
+    """The largest difference between a score of an ONNX file and the detector's own, as a share of the latter.
 
     Raises OnnxError if it is above TOLERANCE.
     """
@@ -117,7 +116,7 @@ class _Trial:
 
     waveforms: npt.NDArray[np.float32]  # (clips, samples)
     ids: npt.NDArray[np.int64]  # (clips,)
-    has_ids: bool  # whether the network takes them
+    has_ids: bool  # whether the network has an input for them
 
     @property
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
@@ -125,7 +124,7 @@ class _Trial:
 
 
 def _trials(bundle: Bundle, network: DetectorNetwork) -> list[_Trial]:
-    """A clip of each machine ID and of each sound, a second longer than they must be; and a single one, no longer."""
+    """Two batches: every machine ID and every sound, a second longer than necessary; and one clip of least length."""
     ids = np.arange(network.least_id, network.id_count)
     shortest = _least_samples(bundle)
     sounds = _sounds(shortest + bundle.recipe.features.sample_rate)
@@ -136,7 +135,7 @@ def _trials(bundle: Bundle, network: DetectorNetwork) -> list[_Trial]:
 
 
 def _sounds(samples: int) -> list[Waveform]:
-    """Loud and faint noise, and machines with each fault and without: (samples,) each."""
+    """Loud and faint noise, and machines without a fault and with each kind of fault: (samples,) each."""
     rng = np.random.default_rng(0)
     seconds = max(samples / SAMPLE_RATE, _LEAST_SECONDS) + 1 / SAMPLE_RATE
     machines = [
@@ -148,33 +147,33 @@ def _sounds(samples: int) -> list[Waveform]:
 
 
 def _least_samples(bundle: Bundle) -> int:
-    """So many fill one window or crop with frames."""
+    """The number of samples that fill one window or crop with frames."""
     features = bundle.recipe.features
     frames = bundle.recipe.model.excerpt_frames(features.bins)
     return max((frames - 1) * features.hop_length + features.n_fft % 2, 1)
 
 
 def _exported(network: DetectorNetwork, trial: _Trial) -> Any:
-    """The network as an onnx.ModelProto, batch and length left free."""
+    """The network as an onnx.ModelProto, with free batch and length."""
     inputs = {name: torch.from_numpy(array) for name, array in trial.inputs.items()}
     free = {name: dict.fromkeys(range(tensor.dim()), torch.export.Dim.DYNAMIC) for name, tensor in inputs.items()}
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # of what torch will change within itself
-            # Strict: the other way takes `len` of a batch for a number that stays. torch.onnx.export by itself would
-            # try both, and print why one fails.
+            # strict=True: without it, `len` of a batch is taken for a constant. torch.onnx.export by itself would try
+            # both, and print why one fails.
             traced = torch.export.export(network, tuple(inputs.values()), dynamic_shapes=free, strict=True)
             program = torch.onnx.export(
                 traced, input_names=list(inputs), output_names=["scores"], dynamo=True, verbose=False
             )
-    except RuntimeError as error:  # torch's own for what it cannot export derive from it
-        raise OnnxError(f"torch has no way to write this network as ONNX: {_first_line(error)}") from error
+    except RuntimeError as error:  # torch's errors about what it cannot export derive from it
+        raise OnnxError(f"torch cannot write this network as ONNX: {_first_line(error)}") from error
     assert program is not None
     return program.model_proto
 
 
 def _recordings(bundle: Bundle, trial: _Trial) -> Recordings:
-    """The clips as Offkey hears them."""
+    """The clips as Offkey's own scorer takes them."""
 
     def store(features: FeatureSettings) -> FrameStore:
         frames = [features.frames(waveform) for waveform in trial.waveforms]
@@ -184,7 +183,7 @@ def _recordings(bundle: Bundle, trial: _Trial) -> Recordings:
     return Recordings(
         store=store,
         positions=tuple(range(count)),
-        paths=(Path("made"),) * count,
+        paths=(Path("synthetic"),) * count,
         ids=tuple("" if index == UNKNOWN else bundle.labels.ids[index] for index in trial.ids),
         attributes=("",) * count,
         device=_CPU,
@@ -192,7 +191,7 @@ def _recordings(bundle: Bundle, trial: _Trial) -> Recordings:
 
 
 def _described(model: Any, bundle: Bundle, network: DetectorNetwork, difference: float) -> bytes:
-    """The file's bytes, its metadata among them."""
+    """The bytes of the file, with its metadata."""
     import onnx
 
     features = bundle.recipe.features

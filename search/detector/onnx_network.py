@@ -1,12 +1,13 @@
-"""A whole detector as one network, from waveforms to scores: what `search.detector.onnx_export` writes.
+"""A whole detector as one network, from waveforms to scores: `search.detector.onnx_export` writes it to a file.
 
-waveforms   : (batch, samples) float32, full scale is [-1, 1); of one channel, of the sample rate that the detector
-              hears, all of one length
+waveforms   : (batch, samples) float32, full scale is [-1, 1); one channel, at the detector's sample rate, all of one
+              length
 machine_ids : (batch,) int64, which of the detector's machine IDs each clip is of; -1 for one never trained on
-scores      : (batch,) float64, higher is more anomalous; not a number for a machine ID that the detector has nothing
-              to say of, and for clips that do not fill one of its windows or crops
+scores      : (batch,) float64, higher is more anomalous; not a number for a machine ID that the detector was not
+              trained on and cannot score, and for clips that do not fill one of its windows or crops
 
-What `models.scoring.scorer` does with numpy around the networks, it does in operations that ONNX has. It does not know:
+It repeats what `models.scoring.scorer` does with numpy around the networks, in operations that ONNX has. It does not
+support:
 
     ensembles; features other than log-mel; bfloat16; densities gmm and lof; empirical calibration
 """
@@ -38,9 +39,9 @@ class DetectorNetwork(nn.Module):
     """From waveforms, and machine IDs if they matter (`takes_ids`), to scores."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Raises OnnxError for a detector with a part that it does not know, naming the setting."""
+        """Raises OnnxError, which names the setting, for a detector with a part that is not supported."""
         super().__init__()
-        _require_known(bundle)
+        _require_supported(bundle)
         scorer = bundle.scorer
         self.front_end = WaveformNetwork(bundle.recipe.features)
         self.scorer = _network_of(scorer)
@@ -90,17 +91,17 @@ class _SingleNetwork(nn.Module):
         return _chosen([_FORMULAS[type(density)](density, embeddings) for density in self.single.densities], ids)
 
     def _firsts(self, frames: int) -> Tensor:
-        """Where the windows or crops of a clip begin, (count,): features.windows.excerpts, features.windows.crops."""
+        """The first frames of a clip's windows or crops, (count,), as in features.windows.excerpts and .crops."""
         last = frames - self.length
         if self.hop is None:
             return torch.arange(last + 1)
         firsts = self.hop * torch.arange((last + self.hop - 1) // self.hop + 1)
-        # Of a clip shorter than a crop the last one is below 0, and would begin at the clip's end.
+        # A clip shorter than a crop has a negative last one, which would begin at the clip's end.
         return firsts.clamp(max=last).clamp(min=0)
 
 
 class _PerIdNetwork(nn.Module):
-    """One model for each machine ID, and perhaps one for all: each hears every clip, and the clip's own is chosen."""
+    """One model for each machine ID, and perhaps one for all: each scores every clip, and the clip's own is chosen."""
 
     def __init__(self, scorer: PerId) -> None:
         super().__init__()
@@ -108,7 +109,7 @@ class _PerIdNetwork(nn.Module):
         self.id_count = len(scorer.labels.ids)
 
     def forward(self, frames: Tensor, ids: Tensor) -> Tensor:
-        own = torch.zeros_like(ids)  # the only one that such a model knows
+        own = torch.zeros_like(ids)  # a model of one ID knows it as number 0
         return _chosen(
             [model(frames, own if index < self.id_count else ids) for index, model in enumerate(self.models)], ids
         )
@@ -124,7 +125,7 @@ class _CalibratedNetwork(nn.Module):
         super().__init__()
         self.scorer = _network_of(scorer.scorer)
         ids = np.array([*range(len(scorer.labels.ids)), UNKNOWN])
-        # It is a line: two of its points say all of it.
+        # Calibration is linear: two points determine it.
         offsets = scorer.calibration.calibrated(np.zeros(len(ids)), ids)
         self.register_buffer("offsets", torch.from_numpy(offsets))
         slopes = scorer.calibration.calibrated(np.ones(len(ids)), ids) - offsets
@@ -144,7 +145,7 @@ def _network_of(scorer: Scorer) -> nn.Module:
     return _SingleNetwork(scorer)
 
 
-def _require_known(bundle: Bundle) -> None:
+def _require_supported(bundle: Bundle) -> None:
     recipe = bundle.recipe
     if recipe.ensemble:
         raise OnnxError(
@@ -155,7 +156,7 @@ def _require_known(bundle: Bundle) -> None:
     if recipe.training.precision != "float32":
         raise OnnxError(
             f"training.precision: float32 can be written as an ONNX file, but this is {recipe.training.precision}: its "
-            "scores and thresholds are of a coarser arithmetic, which ONNX runtimes do not repeat"
+            "scores and thresholds come from coarser arithmetic, which ONNX runtimes do not repeat"
         )
     if recipe.model.backend is not None and recipe.model.backend not in ("mahalanobis", "knn"):
         raise OnnxError(
@@ -167,14 +168,14 @@ def _require_known(bundle: Bundle) -> None:
 
 
 def _chosen(of_all: list[Tensor], ids: Tensor) -> Tensor:
-    """Of scores (batch,) by the model or density of each ID, each clip's own; -1 is the last one, which is for all."""
+    """Each clip's own score, from scores (batch,) by the model or density of each ID; ID -1 takes the last one's."""
     scores = torch.stack(of_all, dim=1)  # (batch, models)
     at = torch.where(ids < 0, len(of_all) - 1, ids)
     return scores.gather(1, at[:, None])[:, 0]
 
 
 def _pooled(scores: Tensor, scoring: ScoringSettings) -> Tensor:
-    """One score for each clip from those of its windows, (batch, windows) float64: models.scoring.pooling."""
+    """One score for each clip from its windows' scores, (batch, windows) float64, as in models.scoring.pooling."""
     if scoring.pooling == "max":
         return scores.amax(dim=1)
     if scoring.pooling == "top":

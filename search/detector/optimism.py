@@ -1,4 +1,4 @@
-"""Optimism and seeds: how far a detector's figures may be better than what it will do.
+"""Optimism and seeds: how far a detector's metrics may lie from those on other clips, or with other seeds.
 
 optimism : validation AUC − test AUC, over the machine IDs that both have.
 seeds    : how the AUC of one model varies with its seed, over the members of an ensemble that differ in nothing else.
@@ -30,9 +30,9 @@ class Optimism:
 
 
 def optimism_of(validation: Scores, validation_data: Truth, test: Scores, held_out: Truth) -> Optimism | None:
-    """From the scores of the clips that steered the search, and of those that were held out.
+    """The optimism, from the scores of the validation clips and those of the held-out test clips.
 
-    None if no machine ID has both labels in both.
+    None if no machine ID has normal clips and anomalies in both.
     """
     common = id_aucs(validation, validation_data).keys() & id_aucs(test, held_out).keys()
     if not common:
@@ -42,7 +42,7 @@ def optimism_of(validation: Scores, validation_data: Truth, test: Scores, held_o
         for scores, truth in ((validation, validation_data), (test, held_out))
     )
     resampled = Bootstrap(validation_data).aucs(validation)
-    # Moved by one: both are drawn from the same random numbers, and the n-th of each would be no independent pair.
+    # Moved by one: both are drawn from the same random numbers, so that the n-th of each are not independent.
     resampled -= np.roll(Bootstrap(held_out).aucs(test), 1)
     return Optimism(mean_auc(validation, validation_data) - mean_auc(test, held_out), Interval.of(resampled))
 
@@ -59,14 +59,14 @@ class Spread:
 
     @property
     def deviation(self) -> float:
-        """The standard deviation of the seeds that it was tried with as a sample of all seeds."""
+        """The standard deviation; these seeds are a sample of all seeds (n − 1)."""
         return float(np.std(self.aucs, ddof=1))
 
 
 @dataclass(frozen=True)
 class SeedSpread:
-    """How one recipe's figures vary with its seed."""
+    """How one recipe's AUC varies with its seed."""
 
     seeds: tuple[int, ...]
     validation: Spread
-    test: Spread | None  # None where no ID has both labels among the held-out clips
+    test: Spread | None  # None where no ID has both labels among the test clips

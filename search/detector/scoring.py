@@ -1,4 +1,4 @@
-"""Scoring clips with a trained detector, a few at a time: memory stays flat however many there are."""
+"""Scores clips with a trained detector, one at a time: memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class ScoredClip:
 
 
 def as_score_row(row: ScoredClip) -> ScoreRow:
-    """The row as it would be read from a file. Raises StudyError for one without a score."""
+    """The row in the form that is read from a file. Raises StudyError for a row without a score."""
     if row.score is None:
         raise StudyError(f"{row.path} has no score ({row.error}): leave it out")
     return ScoreRow(row.machine, Path(row.path).name, row.score, row.decision, where=f"the row of {row.path}")
 
 
 def clip_paths(paths: Iterable[Path]) -> Iterator[Path]:
-    """The wav files of files and folders, each folder's in order, found as they are asked for.
+    """The wav files among `paths` and in the folders among them, each folder's in order. Folders are read lazily.
 
-    A path that is not there is handed on: it gets a row with the reason.
+    A path that does not exist is yielded too: `score_clips` gives it a row with the reason.
     """
     for path in paths:
         if not path.is_dir():
@@ -51,7 +51,7 @@ def clip_paths(paths: Iterable[Path]) -> Iterator[Path]:
             continue
         for folder, folders, files in os.walk(path):
             wavs = sorted(name for name in (*files, *folders) if name.lower().endswith(".wav"))
-            folders[:] = sorted(set(folders).difference(wavs))  # a folder that is called so gets a row, too
+            folders[:] = sorted(set(folders).difference(wavs))  # a folder called *.wav gets a row with the reason
             yield from (Path(folder, name) for name in wavs)
 
 
@@ -59,7 +59,7 @@ def score_clips(bundle: Bundle, paths: Iterable[Path], device: torch.device) -> 
     """One row for each clip, in order; a clip that cannot be scored gets a row with the reason."""
     bundle.scorer.to(device)
     for path in paths:
-        of_id, unnamed = _named(path, bundle.labels)
+        of_id, unnamed = _machine_id_of(path, bundle.labels)
         if not path.exists():
             yield ScoredClip(str(path), *of_id, None, None, "does not exist")
             continue
@@ -73,20 +73,20 @@ def score_clips(bundle: Bundle, paths: Iterable[Path], device: torch.device) -> 
             continue
         threshold = bundle.thresholds.get(str(of_id))
         decision = None if threshold is None else int(score > threshold)
-        undecided = None if threshold is not None else f"no decision: {of_id} {_without_threshold(bundle, str(of_id))}"
+        undecided = None if threshold is not None else f"no decision: {of_id} {_why_no_threshold(bundle, str(of_id))}"
         yield ScoredClip(str(path), *of_id, score, decision, undecided)
 
 
-def _without_threshold(bundle: Bundle, id_name: str) -> str:
+def _why_no_threshold(bundle: Bundle, id_name: str) -> str:
     if id_name not in bundle.labels.ids:
         return "was not trained on"
     return "has no threshold, since none of its training clips was withheld to set one"
 
 
-def _named(path: Path, labels: Labels) -> tuple[MachineId, str]:
-    """The machine ID of a clip by its folder and its name, and why its number cannot be told if it cannot.
+def _machine_id_of(path: Path, labels: Labels) -> tuple[MachineId, str]:
+    """The machine ID of a clip by its folder and file name; and, if its number is unknown, the reason, otherwise "".
 
-    What they do not say is what the detector knows, where that is one machine, or one ID of it.
+    Where folder and name do not give the machine type or the number, the detector's own is taken if it has only one.
     """
     known = [MachineId.parse(name) for name in labels.ids]
     machines = {of_id.machine for of_id in known}
@@ -111,6 +111,6 @@ def _score(bundle: Bundle, path: Path, name: str, device: torch.device) -> float
     header = read_header(path)
     for member in bundle.recipe.members:
         if header.sample_rate != member.features.sample_rate and not member.features.resample:
-            raise CorpusError(f"{header.sample_rate} Hz, but the detector hears {member.features.sample_rate} Hz")
+            raise CorpusError(f"{header.sample_rate} Hz, but the detector takes {member.features.sample_rate} Hz")
     recording = Recordings.of_file(path, name=name, attributes=parse_stem(path.stem).attributes, device=device)
     return float(bundle.scorer.scores_of(recording)[0])

@@ -2,7 +2,7 @@
 
     anomaly_score_<machine>_section_<ID>_test.csv      file name, score        (2022 and later)
     decision_result_<machine>_section_<ID>_test.csv    file name, 0 or 1
-    anomaly_score_<machine>_id_<ID>.csv                of clips named id_<ID>_…, as in 2020; decisions beside it
+    anomaly_score_<machine>_id_<ID>.csv                for clips named id_<ID>_…, as in 2020; decisions likewise
 
 One pair of files for each machine ID, without a header: the challenge's submission rules. A clip without a score or a
 decision has no line.
@@ -21,7 +21,7 @@ from search.errors import StudyError
 
 
 class SubmissionFiles:
-    """Files in a folder, each opened when its first line comes; none that was there is written to."""
+    """The files of a folder. Each is created with its first line; a file that exists already is never written to."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,7 +37,7 @@ class SubmissionFiles:
         self._files.close()
 
     def add(self, clip: ScoredClip) -> None:
-        """Writes a clip's lines. Raises StudyError if a file is there already or cannot be written."""
+        """Writes a clip's lines. Raises StudyError if a file exists already or cannot be written."""
         name = Path(clip.path).name
         of_id = f"section_{clip.machine_id}_test" if name.startswith("section_") else f"id_{clip.machine_id}"
         for kind, value in (("anomaly_score", clip.score), ("decision_result", clip.decision)):

@@ -1,4 +1,4 @@
-"""Which of many things a page shows: an even choice."""
+"""Which of many items a page shows: an even choice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 T = TypeVar("T")
 
 
-def even_choice(things: Sequence[T], count: int) -> list[T]:
-    """At most so many of them, evenly over their order."""
-    places = np.linspace(0, len(things) - 1, min(count, len(things))).round().astype(int)
-    return [things[place] for place in places]
+def even_choice(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, evenly spaced in their order."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]

@@ -1,4 +1,4 @@
-"""Sounds and pictures as bytes of a bounded size, and bytes as data: URIs, which a page holds itself."""
+"""Sounds and pictures as bytes of a bounded size, and bytes as data: URIs, which are part of a page."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _WEBP_DPI, _WEBP_QUALITY = 180, 70
 
 @dataclass(frozen=True)
 class Sound:
-    """A FLAC file's bytes, for how long it plays, and whether the clip goes on after it."""
+    """The bytes of a FLAC file."""
 
     content: bytes
-    seconds: float
-    is_cut: bool
+    seconds: float  # how long it plays
+    is_cut: bool  # whether the clip is longer
 
     @property
     def uri(self) -> str:
@@ -33,20 +33,20 @@ class Sound:
 
 
 def flac(waveform: Waveform, sample_rate: int, *, most_bytes: int) -> Sound:
-    """The waveform, (samples,), as FLAC: from its beginning, for as long as the size allows."""
-    heard = waveform
+    """The waveform, (samples,), as FLAC: its beginning, as long as `most_bytes` allows."""
+    beginning = waveform
     while True:
         file = io.BytesIO()
-        soundfile.write(file, heard, sample_rate, format="FLAC", subtype="PCM_16")
+        soundfile.write(file, beginning, sample_rate, format="FLAC", subtype="PCM_16")
         content = file.getvalue()
         if len(content) <= most_bytes:
-            return Sound(content, len(heard) / sample_rate, is_cut=len(heard) < len(waveform))
-        heard = heard[: int(len(heard) * 0.95 * most_bytes / len(content))]
+            return Sound(content, len(beginning) / sample_rate, is_cut=len(beginning) < len(waveform))
+        beginning = beginning[: int(len(beginning) * 0.95 * most_bytes / len(content))]
 
 
 def empty_figure(width: float, height: float, *, layout: Literal["constrained"] | None = None) -> Figure:
-    """A figure of matplotlib's to draw in; its size is in inches."""
-    # Its font list takes seconds to make: kept where Offkey keeps what it computes, also without a home folder.
+    """An empty figure of matplotlib; its size is in inches."""
+    # matplotlib's font list takes seconds to compute: it is kept in Offkey's cache, also without a home folder.
     os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))
     from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def empty_figure(width: float, height: float, *, layout: Literal["constrained"] 
 
 
 def png(figure: Figure, *, most_bytes: int) -> bytes:
-    """Coarser where it would be too large: noise cannot be compressed."""
+    """The figure as PNG, drawn coarser if it would be too large: noise cannot be compressed."""
     for dpi in (100, 70, 50):
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=dpi)
@@ -64,7 +64,7 @@ def png(figure: Figure, *, most_bytes: int) -> bytes:
 
 
 def webp(figure: Figure) -> bytes:
-    """A fraction of the size of a PNG: spectrograms of noise cannot be compressed without loss."""
+    """The figure as WebP, a fraction of the size of a PNG: noise cannot be compressed without loss."""
     file = io.BytesIO()
     figure.savefig(file, format="webp", dpi=_WEBP_DPI, pil_kwargs={"quality": _WEBP_QUALITY})
     return file.getvalue()

@@ -1,6 +1,6 @@
 """HTML pages that need no network: one file each, for the screen and for paper.
 
-base.html    what all pages look like; a room's template extends it
+base.html    the layout of all pages; a room's template extends it
 charts.html  macros: the scripts that charts need, and a chart
 """
 
@@ -27,14 +27,14 @@ class Chart:
 
     @property
     def json(self) -> str:
-        """For a script element: Plotly writes < and > as escapes."""
+        """The figure for a script element: Plotly writes < and > as escapes."""
         assert self.drawn is not None
         return str(self.drawn.to_json())
 
 
 @cache
 def template(room: str, name: str) -> jinja2.Template:
-    """A template that lies in the package `room`, or here: each value is escaped."""
+    """A template from the package `room`, or from this one. Each value is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader(room, ""), jinja2.PackageLoader(__package__, "")]),
         autoescape=True,

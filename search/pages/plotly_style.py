@@ -1,4 +1,4 @@
-"""How Plotly's figures look: fixed sizes that fit A4, colours that colour-blind eyes tell apart."""
+"""The style of Plotly's figures: fixed sizes that fit A4, colours that colour-blind people can distinguish."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import plotly.graph_objects as go
 
 from search.pages.colours import BLACK, GREY, PALE
 
-WIDTH = 680  # pixels: what is left of A4 within margins of 15 mm
+WIDTH = 680  # pixels: the width of A4 within margins of 15 mm
 
-#: Beside the figure, where a line above it would not hold all names.
+#: A legend beside the figure, for names that do not fit in a line above it.
 LEGEND_BESIDE = {"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"}
 
 
 def lay_out(figure: go.Figure, *, height: int, x: str | None, y: str | None) -> go.Figure:
-    """A figure with these axis titles, of this height (pixels)."""
+    """The figure with these axis titles and this height (pixels)."""
     axis = {
         "gridcolor": PALE, "linecolor": GREY, "ticks": "outside", "tickcolor": GREY, "zeroline": False,
         "title_font_size": 13, "title_standoff": 8, "automargin": True,
@@ -31,5 +31,5 @@ def lay_out(figure: go.Figure, *, height: int, x: str | None, y: str | None) -> 
 
 
 def plain(name: str) -> str:
-    """A name as it stands: Plotly takes tags in its texts for markup."""
+    """The name, escaped so that it is shown as it is: Plotly takes tags in its texts for markup."""
     return html.escape(name, quote=False)

@@ -2,8 +2,8 @@
 
 page       the page itself, from storage to HTML
 page.html  its template: each value is escaped
-verdict    what the study says, in plain language
-facts      the tables' rows
-figures    which figures there are, under which title, or why there is none
+verdict    the study's result and the next steps, in plain language
+tables     the rows of the tables
+charts     which charts there are, with titles and captions, or why one is missing
 plots      how Plotly draws them
 """

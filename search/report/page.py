@@ -11,7 +11,7 @@ import optuna
 
 from search.evaluation.evaluate import evaluate
 from search.pages.page import template
-from search.report import facts, figures
+from search.report import charts, tables
 from search.report.verdict import verdict
 from search.results.comparison import compare
 from search.results.export import recipe_of
@@ -26,7 +26,7 @@ _SHOWN_REASONS = 20
 
 
 def report(storage: StudyStorage, stored: StoredStudy) -> str:
-    """The page of a study as it stands, be there no trial yet."""
+    """The page of a study as it stands, even before its first trial."""
     optuna_study = optuna.load_study(study_name=stored.name, storage=storage)
     status = read_status(storage, stored, optuna_study)
     comparison = compare(storage, stored, status)
@@ -34,29 +34,29 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
     scores = StudyLedger(storage, stored).scores()
     ties = () if comparison is None else comparison.ties
     best = status.best
-    reasons = facts.reasons(status.failures)
+    reasons = tables.reasons(status.failures)
     return template(__package__, "page.html").render(
         name=stored.name,
         verdict=verdict(stored, study, status, comparison, storage=storage.shown_url),
-        intervals=None if comparison is None else figures.intervals(status, comparison),
-        searched=list(facts.searched(stored, study, status, optuna_study.get_trials(deepcopy=False))),
-        settings=list(facts.settings(study, status)),
-        trials=[] if comparison is None else list(facts.best_trials(status, comparison)),
-        trade_offs=[] if comparison is None else list(facts.trade_offs(status, comparison)),
+        intervals=None if comparison is None else charts.interval_chart(status, comparison),
+        searched=list(tables.searched(stored, study, status, optuna_study.get_trials(deepcopy=False))),
+        settings=list(tables.settings(study, status)),
+        trials=[] if comparison is None else list(tables.best_trials(status, comparison)),
+        trade_offs=[] if comparison is None else list(tables.trade_offs(status, comparison)),
         objectives=[IN_WORDS[objective] for objective in stored.objectives],
         tied=len(ties),
         complete=len(status.finished),
-        families=facts.families(study, status),
-        of_search=list(figures.of_search(status, ties, optuna_study, pruner=study.search.pruner)),
+        families=tables.families(study, status),
+        search_charts=list(charts.search_charts(status, ties, optuna_study, pruner=study.search.pruner)),
         best=best,
-        best_figures=None if best is None else evaluate(scores[best.number], stored.truth),
-        of_best=[] if best is None else list(figures.of_best(stored, scores[best.number])),
+        best_metrics=None if best is None else evaluate(scores[best.number], stored.truth),
+        best_trial_charts=[] if best is None else list(charts.best_trial_charts(stored, scores[best.number])),
         failed=len(status.failures),
         reasons=reasons[:_SHOWN_REASONS],
         reasons_left=max(0, len(reasons) - _SHOWN_REASONS),
         recipe=None if best is None else to_yaml(recipe_of(stored, best).tree()),
         study_file=to_yaml(json.loads(json.dumps(study.tree))),
-        commands=facts.commands(stored, status, storage.shown_url),
+        commands=tables.commands(stored, status, storage.shown_url),
         versions=stored.identity["versions"],
         data=stored.identity["data"],
     )

@@ -1,7 +1,7 @@
-"""A report's figures, as Plotly draws them: fixed sizes that fit A4, colours that colour-blind eyes tell apart.
+"""How Plotly draws a report's charts: fixed sizes that fit A4, colours that colour-blind people can distinguish.
 
-AUC : of the validation clips, the mean over machine IDs, between 0 and 1; 0.5 is guessing.
-A figure shows a bounded number of trials and machine IDs; the page says where it left some out.
+AUC : on the validation clips, the mean over machine IDs, between 0 and 1; 0.5 is guessing.
+A chart shows a bounded number of trials and machine IDs; its caption says if it leaves some out.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from search.pages.even_choice import even_choice
 from search.pages.plotly_style import LEGEND_BESIDE, lay_out, plain
 from search.results.status import worth
 
-#: More curves than this are a carpet.
+#: More curves than this hide one another.
 MOST_CURVES = 60
-#: More machine IDs than this are shown by those that are hardest to tell.
+#: Of more machine IDs than this, those with the lowest AUC are shown.
 MOST_IDS = 9
 
 _COLOURS = (BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE)
 _DASHES = ("solid", "dash", "dot")
 _COLUMNS = 3
-_MANY = 300  # dots, which are small from there on
+_MANY = 300  # more dots than this are drawn smaller
 
 
 def intervals(rows: Sequence[tuple[str, float, Interval]], *, measure: str, guessing: float | None) -> go.Figure:
-    """A line for each (name, figure, 95 % interval); `measure` names the figure, `guessing` is what guesses have."""
+    """A line for each (name, value, 95 % interval); `measure` names the metric, `guessing` is its value by chance."""
     figure = go.Figure()
     for (name, value, (low, high)), colour in zip(reversed(rows), (GREY, BLUE)[-len(rows) :], strict=True):
         spread = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
@@ -67,7 +67,7 @@ def history(
     baseline: float | None,
     measure: str,
 ) -> go.Figure:
-    """Each trial's value in the order of the trials; pruned ones where they stopped; the best so far as a line."""
+    """Each trial's value in the order of the trials (a pruned one's where it stopped); a line for the best so far."""
     ordered = sorted(complete, key=lambda trial: trial.number)
     stopped = [(trial.number, worth(trial)) for trial in pruned if trial.values]
     figure = go.Figure()
@@ -91,7 +91,7 @@ def history(
 
 
 def trade_offs(complete: Sequence[FrozenTrial], front: Sequence[FrozenTrial], *, names: Sequence[str]) -> go.Figure:
-    """Each complete trial's first two objectives, and those of the best trade-offs as a line; `names` are the axes'."""
+    """Each complete trial's first two objectives; the best trade-offs are joined by a line. `names` title the axes."""
     figure = go.Figure()
     of_front = {trial.number for trial in front}
     others = [trial for trial in complete if trial.number not in of_front]
@@ -125,10 +125,9 @@ def importances(shares: Mapping[str, float]) -> go.Figure:
 def curves(
     complete: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial], *, baseline: int | None, step: str, measure: str
 ) -> tuple[go.Figure, int]:
-    """Values after each step, epoch or fold: of the best trial, the baseline, and an even choice of the others; and how
-    many trials it shows.
+    """The values after each step (epoch or fold) of the best trial, the baseline, and an even choice of the others.
 
-    `complete` has the best trial first.
+    `complete` has the best trial first. Returns the figure, and the number of trials that it shows.
     """
     named = [trial for trial in complete if trial is complete[0] or trial.number == baseline]
     names = {trial.number for trial in named}
@@ -160,7 +159,7 @@ def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdMetrics]) -> go
     for place, name in enumerate(ids):
         id_scores, labels = by_id[name]
         edges = np.histogram_bin_edges(id_scores, bins=12)
-        for label, told, marker in (
+        for label, kind, marker in (
             (NORMAL, "normal", {"color": BLUE, "opacity": 0.65}),
             # Hatched: in print without colour, both would be the same grey.
             (ANOMALY, "anomalous", {
@@ -170,9 +169,9 @@ def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdMetrics]) -> go
         ):  # fmt: skip
             counts, _ = np.histogram(id_scores[labels == label], bins=edges)
             figure.add_bar(
-                x=(edges[:-1] + edges[1:]) / 2, y=counts, width=np.diff(edges), name=told, legendgroup=told,
+                x=(edges[:-1] + edges[1:]) / 2, y=counts, width=np.diff(edges), name=kind, legendgroup=kind,
                 showlegend=place == 0, row=place // columns + 1, col=place % columns + 1, marker=marker,
-                hovertemplate=f"{told}: %{{y}} clips<extra></extra>",
+                hovertemplate=f"{kind}: %{{y}} clips<extra></extra>",
             )  # fmt: skip
     above, panels = 82, 175 * rows
     lay_out(figure, height=above + panels + 52, x=None, y=None)
@@ -185,7 +184,7 @@ def histograms(scores: Scores, truth: Truth, ids: Mapping[str, IdMetrics]) -> go
 
 
 def roc(scores: Scores, truth: Truth, ids: Mapping[str, IdMetrics]) -> go.Figure:
-    """Anomalies found against false alarms, a curve for each of these machine IDs."""
+    """Detected anomalies against false alarms, a curve for each of these machine IDs."""
     by_id = scores_by_id(scores, truth)
     figure = go.Figure()
     figure.add_vrect(x0=0, x1=MAX_FALSE_POSITIVE_RATE, fillcolor=PALE, opacity=0.6, line_width=0, layer="below")
@@ -194,21 +193,21 @@ def roc(scores: Scores, truth: Truth, ids: Mapping[str, IdMetrics]) -> go.Figure
     )
     for place, name in enumerate(ids):
         id_scores, labels = by_id[name]
-        false_alarms, found, _ = roc_curve(labels, id_scores)
+        false_alarms, detected, _ = roc_curve(labels, id_scores)
         dash = _DASHES[place // len(_COLOURS) % len(_DASHES)]
         figure.add_scatter(
-            x=false_alarms, y=found, mode="lines", name=plain(name),
+            x=false_alarms, y=detected, mode="lines", name=plain(name),
             line={"color": _COLOURS[place % len(_COLOURS)], "dash": dash, "width": 2},
             hovertemplate="%{x:.0%} false alarms: %{y:.0%} of the anomalies<extra>" + plain(name) + "</extra>",
         )  # fmt: skip
-    lay_out(figure, height=400, x="false alarms: share of the normal clips", y="found: share of the anomalous clips")
+    lay_out(figure, height=400, x="false alarms: share of normal clips", y="detected: share of anomalous clips")
     figure.update_xaxes(range=[-0.01, 1.01], tickformat=".0%", constrain="domain")
     figure.update_yaxes(range=[-0.01, 1.01], tickformat=".0%", scaleanchor="x", constrain="domain")
     return figure.update_layout(margin={"t": 10}, legend=LEGEND_BESIDE)
 
 
 def hardest(per_id: Mapping[str, IdMetrics]) -> dict[str, IdMetrics]:
-    """The machine IDs that figures show: all of them, or the hardest to tell; in the order of their names."""
+    """The machine IDs that charts show: all of them, or those with the lowest AUC; in the order of their names."""
     chosen = sorted(per_id, key=lambda name: (per_id[name].auc, name))[:MOST_IDS]
     return {name: per_id[name] for name in sorted(chosen)}
 
@@ -233,7 +232,7 @@ def _curve(
     dash: str = "solid",
     ends: Any = None,
 ) -> None:
-    """A trial's AUC over its epochs; `ends` marks the last one."""
+    """A trial's values over its epochs; `ends` is the mark of the last one."""
     epochs = sorted(trial.intermediate_values)
     is_point = len(epochs) == 1
     sizes = [0] * (len(epochs) - 1) + [8 if ends else 6 if is_point else 0]

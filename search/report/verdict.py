@@ -1,4 +1,4 @@
-"""What a study says, in plain language: for somebody who runs machines and not studies."""
+"""The result of a study in plain language, and the next steps: for somebody who runs machines, not studies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from features.clips.clip import ANOMALY, NORMAL
-from search.report.facts import detector_commands
+from search.report.tables import detector_commands
 from search.results.comparison import Comparison
 from search.results.status import Status, machines, worth
 from search.results.wording import difference_interval, interval
@@ -18,21 +18,21 @@ from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 from search.study.study import Study
 
-#: What a first objective says to somebody who runs machines.
+#: The headline by the first objective. An AUC is a share of comparisons.
 _HEADLINES = {
     "auc": (
-        "In {hundreds:.0f} of 100 comparisons, the best detector finds a faulty machine's sound stranger than a normal "
-        "one's."
+        "In {hundreds:.0f} of 100 comparisons, the best detector gives a faulty machine's sound a higher anomaly score "
+        "than a normal one's."
     ),
     "proxy": (
-        "In {hundreds:.0f} of 100 comparisons, the best detector finds a sound with a made fault stranger than a "
-        "normal one."
+        "In {hundreds:.0f} of 100 comparisons, the best detector gives a sound with a synthetic fault a higher "
+        "anomaly score than a normal one."
     ),
 }
 
-#: The share of a range, at either end, in which a best value asks for a wider one.
+#: The share of a range, at either end, in which a best value suggests a wider range.
 _EDGE = 0.05
-#: More kinds of machines than this are not named in a sentence.
+#: A sentence names at most this many machine types.
 _NAMED = 5
 
 
@@ -46,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A headline, what supports it, and what to do next."""
+    """A headline, the sentences that support it, and the next steps."""
 
     headline: str
     sentences: tuple[str, ...]
@@ -64,41 +64,42 @@ def verdict(
         hundreds=100 * worth(status.best), name=status.metric_name, value=worth(status.best)
     )
     if comparison.may_guess:
-        headline = "These clips cannot tell that the best detector is any better than guessing."
+        headline = "These clips do not show that the best detector is any better than guessing."
     scale = LOWEST_CAUTION if stored.metric == "worst_id" else "guessing has 0.5, a perfect detector 1"
     measured = (
         f"The best has a validation {status.metric_name} of {worth(status.best):.3f}, with a 95 % interval from "
-        f"{interval(comparison.interval)}: {scale}. The clips that measured it also chose it, which flatters it: "
+        f"{interval(comparison.interval)}: {scale}. The search chose it by these same clips, so this value is "
+        "optimistic: "
     )
     if stored.validation.uses_proxies:
         measured += (
-            "the figure to quote is what “offkey train” measures on recorded faults, as soon as there are some. "
+            "as soon as there are recorded faults, quote the test AUC that “offkey train” measures on them. "
             f"Mind: {PROXY_CAUTION}."
         )
     else:
-        measured += "the figure to quote is what “offkey train” measures, on clips that no search has seen."
-    told = (
+        measured += "quote the test AUC that “offkey train” measures, on clips that no search has used."
+    sentences = (
         _tried(stored, study, status),
         measured,
         *_several(status),
         _gain(stored, status, comparison),
         *_limits(status),
     )
-    return Verdict(headline, told, steps)
+    return Verdict(headline, sentences, steps)
 
 
 def _several(status: Status) -> Iterator[str]:
-    """What there is to say of several objectives."""
+    """A sentence about the other objectives, if there are several."""
     if len(status.objectives) > 1:
         others = " and ".join(IN_WORDS[objective] for objective in status.objectives[1:])
         yield (
-            f"The search looked for {others} too: {len(status.front)} of its trials are trade-offs that no other is "
-            "better than in everything (under “Trade-offs”). “Best” is said of the first objective alone."
+            f"The search's objectives include {others} too: {len(status.front)} of its trials are trade-offs, which no "
+            "other trial beats in every objective (under “Trade-offs”). “Best” refers to the first objective alone."
         )
 
 
 def _limits(status: Status) -> Iterator[str]:
-    """What there is to say of the study's constraints."""
+    """A sentence about the trials beyond the study's constraints, if there are any."""
     if status.beyond_limits:
         one = status.beyond_limits == 1
         yield (
@@ -108,25 +109,25 @@ def _limits(status: Status) -> Iterator[str]:
 
 
 def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
-    """What was searched, in a sentence."""
+    """A sentence about the trials, the models and the clips."""
     ids, families = set(stored.truth.ids), study.space.families
-    named = list(machines(stored.truth))
-    kinds = ", ".join(named[:_NAMED]) + (", …" if len(named) > _NAMED else "")
+    types = list(machines(stored.truth))
+    types_in_words = ", ".join(types[:_NAMED]) + (", …" if len(types) > _NAMED else "")
     normal, faulty = (stored.truth.count(label) for label in (NORMAL, ANOMALY))
-    faulty_in_words = "clips with made faults" if stored.validation.uses_proxies else "faulty clips"
+    faulty_in_words = "clips with synthetic faults" if stored.validation.uses_proxies else "faulty clips"
     models = f"the model family {families[0]}" if len(families) == 1 else f"the model families {', '.join(families)}"
-    tried = "1 setting" if status.done == 1 else f"{status.done} settings"
-    heard = "1 machine ID" if len(ids) == 1 else f"{len(ids)} machine IDs"
+    trials = "1 trial" if status.done == 1 else f"{status.done} trials"
+    ids_in_words = "1 machine ID" if len(ids) == 1 else f"{len(ids)} machine IDs"
     return (
-        f"The search has tried {tried} of {models} on recordings of {heard} ({kinds}), judged by {normal} normal and "
-        f"{faulty} {faulty_in_words}."
+        f"The search has run {trials} of {models} on recordings of {ids_in_words} ({types_in_words}), validated on "
+        f"{normal} normal and {faulty} {faulty_in_words}."
     )
 
 
 def _headline_without(status: Status) -> str:
     """The headline of a study without a complete trial."""
     if status.done == 0:
-        return "No trial has ended yet: there is nothing to tell of a detector."
+        return "No trial has ended yet: there is no detector yet."
     if status.counts["failed"] == status.done:
         every = "The only trial" if status.done == 1 else f"All {status.done} trials"
         return f"{every} that ended failed: there is no detector yet."
@@ -136,16 +137,17 @@ def _headline_without(status: Status) -> str:
 
 
 def _gain(stored: StoredStudy, status: Status, comparison: Comparison) -> str:
+    """A sentence about the gain over the baseline."""
     assert status.best is not None
     if comparison.gain is None or status.baseline is None:
         if stored.tree.get("baseline"):
-            return "The baseline is not complete, so that nothing can be said of a gain over it."
-        return "The study has no baseline: it cannot say whether the search was worth while."
+            return "The baseline is not complete, so that the gain over it is unknown."
+        return "The study has no baseline: whether the search improved on a known recipe is unknown."
     if status.best.number == 0:
-        return "The best detector is the baseline itself: no gain over it was found."
+        return "The best detector is the baseline itself: the search found nothing better."
     gain = comparison.gain
     return (
-        f"Over the baseline, the known setting that it is compared with, this is {gain.in_words}: "
+        f"Compared with the baseline, the known recipe that the study tried first, this is {gain.in_words}: "
         f"{gain.difference:+.3f}, with a 95 % interval from {difference_interval(gain.interval)}."
     )
 
@@ -154,20 +156,19 @@ def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, u
     best = status.best
     left = status.budget - status.done
     if best is None and status.counts["failed"]:
-        yield Step("Read why trials failed (under “Failures”), mend the study file, and search it under a new name.")
+        yield Step("Read why trials failed (under “Failures”), correct the study file, and search under a new name.")
     elif status.counts["failed"] > status.done / 5:
-        yield Step(f"{status.counts['failed']} trials failed: see “Failures” for what they ask of the ranges.")
+        yield Step(f"{status.counts['failed']} trials failed: see “Failures” for the ranges to change.")
     if left > 0:
-        goes_on = f"offkey search {shlex.quote(stored.name)} --storage {shlex.quote(url)}"
-        yield Step(f"Go on: {left} of {status.budget} trials are left.", (goes_on,))
+        command = f"offkey search {shlex.quote(stored.name)} --storage {shlex.quote(url)}"
+        yield Step(f"Go on: {left} of {status.budget} trials are left.", (command,))
     if best is None:
         return
-    measured = "" if stored.validation.uses_proxies else ", and measure it on the clips that were kept aside"
-    aside = f"Train the detector{measured}:"
-    yield Step(aside, tuple(detector_commands(stored, best, url)))
+    measured = "" if stored.validation.uses_proxies else ", and measure it on the test clips, which no search has used"
+    yield Step(f"Train the detector{measured}:", tuple(detector_commands(stored, best, url)))
     if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain.may_be_chance:
-        yield Step("Label more clips of faults: the more there are, the smaller the gains that they can tell.")
-    edges = [named for named in best.params if _at_an_edge(best.distributions[named], best.params[named])]
+        yield Step("Label more clips of faults: with more of them, the study can show smaller gains.")
+    edges = [name for name in best.params if _at_an_edge(best.distributions[name], best.params[name])]
     if edges:
         yield Step(f"Search wider ranges: the best trial lies at the edge of {', '.join(edges)}.")
 

@@ -83,7 +83,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(site: Site, browser: Browser) -> Iterator[Page]:
-    """Of somebody who knows the password; what its console says at the end that it should not is an error."""
+    """A page with the password; unexpected lines in its console are an error at the end."""
     context = browser.new_context(
         base_url=site.address,
         http_credentials={"username": "ann", "password": "secret"},
@@ -91,12 +91,12 @@ def page(site: Site, browser: Browser) -> Iterator[Page]:
     )
     context.set_default_timeout(1000 * SLOW)
     expect.set_options(timeout=1000 * SLOW)
-    opened, said = context.new_page(), []
-    opened.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened, console = context.new_page(), []
+    opened.on("console", lambda message: console.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: console.append(str(error)))
     yield opened
     context.close()
-    assert [line for line in said if not JUSTIFIED.search(line)] == []
+    assert [line for line in console if not JUSTIFIED.search(line)] == []
 
 
 def picture(page: Page, name: str) -> None:
@@ -107,7 +107,7 @@ def picture(page: Page, name: str) -> None:
 
 
 def study_path(page: Page) -> str:
-    """Of the first study in the list."""
+    """The page of the first study in the list."""
     page.goto("/")
     card = page.get_by_role("link", name=re.compile(r"^\d+\. "))
     return str(card.first.get_attribute("href"))
@@ -132,7 +132,7 @@ def test_the_history_is_drawn(page: Page) -> None:
     assert drawn.count() >= 4  # trials
 
 
-def test_the_leading_trial_can_be_looked_at_and_listened_to(page: Page) -> None:
+def test_the_leading_trial_has_pictures_and_sounds(page: Page) -> None:
     page.goto(f"{study_path(page)}/trials?numbers={best_trial(page)}")
 
     pictures, sounds = page.locator("img[src*='/artifacts/']"), page.locator("audio")
@@ -147,8 +147,8 @@ def test_the_leading_trial_can_be_looked_at_and_listened_to(page: Page) -> None:
             """async sound => {
                 if (sound.readyState < 1) await new Promise(done => sound.addEventListener("loadedmetadata", done));
                 const bytes = await (await fetch(sound.currentSrc)).arrayBuffer();
-                const heard = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(bytes);
-                return [sound.duration, heard.duration, heard.getChannelData(0).every(sample => sample === 0)];
+                const decoded = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(bytes);
+                return [sound.duration, decoded.duration, decoded.getChannelData(0).every(sample => sample === 0)];
             }"""
         )
         assert duration == pytest.approx(decoded, abs=0.01)
@@ -157,7 +157,7 @@ def test_the_leading_trial_can_be_looked_at_and_listened_to(page: Page) -> None:
     picture(page, "trial")
 
 
-def test_its_figures_are_listed(page: Page) -> None:
+def test_its_attributes_are_listed(page: Page) -> None:
     page.goto(f"{study_path(page)}/trials?numbers={best_trial(page)}")
 
     for name in ("AUC compressor/00", "AUC compressor/02", "AUC compressor/04", "seconds", "memory, MB", "device"):
@@ -167,9 +167,7 @@ def test_its_figures_are_listed(page: Page) -> None:
 def test_the_note_is_shown_as_text_with_a_table(page: Page) -> None:
     page.goto(f"{study_path(page)}/note")
 
-    expect(
-        page.get_by_text("No trial sees the other labelled clips: they are for the final detector alone.")
-    ).to_be_visible()
+    expect(page.get_by_text("no trial uses them, only the final detector is measured on them.")).to_be_visible()
     expect(page.get_by_role("cell", name="h_dim")).to_be_visible()
     expect(
         page.get_by_text(re.compile(r"trial \d+ leads with a validation AUC of 0\.\d+|AUC of 1\.000"))

@@ -54,7 +54,7 @@ PICTURE = Exhibit("a.png", "image/png", b"\x89PNG\r\n\x1a\n a picture")
 
 
 def ask(app: Any, method: str, path: str, document: Any = None, **environ: str) -> Answer:
-    """One request, past any server: `path` as a server hands it on, percent-decoded."""
+    """One request to the application, without a server: `path` is as a server passes it on, percent-decoded."""
     content = b"" if document is None else json.dumps(document).encode()
     errors = io.StringIO()
     started: list[tuple[str, list[tuple[str, str]]]] = []
@@ -103,7 +103,7 @@ def picture_of(study: TinyStudy) -> str:
 
 @pytest.fixture
 def storage(storage_url: str) -> StudyStorage:
-    """One without a study, for what needs none."""
+    """A dashboard without a study."""
     return StudyStorage(storage_url)
 
 
@@ -169,7 +169,7 @@ def test_no_password_given_is_not_an_empty_one(storage: StudyStorage, header: di
         ("127.0.0.1.example.org", False),
     ],
 )
-def test_which_addresses_only_this_machine_can_reach(host: str, loopback: bool) -> None:
+def test_an_address_that_only_this_machine_can_reach_is_a_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) == loopback
 
 
@@ -182,7 +182,7 @@ def routes(app: Any) -> list[tuple[str, str]]:
 
 
 def example_of(rule: str, study: TinyStudy) -> str:
-    """A path of a rule, of things that are there."""
+    """A path of a rule, for a study, a trial and a file that exist."""
     trial, artifact = trials_of(study)[0], picture_of(study).rpartition("/")[2]
     values = {
         "study_id": study.stored.study_id,
@@ -222,7 +222,7 @@ WRITING = {
 }
 
 
-def test_every_route_that_writes_was_looked_at(storage: StudyStorage) -> None:
+def test_every_route_that_writes_is_known(storage: StudyStorage) -> None:
     registered = routes(optuna_dashboard.wsgi(storage))
 
     assert {route for route in registered if route[0] not in ("GET", "HEAD", "OPTIONS")} == WRITING
@@ -230,7 +230,7 @@ def test_every_route_that_writes_was_looked_at(storage: StudyStorage) -> None:
 
 
 def contents(storage: StudyStorage) -> dict[str, list[Any]]:
-    """Every row of every table."""
+    """The rows of all tables."""
     tables = inspect(storage.engine).get_table_names()
     with storage.engine.connect() as connection:
         return {table: sorted(map(repr, connection.exec_driver_sql(f"SELECT * FROM {table}"))) for table in tables}
@@ -258,9 +258,7 @@ def spellings(path: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("method", "rule"), sorted(REFUSED))
-def test_what_a_ledger_does_not_survive_is_refused_however_it_is_spelt(
-    finished: TinyStudy, method: str, rule: str
-) -> None:
+def test_what_would_break_a_ledger_is_refused_however_it_is_spelt(finished: TinyStudy, method: str, rule: str) -> None:
     app, before = dashboard_app(finished.storage), contents(finished.storage)
     document = {"study_name": "new", "directions": ["maximize"], "state": "Fail"}
     for path in spellings(example_of(rule, finished)):
@@ -491,7 +489,7 @@ def test_what_is_done_is_answered_with_the_json_that_the_page_waits_for(finished
     version = ask(app, "GET", path).json["note"]["version"]
     done = [
         ask(app, "PUT", f"{path}/note", {"version": version + 1, "body": "mine"}),
-        ask(app, "DELETE", path, {"remove_associated_artifacts": False}),  # as the page sends it unless told otherwise
+        ask(app, "DELETE", path, {"remove_associated_artifacts": False}),  # the page's default
     ]
 
     assert [(answer.status, answer.json) for answer in done] == [(200, {})] * 2
@@ -705,7 +703,7 @@ def test_beyond_this_machine_it_wants_a_password(offkey: Offkey, host: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("password", "file", "said"),
+    ("password", "file", "message"),
     [
         ("", None, "$OFFKEY_DASHBOARD_PASSWORD holds no password: it is empty"),
         (None, "nowhere", "nowhere ($OFFKEY_DASHBOARD_PASSWORD_FILE) cannot be read"),
@@ -716,7 +714,7 @@ def test_beyond_this_machine_it_wants_a_password(offkey: Offkey, host: str) -> N
     ],
 )
 def test_a_password_that_is_none_is_refused(
-    offkey: Offkey, monkeypatch: pytest.MonkeyPatch, password: str | None, file: str | None, said: str
+    offkey: Offkey, monkeypatch: pytest.MonkeyPatch, password: str | None, file: str | None, message: str
 ) -> None:
     for name, content in {"empty": b"", "newline": b"\r\n", "binary": b"\xff\xfe"}.items():
         Path(name).write_bytes(content)
@@ -726,7 +724,7 @@ def test_a_password_that_is_none_is_refused(
     ran = offkey("dashboard", "--port", 0)
 
     assert ran.code == 2
-    assert said in ran.stderr
+    assert message in ran.stderr
 
 
 def test_a_port_that_is_taken_is_named(offkey: Offkey) -> None:
@@ -753,7 +751,7 @@ def test_an_address_that_is_not_this_machines_is_named(
 
 
 def browser_that_reads(into: Path) -> dict[str, str]:
-    """The variables of a machine whose browser reads the page that it is told, notes its address down, and ends."""
+    """The variables of a machine whose browser reads the page that it gets, notes its address down, and ends."""
     read = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1]); open(sys.argv[2], 'w').write(sys.argv[1])"
     return {"BROWSER": stand_in(into.with_suffix(".sh"), f'exec {sys.executable} -c "{read}" "$1" {into}')}
 

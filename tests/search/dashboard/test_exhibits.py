@@ -1,4 +1,4 @@
-"""What a trial shows of itself: which clips, as which files, of which trials; and what it costs when it cannot."""
+"""The exhibits of a trial: which clips, as which files, of which trials; and errors about them."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def recipe_with(*, context: int = 3, **training: Any) -> Recipe:
 
 @pytest.fixture
 def corpus(corpus_root: Path) -> Corpus:
-    """Blinded, as a search sees it."""
+    """The corpus without the labels of its test clips, as a search has it."""
     return blind(read_corpus(corpus_root), ValidationSettings())
 
 
@@ -135,10 +135,10 @@ def test_they_are_four_pictures_and_two_sounds(corpus: Corpus) -> None:
         assert len(exhibit.content) <= MOST_BYTES
     truth = Truth.of(training.validation_clips)
     for number, position in ((3, most_missed(scores, truth)), (5, worst_alarm(scores, truth))):
-        heard, rate = soundfile.read(io.BytesIO(exhibits[number].content), dtype="int16")
+        samples, rate = soundfile.read(io.BytesIO(exhibits[number].content), dtype="int16")
         original, _ = soundfile.read(training.validation_clips[position].path, dtype="int16")
         assert rate == 16000
-        assert heard.tolist() == original.tolist()  # bit by bit
+        assert samples.tolist() == original.tolist()  # bit by bit
 
 
 class Hall:
@@ -187,10 +187,10 @@ def test_a_long_clips_sound_is_cut_and_no_file_is_larger_than_the_limit(tmp_path
 
     assert list(exhibits) == NAMES
     assert {len(exhibit.content) <= MOST_BYTES for exhibit in exhibits.values()} == {True}
-    heard, _ = soundfile.read(io.BytesIO(exhibits["3 most missed anomaly.flac"].content), dtype="int16")
-    original, _ = soundfile.read(tmp_path / "hours.wav", dtype="int16", frames=len(heard))
-    assert len(heard) > 20 * 16000
-    assert heard.tolist() == original.tolist()
+    samples, _ = soundfile.read(io.BytesIO(exhibits["3 most missed anomaly.flac"].content), dtype="int16")
+    original, _ = soundfile.read(tmp_path / "hours.wav", dtype="int16", frames=len(samples))
+    assert len(samples) > 20 * 16000
+    assert samples.tolist() == original.tolist()
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
@@ -271,12 +271,12 @@ def test_a_score_is_the_mean_squared_error_of_what_is_shown(corpus: Corpus) -> N
     for clip, score in zip(training.validation_clips, scores, strict=True):
         reconstruction = training.reconstruction_of(clip)
         assert reconstruction is not None
-        heard = np.clip((training.frames_of(clip) - LOWEST) / (HIGHEST - LOWEST), 0, 1)
-        error = np.mean(((reconstruction - LOWEST) / (HIGHEST - LOWEST) - heard) ** 2)
+        frames = np.clip((training.frames_of(clip) - LOWEST) / (HIGHEST - LOWEST), 0, 1)
+        error = np.mean(((reconstruction - LOWEST) / (HIGHEST - LOWEST) - frames) ** 2)
         assert error == pytest.approx(score, rel=1e-4)
 
 
-def test_under_bfloat16_it_is_what_bfloat16_makes_of_it(corpus: Corpus) -> None:
+def test_under_bfloat16_it_is_computed_in_bfloat16(corpus: Corpus) -> None:
     training = trained(recipe_with(context=1, precision="bfloat16"), corpus)
     clip = training.validation_clips[0]
     reconstruction = training.reconstruction_of(clip)
@@ -364,7 +364,7 @@ def vanished_clip() -> Sequence[Exhibit]:
 
 
 @pytest.mark.parametrize(("shows", "reason"), [(no_picture, "CUDA out of memory"), (vanished_clip, "moved-away.wav")])
-def test_exhibits_that_cannot_be_made_cost_a_line_in_the_log_and_no_trial(
+def test_exhibits_that_cannot_be_drawn_are_logged_and_the_trial_ends_all_the_same(
     shows: Callable[[], Sequence[Exhibit]],
     reason: str,
     tiny_study: MakeStudy,
@@ -382,7 +382,7 @@ def test_exhibits_that_cannot_be_made_cost_a_line_in_the_log_and_no_trial(
     assert reason in caplog.text
 
 
-def test_a_place_that_takes_none_costs_a_line_in_the_log_and_no_trial(
+def test_a_place_that_cannot_be_written_is_logged_and_the_trial_ends_all_the_same(
     tiny_study: MakeStudy, scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = Path(os.environ["OFFKEY_CACHE"]) / "artifacts"
@@ -440,7 +440,7 @@ def test_a_trial_whose_worker_was_killed_right_before_its_end_has_its_exhibits_o
     assert {path.name for path in (Path(os.environ["OFFKEY_CACHE"]) / "artifacts").iterdir()} == written
 
 
-FIGURES = {"AUC compressor/00", "AUC compressor/02", "AUC compressor/04"}
+AUCS = {"AUC compressor/00", "AUC compressor/02", "AUC compressor/04"}
 COSTS = {"seconds", "memory, MB", "device"}
 
 
@@ -448,7 +448,7 @@ def own(trial: FrozenTrial) -> set[str]:
     return set(trial.user_attrs) - {"threads", "repeat"}
 
 
-def test_what_a_complete_and_a_pruned_trial_tell_of_themselves(
+def test_the_attributes_of_a_complete_and_a_pruned_trial(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def may_be_pruned(trial: optuna.Trial) -> bool:
@@ -462,15 +462,15 @@ def test_what_a_complete_and_a_pruned_trial_tell_of_themselves(
 
     assert (complete.state, pruned.state) == (TrialState.COMPLETE, TrialState.PRUNED)
     for trial in (complete, pruned):
-        assert own(trial) == COSTS | FIGURES
-        assert np.mean([trial.user_attrs[name] for name in FIGURES]) == pytest.approx(trial.value, abs=1e-4)
+        assert own(trial) == COSTS | AUCS
+        assert np.mean([trial.user_attrs[name] for name in AUCS]) == pytest.approx(trial.value, abs=1e-4)
         assert 0 <= trial.user_attrs["seconds"] <= time.time() - began + 0.1
         assert trial.user_attrs["memory, MB"] > 0
         assert trial.user_attrs["device"]
     assert files_of(pruned) == {}
 
 
-def test_what_a_failed_trial_tells_of_itself(tiny_study: MakeStudy) -> None:
+def test_the_attributes_of_a_failed_trial(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=1, training={"learning_rate": 1e30, "batch_size": 16, "epochs": 3, "threads": 1})
     study.worker().run()
     (trial,) = trials_of(study)

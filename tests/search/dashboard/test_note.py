@@ -1,4 +1,4 @@
-"""The study's note in the dashboard: what it says, and whose words stay."""
+"""The study's note in the dashboard: its text, and that people's own words stay."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ A search for the model (vae) that best tells a faulty machine's sound from a hea
 
 **Data**: compressor, 3 machine IDs, 54 clips.
 
-**Steered by** 9 normal and 9 anomalous clips: 50% of each ID's labelled test clips. No trial sees the other labelled \
-clips: they are for the final detector alone.
+**Validation clips**: 9 normal and 9 anomalous clips: 50% of each ID's labelled test clips. The other labelled clips \
+are test clips: no trial uses them, only the final detector is measured on them.
 
-**Searched for**: AUC.
+**Objective**: AUC.
 
 | open setting | range |
 |---|---|
@@ -68,7 +68,7 @@ def note_of(study: TinyStudy) -> str:
 
 
 def scores_of(truth: Truth, auc: float) -> Scores:
-    """Of each ID's three anomalies so many are above all normal clips, the others below, that its AUC is this."""
+    """Scores that give each ID this AUC: each of its anomalies lies above or below all normal clips."""
     scores = np.zeros(len(truth.ids))
     for name in set(truth.ids):
         anomalies = [n for n, key in enumerate(zip(truth.ids, truth.labels, strict=True)) if key == (name, 1)]
@@ -78,7 +78,7 @@ def scores_of(truth: Truth, auc: float) -> Scores:
 
 
 def end_trials(study: TinyStudy, aucs: Sequence[float | None]) -> None:
-    """So many ended trials, as workers leave them; None is a pruned one."""
+    """Ends a trial with each of these AUCs, as workers do; None is a pruned one."""
     for auc in aucs:
         hold = study.ledger.claim("worker", first={})
         assert hold is not None
@@ -87,7 +87,7 @@ def end_trials(study: TinyStudy, aucs: Sequence[float | None]) -> None:
         hold.finish(state, values=[mean_auc(scores, study.stored.truth)], scores=scores)
 
 
-def test_it_says_what_is_searched_on_which_data_with_which_split_and_what_came_of_it(tiny_study: MakeStudy) -> None:
+def test_it_has_the_objective_the_data_the_split_and_the_result(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     end_trials(study, [0.0, TWO_THIRDS, THIRD])
 
@@ -98,7 +98,7 @@ def test_it_says_what_is_searched_on_which_data_with_which_split_and_what_came_o
 
 
 @pytest.mark.parametrize(
-    ("aucs", "baseline", "said"),
+    ("aucs", "baseline", "sentence"),
     [
         ([], True, "**Result**: no trial is complete yet."),
         ([None, None], True, "**Result**: no trial is complete yet."),
@@ -112,19 +112,19 @@ def test_it_says_what_is_searched_on_which_data_with_which_split_and_what_came_o
         ([0.0, 1.0], False, "1.000 (95 % interval 1.000 to 1.000).\n\n---"),
     ],
 )  # fmt: skip
-def test_the_result_in_words(tiny_study: MakeStudy, aucs: list[float | None], baseline: bool, said: str) -> None:
+def test_the_result_in_words(tiny_study: MakeStudy, aucs: list[float | None], baseline: bool, sentence: str) -> None:
     study = tiny_study() if baseline else tiny_study(baseline={})
     end_trials(study, aucs)
 
-    assert said in note_of(study)
+    assert sentence in note_of(study)
 
 
 @pytest.mark.parametrize(
-    ("metric", "said"),
+    ("metric", "objective"),
     [("auc", "AUC."), (["worst_id", "auc"], f"lowest AUC of a machine ID ({LOWEST_CAUTION}), AUC.")],
 )
-def test_what_is_searched_for_is_said_with_what_to_mind(tiny_study: MakeStudy, metric: Any, said: str) -> None:
-    assert f"**Searched for**: {said}\n" in note_of(tiny_study(validation={"metric": metric}))
+def test_the_objective_stands_there_with_its_caution(tiny_study: MakeStudy, metric: Any, objective: str) -> None:
+    assert f"**Objective**: {objective}\n" in note_of(tiny_study(validation={"metric": metric}))
 
 
 def test_a_gain_whose_interval_includes_zero_is_none_that_these_clips_can_tell(tiny_study: MakeStudy) -> None:

@@ -1,4 +1,4 @@
-"""The JSON files of a bundle: what stands in them, which older ones are read, and what is said of damaged ones."""
+"""The JSON files of a bundle: their keys, which older ones are read, and the errors about damaged ones."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_a_detector_file_is_written_as_it_was_read(tmp_path: Path) -> None:
 
 
 def test_metrics_are_written_with_their_keys_in_order() -> None:
-    figures = Metrics(0.9, None, Interval(0.8, 0.95), 0.85, {"fan/00": IdMetrics(0.9, None, 3, 4)})
+    metrics = Metrics(0.9, None, Interval(0.8, 0.95), 0.85, {"fan/00": IdMetrics(0.9, None, 3, 4)})
 
-    assert PartMetrics.of(figures).text() == json.dumps(
+    assert PartMetrics.of(metrics).text() == json.dumps(
         {
             "auc": 0.9,
             "interval": [0.8, 0.95],
@@ -68,7 +68,7 @@ def test_files_of_earlier_and_later_versions_of_the_format_are_read(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (without("thresholds"), "thresholds is missing"),
         (WHOLE | {"thresholds": {"fan/00": "0.1"}}, "thresholds.fan/00 should be a valid number"),
@@ -78,18 +78,18 @@ def test_files_of_earlier_and_later_versions_of_the_format_are_read(tmp_path: Pa
         ([], "should be an object"),
     ],
 )
-def test_the_error_names_the_file_and_the_key(tmp_path: Path, content: Any, said: str) -> None:
+def test_the_error_names_the_file_and_the_key(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(BundleError) as error:
         read(tmp_path, json.dumps(content))
 
-    assert str(error.value) == f"bundle is not a bundle, or not a whole one: detector.json: {said}"
+    assert str(error.value) == f"bundle is not a bundle, or not a whole one: detector.json: {message}"
 
 
-def test_what_is_no_json_is_said_to_be_none(tmp_path: Path) -> None:
+def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"not a whole one: detector\.json: Invalid JSON: .* at line 1"):
         read(tmp_path, '{"format": 3')
 
 
-def test_another_format_is_refused_whatever_else_the_file_says(tmp_path: Path) -> None:
+def test_another_format_is_refused_whatever_else_the_file_holds(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="^bundle: a bundle of format 4; this Offkey reads 3$"):
         read(tmp_path, '{"format": 4}')

@@ -101,7 +101,7 @@ def content_of(client: Any, name: str) -> bytes:
         ("/data/detector", None),
     ],
 )
-def test_a_bucket_is_told_from_a_folder(place: str | Path, address: tuple[str, str] | None) -> None:
+def test_an_address_of_a_bucket_is_no_folder(place: str | Path, address: tuple[str, str] | None) -> None:
     assert bucket_of(place) == address
 
 
@@ -152,7 +152,7 @@ def test_nothing_is_ever_overwritten(there: str, lab: Any, detector: Detector, t
     assert list(temporary.iterdir()) == []
 
 
-def test_what_stands_there_is_told_before_the_training(lab: Any, offkey: Offkey) -> None:
+def test_a_place_that_is_taken_is_refused_before_the_training(lab: Any, offkey: Offkey) -> None:
     lab.put_object(Bucket="lab", Key="detectors/pump/detector.json", Body=b"somebody's")
     Path("recipe.yaml").write_text(to_yaml(recipe_on(Path("no clips here")).tree()))
     refused = offkey("train", "recipe.yaml", "-o", PLACE)
@@ -282,7 +282,7 @@ def test_a_bucket_that_cannot_be_used_is_named_with_the_remedy_by_each_command(
 
 
 @pytest.mark.parametrize("command", [("score", PLACE, "."), ("train", "recipe.yaml", "-o", PLACE)])
-def test_without_boto3_it_is_said_what_to_install(
+def test_without_boto3_the_error_says_what_to_install(
     command: tuple[str, ...], offkey: Offkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("recipe.yaml").write_text(to_yaml(recipe_on(Path("no clips here")).tree()))
@@ -291,7 +291,7 @@ def test_without_boto3_it_is_said_what_to_install(
     assert (refused.code, refused.stderr) == (1, f"error: {PLACE} needs boto3: pip install 'offkey[s3]'\n")
 
 
-def test_other_versions_are_told_of_once_and_where_the_user_looks(
+def test_other_versions_are_warned_of_once_at_the_user_s_own_line(
     detector: Detector, corpus_root: Path, offkey: Offkey
 ) -> None:
     save_bundle(detector, Path("detector"))
@@ -299,16 +299,16 @@ def test_other_versions_are_told_of_once_and_where_the_user_looks(
     details["versions"]["torch"] = "2.0.0"
     Path("detector/detector.json").write_text(json.dumps(details))
     clip = corpus_root / "compressor" / "test" / "anomaly_id_02_00000003.wav"
-    said = f"detector was written with torch 2.0.0 (here {torch.__version__}): its scores may differ a little"
+    warning = f"detector was written with torch 2.0.0 (here {torch.__version__}): its scores may differ a little"
 
     scored = offkey("score", "detector", clip, clip)
-    assert (scored.code, scored.stderr.count(f"warning: {said}\n")) == (0, 1)
+    assert (scored.code, scored.stderr.count(f"warning: {warning}\n")) == (0, 1)
     assert "warning" not in scored.stdout
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         api.load_bundle("detector")
         api.score("detector", clip)
-    assert [(str(one.message), one.filename) for one in warned] == [(said, __file__)] * 2
+    assert [(str(one.message), one.filename) for one in warned] == [(warning, __file__)] * 2
 
 
 def test_the_dashboard_serves_pictures_from_a_bucket(tiny_study: Callable[..., TinyStudy], lab: Any) -> None:

@@ -104,7 +104,7 @@ def test_an_exported_trial_trained_again_has_the_value_in_the_storage(
     assert len(status.finished) == 2
 
 
-def test_the_test_figure_is_of_the_clips_that_no_search_sees(corpus: Corpus, detector: Detector) -> None:
+def test_the_test_metrics_are_of_the_clips_that_no_search_uses(corpus: Corpus, detector: Detector) -> None:
     held_out = held_out_clips(corpus, VALIDATION)
     validation_data = labelled_test_clips(blind(corpus, VALIDATION))
 
@@ -115,7 +115,7 @@ def test_the_test_figure_is_of_the_clips_that_no_search_sees(corpus: Corpus, det
     assert detector.test.auc != detector.validation.auc
 
 
-def test_without_labels_to_hold_out_there_is_no_test_figure(tmp_path: Path, corpus_root: Path) -> None:
+def test_without_labels_to_hold_out_there_are_no_test_metrics(tmp_path: Path, corpus_root: Path) -> None:
     root = Path(shutil.copytree(corpus_root, tmp_path / "few"))
     for path in root.rglob("anomaly_*_0000000[1-5].wav"):
         path.unlink()
@@ -148,16 +148,16 @@ def test_the_spread_over_seeds_is_of_what_each_seed_s_model_is_worth_alone(
     assert spread.test is not None
     assert spread.test.aucs == tuple(one.test.auc for one in alone if one.test is not None)
     one, other = spread.validation.aucs
-    told = metrics_of(detector)["seeds"]
-    assert (told["count"], told["validation"]["auc"]) == (2, [one, other])
-    assert told["validation"]["mean"] == pytest.approx((one + other) / 2)
-    assert told["validation"]["sd"] == pytest.approx(abs(one - other) / 2**0.5)
+    seeds = metrics_of(detector)["seeds"]
+    assert (seeds["count"], seeds["validation"]["auc"]) == (2, [one, other])
+    assert seeds["validation"]["mean"] == pytest.approx((one + other) / 2)
+    assert seeds["validation"]["sd"] == pytest.approx(abs(one - other) / 2**0.5)
     assert f"| 2 of final | test | {spread.test.mean:.3f} | {spread.test.deviation:.3f} |" in model_card(detector)
     assert SPREAD in model_card(detector)
     assert [detector.seeds for detector in alone] == [{}, {}]
 
 
-def test_the_search_s_optimism_stands_beside_both_figures(detector: Detector, bundle: Path) -> None:
+def test_the_search_s_optimism_stands_beside_both_aucs(detector: Detector, bundle: Path) -> None:
     assert detector.test is not None
     assert detector.optimism is not None
     low, high = detector.optimism.interval
@@ -172,7 +172,7 @@ def test_the_search_s_optimism_stands_beside_both_figures(detector: Detector, bu
 
 
 def test_the_interval_of_a_difference_between_two_parts_is_of_independent_clips() -> None:
-    # The variance of a difference of independent figures is the sum of theirs; of a paired one here, it would be 0.
+    # The variance of a difference of independent AUCs is the sum of theirs; a paired difference would have 0 here.
     scores, truth = np.random.default_rng(0).normal(size=60), Truth(("fan/00",) * 60, (0, 1) * 30)
 
     optimism = optimism_of(scores, truth, scores, truth)
@@ -184,7 +184,7 @@ def test_the_interval_of_a_difference_between_two_parts_is_of_independent_clips(
     assert deviation == pytest.approx(2**0.5 * alone, rel=0.15)
 
 
-def test_optimism_is_of_the_machine_ids_that_have_both_figures() -> None:
+def test_optimism_is_of_the_machine_ids_that_have_both_aucs() -> None:
     ids, labels = ("fan/00",) * 20 + ("fan/02",) * 20 + ("fan/04",) * 20, (0, 1) * 30
     scores = np.random.default_rng(0).normal(size=60)
     validation_data, held_out = Truth(ids[:40], labels[:40]), Truth(ids[20:], labels[20:])
@@ -196,14 +196,13 @@ def test_optimism_is_of_the_machine_ids_that_have_both_figures() -> None:
     assert optimism_of(scores[:20], Truth(ids[:20], labels[:20]), scores[20:], held_out) is None
 
 
-def test_which_machine_ids_the_optimism_is_of_is_told_where_it_is_not_all(detector: Detector) -> None:
+def test_the_machine_ids_that_the_optimism_covers_are_named_where_it_is_not_all(detector: Detector) -> None:
     assert detector.test is not None
     one_less = dict(list(detector.test.per_id.items())[1:])
 
-    told = list(sentences_beside(replace(detector, test=replace(detector.test, per_id=one_less))))
+    sentences = list(sentences_beside(replace(detector, test=replace(detector.test, per_id=one_less))))
 
-    said = "The difference of validation and test is of the machine IDs that both have: compressor/02, compressor/04"
-    assert said in told
+    assert "Validation minus test covers only the machine IDs that both have: compressor/02, compressor/04" in sentences
     assert not any("machine IDs" in sentence for sentence in sentences_beside(detector))
 
 
@@ -224,7 +223,7 @@ def test_sets_of_other_machine_ids_are_not_compared(tmp_path: Path, corpus_root:
 
     assert detector.test is not None
     assert (detector.optimism, metrics_of(detector)["optimism"]) == (None, None)
-    assert "Validation and test are of different machine IDs" in model_card(detector)
+    assert "The validation clips and the test clips are of different machine IDs" in model_card(detector)
 
 
 def test_no_model_is_trained_while_another_takes_the_memory(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,16 +244,16 @@ def test_no_model_is_trained_while_another_takes_the_memory(corpus: Corpus, monk
     assert others == [0, 0, 0]  # two folds, and the detector itself
 
 
-@pytest.mark.parametrize(("interval", "is_told"), [((-0.1, 0.2), True), ((0.01, 0.2), False), ((-0.2, -0.1), False)])
+@pytest.mark.parametrize(("interval", "is_noted"), [((-0.1, 0.2), True), ((0.01, 0.2), False), ((-0.2, -0.1), False)])
 def test_a_difference_whose_interval_includes_0_may_be_chance(
-    detector: Detector, interval: tuple[float, float], is_told: bool
+    detector: Detector, interval: tuple[float, float], is_noted: bool
 ) -> None:
     card = model_card(replace(detector, optimism=Optimism(0.1, Interval(*interval))))
 
-    assert ("may be chance" in card) == is_told
+    assert ("may be chance" in card) == is_noted
 
 
-def test_made_faults_are_not_compared_with_recorded_ones(corpus_root: Path) -> None:
+def test_synthetic_faults_are_not_compared_with_recorded_ones(corpus_root: Path) -> None:
     validation = {"metric": "proxy", "share": 0.34, "proxies": ["noise 1"]}
     recipe = Recipe.model_validate({"study": "levels", "model": {"family": "stat"}, "validation": validation})
 
@@ -264,11 +263,11 @@ def test_made_faults_are_not_compared_with_recorded_ones(corpus_root: Path) -> N
     assert detector.test is not None
     assert (detector.optimism, detector.test_value) == (None, None)
     assert metrics_of(detector)["metric"] == {"name": "proxy", "validation": detector.value, "test": None}
-    assert f"AUC on made faults {detector.validation.auc:.3f}" in card
-    assert "their difference says nothing" in card
+    assert f"AUC on synthetic faults {detector.validation.auc:.3f}" in card
+    assert "their difference is not the search's optimism" in card
 
 
-def test_the_figure_that_was_searched_for_is_named_where_it_is_not_the_auc(corpus: Corpus) -> None:
+def test_the_objective_is_named_where_it_is_not_the_auc(corpus: Corpus) -> None:
     recipe = Recipe.model_validate({"study": "l", "model": {"family": "stat"}, "validation": {"metric": "worst_id"}})
 
     detector = detector_of(recipe, corpus, CPU)
@@ -276,11 +275,11 @@ def test_the_figure_that_was_searched_for_is_named_where_it_is_not_the_auc(corpu
     assert detector.test is not None
     lowest = [min(of_id.auc for of_id in part.per_id.values()) for part in (detector.validation, detector.test)]
     assert metrics_of(detector)["metric"] == {"name": "worst_id", "validation": lowest[0], "test": lowest[1]}
-    said = f"lowest AUC of a machine ID: validation {lowest[0]:.3f}, test {lowest[1]:.3f}"
-    assert said in model_card(detector)
+    objective = f"lowest AUC of a machine ID: validation {lowest[0]:.3f}, test {lowest[1]:.3f}"
+    assert objective in model_card(detector)
 
 
-def test_the_count_of_test_evaluations_stands_in_the_bundle(detector: Detector, tmp_path: Path) -> None:
+def test_the_number_of_test_evaluations_stands_in_the_bundle(detector: Detector, tmp_path: Path) -> None:
     save_bundle(replace(detector, test_evaluations=TestEvaluations(7, 3)), tmp_path / "seen")
 
     metrics = json.loads((tmp_path / "seen" / "metrics.json").read_text())
@@ -319,12 +318,12 @@ def test_a_recipe_written_by_hand_gets_a_seed_and_threads(corpus: Corpus) -> Non
     assert (detector.recipe.training.seed, detector.recipe.training.threads) == (0, torch.get_num_threads())
 
 
-def test_each_epoch_is_told_of(corpus: Corpus) -> None:
-    told: list[tuple[int, int]] = []
+def test_each_epoch_is_reported(corpus: Corpus) -> None:
+    reported: list[tuple[int, int]] = []
 
-    detector_of(recipe_with(epochs=3), corpus, CPU, on_epoch=lambda *epochs: told.append(epochs))
+    detector_of(recipe_with(epochs=3), corpus, CPU, on_epoch=lambda *epochs: reported.append(epochs))
 
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_the_same_recipe_twice_writes_the_same_weights(corpus: Corpus, tmp_path: Path) -> None:
@@ -394,7 +393,7 @@ def test_metrics_and_model_card_state_what_was_measured(bundle: Path, detector: 
 
 
 @pytest.mark.parametrize(
-    ("scoring", "said"),
+    ("scoring", "meaning"),
     [
         (
             {},
@@ -405,12 +404,12 @@ def test_metrics_and_model_card_state_what_was_measured(bundle: Path, detector: 
         ({"calibration": "empirical"}, "(scoring.calibration: empirical). Thresholds are on this scale."),
     ],
 )
-def test_the_model_card_says_what_a_threshold_means(detector: Detector, scoring: dict[str, Any], said: str) -> None:
+def test_the_model_card_says_what_a_threshold_means(detector: Detector, scoring: dict[str, Any], meaning: str) -> None:
     recipe = Recipe.model_validate({**detector.recipe.tree(), "scoring": scoring})
 
     card = model_card(replace(detector, recipe=recipe))
 
-    assert said in card
+    assert meaning in card
     assert ("scoring.calibration" in card) == ("calibration" in scoring)
 
 

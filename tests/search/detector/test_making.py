@@ -1,4 +1,4 @@
-"""From a recipe to its detector: what does not fit the recordings is said before any training."""
+"""From a recipe to its detector: what does not fit the recordings is refused before any training."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from search.study.recipe import Recipe
 CPU = torch.device("cpu")
 
 
-def made(root: Path, *, tell: Callable[[str], None] = print, progress: Any = None, **blocks: Any) -> Detector:
-    """A detector in the folder `bundle`; `progress` is told of its stages, each by its name."""
+def detector_from(root: Path, *, tell: Callable[[str], None] = print, progress: Any = None, **blocks: Any) -> Detector:
+    """A detector in the folder `bundle`; `progress` is called with the name of each stage."""
 
     def stage(name: str) -> Callable[[int, int], None]:
         return lambda done, total: progress(name, done, total) if progress else None
@@ -51,15 +51,15 @@ def corpus_copy(tmp_path: Path, corpus_root: Path) -> Path:
     return Path(shutil.copytree(corpus_root, tmp_path / "copy"))
 
 
-def test_test_clips_that_are_trained_on_and_copies_in_both_parts_are_told(corpus_copy: Path) -> None:
-    machine, told = corpus_copy / "compressor", list[str]()
+def test_test_clips_that_are_trained_on_and_copies_in_both_parts_are_warned_of(corpus_copy: Path) -> None:
+    machine, warnings = corpus_copy / "compressor", list[str]()
     shutil.copy(machine / "train/normal_id_00_00000000.wav", machine / "test/normal_id_00_00000099.wav")
     for number in range(1, 6):
         shutil.copy(machine / "test/anomaly_id_02_00000000.wav", machine / f"test/anomaly_id_02_{number:08d}.wav")
 
-    made(corpus_copy, tell=told.append)
+    detector_from(corpus_copy, tell=warnings.append)
 
-    leak, copies = told
+    leak, copies = warnings
     assert leak.startswith(
         "1 test clips are training clips too, for example compressor/test/normal_id_00_00000099.wav (compressor"
     )
@@ -85,26 +85,26 @@ def test_what_the_clips_do_not_serve_is_refused_before_any_work(
     seen: list[str] = []
 
     with pytest.raises(error, match=refusal):
-        made(corpus_root, progress=lambda stage, done, total: seen.append(stage), **blocks)
+        detector_from(corpus_root, progress=lambda stage, done, total: seen.append(stage), **blocks)
 
     assert seen == []
     assert not Path("bundle").exists()
 
 
 def test_only_the_first_objective_is_asked_of_the_clips(corpus_root: Path) -> None:
-    assert 0 <= made(corpus_root, validation={"metric": ["auc", "pauc"]}).value <= 1
+    assert 0 <= detector_from(corpus_root, validation={"metric": ["auc", "pauc"]}).value <= 1
 
 
-def test_folds_steer_where_the_test_clips_are_faults_alone(corpus_copy: Path) -> None:
+def test_folds_validate_where_the_test_clips_are_faults_alone(corpus_copy: Path) -> None:
     for path in corpus_copy.rglob("test/normal_*.wav"):
         path.unlink()
-    told: list[str] = []
+    warnings: list[str] = []
 
-    detector = made(corpus_copy, tell=told.append, validation={"folds": 2})
+    detector = detector_from(corpus_copy, tell=warnings.append, validation={"folds": 2})
 
     assert detector.validation.per_id.keys() == {"compressor/00", "compressor/02", "compressor/04"}
     assert detector.test is None
-    assert told == ["compressor/00, compressor/02, compressor/04: too few labelled clips for a held-out test"]
+    assert warnings == ["compressor/00, compressor/02, compressor/04: too few labelled clips for a held-out test"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_folds_steer_where_the_test_clips_are_faults_alone(corpus_copy: Path) ->
     ],
     ids=["one view", "folds", "faults of proxies"],
 )
-def test_on_the_way_from_a_recipe_to_its_bundle_views_are_computed_once(
+def test_views_are_computed_once_on_the_way_from_a_recipe_to_its_bundle(
     corpus_root: Path, monkeypatch: pytest.MonkeyPatch, validation: dict[str, Any], computed: str, times: int
 ) -> None:
     original, calls = pkgutil.resolve_name(computed), list[object]()
@@ -127,15 +127,15 @@ def test_on_the_way_from_a_recipe_to_its_bundle_views_are_computed_once(
 
     monkeypatch.setattr(computed, counted)
 
-    made(corpus_root, validation=validation)
+    detector_from(corpus_root, validation=validation)
 
     assert len(calls) == times
 
 
-def test_making_faults_is_a_stage_of_its_own(corpus_root: Path) -> None:
+def test_synthesizing_faults_is_a_stage_of_its_own(corpus_root: Path) -> None:
     ends: dict[str, tuple[int, int]] = {}
 
-    made(
+    detector_from(
         corpus_root,
         progress=lambda stage, done, total: ends.update({stage: (done, total)}),
         validation={"metric": "proxy"},

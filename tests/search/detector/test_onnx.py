@@ -57,7 +57,7 @@ SOUNDS: dict[str, Waveform] = {
     "silence": np.zeros(6000, dtype=np.float32),
 }
 
-HEARD: dict[str, dict[str, Any]] = {
+FEATURES: dict[str, dict[str, Any]] = {
     "as usual": {},
     "magnitudes": {"power": 1},
     "an odd n_fft": {"n_fft": 1023, "hop_length": 400, "n_mels": 64},
@@ -65,46 +65,46 @@ HEARD: dict[str, dict[str, Any]] = {
 }
 
 
-def made_by_network(heard: FeatureSettings, waveform: Waveform) -> Any:
+def frames_by_network(features: FeatureSettings, waveform: Waveform) -> Any:
     with torch.inference_mode():
-        return WaveformNetwork(heard)(torch.from_numpy(waveform)[None])[0].numpy()
+        return WaveformNetwork(features)(torch.from_numpy(waveform)[None])[0].numpy()
 
 
 @pytest.mark.parametrize("sound", SOUNDS)
-@pytest.mark.parametrize("setting", HEARD)
+@pytest.mark.parametrize("setting", FEATURES)
 def test_the_front_end_is_librosa_s_to_a_thousandth_of_a_decibel(setting: str, sound: str) -> None:
-    heard, waveform = FeatureSettings.model_validate(HEARD[setting]), SOUNDS[sound]
+    features, waveform = FeatureSettings.model_validate(FEATURES[setting]), SOUNDS[sound]
     mel = librosa.feature.melspectrogram(
         y=waveform,
         sr=16000,
-        n_fft=heard.n_fft,
-        hop_length=heard.hop_length,
-        n_mels=heard.n_mels,
-        fmin=heard.fmin,
-        fmax=heard.highest_frequency,
-        power=heard.power,
+        n_fft=features.n_fft,
+        hop_length=features.hop_length,
+        n_mels=features.n_mels,
+        fmin=features.fmin,
+        fmax=features.highest_frequency,
+        power=features.power,
     )
-    to_db = librosa.power_to_db if heard.power == 2 else librosa.amplitude_to_db
+    to_db = librosa.power_to_db if features.power == 2 else librosa.amplitude_to_db
 
-    np.testing.assert_allclose(made_by_network(heard, waveform), to_db(mel, top_db=None).T, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(frames_by_network(features, waveform), to_db(mel, top_db=None).T, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("sound", SOUNDS)
 def test_the_front_end_normalises_each_clip_as_the_store_does(sound: str) -> None:
-    heard = FeatureSettings(n_mels=40, normalize="clip")
+    features = FeatureSettings(n_mels=40, normalize="clip")
 
-    frames = heard.frames(SOUNDS[sound])
+    frames = features.frames(SOUNDS[sound])
 
-    np.testing.assert_allclose(made_by_network(heard, SOUNDS[sound]), frames, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(frames_by_network(features, SOUNDS[sound]), frames, rtol=0, atol=1e-4)
 
 
 @given(samples=st.integers(1, 3000), n_fft=st.integers(16, 300), hop_length=st.integers(1, 400))
 @settings(max_examples=30, deadline=None, database=None)
 def test_the_front_end_makes_as_many_frames_of_any_clip(samples: int, n_fft: int, hop_length: int) -> None:
-    heard = FeatureSettings(n_fft=n_fft, hop_length=hop_length, n_mels=4)
+    features = FeatureSettings(n_fft=n_fft, hop_length=hop_length, n_mels=4)
     waveform = np.random.default_rng(samples).normal(0, 0.1, max(samples, n_fft % 2)).astype(np.float32)
 
-    np.testing.assert_allclose(made_by_network(heard, waveform), heard.frames(waveform), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(frames_by_network(features, waveform), features.frames(waveform), rtol=0, atol=1e-3)
 
 
 #: Of each family, and of what is learnt around it: the `model:` and the `scoring:` block.
@@ -144,7 +144,7 @@ LABELS = Labels.of([("pump/00", "slow"), ("pump/00", "fast"), ("pump/02", ""), (
 
 
 def bundle_of(model: dict[str, Any], scoring: dict[str, Any], **blocks: Any) -> Bundle:
-    """A detector whose networks are as they were drawn, and that has learnt from made-up embeddings and scores."""
+    """A detector of untrained networks; its densities and calibration are fitted to random embeddings and scores."""
     small = {name: size for name, size in SMALL.items() if model["family"] in ("vae", "ae") or name in model}
     tree = {"study": "onnx", "features": {"n_mels": 32, "n_fft": 512}, "model": {**small, **model}, "scoring": scoring}
     recipe = Recipe.model_validate({**tree, **blocks})
@@ -176,7 +176,7 @@ def own_scores(bundle: Bundle, waveforms: list[Waveform], ids: list[str]) -> Any
         return FrameStore(np.concatenate(frames), np.cumsum([0, *map(len, frames)]))
 
     count = len(waveforms)
-    paths = (Path("made.wav"),) * count
+    paths = (Path("random.wav"),) * count
     clips = Recordings(store, tuple(range(count)), paths, tuple(ids), ("",) * count, CPU)
     return bundle.scorer.scores_of(clips)
 
@@ -212,7 +212,7 @@ def test_a_machine_id_never_trained_on_is_scored_as_the_detector_scores_it(detec
 
 
 @pytest.mark.parametrize("detector", ["conditional", "per ID", "classifier", "stat"])
-def test_a_machine_id_that_the_detector_has_nothing_to_say_of_has_no_score(detector: str) -> None:
+def test_a_machine_id_that_the_detector_cannot_score_has_no_score(detector: str) -> None:
     scores = scores_by_network(bundle_of(*DETECTORS[detector]), [SOUNDS["machine"]] * 3, [-1, 3, 2])
 
     assert np.isnan(scores).tolist() == [True, True, False]
@@ -243,7 +243,7 @@ def test_what_cannot_be_exported_is_refused_with_the_setting(what: str) -> None:
 
 @dataclass(frozen=True)
 class Exported:
-    """A trained detector's folder, and the file that `offkey onnx` made of it."""
+    """A trained detector's folder, and the file that `offkey onnx` wrote."""
 
     folder: Path
     file: Path

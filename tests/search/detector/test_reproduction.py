@@ -171,7 +171,7 @@ def test_on_another_cpu_a_bundle_s_scores_differ_by_rounding_and_a_training_s_au
         "study: elsewhere\nfeatures: {n_mels: 16}\nmodel: {family: vae, context: 2, h_dim: 8, z_dim: 2}\n"
         "training: {epochs: 3, batch_size: 128, learning_rate: 0.01, seed: 5, threads: 1}\n"
     )
-    made = offkey("train", "recipe.yaml", "-o", "bundle", "--set", f"corpus.root={corpus_root}", "--json")
+    trained = offkey("train", "recipe.yaml", "-o", "bundle", "--set", f"corpus.root={corpus_root}", "--json")
     clips = [clip.path for clip in read_corpus(corpus_root).clips[::5]]
     here = [clip.score for clip in score_clips(load_bundle(Path("bundle")), clips, CPU)]
 
@@ -184,7 +184,7 @@ def test_on_another_cpu_a_bundle_s_scores_differ_by_rounding_and_a_training_s_au
     )
 
     kind, auc, scores = json.loads(ran.stdout.splitlines()[-1])
-    low, high = json.loads(made.stdout)["validation"]["interval"]
+    low, high = json.loads(trained.stdout)["validation"]["interval"]
     assert kind == "DEFAULT"
     assert scores == pytest.approx(here, rel=1e-4)
     assert low <= auc <= high < 1

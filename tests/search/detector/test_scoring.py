@@ -163,7 +163,7 @@ BROKEN = {
     "empty": "empty",
     "text": r"\w",
     "cut off": "cut off",
-    "another rate": "8000 Hz, but the detector hears 16000 Hz",
+    "another rate": "8000 Hz, but the detector takes 16000 Hz",
     "stereo": "2 channels",
     "too short": "model.context is 3 frames, but .* has only 2",
     "not a number": "NaN or infinite",

@@ -1,4 +1,4 @@
-"""Sounds of a bounded size: what is kept, and what is said of the rest."""
+"""Sounds of a bounded size: which part is kept, and whether it was cut."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def test_a_sound_is_its_beginning_for_as_long_as_the_size_allows(seconds: int, i
 
     assert sound.is_cut == is_cut
     assert len(sound.content) <= 100_000
-    heard, rate = soundfile.read(io.BytesIO(sound.content), dtype="float32")
+    kept, rate = soundfile.read(io.BytesIO(sound.content), dtype="float32")
     assert rate == RATE
-    assert sound.seconds == len(heard) / RATE
+    assert sound.seconds == len(kept) / RATE
     assert sound.seconds > 2.5 if is_cut else sound.seconds == 2
-    np.testing.assert_allclose(heard, noise[: len(heard)], atol=2**-15)
+    np.testing.assert_allclose(kept, noise[: len(kept)], atol=2**-15)

@@ -1,4 +1,4 @@
-"""A study on one page: what it says in each state of the study, that it loads nothing, and that nothing in it runs."""
+"""A study on one page: its words in each state of the study, that it loads nothing, and that nothing in it runs."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def page_of(tiny: TinyStudy, name: str = "tiny") -> Page:
 
 def verdict_on(tiny: TinyStudy) -> str:
     current, comparison = status_of(tiny.storage, tiny.stored)
-    told = verdict(tiny.stored, tiny.stored.study(), current, comparison, storage=tiny.url)
-    return " ".join([told.headline, *told.sentences, *(step.text for step in told.steps)])
+    given = verdict(tiny.stored, tiny.stored.study(), current, comparison, storage=tiny.url)
+    return " ".join([given.headline, *given.sentences, *(step.text for step in given.steps)])
 
 
 def end(
@@ -78,7 +78,7 @@ def end(
 
 
 def scored(tiny: TinyStudy, *, wrong: int) -> Scores:
-    """Scores of the validation clips: anomalies above normal clips, but for so many anomalies."""
+    """Scores of the validation clips: anomalies above normal clips, except for `wrong` anomalies."""
     labels = np.array(tiny.stored.truth.labels)
     scores = labels + np.linspace(0, 0.5, len(labels))
     scores[np.flatnonzero(labels)[:wrong]] -= 2
@@ -119,11 +119,12 @@ def test_the_first_screen_says_what_was_searched_how_well_it_went_and_what_to_do
     first_screen = page.text[: page.text.index("What was searched")]
 
     for words in (
-        "In 100 of 100 comparisons, the best detector finds a faulty machine's sound stranger than a normal one's.",
-        "tried 6 settings of the model family vae on recordings of 3 machine IDs (compressor)",
-        "judged by 9 normal and 9 faulty clips",
+        "In 100 of 100 comparisons, the best detector gives a faulty machine's sound a higher anomaly score "
+        "than a normal one's.",
+        "run 6 trials of the model family vae on recordings of 3 machine IDs (compressor)",
+        "validated on 9 normal and 9 faulty clips",
         f"AUC of 1.000, with a 95 % interval from {low:.3f} to {high:.3f}",
-        "Over the baseline, the known setting that it is compared with, this is a gain: +0.667",
+        "Compared with the baseline, the known recipe that the study tried first, this is a gain: +0.667",
         f"offkey export tiny --storage {finished.url} -o tiny.recipe.yaml",
         f"offkey train tiny.recipe.yaml --storage {finished.url} -o tiny-detector",
     ):
@@ -131,9 +132,9 @@ def test_the_first_screen_says_what_was_searched_how_well_it_went_and_what_to_do
 
 
 @pytest.mark.parametrize(
-    ("wrong", "changes", "told"),
+    ("wrong", "changes", "sentences"),
     [
-        ((), {}, ["No trial has ended yet: there is nothing to tell of a detector.", "Go on: 3 of 3 trials are left."]),
+        ((), {}, ["No trial has ended yet: there is no detector yet.", "Go on: 3 of 3 trials are left."]),
         ((9, 0), {}, ["this is a gain: +1.000, with a 95 % interval from +1.000 to +1.000"]),
         (
             (1, 0),
@@ -144,13 +145,17 @@ def test_the_first_screen_says_what_was_searched_how_well_it_went_and_what_to_do
                 "Go on: 1 of 3 trials are left.",
             ],
         ),
-        ((0, 1), {}, ["The best detector is the baseline itself: no gain over it was found."]),
-        ((0,), {"baseline": {}}, ["The study has no baseline: it cannot say whether the search was worth while."]),
-        ((4,), {}, ["These clips cannot tell that the best detector is any better than guessing."]),
+        ((0, 1), {}, ["The best detector is the baseline itself: the search found nothing better."]),
+        (
+            (0,),
+            {"baseline": {}},
+            ["The study has no baseline: whether the search improved on a known recipe is unknown."],
+        ),
+        ((4,), {}, ["These clips do not show that the best detector is any better than guessing."]),
     ],
 )
 def test_the_verdict_is_how_the_study_stands(
-    tiny_study: MakeStudy, wrong: Sequence[int], changes: dict[str, Any], told: Sequence[str]
+    tiny_study: MakeStudy, wrong: Sequence[int], changes: dict[str, Any], sentences: Sequence[str]
 ) -> None:
     tiny = tiny_study(**changes)
     for count in wrong:
@@ -158,21 +163,21 @@ def test_the_verdict_is_how_the_study_stands(
 
     verdict = verdict_on(tiny)
 
-    assert [words for words in told if words not in verdict] == []
+    assert [words for words in sentences if words not in verdict] == []
 
 
 @pytest.mark.parametrize(("wrong", "guesses"), [(2, False), (4, True)])
 def test_the_lowest_of_several_aucs_is_held_against_no_0_5(tiny_study: MakeStudy, wrong: int, guesses: bool) -> None:
-    # Of three IDs one is told by chance or worse; whether that is guessing says the mean over them.
+    # One of three IDs has an AUC of chance or worse; whether that is guessing depends on the mean over all of them.
     tiny = tiny_study(validation={"metric": "worst_id"})
     end(tiny, scored(tiny, wrong=wrong))
 
-    said, page = verdict_on(tiny), page_of(tiny)
+    words, page = verdict_on(tiny), page_of(tiny)
 
-    assert ("any better than guessing" in said) == guesses
-    assert ("The best detector's lowest AUC of a machine ID is 0.333." in said) == (not guesses)
-    assert "guessing has 0.5" not in said
-    assert f"to 1.000: {LOWEST_CAUTION}." in said or guesses
+    assert ("any better than guessing" in words) == guesses
+    assert ("The best detector's lowest AUC of a machine ID is 0.333." in words) == (not guesses)
+    assert "guessing has 0.5" not in words
+    assert f"to 1.000: {LOWEST_CAUTION}." in words or guesses
     layout = page.figures["intervals"]["layout"]
     assert "shapes" not in layout
     assert layout["xaxis"]["title"]["text"] == "lowest AUC of a machine ID (1: perfect) and 95 % interval"
@@ -180,15 +185,15 @@ def test_the_lowest_of_several_aucs_is_held_against_no_0_5(tiny_study: MakeStudy
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "sentence"),
     [
         ((0,), "One trial is complete."),
         ((0, 1, 9), "1 of 2 other complete trials tie with the best one"),
-        ((0, 9, 9), "These clips tell the best trial from every other complete one."),
+        ((0, 9, 9), "No other complete trial ties with the best one."),
     ],
 )
-def test_the_page_says_which_trials_the_clips_cannot_tell_apart(
-    tiny_study: MakeStudy, wrong: Sequence[int], told: str
+def test_the_page_says_which_trials_tie_with_the_best_one(
+    tiny_study: MakeStudy, wrong: Sequence[int], sentence: str
 ) -> None:
     tiny = tiny_study()
     for count in wrong:
@@ -196,7 +201,7 @@ def test_the_page_says_which_trials_the_clips_cannot_tell_apart(
 
     page = page_of(tiny)
 
-    assert told in page.text
+    assert sentence in page.text
     assert f"n/a: it takes 10 complete trials, and there are {len(wrong)}." in page.text
 
 
@@ -214,7 +219,7 @@ def test_a_study_whose_trials_all_failed_has_a_page_with_their_reasons(tiny_stud
     assert page.figures == {}
 
 
-def test_a_study_whose_baseline_failed_says_nothing_of_a_gain(tiny_study: MakeStudy) -> None:
+def test_a_study_whose_baseline_failed_has_no_gain(tiny_study: MakeStudy) -> None:
     tiny = tiny_study()
     end(tiny, None, "failed", reason="diverged")
     end(tiny, scored(tiny, wrong=0))
@@ -235,7 +240,7 @@ def test_a_study_with_pruned_trials_alone_shows_their_curves(tiny_study: MakeStu
     assert page.figures.keys() == {"history", "curves"}
 
 
-def test_a_trial_at_work_does_not_keep_a_page_from_being_made(tiny_study: MakeStudy) -> None:
+def test_a_study_with_a_running_trial_has_a_page(tiny_study: MakeStudy) -> None:
     tiny = tiny_study()
     end(tiny, scored(tiny, wrong=1))
     tiny.ledger.claim("worker", first={})
@@ -243,7 +248,7 @@ def test_a_trial_at_work_does_not_keep_a_page_from_being_made(tiny_study: MakeSt
     assert page_of(tiny).row("budget") == ["budget", "3 trials; 1 complete, 1 running, 1 waiting"]
 
 
-def test_the_tables_hold_the_figures_of_the_validation_clips(finished: TinyStudy) -> None:
+def test_the_tables_hold_the_metrics_of_the_validation_clips(finished: TinyStudy) -> None:
     page = page_of(finished)
     third = evaluate(scored(finished, wrong=3), finished.stored.truth)
     low, high = third.interval
@@ -350,7 +355,7 @@ def test_a_study_with_nothing_open_has_a_page(tiny_study: MakeStudy) -> None:
 
     page = page_of(tiny)
 
-    assert "No setting was open: the study measures one." in page.text
+    assert "No setting is open: the study is one recipe." in page.text
     assert "Search wider ranges" not in page.text
 
 
@@ -397,29 +402,29 @@ def test_learning_curves_are_an_even_choice_with_the_best_and_the_baseline_among
         trial.number = number
     ended[0].number = 1000
 
-    metric_of, count = plots.curves(ended, stopped, baseline=0, step="epoch", measure="AUC")
+    figure, count = plots.curves(ended, stopped, baseline=0, step="epoch", measure="AUC")
 
-    names = [trace.name for trace in metric_of.data]
+    names = [trace.name for trace in figure.data]
     assert count == len(names) == shown
     assert names[-1] == "best: trial 1000"
     assert ("baseline" in names) == (complete > 1)
     assert abs(names.count("pruned") - shown * pruned / (complete + pruned)) <= 2
 
 
-def test_of_many_machine_ids_figures_show_the_hardest_to_tell() -> None:
+def test_of_many_machine_ids_charts_show_those_with_the_lowest_auc() -> None:
     rng = np.random.default_rng(0)
     names = [f"fan/{number:02}" for number in range(20)]
     truth = Truth(ids=tuple(name for name in names for _ in range(8)), labels=(0, 1) * 80)
-    # The higher its number, the easier is an ID.
+    # The higher the number of an ID, the higher its AUC.
     scores = np.array(truth.labels) * np.repeat(np.arange(20), 8) + rng.uniform(0, 8, 160)
-    figures = evaluate(scores, truth)
+    metrics = evaluate(scores, truth)
 
-    shown = plots.hardest(figures.per_id)
+    shown = plots.hardest(metrics.per_id)
 
     assert len(shown) == plots.MOST_IDS
     assert list(shown) == sorted(shown)
-    left_out = set(figures.per_id) - set(shown)
-    assert max(of_id.auc for of_id in shown.values()) <= min(figures.per_id[name].auc for name in left_out)
+    left_out = set(metrics.per_id) - set(shown)
+    assert max(of_id.auc for of_id in shown.values()) <= min(metrics.per_id[name].auc for name in left_out)
     histograms = plots.histograms(scores, truth, shown)
     assert sum(trace.y.sum() for trace in histograms.data) == 8 * plots.MOST_IDS, "every clip stands in a bar"
     assert len(plots.roc(scores, truth, shown).data) == plots.MOST_IDS + 1

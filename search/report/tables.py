@@ -1,4 +1,4 @@
-"""What the tables of a report say, row by row."""
+"""The rows of a report's tables, and the commands on it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from search.study.schema import description_of
 from search.study.study import Study
 from search.validation.views import clips_in_words
 
-_SEARCHED_FOR: dict[Objective, str] = {
+_OBJECTIVES: dict[Objective, str] = {
     "auc": "a high AUC, the mean over machine IDs",
     "pauc": "a high pAUC (below 10 % false alarms), the mean over machine IDs",
     "official": "a high official score of the challenge",
     "worst_id": "a high AUC of the machine ID that has the lowest",
-    "proxy": "a high AUC on made faults, the mean over machine IDs",
+    "proxy": "a high AUC on synthetic faults, the mean over machine IDs",
     "parameters": "few parameters",
     "latency_ms": "few milliseconds to score a clip",
 }
@@ -33,17 +33,17 @@ _SEARCHED_FOR: dict[Objective, str] = {
 def searched(
     stored: StoredStudy, study: Study, status: Status, trials: Sequence[FrozenTrial]
 ) -> Iterator[tuple[str, str]]:
-    """What was searched: names and values."""
+    """The rows about the search: names and values."""
     search = study.search
     yield "recordings", f"{stored.identity['data']['clips']} clips in {stored.root}"
     yield "machines", "; ".join(f"{machine} (ID {', '.join(ids)})" for machine, ids in machines(stored.truth).items())
     yield (
-        "clips that steer the search",
+        "validation clips",
         f"{clips_in_words(stored.validation, stored.truth)} (seed {stored.validation.seed}). Other labelled clips "
-        "are kept for “offkey train”.",
+        "are test clips: only “offkey train” uses them.",
     )
-    searched_for = " and ".join(_SEARCHED_FOR[objective] for objective in stored.objectives)
-    yield "what is searched for", f"{searched_for}, after a trial's last epoch"
+    objective = " and ".join(_OBJECTIVES[objective] for objective in stored.objectives)
+    yield "objective", f"{objective}, after a trial's last epoch"
     limits = search.constraints.model_dump(exclude_none=True) if search.constraints is not None else {}
     if limits:
         yield "limits", ", ".join(f"{name} {number(value)}" for name, value in limits.items())
@@ -67,9 +67,9 @@ def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
     """A row for each open setting, the choice of a family among them."""
     best = {} if status.best is None else status.best.params
 
-    def row(name: str, about: str, of: str) -> dict[str, str]:
-        values = {who: number(of_it.get(name, "—")) for who, of_it in (("baseline", study.baseline), ("best", best))}
-        return {"name": name, "about": about, "range": of, **values}
+    def row(name: str, about: str, span: str) -> dict[str, str]:
+        values = {who: number(params.get(name, "—")) for who, params in (("baseline", study.baseline), ("best", best))}
+        return {"name": name, "about": about, "range": span, **values}
 
     if len(study.space.families) > 1:
         yield row("family", "kind of model", ", ".join(study.space.families))
@@ -95,7 +95,7 @@ def best_trials(status: Status, comparison: Comparison) -> Iterator[dict[str, st
 
 
 def trade_offs(status: Status, comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """A row for each trade-off that no trial is better than in all objectives; none with a single objective."""
+    """A row for each trial on the Pareto front: no other is better in all objectives. None with one objective."""
     for trial in sorted(status.front, key=lambda trial: -worth(trial)):
         yield {
             "number": str(trial.number),
@@ -106,7 +106,7 @@ def trade_offs(status: Status, comparison: Comparison) -> Iterator[dict[str, Any
 
 
 def families(study: Study, status: Status) -> list[dict[str, str]]:
-    """A row for each family, where there are several: its complete trials and the best of them."""
+    """A row for each family, if there are several: its complete trials and the best of them."""
     if len(study.space.families) == 1:
         return []
     rows = []
@@ -133,7 +133,7 @@ def reasons(failures: Sequence[tuple[int, str]]) -> list[dict[str, str]]:
 
 
 def commands(stored: StoredStudy, status: Status, url: str) -> list[str]:
-    """What repeats the search from its study file, and the best trial from its recipe."""
+    """The commands that repeat the search from its study file, and the best trial from its recipe."""
     lines = [f"offkey search {shlex.quote(f'{stored.name}.yaml')} --storage sqlite:///again.db"]
     if status.best is not None:
         lines += detector_commands(stored, status.best, url)
@@ -141,7 +141,7 @@ def commands(stored: StoredStudy, status: Status, url: str) -> list[str]:
 
 
 def detector_commands(stored: StoredStudy, best: FrozenTrial, url: str) -> list[str]:
-    """From a study to its detector. `url` is the storage as it may be shown."""
+    """The commands from a study to its detector. `url` is the storage's, without a password."""
     name, recipe = shlex.quote(stored.name), shlex.quote(f"{stored.name}.recipe.yaml")
     which = f" --trial {best.number}" if len(stored.objectives) > 1 else ""
     return [
@@ -151,7 +151,7 @@ def detector_commands(stored: StoredStudy, best: FrozenTrial, url: str) -> list[
 
 
 def _duration(time: timedelta) -> str:
-    """In two units at most: 3 h 12 min, 4 min 5 s."""
+    """The time in two units at most: 3 h 12 min, 4 min 5 s."""
     minutes, seconds = divmod(round(time.total_seconds()), 60)
     if minutes == 0:
         return f"{seconds} s"

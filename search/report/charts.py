@@ -1,4 +1,4 @@
-"""The figures of a report: their titles and captions, and why one is missing."""
+"""The charts of a report: their titles and captions, and why one is missing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from search.results.status import Status, worth
 from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION
 
-#: With fewer complete trials, "the best tenth" is not one trial.
+#: Importances compare the best tenth of the complete trials with the others: of fewer than 10, that is no trial.
 _FEWEST_FOR_IMPORTANCES = 10
-#: With fewer, it is not five, which is what the method asks for.
+#: From 50 on, the best tenth has the five trials that the method asks for.
 _ENOUGH_FOR_IMPORTANCES = 50
 
 
-def intervals(status: Status, comparison: Comparison) -> Chart:
-    """The best trial and the baseline."""
+def interval_chart(status: Status, comparison: Comparison) -> Chart:
+    """The metric of the best trial and of the baseline, with their intervals."""
     assert status.best is not None
     rows = [(f"best (trial {status.best.number})", worth(status.best), comparison.interval)]
     if status.baseline is not None and status.best.number != 0:
@@ -34,11 +34,11 @@ def intervals(status: Status, comparison: Comparison) -> Chart:
     is_lowest = status.objectives[0] == "worst_id"
     drawn = plots.intervals(rows, measure=status.metric_name, guessing=None if is_lowest else 0.5)
     caption = f"Mind: {LOWEST_CAUTION}." if is_lowest else ""
-    return Chart("intervals", "How well faults are told from normal sound", caption, drawn)
+    return Chart("intervals", "How well faults are detected", caption, drawn)
 
 
-def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pruner: str) -> Iterator[Chart]:
-    """The figures about all trials; none before the first one has ended."""
+def search_charts(status: Status, ties: Collection[int], study: optuna.Study, *, pruner: str) -> Iterator[Chart]:
+    """The charts of all trials; none before the first trial has ended."""
     if status.done == 0:
         return
     failed = {number for number, _ in status.failures}
@@ -50,7 +50,7 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pru
     yield Chart(
         "history",
         "Optimisation history",
-        "Filled: the best trial, and those that these clips cannot tell from it.",
+        "Filled: the best trial, and its ties.",
         plots.history(status.finished, pruned, ties=ties, baseline=status.baseline, measure=status.metric_name),
     )
     if status.front:
@@ -58,7 +58,7 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pru
         yield Chart(
             "trade-offs",
             f"{names[0]} against {names[1]}",
-            "No trial is better than one of the best trade-offs in every objective.",
+            "No trial is better in every objective than one of the best trade-offs.",
             plots.trade_offs(status.finished, status.front, names=names),
         )
     drawn, shown = plots.curves(
@@ -75,9 +75,9 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pru
         "Learning curves and pruning",
         f"{which}. A cross is where a trial was pruned. "
         + (
-            "A trial's value is its last epoch's, never its best one's."
+            "A trial's value is that of its last epoch, even if an earlier one was better."
             if status.step == "epoch"
-            else "Each point is the fold's own, a trial's value the mean over its folds."
+            else "Each point is the value of one fold; a trial's value is the mean over its folds."
             if pruner == "wilcoxon"
             else "Each point is the mean over the folds so far."
         ),
@@ -86,24 +86,24 @@ def of_search(status: Status, ties: Collection[int], study: optuna.Study, *, pru
     yield _importances(status.finished, study)
 
 
-def of_best(stored: StoredStudy, scores: Scores) -> Iterator[Chart]:
-    """The figures about the best trial, whose validation clips have these scores."""
+def best_trial_charts(stored: StoredStudy, scores: Scores) -> Iterator[Chart]:
+    """The charts of the best trial, whose validation clips have these scores."""
     scores, truth = scores[stored.truth.last_fold], stored.truth.in_last_fold
-    of_fold = " Of the last fold's model." if stored.truth.folds else ""
+    of_fold = " The scores are those of the last fold's model." if stored.truth.folds else ""
     per_id = evaluate(scores, truth).per_id
     ids = plots.hardest(per_id)
     left_out = len(per_id) - len(ids)
-    which = f" Of {len(per_id)} machine IDs, the {len(ids)} that are hardest to tell." if left_out else ""
+    which = f" Shown: the {len(ids)} of {len(per_id)} machine IDs with the lowest AUC." if left_out else ""
     yield Chart(
         "histograms",
         "Scores of the validation clips",
-        "Higher is more anomalous; the less the two overlap, the better. Levels differ between machine IDs, which have "
-        f"thresholds of their own.{which}{of_fold}",
+        "A higher score is more anomalous; the less the two overlap, the better. Levels differ between machine IDs, "
+        f"so that each has its own threshold.{which}{of_fold}",
         plots.histograms(scores, truth, ids),
     )
     yield Chart(
         "roc",
-        "Faults found against false alarms",
+        "Faults detected against false alarms",
         "The ROC curve of each machine ID. AUC is the area below it; pAUC counts the shaded part alone."
         f"{which}{of_fold}",
         plots.roc(scores, truth, ids),
@@ -116,7 +116,7 @@ def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Chart:
     for trial in finished:
         for name, value in trial.params.items():
             values[name].add(value)
-    varied = sorted(name for name, found in values.items() if len(found) > 1)
+    varied = sorted(name for name, different in values.items() if len(different) > 1)
     if len(finished) < _FEWEST_FOR_IMPORTANCES:
         why = f"it takes {_FEWEST_FOR_IMPORTANCES} complete trials, and there are {len(finished)}"
         return Chart(key, title, f"n/a: {why}.")
@@ -124,13 +124,13 @@ def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Chart:
         why = f"{varied[0]} alone has" if varied else "no setting has"
         return Chart(key, title, f"n/a: {why} different values among the complete trials.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a family with a single trial counts for nothing, and is no cause for alarm
+        warnings.simplefilter("ignore")  # Optuna warns of a family with a single trial, which it leaves out
         shares = optuna.importance.get_param_importances(study, params=varied, target=worth)
-    hint = "" if len(finished) >= _ENOUGH_FOR_IMPORTANCES else " So few trials give a hint, not a finding."
+    hint = "" if len(finished) >= _ENOUGH_FOR_IMPORTANCES else " So few trials give a hint, not a result."
     return Chart(
         key,
         title,
-        "How much each setting decides whether a trial is among the best tenth "
+        "How much each setting determines whether a trial is among the best tenth "
         f"(PED-ANOVA on {len(finished)} complete trials).{hint}",
         plots.importances(dict(sorted(shares.items()))),  # by name: the order of equal shares is Optuna's, and random
     )

@@ -1,4 +1,4 @@
-"""What a model hears, as settings of a study: kinds of features, normalisation, cleaning; from trial to bundle."""
+"""The settings of a model's features: kinds, normalisation, cleaning; from trial to bundle."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def corpus(corpus_root: Path) -> Corpus:
     return read_corpus(corpus_root)
 
 
-HEARD: dict[str, dict[str, Any]] = {
+FEATURES: dict[str, dict[str, Any]] = {
     "chroma": {"kind": "chroma"},
     "a stack, each bin normalised": {"kind": ["logmel", "rms", "zero_crossings"], "n_mels": 16, "normalize": "bin"},
     "coefficients, each clip normalised": {"kind": "mfcc", "n_mels": 32, "normalize": "clip"},
@@ -60,8 +60,8 @@ HEARD: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("features", HEARD.values(), ids=HEARD)
-def test_whatever_it_hears_a_bundle_scores_as_its_training_did(
+@pytest.mark.parametrize("features", FEATURES.values(), ids=FEATURES)
+def test_a_bundle_scores_as_its_training_did_whatever_its_features(
     corpus: Corpus, tmp_path: Path, features: dict[str, Any]
 ) -> None:
     recipe = recipe_with(features=features)
@@ -88,8 +88,8 @@ def test_bins_are_normalised_by_the_training_clips_alone(corpus_root: Path, tmp_
     for folder in (corpus_root, root):
         training = Training(recipe, blind(read_corpus(folder), ValidationSettings()), CPU)
         scales.append(training.models[0].state_dict()["scale.lowest"])
-        heard = np.concatenate([training.frames_of(clip) for clip in training.clips.train]).astype(np.float64)
-        np.testing.assert_allclose(scales[-1], heard.mean(axis=0) - 4 * heard.std(axis=0), rtol=1e-4)
+        frames = np.concatenate([training.frames_of(clip) for clip in training.clips.train]).astype(np.float64)
+        np.testing.assert_allclose(scales[-1], frames.mean(axis=0) - 4 * frames.std(axis=0), rtol=1e-4)
     assert torch.equal(*scales)
 
 
@@ -150,7 +150,7 @@ class TestAnOpenKind:
         assert study_of_tree(tree, origin=to_yaml(tree)).space.settings == ()
 
     @pytest.mark.parametrize(
-        ("features", "told"),
+        ("features", "message"),
         [
             ({"kind": "chroma", "n_mels": 64}, "n_mels has no effect on chroma: it is a setting of logmel, mfcc"),
             (
@@ -161,8 +161,8 @@ class TestAnOpenKind:
             ({"kind": ["logmel", "chrom"]}, r"got 'chrom'; did you mean chroma\?"),
         ],
     )
-    def test_refuses_what_none_of_its_choices_uses(self, features: dict[str, Any], told: str) -> None:
-        with pytest.raises(StudyFileError, match=told):
+    def test_refuses_what_none_of_its_choices_uses(self, features: dict[str, Any], message: str) -> None:
+        with pytest.raises(StudyFileError, match=message):
             study_with(features=features)
 
 
@@ -170,7 +170,7 @@ DECAY = {"low": 0.1, "high": 0.9}
 
 
 @pytest.mark.parametrize(
-    ("blocks", "told"),
+    ("blocks", "message"),
     [
         ({"scoring": {"pooling": "mean", "decay": DECAY}}, "scoring.decay.*counts with scoring.pooling: gwrp"),
         ({"scoring": {"top_share": DECAY}}, "scoring.top_share.*counts with scoring.pooling: top"),
@@ -180,8 +180,8 @@ DECAY = {"low": 0.1, "high": 0.9}
         ),
     ],
 )
-def test_what_can_have_no_effect_is_not_searched(blocks: dict[str, Any], told: str) -> None:
-    with pytest.raises(StudyFileError, match=told):
+def test_what_can_have_no_effect_is_not_searched(blocks: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyFileError, match=message):
         study_with(**blocks)
 
 
