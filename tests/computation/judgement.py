@@ -139,7 +139,7 @@ _SAMPLERS: dict[str, dict[str, Any]] = {
     "tpe family by family": {"model": [_VAE, _STAT], "search": {"sampler": "tpe", "seed": 5}},
     "grid": {
         "model": {**_VAE, "h_dim": {"choices": [8, 16]}},
-        "training": {"learning_rate": {"choices": [0.01, 0.001]}},
+        "training": {"learning_rate": {"choices": [0.01, 0.001]}, "seed": 7},
         "search": {"sampler": "grid", "seed": 5},
     },
 }

@@ -59,7 +59,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "group_made, in_time": {**_GROUP_MADE, "orderings": "in_time"},
     "classifier": _CLASSIFIER,
     "classifier, softmax, mixup": {**_CLASSIFIER, "score": "softmax", "mixup": 0.5},
-    "classifier, arcface, cosine": {**_CLASSIFIER, "loss": "arcface", "score": "cosine"},
+    "classifier, arcface, cosine": {**_CLASSIFIER, "frames": 12, "loss": "arcface", "score": "cosine"},
     "classifier, adacos, attributes": {**_CLASSIFIER, "loss": "adacos", "classes": "attributes"},
     "classifier, adacos of two classes": {**_CLASSIFIER, "loss": "adacos", "adacos_scale": "fixed"},
     "classifier, subclusters, augmentations": {
