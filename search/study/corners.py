@@ -1,8 +1,8 @@
 """Recipes of a search space: each range closed at one of its ends or choices.
 
-Some rules are between the settings of a block (n_mels ≤ n_fft / 2). They may fail at some corners of the space and hold
-at others, where both settings are open. A place is such a block's path in a closed tree: ("features",), or
-("model", "members", "chroma", "features") for a member's, which has the study's settings where it has none of its own.
+Some rules relate two settings of a block (n_mels ≤ n_fft / 2). If both settings are open, such a rule may fail at some
+corners of the space and hold at others. A place is the path of such a block in a closed tree: ("features",), or
+("model", "members", "chroma", "features") for a member's block, which inherits the study's settings.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from search.study import space as spaces
 from search.study.recipe import SHARED_BLOCKS, Recipe, members_of
 from search.study.space import OpenSetting, Path, Space, Tree
 
-#: Of a block's open settings, at most so many combinations of extremes are tried.
+#: The most combinations of extremes that are tried for a block's open settings.
 _MOST_CORNERS = 1000
 
 
 def probe(space: Space, branch: int, values: Mapping[Path, Any]) -> Tree:
-    """A closed tree of one family: these values, and the first extreme of every other open setting."""
+    """Return a closed tree of one family: with these values, and the first extreme of every other open setting."""
     tree = copy.deepcopy(space.tree)
     for setting in space.settings:
         spaces.put(tree, setting.path, values.get(setting.path, setting.extremes[0]))
@@ -35,7 +35,7 @@ def probe(space: Space, branch: int, values: Mapping[Path, Any]) -> Tree:
 
 
 def problems(closed: Tree) -> list[ErrorDetails]:
-    """What the schema finds wrong with a closed tree, each where it stands."""
+    """Return the schema's errors for a closed tree, each with the path where the setting stands."""
     try:
         Recipe.model_validate(closed)
     except ValidationError as error:
@@ -44,19 +44,19 @@ def problems(closed: Tree) -> list[ErrorDetails]:
 
 
 def is_between_settings(problem: ErrorDetails) -> bool:
-    """Whether the broken rule is one between the settings of a block."""
+    """Whether the broken rule is one between settings of a block."""
     is_of_block = isinstance(problem["input"], dict) and not isinstance(problem["loc"][-1], int)
     has_family = problem["loc"][-1] != "model" or family_of(problem["input"]) in FAMILIES
     return problem["type"] == "value_error" and is_of_block and has_family
 
 
 def family_of(block: Any) -> str | None:
-    """What a `model:` block names, whether or not it exists."""
+    """Return the family that a `model:` block names, whether or not it exists; None if it names none."""
     return str(block["family"]) if isinstance(block, dict) and "family" in block else None
 
 
 def legal_corner(space: Space, branch: int, places: Iterable[Path]) -> dict[Path, Any] | None:
-    """Extremes of the open settings of some blocks between which the blocks' rules hold; None if there are none."""
+    """Return extremes of the blocks' open settings with which the blocks' rules hold; None if there are none."""
     wanted = set(places)
     settings = [s for s in space.settings if any(_bears_on(s, place, space, branch) for place in wanted)]
     corners = itertools.product(*(setting.extremes for setting in settings))
@@ -68,7 +68,7 @@ def legal_corner(space: Space, branch: int, places: Iterable[Path]) -> dict[Path
 
 
 def first_recipe(space: Space, branch: int) -> Recipe:
-    """A family's recipe, each range at its low end or first choice, or the next that its block's rules allow."""
+    """Return a family's recipe: each range at its low end or first choice, or at the next one that the rules allow."""
     places: set[Path] = set()
     values: dict[Path, Any] = {}
     while not places.issuperset(broken := _broken_places(probe(space, branch, values))):
@@ -78,7 +78,7 @@ def first_recipe(space: Space, branch: int) -> Recipe:
 
 
 def recipes_around(space: Space, branch: int) -> Iterator[Recipe]:
-    """A family's first recipe, and those with one open setting elsewhere, where the schema allows it."""
+    """Yield a family's first recipe, then legal recipes that have one open setting at another extreme."""
     yield first_recipe(space, branch)
     for setting in space.settings:
         if setting.branch in (None, branch):
@@ -93,7 +93,7 @@ def _broken_places(closed: Tree) -> set[Path]:
 
 
 def _bears_on(setting: OpenSetting, place: Path, space: Space, branch: int) -> bool:
-    """Whether a rule of the block at a place can depend on the setting."""
+    """Whether a rule of the block at this place can depend on the setting."""
     if setting.branch not in (None, branch):
         return False
     path = setting.path if setting.branch is None else ("model", *setting.path[2:])
@@ -104,7 +104,7 @@ def _bears_on(setting: OpenSetting, place: Path, space: Space, branch: int) -> b
 
 
 def _where_it_stands(problem: ErrorDetails, closed: Tree) -> ErrorDetails:
-    """In the study's own block, where a member has the setting from there."""
+    """Return the error with the path of the study's own block, if a member inherits the setting from there."""
     place, key = problem["loc"][:4], problem["loc"][4:5]
     is_of_member = place[:2] == ("model", "members") and place[-1] in SHARED_BLOCKS
     if not is_of_member or not key or key[0] in _own_block(closed, place):
@@ -113,5 +113,5 @@ def _where_it_stands(problem: ErrorDetails, closed: Tree) -> ErrorDetails:
 
 
 def _own_block(closed: Tree, place: Path) -> Mapping[str, Any]:
-    """What a member itself says in a block."""
+    """Return the settings that a member itself has in a block."""
     return members_of(closed).get(str(place[2]), {}).get(str(place[3])) or {}

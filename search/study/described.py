@@ -1,6 +1,6 @@
-"""Every setting of a study file in words: what it is, what it may be, and what it is if left out.
+"""Every setting of a study file in words: what it means, which values it takes, and its default.
 
-The words are made of pydantic's JSON Schema of each block: the same as `search.study.json_schema` tells editors.
+The words come from pydantic's JSON Schema of each block, which `search.study.json_schema` uses, too.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from search.study.recipe import ConstraintSettings, CorpusSettings, SearchSettin
 #: The JSON Schema of a setting, or of a value that it may have.
 Schema = Mapping[str, Any]
 
-#: Types of JSON Schema in words.
+#: The types of JSON Schema in words.
 _TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true | false", "array": "list"}
 
-#: Limits of JSON Schema in signs.
+#: The limits of JSON Schema as signs.
 _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 @dataclass(frozen=True)
 class Described:
-    """A setting for people to read."""
+    """A setting in words."""
 
     name: str
     values: str
@@ -40,7 +40,7 @@ class Described:
 
 
 def blocks() -> dict[str, type[BaseModel]]:
-    """The blocks of a study file, and for `model:` each family, by name."""
+    """Return the blocks of a study file by name; in place of `model:`, each family."""
     known: dict[str, type[BaseModel]] = {
         "corpus": CorpusSettings,
         "features": FeatureSettings,
@@ -53,7 +53,7 @@ def blocks() -> dict[str, type[BaseModel]]:
 
 
 def described(name: str) -> list[Described]:
-    """The settings of a block or family. Raises MisuseError for a name that is neither."""
+    """Return the settings of a block or family. Raises MisuseError for a name that is neither."""
     known = blocks()
     if name not in known:
         raise MisuseError(f"{name} is no block and no family{did_you_mean(name, known)} (known: {', '.join(known)})")
@@ -70,13 +70,13 @@ def described(name: str) -> list[Described]:
 
 
 def settings_in(block: type[BaseModel]) -> dict[str, Schema]:
-    """The JSON Schema of each setting of a block, by name."""
+    """Return the JSON Schema of each setting of a block, by name."""
     properties: dict[str, Schema] = block.model_json_schema()["properties"]
     return properties
 
 
 def values_in_words(setting: Schema) -> str:
-    """What a setting may be: choices, or a kind of value and its limits."""
+    """Return the values that a setting takes: choices, or a type and its limits."""
     if "anyOf" in setting:
         return " | ".join(values_in_words(kind) for kind in setting["anyOf"] if kind.get("type") != "null")
     if "enum" in setting or "const" in setting:

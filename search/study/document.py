@@ -1,4 +1,4 @@
-"""What a study file says and where: its tree, the lines of its keys, and what `--set` puts in their place."""
+"""The text of a study file: its tree, the lines of its keys, and the values that `--set` puts in their place."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from search.study.space import Tree
 
 
 def as_override(path: str, value: Any) -> str:
-    """A setting and its value as `--set` takes them. Raises MisuseError for a value that no file could hold."""
+    """Return a setting and its value as `--set` takes them. Raises MisuseError for a value that YAML cannot hold."""
 
     def plain(value: Any) -> str:
         if isinstance(value, PurePath):
             return str(value)
         raise MisuseError(f"{path} must be made of numbers, texts, lists and dicts, but got {value!r}")
 
-    # JSON is YAML, too.
+    # JSON is also YAML.
     return f"{path}={value if path == 'corpus.root' else json.dumps(value, ensure_ascii=False, default=plain)}"
 
 
 @dataclass
 class Document:
-    """A study file's tree, or one that was stored, with the place of each of its settings."""
+    """The tree of a study file, or a stored one, with the place of each setting."""
 
     tree: Tree
     origin: str
     lines: dict[spaces.Path, int] = field(default_factory=dict)  # from 1
-    overridden: dict[spaces.Path, str] = field(default_factory=dict)  # by which option
+    overridden: dict[spaces.Path, str] = field(default_factory=dict)  # the option that replaced the value
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Document:
-        """The document of a file's text. Raises StudyFileError if it is not a mapping in YAML."""
+        """Read the text of a file. Raises StudyFileError if it is not a mapping in YAML."""
         try:
             loaded = YAML(typ="rt").load(text)
         except MarkedYAMLError as error:
@@ -58,7 +58,7 @@ class Document:
     def _plain(self, node: Any, path: spaces.Path) -> Any:
         if isinstance(node, CommentedMap):
             for key in node:
-                if key in (node.lc.data or {}):  # a key merged from elsewhere (`<<`) has no line here
+                if key in (node.lc.data or {}):  # a key that was merged from another place (`<<`) has no line here
                     self.lines[(*path, str(key))] = node.lc.key(key)[0] + 1
             return {str(key): self._plain(value, (*path, str(key))) for key, value in node.items()}
         if isinstance(node, CommentedSeq):
@@ -71,13 +71,13 @@ class Document:
         return node
 
     def override(self, text: str) -> None:
-        """Puts one `path=value` into the tree."""
+        """Put one `path=value` into the tree."""
         path_text, equals, value_text = text.partition("=")
         if not equals or not path_text.strip():
-            raise StudyFileError(f"setting {text}: must be path=value, `corpus.root=DIR` for one")
+            raise StudyFileError(f"setting {text}: must be path=value, for example corpus.root=DIR")
         path: spaces.Path = tuple(path_text.strip().split("."))
         try:
-            # A folder may be called 2020, or anything else.
+            # The name of a folder stays text: it may be 2020.
             value = value_text if path == ("corpus", "root") else YAML(typ="rt").load(value_text or "null")
         except YAMLError as error:
             raise StudyFileError(f"setting {text}: the value is not valid YAML: {error}") from error
@@ -98,7 +98,7 @@ class Document:
         self._follow_names(before, spaces.parameter_names(self.tree))
 
     def _follow_names(self, before: Mapping[spaces.Path, str], after: Mapping[spaces.Path, str]) -> None:
-        """Drops from the baseline what was closed, and renames what now has another parameter name."""
+        """Remove closed settings from the baseline, and rename those with another parameter name."""
         baseline = self.tree.get("baseline")
         if isinstance(baseline, dict):
             names = {name: after.get(path) for path, name in before.items()}
@@ -114,7 +114,7 @@ class Document:
         return ("model", families.index(path[1]), *path[2:])
 
     def _require_member(self, path: spaces.Path, text: str) -> None:
-        """A member is named as it stands, or given whole."""
+        """Raise StudyFileError if the path names a member that does not exist. A whole member may be new."""
         if path[:1] != ("model",) or "members" not in path[:-2]:
             return
         depth = path.index("members")
@@ -125,7 +125,7 @@ class Document:
             raise StudyFileError(f"setting {text}: there is no member {path[depth + 1]}{hint}")
 
     def error(self, path: spaces.Path, message: str) -> StudyFileError:
-        """A message with its place: the longest known part of the path gives the line."""
+        """Return an error with its place: the line of the longest known part of the path."""
         shown = ".".join(str(key) for key in path)
         below = [text for set_path, text in self.overridden.items() if set_path[: len(path)] == path != set_path]
         if below and path not in self.lines:

@@ -1,7 +1,7 @@
 """Which settings of a study have an effect, and why others have none.
 
-A setting takes effect where it is read: a setting of `training:` in each family or member of an ensemble that does not
-have its own.
+A setting takes effect in the blocks that read it. For example, a setting of `training:` takes effect in each family, or
+member of an ensemble, that does not have its own value.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from search.study.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recip
 from search.study.schema import block_schema, default_of
 from search.study.space import Path, Space, Tree
 
-#: Settings of `scoring:` that make one score of those of windows.
+#: Settings of `scoring:` that combine the scores of windows into one.
 _POOLING = ("pooling", "decay", "top_share")
 
 
 def idle_settings(space: Space) -> list[str]:
-    """What a study says in vain: each value, other than the default, that has no effect in any trial."""
-    if "from" in space.tree:  # what was searched for a trial's family or pooling may mean nothing to another's
+    """Return a sentence for each value, other than the default, that has no effect in any trial."""
+    if "from" in space.tree:  # an exported recipe may hold settings of other families or poolings of its search
         return []
     recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
     open_paths = {setting.path for setting in space.settings}
     idle = []
     for path, value in _values(space.tree):
-        is_said = path not in open_paths and value != default_of(space.tree, path)
-        if is_said and (why := why_idle(path, space, recipes)):
+        is_set = path not in open_paths and value != default_of(space.tree, path)
+        if is_set and (why := why_idle(path, space, recipes)):
             idle.append(f"{'.'.join(map(str, path))} has no effect: {why}")
     return idle
 
 
 def why_idle(path: Path, space: Space, recipes: list[Recipe]) -> str:
-    """Why a setting has no effect in any trial; empty if it has one."""
+    """Return why a setting has no effect in any trial; empty if it has one."""
     readers = list(readers_of(space.tree, path))
     if not readers:
         return "each member has its own"
     return (
         _untrained(path, readers, recipes)
-        or _unheard(path, readers)
+        or _unused_by_kinds(path, readers)
         or _unpooled(path, readers, space.tree)
-        or _beside(path, readers, space)
+        or _needs_another(path, readers, space)
     )
 
 
 def _values(tree: Tree) -> Iterator[tuple[Path, Any]]:
-    """What the blocks that a model is made and judged by say, ranges too: each setting's path and value."""
+    """Yield the path and the value or range of each setting of `model:` and of the blocks that members share."""
     for block in (*SHARED_BLOCKS, "model"):
         if block in tree:
             yield from _leaves(tree[block], (block,))
@@ -74,7 +74,7 @@ def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 @dataclass(frozen=True)
 class _Branch:
-    """One family's block, and the members in it."""
+    """The block of a family, with its members."""
 
     path: Path
     block: Tree
@@ -87,7 +87,7 @@ class _Branch:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A block in which a setting takes effect, with what a member's has from the study's."""
+    """A block in which a setting takes effect; a member's block includes what it inherits from the study."""
 
     branch: int
     member: str | None
@@ -101,7 +101,10 @@ def branches_of(tree: Tree) -> list[_Branch]:
 
 
 def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
-    """Where a setting takes effect; a block's path stands for what no member has its own of."""
+    """Yield the blocks in which a setting takes effect.
+
+    The path of a whole block counts as a setting that no member has of its own.
+    """
     block, key = path[0], path[-1]
     if block not in SHARED_BLOCKS or key in OF_THE_WHOLE[str(block)]:
         yield _own_reader(tree, path)
@@ -120,7 +123,7 @@ def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
 
 
 def _own_reader(tree: Tree, path: Path) -> _Reader:
-    """The block in which a setting stands."""
+    """Return the block in which a setting stands."""
     index = path[1] if path[0] == "model" and isinstance(path[1], int) else 0
     name = str(path[path.index("members") + 1]) if "members" in path else None
     block: Any = tree
@@ -154,7 +157,7 @@ def _unpooled(path: Path, readers: list[_Reader], tree: Tree) -> str:
     return "a density gives a clip's score, and windows have none to pool"
 
 
-def _unheard(path: Path, readers: list[_Reader]) -> str:
+def _unused_by_kinds(path: Path, readers: list[_Reader]) -> str:
     if spaces.without_member(path)[0] != "features":
         return ""
     kinds = dict.fromkeys(kind for reader in readers for kind in kinds_of(reader.block))
@@ -162,11 +165,11 @@ def _unheard(path: Path, readers: list[_Reader]) -> str:
     return "" if any(uses(kind, name) for kind in kinds) else f"it has no effect on {', '.join(kinds)}"
 
 
-def _beside(path: Path, readers: list[_Reader], space: Space) -> str:
-    """What another setting of the block would have to be, for this one to have an effect."""
+def _needs_another(path: Path, readers: list[_Reader], space: Space) -> str:
+    """Return which value another setting of the block needs before this one has an effect."""
     place, blocks = path[:-1], [reader.block for reader in readers]
     schema = block_schema(space.tree, place)
-    if schema is not None and issubclass(schema, Member):  # a member's weight depends on what the ensemble does with it
+    if schema is not None and issubclass(schema, Member):  # whether a member's weight counts depends on the ensemble
         place = place[:-2]
         schema = block_schema(space.tree, place)
         blocks = [_own_reader(space.tree, (*place, "")).block]
@@ -183,7 +186,7 @@ def _beside(path: Path, readers: list[_Reader], space: Space) -> str:
 
 
 def kinds_of(block: Mapping[str, Any]) -> list[str]:
-    """The kinds and stacks that a `features:` block may have."""
+    """Return the kinds and stacks that a `features:` block may have."""
     choices = spaces.values_of(block.get("kind", FeatureSettings().kind))
     return [FeatureSettings.model_validate({"kind": choice}).kind for choice in choices]
 

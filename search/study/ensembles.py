@@ -1,14 +1,14 @@
-"""Ensembles of finished models: members that are recipes of their own.
+"""Ensembles of recipes: each member is a recipe that was finished before.
 
-A study file may name a recipe's file where a member stands, relative to the working directory as `corpus.root` is:
+A member in a study file may name the file of a recipe, relative to the working directory, as `corpus.root` is:
 
     members:
       wide: {recipe: wide.yaml}
       deep: {recipe: deep.yaml, weight: {low: 0, high: 1}}
 
-The recipe's features, model, training (with its seed) and scoring are put in its place when the file is read, so that
-what is stored and exported needs no other file. What stands beside `recipe` goes before what the recipe says.
-`offkey train A.yaml B.yaml` makes an ensemble of recipes without a study.
+When the study file is read, the recipe's features, model, training (with its seed) and scoring replace the name, so
+that the stored study needs no other file. Settings beside `recipe` replace those of the recipe.
+`offkey train A.yaml B.yaml` trains an ensemble of recipes without a study.
 """
 
 from __future__ import annotations
@@ -16,20 +16,17 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from search.errors import StudyFileError
 from search.study.recipe import OF_THE_WHOLE, Recipe
 from search.study.space import Tree
 
-if TYPE_CHECKING:
-    pass
-
 
 def ensemble_of(recipes: Sequence[tuple[str, Recipe]], *, combine: str, seeds: int) -> Recipe:
-    """One recipe of several, each with the name of its file; each model `seeds` times, counted up from its own seed.
+    """Combine several recipes, each with the name of its file, into one ensemble.
 
-    Raises StudyFileError for recipes that are not of the same clips or do not come to a decision alike.
+    Each model is trained `seeds` times; its seeds count up from its own. Raises StudyFileError if the recipes differ in
+    their clips, or in how scores are calibrated and decided.
     """
     (first_source, first), *others = recipes
     for source, other in others:
@@ -67,7 +64,7 @@ def ensemble_of(recipes: Sequence[tuple[str, Recipe]], *, combine: str, seeds: i
             "study": "+".join(sources)[:200],
             **{block: tree[block] for block in ("corpus", "cleaning", "validation")},
             **whole,
-            "features": tree["features"],  # by which clips are cleaned
+            "features": tree["features"],  # for cleaning
             "model": {"family": "fusion", "combine": combine, "members": members},
         }
     )

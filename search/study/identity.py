@@ -16,6 +16,7 @@ from search.study.study import Study
 Identity = Mapping[str, Any]
 
 
+#: Settings in which workers may differ.
 _NOT_IDENTITY = (
     ("corpus", "root"),
     ("search", "trials"),
@@ -25,12 +26,12 @@ _NOT_IDENTITY = (
 
 
 def identity_of(study: Study, corpus: Corpus) -> Identity:
-    """What workers on this study and corpus must agree on."""
+    """Return what workers on this study and corpus must agree on."""
     return {**surroundings(corpus), "study": _without(_with_defaults(study))}
 
 
 def surroundings(corpus: Corpus) -> Identity:
-    """The part of an identity that is not in the study file: data and versions."""
+    """Return the part of an identity that is not in the study file: data and versions."""
     return {
         "versions": {
             "offkey": version("offkey"),
@@ -43,7 +44,7 @@ def surroundings(corpus: Corpus) -> Identity:
 
 
 def _with_defaults(study: Study) -> dict[str, Any]:
-    """The study's tree with what it leaves out: a default that is written out makes no other study."""
+    """Return the study's tree with its defaults: a study file that writes out a default is the same study."""
     tree = study.tree
     blocks = {key: default for key, default in study.first_recipe().tree().items() if isinstance(default, dict)}
     filled = {key: {**default, **tree.get(key, {})} for key, default in blocks.items() if key != "model"}

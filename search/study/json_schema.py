@@ -1,9 +1,9 @@
-"""The JSON Schema of study files, by which editors complete, explain and check them.
+"""The JSON Schema of study files: editors complete, explain and check settings by it.
 
-pydantic describes each block of a recipe. Here a setting may also be a range, `model` is a family's block or a list of
-them, and what only a study has comes in. The schema knows no rule between settings: `search.study.rules` checks those.
+pydantic describes each block of a recipe. This module adds ranges, lists of families for `model`, and the blocks that
+only a study has. The schema has no rules between settings: `search.study.rules` checks those.
 
-It is of draft 7, the newest that the YAML language server reads.
+It is written in draft 7, the newest that the YAML language server reads.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from search.study.described import Schema, blocks, settings_in
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe
 from search.study.space import CLOSED_FOR_GOOD, Path
 
-#: What a choice, or a value of the baseline, may be.
+#: The types of a choice, and of a value of the baseline.
 _SCALARS = ("boolean", "number", "string", "null")
 
-#: Of JSON Schema's types, those whose values lie on a range.
+#: The types whose values may lie in a range.
 _NUMBERS = ("integer", "number")
 
 
 def study_schema() -> dict[str, Any]:
-    """The schema of study files and recipes, as a document."""
+    """Return the schema of study files and recipes."""
     named = settings_in(Recipe)["study"]
     properties: dict[str, Any] = {
         "study": {"description": "the study's name in the storage"} | _values(named),
@@ -53,14 +53,14 @@ def study_schema() -> dict[str, Any]:
 
 
 def _definitions() -> dict[str, Any]:
-    """Every block and family by name, and what an ensemble's member has instead."""
+    """Return the schema of every block and family by name, and those of an ensemble's members."""
     from models.scoring import fusion  # torch takes seconds to load
 
-    found = {name: _block(settings, _path_of(name)) for name, settings in blocks().items()}
-    found["from"] = _block(Origin, ("from",))
-    found["features"]["properties"]["kind"] |= _open(_KIND)
-    found["search"]["properties"]["constraints"] |= {"anyOf": [_ref("constraints"), {"type": "null"}]}
-    found["fusion"]["properties"]["members"] |= {
+    definitions = {name: _block(settings, _path_of(name)) for name, settings in blocks().items()}
+    definitions["from"] = _block(Origin, ("from",))
+    definitions["features"]["properties"]["kind"] |= _open(_KIND)
+    definitions["search"]["properties"]["constraints"] |= {"anyOf": [_ref("constraints"), {"type": "null"}]}
+    definitions["fusion"]["properties"]["members"] |= {
         "minProperties": 2,
         "propertyNames": {"pattern": f"^{fusion.NAME}$"},
         "additionalProperties": _ref("member"),
@@ -74,18 +74,18 @@ def _definitions() -> dict[str, Any]:
         "weight": _setting(settings_in(fusion.FusionMember)["weight"], is_open=True),
     }
     needs = [{"required": ["recipe"]}, {"required": ["model"], "properties": {"model": {"required": ["family"]}}}]
-    found["member"] = {"description": "a member of an ensemble", **_object(of_member), "anyOf": needs}
-    found["member_model"] = _model([family for family in FAMILIES if family != "fusion"])
-    found["model"] = _model(FAMILIES) | {"required": ["family"]}
+    definitions["member"] = {"description": "a member of an ensemble", **_object(of_member), "anyOf": needs}
+    definitions["member_model"] = _model([family for family in FAMILIES if family != "fusion"])
+    definitions["model"] = _model(FAMILIES) | {"required": ["family"]}
     for name in ("training", "scoring"):
-        settings = found[name]["properties"]
+        settings = definitions[name]["properties"]
         own = {key: _ref(f"{name}/properties/{key}") for key in settings if key not in OF_THE_WHOLE[name]}
-        found[f"member_{name}"] = found[name] | {"properties": own}
-    return found
+        definitions[f"member_{name}"] = definitions[name] | {"properties": own}
+    return definitions
 
 
 def _path_of(block: str) -> Path:
-    """Where a block stands in a study file."""
+    """Return the path of a block in a study file."""
     return ("model",) if block in FAMILIES else ("search", block) if block == "constraints" else (block,)
 
 
@@ -99,7 +99,7 @@ def _block(settings: type[BaseModel], path: Path) -> dict[str, Any]:
 
 
 def _model(families: Collection[str]) -> dict[str, Any]:
-    """A block of one of these families: which settings it has, its `family` says."""
+    """Return the schema of a block of one of these families: `family` decides which settings it has."""
     branches = [
         {"if": {"required": ["family"], "properties": {"family": {"const": family}}}, "then": _ref(family)}
         for family in families
@@ -114,14 +114,14 @@ def _may_be_open(path: Path) -> bool:
 
 
 def _setting(of_pydantic: Schema, *, is_open: bool) -> dict[str, Any]:
-    """A setting with what is said of it, and a range in place of its value if it may be open."""
-    told = {key: of_pydantic[key] for key in ("description", "default") if of_pydantic.get(key) is not None}
+    """Return the schema of a setting with its description and default, and with a range if it may be open."""
+    described = {key: of_pydantic[key] for key in ("description", "default") if of_pydantic.get(key) is not None}
     values = _values(of_pydantic)
-    return told | (_open(values) if is_open else values)
+    return described | (_open(values) if is_open else values)
 
 
 def _open(values: Schema) -> dict[str, Any]:
-    """One of these values, an interval of those that are numbers, or choices among those that are no lists."""
+    """Return the schema of a value, of an interval if it is a number, or of choices unless it is a list."""
     kinds = values.get("anyOf", [values])
     scalars = [kind for kind in kinds if kind.get("type") != "array"]
     choices = {"choices": {"type": "array", "items": _any_of(scalars), "minItems": 1, "uniqueItems": True}}
@@ -143,7 +143,7 @@ def _any_of(kinds: list[Any]) -> dict[str, Any]:
 
 
 def _object(properties: dict[str, Any], *, required: Collection[str] = ()) -> dict[str, Any]:
-    """A mapping with these keys and no other."""
+    """Return the schema of a mapping with these keys and no others."""
     needed = {"required": list(required)} if required else {}
     return {"type": "object", "properties": properties, **needed, "additionalProperties": False}
 
@@ -152,7 +152,7 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/definitions/{name}"}
 
 
-#: pydantic knows only that kinds of features are text.
+#: The kinds of features: pydantic only knows that they are text.
 _KIND = _any_of(
     [
         {"type": "string", "enum": list(KINDS)},

@@ -1,4 +1,4 @@
-"""Members of an ensemble that name a recipe's file: the recipe is put in their place when the study file is read."""
+"""Members of an ensemble that name the file of a recipe: the recipe replaces them when the study file is read."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from search.study.study import Study
 
 
 class Load(Protocol):
-    """`search.study.study_file.load_study`, which is built upon this module."""
+    """`search.study.study_file.load_study`, which itself imports this module."""
 
     def __call__(self, source: str) -> Study: ...
 
 
 def fill_in_recipes(document: Document, load: Load) -> None:
-    """Puts recipes in the place of the members that name them.
+    """Replace the members that name a recipe by that recipe.
 
-    Raises StudyFileError for a file that is no recipe of one model, or of one that was trained on other clips.
+    Raises StudyFileError if a file is not the recipe of a single model, or if its recipe was trained on other clips.
     """
     for path, member in _members(document.tree):
         if "recipe" not in member:
@@ -64,7 +64,7 @@ def _members(tree: Tree) -> Iterator[tuple[Path, Tree]]:
 
 
 def _merged(member: Tree, beside: Mapping[str, Any]) -> Tree:
-    """A recipe's member with what stands beside its name."""
+    """Return a recipe's member, changed by the settings beside its name."""
     merged = {**member, **{key: value for key, value in beside.items() if key != "recipe"}}
     for block in (*SHARED_BLOCKS, "model"):
         if isinstance(beside.get(block), dict):
@@ -73,14 +73,14 @@ def _merged(member: Tree, beside: Mapping[str, Any]) -> Tree:
 
 
 def _differences(recipe: Recipe, tree: Tree) -> Iterator[tuple[str, object, object]]:
-    """Setting, its value in a recipe and in a study: where the two train on other clips."""
+    """Yield each setting in which a recipe and a study train on other clips, with its value in both."""
     of_recipe = of_the_whole(recipe)
     defaults = {"train_on": CorpusSettings().train_on, **CleaningSettings().model_dump()}
     defaults["calibration_share"] = TrainingSettings().calibration_share
-    try:  # what is left out may depend on what is there
+    try:  # a default may depend on other settings
         defaults |= ValidationSettings.model_validate(tree.get("validation") or {}).model_dump()
     except ValidationError:
-        return  # the check of the study says what is wrong there
+        return  # the check of the study reports this error
     for path in (
         "corpus.train_on",
         "cleaning.method",

@@ -1,4 +1,4 @@
-"""What a study searches for: the words for each objective, and the direction in which it is better."""
+"""The objectives of a study: the words for each, and the direction in which it is better."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from optuna.study import StudyDirection
 from search.evaluation.metrics import Metric
 from search.study.recipe import CostObjective, Objective
 
-#: What an objective is called where people read it.
+#: The name of each objective in texts for people.
 IN_WORDS: dict[Objective, str] = {
     "auc": "AUC",
     "pauc": "pAUC",
     "official": "official score",
     "worst_id": "lowest AUC of a machine ID",
-    "proxy": "AUC on made faults",
+    "proxy": "AUC on synthetic faults",
     "parameters": "parameters",
     "latency_ms": "ms to score a clip",
 }
 
 
-#: What is computed of scores: that they are of made faults does not matter to it.
+#: The metric that is computed for an objective: on proxies it is the AUC.
 METRICS: dict[str, Metric] = {
     "auc": "auc",
     "pauc": "pauc",
@@ -32,21 +32,21 @@ METRICS: dict[str, Metric] = {
 }
 
 
-#: To be read wherever such a figure is.
+#: Shown beside each AUC on proxies.
 PROXY_CAUTION = (
-    "an AUC on made faults does not say how well real ones are found, and on real recordings it has not been shown to "
-    "order the settings of a family better than chance"
+    "an AUC on synthetic faults does not say how well a detector detects real ones, and on real recordings it has not "
+    "been shown to order the settings of a family better than chance"
 )
 
 
-#: To be read wherever an interval of such a figure is.
+#: Shown beside each interval of the lowest AUC of a machine ID.
 LOWEST_CAUTION = (
-    "the lowest of several AUCs is pessimistic, and its interval still more: of machine IDs that are equally easy to "
-    "tell, chance puts one behind the others"
+    "the lowest of several AUCs is pessimistic, and its interval even more so: of machine IDs whose faults are equally "
+    "easy to detect, chance puts one behind the others"
 )
 
 
 def directions_of(objectives: Sequence[Objective]) -> list[StudyDirection]:
-    """What Optuna is to do with each."""
+    """Return whether Optuna maximises or minimises each objective."""
     is_cost = [objective in get_args(CostObjective) for objective in objectives]
     return [StudyDirection.MINIMIZE if cost else StudyDirection.MAXIMIZE for cost in is_cost]

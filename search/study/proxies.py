@@ -1,4 +1,4 @@
-"""What stands for faults that nobody has recorded: the names by which a study file lists them."""
+"""The proxies, which stand for unrecorded faults, and their names in study files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from search.errors import StudyError
 
 @dataclass(frozen=True)
 class Proxy:
-    """What stands for the faults that nobody has recorded."""
+    """A stand-in for unrecorded faults: synthetic faults of one kind and grade, or clips of other machine IDs."""
 
     kind: FaultKind | Literal["other IDs"]
-    grade: float | None = None  # of a fault
+    grade: float | None = None  # of a synthetic fault
 
     @property
     def name(self) -> str:
@@ -30,7 +30,7 @@ PROXIES = (OTHER_IDS, *(Proxy(kind, grade) for kind in KINDS for grade in GRADES
 
 
 def proxies_named(names: Sequence[str]) -> tuple[Proxy, ...]:
-    """The proxies of these names. Raises StudyError for a name that none has."""
+    """Return the proxies of these names. Raises StudyError for an unknown name."""
     known = {proxy.name: proxy for proxy in PROXIES}
     for name in names:
         if name not in known:

@@ -1,6 +1,6 @@
-"""The schema of a recipe: a study file with every range closed.
+"""The schema of a recipe: a study file without ranges.
 
-A study file has the same keys; `search.study.space` says which of them may hold a range instead of a value.
+A study file has the same keys; `search.study.space` defines which of them may hold a range instead of a value.
 """
 
 from __future__ import annotations
@@ -16,53 +16,59 @@ from features.settings import Settings
 from models.member import AnyFamily, Member, members_in
 from models.settings import ScoringSettings, TrainingSettings
 
-#: What a study may be called.
+#: The names that a study may have.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 
 TrainOn = Literal["development", "additional", "development+additional"]
 
 
 class CorpusSettings(Settings):
-    """Which recordings."""
+    """Which recordings are used."""
 
     root: str | None = Field(None, description="folder of the clips, relative to the working directory")
-    machines: list[str] | None = Field(None, min_length=1, description="machines to use; all of them if left out")
-    train_on: TrainOn = Field("development", description="which training clips")
+    machines: list[str] | None = Field(None, min_length=1, description="machine types to use; all of them if left out")
+    train_on: TrainOn = Field("development", description="which training clips are used")
 
 
-#: What is made of the scores of the validation clips: the metrics of search.evaluation.metrics, and an AUC on proxies.
+#: Objectives of the validation clips' scores: the metrics of search.evaluation.metrics, and an AUC on proxies.
 ScoreObjective = Literal["auc", "pauc", "official", "worst_id", "proxy"]
 
-#: What may be searched for beside a metric: how little a detector costs (search.training.costs).
+#: Objectives beside a metric: a low cost of the detector (search.training.costs).
 CostObjective = Literal["parameters", "latency_ms"]
 
-#: What a study may search for.
+#: All objectives of a study.
 Objective = ScoreObjective | CostObjective
 
 
 class ValidationSettings(Settings):
-    """What steers the search, and on which clips."""
+    """The objectives of the search, and the clips that validate trials."""
 
     metric: ScoreObjective | list[Objective] = Field(
-        "auc", description="what is searched for; several in a list, the most important first: the best trade-offs"
+        "auc",
+        description="the objective; a list of several, the most important first, searches for the best trade-offs",
     )
     share: float = Field(
         0.5,
         gt=0,
         lt=1,
-        description="share of each ID's labelled clips that steers the search; for proxy (0.25), of its training clips",
+        description="share of each ID's labelled clips for validation; with proxy (0.25), of its training clips",
     )
     clips: Literal["development"] | None = Field(
         None,
-        description="development: in place of a share, that set's labelled clips steer and the evaluation set's are "
-        "held out",
+        description="development: instead of a share, the labelled clips of that set are for validation, and those of "
+        "the evaluation set are held out",
     )
-    seed: int = Field(0, ge=0, description="of the split between validation and test, and of the withheld clips")
+    seed: int = Field(
+        0, ge=0, description="seed of the division into validation and test clips, and of the withheld clips"
+    )
     folds: int | None = Field(
-        None, ge=2, le=20, description="cross-validation: each trial trains so many models, each without other clips"
+        None,
+        ge=2,
+        le=20,
+        description="cross-validation: each trial trains this number of models, each without another part of the clips",
     )
     proxies: list[str] | None = Field(
-        None, min_length=1, description="for proxy: what stands for faults; found on the recordings if left out"
+        None, min_length=1, description="for proxy: what stands for faults; chosen by the recordings if left out"
     )
 
     @model_validator(mode="before")
@@ -76,63 +82,63 @@ class ValidationSettings(Settings):
     def _objectives_go_together(self) -> ValidationSettings:
         objectives = self.objectives
         if not objectives or objectives[0] in get_args(CostObjective):
-            raise ValueError("metric must begin with what is made of scores, such as auc: a detector is to find faults")
+            raise ValueError("metric must begin with a metric of scores, such as auc: a detector has to detect faults")
         if len(set(objectives)) < len(objectives):
             raise ValueError(f"metric must name each objective once, but got {', '.join(objectives)}")
         if "proxy" in objectives and set(objectives) & {"auc", "pauc", "official", "worst_id"}:
-            raise ValueError(
-                "metric proxy goes by no labelled clip: it stands alone, or beside parameters and latency_ms"
-            )
+            raise ValueError("metric proxy uses no labelled clip: it stands alone, or beside parameters and latency_ms")
         if self.uses_proxies and self.folds is not None:
-            raise ValueError("folds are for labelled clips, and metric proxy goes by none: leave one of them out")
+            raise ValueError("folds need labelled clips, and metric proxy uses none: leave one of the two out")
         if self.uses_proxies and self.clips is not None:
-            raise ValueError("clips are labelled ones, and metric proxy goes by none: leave one of them out")
+            raise ValueError("clips chooses labelled clips, and metric proxy uses none: leave one of the two out")
         if self.proxies is not None and not self.uses_proxies:
             raise ValueError("proxies are for metric: proxy")
         return self
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """What is searched for, the most important first."""
+        """The objectives, the most important first."""
         return tuple(self.metric) if isinstance(self.metric, list) else (self.metric,)
 
     @property
     def uses_proxies(self) -> bool:
-        """Whether no labelled clip steers the search."""
+        """Whether proxies validate trials, in place of labelled clips."""
         return "proxy" in self.objectives
 
     @property
     def holds_out_training_clips(self) -> bool:
-        """Whether a trial's models do without some training clips, for these to steer."""
+        """Whether some training clips validate a trial's models, which then do not train on them."""
         return self.folds is not None or self.uses_proxies
 
 
 class ConstraintSettings(Settings):
-    """What a trial must not go beyond to be chosen."""
+    """The limits that a trial must keep to be chosen."""
 
-    max_parameters: int | None = Field(None, ge=0, description="learnt numbers of all networks")
-    max_latency_ms: float | None = Field(None, gt=0, description="milliseconds to score one clip, its file included")
-    min_worst_id: float | None = Field(None, ge=0, le=1, description="AUC of the machine ID that has the lowest")
+    max_parameters: int | None = Field(None, ge=0, description="limit of the learnt numbers of all networks")
+    max_latency_ms: float | None = Field(
+        None, gt=0, description="limit of the milliseconds to score one clip, with reading its file"
+    )
+    min_worst_id: float | None = Field(None, ge=0, le=1, description="limit of the lowest AUC of a machine ID")
 
 
 class SearchSettings(Settings):
-    """The budget, and how it is spent."""
+    """The budget, the sampler and the pruner."""
 
     trials: int = Field(100, ge=1, description="trials in all, over all workers")
-    hours: float | None = Field(None, gt=0, description="wall clock with at least one worker")
+    hours: float | None = Field(None, gt=0, description="wall-clock hours with at least one worker")
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="grid: each combination of choices once")
     pruner: Literal["hyperband", "median", "noise", "wilcoxon", "none"] = Field(
         "hyperband",
-        description="noise: stops only trials that are behind by more than chance makes of so few clips; "
-        "wilcoxon: compares folds in pairs, for more epochs than median takes; always none with several objectives",
+        description="noise: stops only trials that are behind by more than chance explains with so few clips; "
+        "wilcoxon: compares folds in pairs, and needs more epochs than median; always none with several objectives",
     )
     seed: int = Field(0, ge=0)
     duplicates: Literal["fresh", "repeat"] = Field(
         "fresh",
-        description="settings that a trial had before are suggested anew, or repeated with another seed",
+        description="settings that another trial has had are replaced by new ones, or repeated with another seed",
     )
     constraints: ConstraintSettings | None = Field(
-        None, description="what a chosen trial must keep to: `offkey settings constraints`"
+        None, description="limits for the chosen trial: see `offkey settings constraints`"
     )
 
 
@@ -143,22 +149,22 @@ class Origin(Settings):
     trial: int
 
 
-#: Blocks that the members of an ensemble have, too.
+#: Blocks that a study and the members of an ensemble have.
 SHARED_BLOCKS = ("features", "training", "scoring")
 
-#: What is said once for all members: they are trained on the same clips, and come to one decision.
+#: Settings that an ensemble has once: its members are trained on the same clips, and there is one decision.
 OF_THE_WHOLE: Mapping[str, tuple[str, ...]] = {
     "features": (),
     "training": ("calibration_share", "threads"),
     "scoring": ("calibration", "threshold", "false_alarm_rate"),
 }
 
-#: What means nothing to a family without a network to train.
+#: Settings without effect for a family that trains no network.
 TRAINED_ONLY = ("learning_rate", "batch_size", "epochs")
 
 
 class Recipe(Settings):
-    """Everything that one training needs."""
+    """All settings that one training needs."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -180,7 +186,7 @@ class Recipe(Settings):
 
     @property
     def member(self) -> Member:
-        """All of it but the recordings."""
+        """The recipe without its recordings."""
         return Member.model_construct(
             features=self.features, model=self.model, training=self.training, scoring=self.scoring
         )
@@ -192,20 +198,20 @@ class Recipe(Settings):
 
     @property
     def members(self) -> list[Member]:
-        """Those of an ensemble; of any other recipe the one that it is."""
+        """The members of an ensemble; of any other recipe, the recipe itself as one member."""
         return list(self.ensemble.values()) or [self.member]
 
     @property
     def epochs(self) -> int:
-        """Passes over the training clips; one where there is no network to train."""
+        """The number of passes over the training clips; 1 if there is no network to train."""
         return max((member.training.epochs for member in self.members if member.model.is_trained), default=1)
 
     def tree(self) -> dict[str, Any]:
-        """As plain values, in the order of the schema, without what was left out or has no effect."""
+        """Return the recipe as plain values, in the order of the schema, without null and without idle settings."""
         tree = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         written = tree["model"].get("members", {})
         for name, member in self.ensemble.items():
-            # With what is null: left out, it would be as the study has it.
+            # With null values: if one were left out, the member would inherit the study's value.
             written[name]["features"] = member.features.model_dump(mode="json")
             for block, keys in OF_THE_WHOLE.items():
                 _drop(written[name][block], keys)
@@ -217,7 +223,7 @@ class Recipe(Settings):
 
 
 def members_of(tree: Any) -> dict[str, dict[str, Any]]:
-    """The members of the ensemble that a tree describes, unless it is not even one in its outline."""
+    """Return the members of the ensemble in a tree; empty if the tree has none, or none of the right form."""
     model = tree.get("model") if isinstance(tree, dict) else None
     members = model.get("members") if isinstance(model, dict) else None
     if not isinstance(members, dict) or not all(isinstance(member, dict) for member in members.values()):
@@ -228,7 +234,10 @@ def members_of(tree: Any) -> dict[str, dict[str, Any]]:
 
 
 def _completed(members: dict[str, dict[str, Any]], tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The members with what they leave out. A seed is not handed down: it would hide that of a trial's repeat."""
+    """Return the members with the settings that they inherit.
+
+    They do not inherit the seed: it would replace the seed of a trial's repeat.
+    """
     shared = {block: dict(tree[block]) for block in SHARED_BLOCKS if isinstance(tree.get(block), dict)}
     for block, settings in shared.items():
         _drop(settings, (*OF_THE_WHOLE[block], "seed"))

@@ -1,8 +1,7 @@
-"""What a study file is checked for beyond the schema: before any work, with the place of the first rule broken.
+"""Checks of study files beyond the schema, before any work; each error names the place of the first broken rule.
 
-A setting takes effect where it is read: a setting of `training:` in each family or member of an ensemble that does not
-have its own. A range of what these rules find no effect of would be searched for nothing, and is refused; of a value
-that has none the user is told.
+A setting takes effect in the blocks that read it (search.study.effects). A range without any effect would be searched
+for nothing and is refused; a value without any effect causes a warning.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from search.study.recipe import OF_THE_WHOLE, ValidationSettings
 from search.study.schema import explained
 from search.study.space import Path, Space, Tree
 
-#: With fewer, no p-value of its test is below the one at which a trial is stopped before the last fold.
+#: With fewer folds, no p-value before the last fold is below the one at which the pruner stops a trial.
 _FEWEST_FOLDS_FOR_WILCOXON = 5
 
 
 def check(document: Document, space: Space) -> None:
-    """Raises StudyFileError for the first thing that is not as a study has it."""
+    """Raise StudyFileError for the first broken rule."""
     for branch in range(len(space.families)):
         _check_closed(document, space, branch, {})
     for setting in space.settings:
@@ -43,7 +42,7 @@ def check(document: Document, space: Space) -> None:
 
 
 def checked_baseline(document: Document, space: Space, values: Any) -> dict[str, Any]:
-    """The baseline, each value one that its parameter can have."""
+    """Return the baseline. Raises StudyFileError if a value is not in the range of its parameter."""
     if not isinstance(values, dict):
         raise document.error(("baseline",), f"must name parameters and values, but got {values!r}")
     distributions = space.distributions()
@@ -69,7 +68,7 @@ def checked_baseline(document: Document, space: Space, values: Any) -> dict[str,
 
 
 def require_grid(document: Document, space: Space) -> None:
-    """Refuses what has no finite number of combinations."""
+    """Refuse a study whose space has no finite number of combinations."""
     for setting in space.settings:
         if not isinstance(setting.distribution, CategoricalDistribution):
             raise document.error(setting.path, "must be given as choices for search.sampler: grid")
@@ -78,12 +77,12 @@ def require_grid(document: Document, space: Space) -> None:
 
 
 def _check_closed(document: Document, space: Space, branch: int, values: Mapping[Path, Any]) -> None:
-    """Validates the recipe with these values, the other open settings at their first extremes.
+    """Validate the recipe with these values, and with the other open settings at their first extremes.
 
-    A rule between settings of a block may fail at some corners of the space and hold at others: it refuses the
-    study where it holds at none.
+    A rule between settings of a block may fail at some corners of the space and hold at others. The study is refused
+    only if the rule holds at no corner.
     """
-    # A key that is missing has perhaps been mistyped: what is there and unknown comes first.
+    # A missing key has perhaps been mistyped: unknown keys are reported first.
     found = sorted(problems(probe(space, branch, values)), key=lambda problem: problem["type"] != "extra_forbidden")
     for problem in found:
         if not is_between_settings(problem) or legal_corner(space, branch, [problem["loc"]]) is None:
@@ -91,7 +90,7 @@ def _check_closed(document: Document, space: Space, branch: int, values: Mapping
 
 
 def _check_members(document: Document, tree: Tree) -> None:
-    """Refuses in a member what is said once for all of them."""
+    """Refuse settings of a member that the ensemble has once."""
     for branch in branches_of(tree):
         for name, member in branch.members.items():
             for block, keys in OF_THE_WHOLE.items():
@@ -104,19 +103,19 @@ def _check_members(document: Document, tree: Tree) -> None:
 
 
 def _check_features(document: Document, tree: Tree) -> None:
-    """Refuses a setting that no kind of feature uses that a trial may have."""
+    """Refuse a setting of features that no kind of feature in the study uses."""
     shared = tree.get("features") or {}
-    heard = [kind for reader in readers_of(tree, ("features",)) for kind in kinds_of(reader.block)]
-    heard += kinds_of(shared) if "kind" in shared else []
-    _require_used(document, ("features",), shared, heard)
+    kinds = [kind for reader in readers_of(tree, ("features",)) for kind in kinds_of(reader.block)]
+    kinds += kinds_of(shared) if "kind" in shared else []
+    _require_used(document, ("features",), shared, kinds)
     for branch in branches_of(tree):
         for name, member in branch.members.items():
             own = member.get("features") or {}
             _require_used(document, (*branch.path, "members", name, "features"), own, kinds_of({**shared, **own}))
 
 
-def _require_used(document: Document, path: Path, block: Mapping[str, Any], heard: list[str]) -> None:
-    kinds = list(dict.fromkeys(heard))
+def _require_used(document: Document, path: Path, block: Mapping[str, Any], kinds: list[str]) -> None:
+    kinds = list(dict.fromkeys(kinds))
     for name in block:
         if not any(uses(kind, name) for kind in kinds):
             of = [kind for kind in KINDS if name in settings_of_kind(kind)]
@@ -126,20 +125,20 @@ def _require_used(document: Document, path: Path, block: Mapping[str, Any], hear
 
 
 def _check_validation(document: Document, space: Space) -> None:
-    """Refuses a pruner that has nothing to compare, proxies that there are not, and held-out clips that would vary."""
+    """Refuse a pruner that cannot compare trials, unknown proxies, and validation clips that differ between trials."""
     validation = ValidationSettings.model_validate(space.tree.get("validation") or {})
     pruner = (document.tree.get("search") or {}).get("pruner")
     if len(validation.objectives) > 1 and pruner not in (None, "none"):
         raise document.error(
             ("search", "pruner"),
-            f"must be none where validation.metric names several objectives, but got {pruner}: no curve says early "
-            "which trade-off is a good one",
+            f"must be none where validation.metric names several objectives, but got {pruner}: no learning curve "
+            "shows early which trade-off is a good one",
         )
     if pruner == "wilcoxon" and (validation.folds or 0) < _FEWEST_FOLDS_FOR_WILCOXON:
         got = "has none" if validation.folds is None else f"has {validation.folds}"
         raise document.error(
             ("search", "pruner"),
-            f"wilcoxon compares trials fold by fold, and takes at least {_FEWEST_FOLDS_FOR_WILCOXON} "
+            f"wilcoxon compares trials fold by fold, and needs at least {_FEWEST_FOLDS_FOR_WILCOXON} "
             f"(validation.folds), but the study {got}",
         )
     try:
@@ -151,12 +150,12 @@ def _check_validation(document: Document, space: Space) -> None:
         why = "folds" if validation.folds is not None else "metric proxy"
         raise document.error(
             ("corpus", "train_on"),
-            f"must be one value with validation.{why}, which holds out training clips: trials are judged by the same",
+            f"must be one value with validation.{why}, which holds out training clips: all trials need the same ones",
         )
 
 
 def _check_effects(document: Document, space: Space) -> None:
-    """Refuses a range of what can have no effect in any trial."""
+    """Refuse a range that can have no effect in any trial."""
     recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
     for setting in space.settings:
         if why := why_idle(setting.path, space, recipes):

@@ -1,4 +1,4 @@
-"""What the schema knows at a path of a study file: types, keys, and where a mistake stands in words."""
+"""Types, keys and defaults at a path of a study file, and the schema's errors as messages with their place."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from search.study.document import Document
 from search.study.recipe import Recipe
 from search.study.space import Path, Tree
 
-#: Keys of a study file that a recipe has not.
+#: Keys of a study file that a recipe does not have.
 EXTRA_KEYS = ("search", "baseline")
 
 
 def schema_at(tree: Tree, path: Sequence[str | int]) -> Any:
-    """What the schema wants at a path: a class of settings, a type, or None where it knows nothing."""
+    """Return the schema at a path: a class of settings, a type, or None for an unknown path."""
     schema: Any = Recipe
     node: Any = tree
     for key in path:
         node = node.get(key) if isinstance(node, dict) else node[key] if isinstance(node, list) else None  # type: ignore[index]
-        if isinstance(key, int):  # a family of several
+        if isinstance(key, int):  # the position of a family in a list
             schema = _schema_of_family(node)
         elif isinstance(schema, type) and issubclass(schema, BaseModel):
             field = schema.model_fields.get(str(key))
@@ -48,26 +48,26 @@ def schema_at(tree: Tree, path: Sequence[str | int]) -> Any:
 
 
 def block_schema(tree: Tree, path: Path) -> type[BaseModel] | None:
-    """The class of settings at a path, if there is one."""
+    """Return the class of settings at a path, or None."""
     schema = schema_at(tree, path)
     return schema if isinstance(schema, type) and issubclass(schema, BaseModel) else None
 
 
 def takes_reals(tree: Tree, path: Path) -> bool:
-    """Whether the schema wants a real number at this path."""
+    """Whether the setting at this path takes real numbers."""
     annotation = schema_at(tree, path)
     return annotation is float or float in typing.get_args(annotation)
 
 
 def description_of(tree: Tree, path: Path) -> str:
-    """What the schema says of the setting at a path."""
+    """Return the description of the setting at a path; empty if it has none."""
     schema = block_schema(tree, path[:-1])
     field = None if schema is None else schema.model_fields.get(str(path[-1]))
     return "" if field is None else field.description or ""
 
 
 def default_of(tree: Tree, path: Path) -> Any:
-    """What the setting at a path is if it is left out, or PydanticUndefined."""
+    """Return the default of the setting at a path, or PydanticUndefined."""
     schema = block_schema(tree, path[:-1])
     field = None if schema is None else schema.model_fields.get(str(path[-1]))
     return PydanticUndefined if field is None else field.default
@@ -76,9 +76,9 @@ def default_of(tree: Tree, path: Path) -> Any:
 def explained(
     problem: ErrorDetails, document: Document, *, branch: int = 0, prefix: Path = (), schema: type[BaseModel] = Recipe
 ) -> StudyFileError:
-    """A problem of the schema in words, with its place in the file.
+    """Return an error of the schema as a message with its place in the file.
 
-    `branch` is the family of a list that it is of; `prefix` and `schema` are those of a block that was read by itself.
+    `branch` is the position of the family in a list; `prefix` and `schema` are those of a block that was read alone.
     """
     location = problem["loc"]
     if location[:1] == ("model",) and isinstance(document.tree.get("model"), list):
@@ -109,21 +109,21 @@ def _hint(problem: ErrorDetails) -> str:
 
 
 def _nearest(got: Any, setting: Schema) -> str:
-    """The choice of a setting of several types that was meant, perhaps."""
+    """Return a hint with the choice that was perhaps meant, for a setting of several types."""
     choices = re.findall(r"[\w+]+", values_in_words(setting))
     unknown = [text for text in (got if isinstance(got, list) else [got]) if text not in choices]
     return next(filter(None, (did_you_mean(str(text), choices) for text in unknown)), "")
 
 
 def _union_at(tree: Tree, path: Path) -> Schema | None:
-    """The setting that may be of several types, where a path ends with one of these and not with a setting."""
+    """Return the schema of a setting of several types, if the path ends with one of these types."""
     block = block_schema(tree, path[:-2]) if len(path) > 1 else None
     setting = {} if block is None else settings_in(block).get(str(path[-2]), {})
     return setting if "anyOf" in setting else None
 
 
 def _of_others(tree: Tree, path: Path) -> str:
-    """Which families have a setting that this one has not."""
+    """Return a hint with the other families that have this setting."""
     block = block_schema(tree, path[:-1])
     if block is None or not issubclass(block, FamilySettings):
         return ""
@@ -137,11 +137,11 @@ def _schema_of_family(block: Any) -> Any:
     try:
         return settings_of(str(block.get("family"))) if isinstance(block, Mapping) else None
     except OffkeyError:
-        return None  # the schema says so with the place
+        return None  # the schema reports an unknown family with its place
 
 
 def _block_within(schema: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
-    """The class of settings at a location in a block; where it may be left out, that beside None."""
+    """Return the class of settings at a location in a block, also where it may be None."""
     for key in location:
         field = schema.model_fields.get(str(key))
         kinds = () if field is None else (typing.get_args(field.annotation) or (field.annotation,))
@@ -153,7 +153,7 @@ def _block_within(schema: type[BaseModel], location: Sequence[int | str]) -> typ
 
 
 def _keys_at(tree: Tree, schema: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys that a study file may have in the block at a location."""
+    """Return the keys that the block at a location may have."""
     inner = block_schema(tree, tuple(location)) if schema is Recipe else _block_within(schema, location)
     inner = inner or schema
     names = [info.alias or name for name, info in inner.model_fields.items()]

@@ -1,8 +1,8 @@
-"""The search space of a study: which settings are open, over what range, under which parameter name.
+"""The search space of a study: its open settings, their ranges and their parameter names.
 
-A setting is a value, `{low, high, log, step}` or `{choices: […]}`. `model:` is one family's block or a list of
-them; the families of a list are the branches of a conditional space, chosen by the parameter `family`. Members of an
-ensemble have blocks of their own, whose settings may be open too: model.members.chroma.features.n_chroma.
+A setting is a value, `{low, high, log, step}` or `{choices: […]}`. `model:` is the block of one family or a list of
+blocks; the families of a list are the branches of a conditional space, chosen by the parameter `family`. Members of an
+ensemble have blocks of their own, with settings that may be open, too: model.members.chroma.features.n_chroma.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ Path = tuple[str | int, ...]
 Tree = dict[str, Any]
 
 INTERVAL_KEYS = ("low", "high", "log", "step")
+#: Settings that cannot be searched.
 CLOSED_FOR_GOOD = (
     ("study",),
     ("search",),
     ("validation",),
     ("corpus", "root"),
-    ("corpus", "machines"),  # trials would be judged on different clips
+    ("corpus", "machines"),  # trials would be validated on different clips
     ("features", "sample_rate"),  # a property of the clips
     ("features", "channel"),
     ("features", "resample"),
@@ -38,7 +39,7 @@ CLOSED_FOR_GOOD = (
 
 
 class RangeError(Exception):
-    """A range breaks a rule; the study file adds where."""
+    """A range breaks a rule; the document adds the place."""
 
     def __init__(self, path: Path, message: str) -> None:
         super().__init__(message)
@@ -46,25 +47,25 @@ class RangeError(Exception):
 
 
 def is_range(value: object) -> bool:
-    """Whether a value of the tree is a range and not a block of settings, or of members that are called so."""
+    """Whether a value of the tree is a range, and not a block whose settings or members have such names."""
     if not isinstance(value, Mapping):
         return False
     return any(key in value and not isinstance(value[key], Mapping) for key in ("low", "high", "choices"))
 
 
 def values_of(content: Any) -> list[Any]:
-    """The values that a setting with choices may take, or the one that it has."""
+    """Return the choices of a setting, or the value that it has."""
     return list(content["choices"]) if is_range(content) and "choices" in content else [content]
 
 
 def without_member(path: Path) -> Path:
-    """The path that a setting of a member has in a recipe of its own."""
+    """Return the path that a member's setting would have in a recipe of its own."""
     depth = path.index("members") if "members" in path else -2
     return path[depth + 2 :]
 
 
 def ranges_in(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Every range of a tree, with its path."""
+    """Yield every range of a tree, with its path."""
     for key, value in tree.items():
         if is_range(value):
             yield (*path, key), value
@@ -77,14 +78,14 @@ def ranges_in(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, 
 
 
 def range_hint(content: Mapping[str, Any]) -> str:
-    """What a range looks like, and the range's key that one of these may have been meant for."""
+    """Return a hint with the form of a range, and with the key that was perhaps meant."""
     known = (*INTERVAL_KEYS, "choices")
     near = next(filter(None, (did_you_mean(key, known) for key in content if key not in known)), "")
     return f"a range is {{low, high}} with log or step, or {{choices: […]}}{near}"
 
 
 def put(tree: Any, path: Path, value: Any) -> None:
-    """Replaces the value at a path."""
+    """Replace the value at a path."""
     for key in path[:-1]:
         tree = tree[key]
     tree[path[-1]] = value
@@ -92,7 +93,7 @@ def put(tree: Any, path: Path, value: Any) -> None:
 
 @dataclass(frozen=True)
 class OpenSetting:
-    """One open setting and the parameter that closes it."""
+    """An open setting and its parameter."""
 
     path: Path
     name: str
@@ -100,12 +101,12 @@ class OpenSetting:
 
     @property
     def branch(self) -> int | None:
-        """The family of a list that it is of; None for what all families have, or the only one."""
+        """The position of its family in a list; None for a setting of all families, or of the only one."""
         return self.path[1] if self.path[0] == "model" and isinstance(self.path[1], int) else None
 
     @property
     def extremes(self) -> list[Any]:
-        """The values by which a range can be checked: both ends, or every choice."""
+        """The values with which the range is checked: both ends, or every choice."""
         if isinstance(self.distribution, CategoricalDistribution):
             return list(self.distribution.choices)
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
@@ -113,7 +114,7 @@ class OpenSetting:
 
     @property
     def in_words(self) -> str:
-        """The range as people read it: every choice, or both ends, the scale and the step."""
+        """The range in words: every choice, or both ends, the scale and the step."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return ", ".join(map(_shown, d.choices))
@@ -123,7 +124,7 @@ class OpenSetting:
         return f"{_shown(d.low)} to {_shown(d.high)}{log}{step}"
 
     def suggest(self, trial: BaseTrial) -> Any:
-        """The trial's value for this setting."""
+        """Return the trial's value for this setting."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return trial.suggest_categorical(self.name, d.choices)
@@ -135,21 +136,21 @@ class OpenSetting:
 
 @dataclass(frozen=True)
 class Space:
-    """The tree of a study and its open settings."""
+    """The tree of a study, with its open settings."""
 
     tree: Tree
-    families: tuple[str, ...]  # more than one: the parameter `family` chooses
+    families: tuple[str, ...]  # if there are several, the parameter `family` chooses one
     settings: tuple[OpenSetting, ...]
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Every parameter, conditional ones too."""
-        all_of_them: dict[str, BaseDistribution] = {s.name: s.distribution for s in self.settings}
+        """Return the distribution of every parameter, also of conditional ones."""
+        parameters: dict[str, BaseDistribution] = {s.name: s.distribution for s in self.settings}
         if len(self.families) > 1:
-            all_of_them["family"] = CategoricalDistribution(self.families)
-        return all_of_them
+            parameters["family"] = CategoricalDistribution(self.families)
+        return parameters
 
     def close(self, trial: BaseTrial) -> Tree:
-        """The tree with each range replaced by the trial's value, and `model` by the trial's family."""
+        """Return the tree with the trial's values in place of ranges, and with the trial's family."""
         tree = copy.deepcopy(self.tree)
         branch = 0
         if len(self.families) > 1:
@@ -163,24 +164,26 @@ class Space:
 
 
 def read_space(tree: Tree, *, is_real: Callable[[Path], bool]) -> Space:
-    """Finds and checks the ranges of a tree; `is_real` tells which settings take real numbers.
+    """Read and check the ranges of a tree; `is_real` returns whether a setting takes real numbers.
 
-    Raises RangeError with the path of the first rule broken.
+    Raises RangeError with the path of the first broken rule.
     """
     families = _families(tree)
-    found = list(ranges_in(tree))
-    for path, _ in found:
+    ranges = list(ranges_in(tree))
+    for path, _ in ranges:
         if any(without_member(path)[: len(closed)] == closed for closed in CLOSED_FOR_GOOD) or path[-1] == "family":
-            raise RangeError(path, "holds a range, but what steers a search is not searched: give one value")
+            raise RangeError(path, "holds a range, but this setting cannot be searched: give one value")
     names = parameter_names(tree)
     _check_names(names, families)
-    settings = [_open(path, names[path], content, real=is_real(path)) for path, content in found]
+    settings = [_open(path, names[path], content, real=is_real(path)) for path, content in ranges]
     return Space(tree=tree, families=families, settings=tuple(settings))
 
 
 def parameter_names(tree: Tree) -> dict[Path, str]:
-    """The parameter of every range, and of the list of families: the setting's own name, with the family or member in
-    front where several share it."""
+    """Return the parameter name of every range, and of the list of families.
+
+    It is the setting's own name; where several settings share it, the family or member comes first.
+    """
     families = _families(tree)
     paths = [path for path, _ in ranges_in(tree)]
     shared = Counter(str(path[-1]) for path in paths)
@@ -196,7 +199,7 @@ def parameter_names(tree: Tree) -> dict[Path, str]:
 
 
 def only_families(tree: Tree, kept: Sequence[int]) -> Tree:
-    """The tree of a study with these of its families alone; the baseline follows, or goes with its family."""
+    """Return a study's tree with only these families; the baseline is kept unless its family is removed."""
     names = parameter_names(tree)
     rest = copy.deepcopy(tree)
     rest["model"] = [rest["model"][branch] for branch in kept]

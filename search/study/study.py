@@ -1,4 +1,4 @@
-"""A checked study: a search space over recipes, a budget, and the configuration that it is compared with."""
+"""A checked study: a search space of recipes, a budget and a baseline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.study.space import Space, Tree
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study: a search space over recipes, a budget, and the configuration it is compared with."""
+    """A checked study: a search space of recipes, a budget and a baseline."""
 
     space: Space
     search: SearchSettings
@@ -28,45 +28,45 @@ class Study:
 
     @property
     def tree(self) -> Tree:
-        """As it would stand in a file."""
+        """The study as it stands in a study file."""
         return self.space.tree | {"baseline": dict(self.baseline), "search": self.search.model_dump(exclude_none=True)}
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """What is searched for, the most important first."""
+        """The objectives, the most important first."""
         return self.validation.objectives
 
     @property
     def validation(self) -> ValidationSettings:
-        """What steers the search: the same in all of its trials."""
+        """The validation settings, which are the same in all trials."""
         return ValidationSettings.model_validate(self.space.tree.get("validation") or {})
 
     @property
     def max_steps(self) -> int:
-        """The most steps at which a trial is compared: the pruner's largest resource."""
+        """The most steps of a trial: the pruner's largest resource."""
         return self.validation.folds or self.max_epochs
 
     @property
     def max_epochs(self) -> int:
-        """The most epochs that a model of a trial can have."""
+        """The most epochs of a trial's model."""
         opened = [s.extremes for s in self.space.settings if s.path[-2:] == ("training", "epochs")]
         return max(int(max(itertools.chain([], *opened), default=0)), *(recipe.epochs for recipe in self.recipes()))
 
     def grid(self) -> list[dict[str, Any]]:
-        """Every combination of the open choices, by parameter name; the baseline's first."""
+        """Return every combination of the open choices, by parameter name, the baseline first."""
         names = [setting.name for setting in self.space.settings]
         choices = itertools.product(*(setting.extremes for setting in self.space.settings))
         combinations = [dict(zip(names, values, strict=True)) for values in choices]
         return sorted(combinations, key=lambda combination: not self.baseline.items() <= combination.items())
 
     def close(self, trial: BaseTrial) -> Recipe:
-        """The trial's recipe: each open setting closed by the trial's suggestion."""
+        """Return the recipe with the values that the trial suggests."""
         return Recipe.model_validate(self.space.close(trial))
 
     def first_recipe(self) -> Recipe:
-        """The first family's recipe, each range at its low end or first choice, or the next that its block allows."""
+        """Return the first family's recipe: each range at its low end or first choice, or the next legal one."""
         return corners.first_recipe(self.space, 0)
 
     def recipes(self) -> list[Recipe]:
-        """Each family's recipe, as `first_recipe` for the first one."""
+        """Return the recipe of each family, like `first_recipe`."""
         return [corners.first_recipe(self.space, branch) for branch in range(len(self.space.families))]

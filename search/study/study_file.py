@@ -1,7 +1,7 @@
-"""Study files: reading and writing them; what they are checked for is in `search.study.rules`.
+"""Reads and writes study files; `search.study.rules` checks them.
 
-A study file and a recipe are the same file with ranges or without; both end as a `Study` here. Every message
-names the file, the line, the key, the rule and what was got.
+A recipe is a study file without ranges: this module reads both as a `Study`. Every message names the file, the line,
+the key, the rule and what was got.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from search.study.schema import EXTRA_KEYS, explained, takes_reals
 from search.study.space import Tree
 from search.study.study import Study
 
-#: What a study file opens with, for editors to find its schema; where the schema lies follows.
+#: The first line of a study file, up to the address of the schema: editors find the schema by it.
 EDITORS_LINE = "# yaml-language-server: $schema="
 
 
 def load_study(
     source: str | Path, *, overrides: Sequence[str] = (), name: str | None = None, inside: tuple[str, ...] = ()
 ) -> Study:
-    """The study of a file or of a shipped study's name, with `--set` overrides, under another name if one is given.
+    """Read a study file, or a shipped study by its name, with `--set` overrides; `name` replaces the study's name.
 
-    `inside`: the files whose members name this one. Raises StudyFileError for anything that is not as the schema wants.
+    `inside` holds the files whose members name this file. Raises StudyFileError if the file breaks a rule.
     """
     text, origin = _text_of(source)
     if origin in inside:
@@ -55,9 +55,9 @@ def load_study(
 def load_recipe(
     source: str | Path, *, overrides: Sequence[str] = (), tell: Callable[[str], None], remedy: str
 ) -> Recipe:
-    """The recipe of a file without ranges; `tell` hears of settings in it that have no effect.
+    """Read a recipe; `tell` is called with a warning for each setting without effect.
 
-    Raises StudyFileError for what is no study file, MisuseError with this remedy for one that leaves settings open.
+    Raises StudyFileError if the file breaks a rule, and MisuseError with this remedy if it leaves settings open.
     """
     study = load_study(source, overrides=overrides)
     if opened := study.space.distributions():
@@ -68,7 +68,7 @@ def load_recipe(
 
 
 def study_of_tree(tree: Tree, *, origin: str, overrides: Sequence[str] = ()) -> Study:
-    """The study of a tree that was stored, with `--set` overrides."""
+    """Return the study of a stored tree, with `--set` overrides."""
     document = Document(tree=copy.deepcopy(tree), origin=origin)
     for override in overrides:
         document.override(override)
@@ -76,21 +76,21 @@ def study_of_tree(tree: Tree, *, origin: str, overrides: Sequence[str] = ()) -> 
 
 
 def shipped_studies() -> dict[str, str]:
-    """Name → what it is of each study file that ships: its first comment after the line for editors."""
-    found = {}
+    """Return name → description of the study files that ship: the first comment after the line for editors."""
+    studies = {}
     for file in sorted(resources.files("studies").iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".yaml"):
-            found[file.name.removesuffix(".yaml")] = file.read_text().splitlines()[1].removeprefix("#").strip()
-    return found
+            studies[file.name.removesuffix(".yaml")] = file.read_text().splitlines()[1].removeprefix("#").strip()
+    return studies
 
 
 def shipped_schema() -> Path:
-    """The file with the JSON Schema of study files (search.study.json_schema), beside the studies that ship."""
+    """Return the file with the JSON Schema of study files (search.study.json_schema), beside the studies that ship."""
     return Path(str(resources.files("studies") / "study.schema.json"))
 
 
 def to_yaml(tree: Tree) -> str:
-    """A tree as a study file's text, its keys in their order."""
+    """Return a tree as the text of a study file, with its keys in their order."""
     writer = YAML()
     writer.default_flow_style = False
     writer.width = 110
@@ -114,7 +114,7 @@ def _text_of(source: str | Path) -> tuple[str, str]:
 
 
 def _study(document: Document) -> Study:
-    """Reads a document as a study; the first rule broken ends it with a message."""
+    """Read a document as a study. Raises StudyFileError for the first broken rule."""
     search = _search_settings(document)
     baseline = document.tree.get("baseline") or {}
     tree = {key: value for key, value in document.tree.items() if key not in EXTRA_KEYS}
@@ -124,7 +124,7 @@ def _study(document: Document) -> Study:
         raise document.error(error.path, str(error)) from error
     check(document, space)
     if not space.distributions() and "trials" not in (document.tree.get("search") or {}):
-        search = search.model_copy(update={"trials": 1})  # a recipe: nothing is left to try
+        search = search.model_copy(update={"trials": 1})  # a recipe has nothing to search
     study = Study(space=space, search=search, baseline=checked_baseline(document, space, baseline))
     if len(study.objectives) > 1:
         study = replace(study, search=search.model_copy(update={"pruner": "none"}))
@@ -138,7 +138,7 @@ def _study(document: Document) -> Study:
 def _search_settings(document: Document) -> SearchSettings:
     block = document.tree.get("search") or {}
     for path, _ in spaces.ranges_in({"search": block}):
-        raise document.error(path, "holds a range, but what steers a search is not searched: give one value")
+        raise document.error(path, "holds a range, but this setting cannot be searched: give one value")
     try:
         return SearchSettings.model_validate(block)
     except ValidationError as error:

@@ -11,10 +11,10 @@ from search.study.study import Study
 
 
 def trial_recipe(study: Study, trial: BaseTrial, *, threads: int | None = None, repeat: int = 0) -> Recipe:
-    """The recipe that a trial trains, seed and threads included.
+    """Return the recipe that a trial trains, with its seed and threads.
 
-    `threads` are those it was begun with; `repeat` tells how many trials had its settings before: a repeat has another
-    seed, also where the study gives one. Raises TrialFailure for an impossible recipe.
+    `threads` is the number with which the trial started. `repeat` is the number of earlier trials with the same
+    settings: a repeat has another seed, even if the study sets one. Raises TrialFailure for an impossible recipe.
     """
     try:
         recipe = study.close(trial)

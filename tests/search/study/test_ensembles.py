@@ -620,7 +620,7 @@ def test_a_study_s_members_may_differ_in_their_seed_alone_too(
     assert seed_groups(Recipe.model_validate(tree)) == groups
 
 
-def test_train_tells_the_spread_of_each_recipe_s_seeds_and_counts_its_test_evaluations(
+def test_train_shows_the_spread_of_each_recipe_s_seeds_and_counts_its_test_evaluations(
     offkey: Offkey, corpus_root: Path, storage_url: str
 ) -> None:
     files = [write_recipe("wide"), write_recipe("deep", model={"h_dim": 4})]

@@ -142,7 +142,7 @@ def test_an_impossible_range_is_refused_with_its_place_the_rule_and_what_was_got
         ("from: {study: a, trial: {low: 0, high: 1}}", "from.trial"),
     ],
 )
-def test_what_steers_a_search_is_not_searched(block: str, key: str) -> None:
+def test_a_setting_that_cannot_be_searched_is_refused_as_a_range(block: str, key: str) -> None:
     text = STUDY + block + "\n"
 
     message = refusal(text)
