@@ -43,11 +43,11 @@ def analyze(
 ) -> None:
     """Says which feature tells anomalies apart, how machines differ, and lets you listen: a page and a table in DIR.
 
-    DIR/index.html needs no network, and DIR/separability.csv is its table. Labels that are kept for the final figure
-    are not used.
+    DIR/index.html needs no network, and DIR/separability.csv is its table. Test clips that are held
+    out for the final detector are not used.
     """
     from features.clips.corpus import read_corpus
-    from search.analysis import words
+    from search.analysis import findings
     from search.analysis.analysis import analyse
     from search.analysis.folder import PAGE, TABLE, require_free, write_folder
     from search.analysis.page import page
@@ -65,7 +65,7 @@ def analyze(
             output,
             {PAGE: page(analysis, progress=progress), TABLE: separability_csv(analysis.separability)},
         )
-    warning = words.warning(analysis)
+    warning = findings.warning(analysis)
     if warning is not None:
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     if as_json:
@@ -89,23 +89,23 @@ def progress_of_stages() -> Iterator[statistics.KindProgress]:
 
 
 def _print_tables(analysis: Analysis) -> None:
-    from search.analysis import words
+    from search.analysis import findings
 
-    found = analysis.separability
-    out.print(escape(words.of_inventory(analysis).headline), soft_wrap=True)
-    told = words.of_separability(analysis)
-    out.print(f"[bold]{escape(told.headline)}[/bold]", soft_wrap=True)
-    if found.overall is not None:
-        out.print(_best("all machines" if len(found.machines) > 1 else "", found.overall))
-    for sentence in [*told.sentences, *(f"{machine}: {sentence}" for machine, sentence in told.machines)]:
+    separability = analysis.separability
+    out.print(escape(findings.inventory_finding(analysis).headline), soft_wrap=True)
+    finding = findings.separability_finding(analysis)
+    out.print(f"[bold]{escape(finding.headline)}[/bold]", soft_wrap=True)
+    if separability.overall is not None:
+        out.print(_best("all machines" if len(separability.machines) > 1 else "", separability.overall))
+    for sentence in [*finding.sentences, *(f"{machine}: {sentence}" for machine, sentence in finding.machines)]:
         out.print(escape(sentence), soft_wrap=True)
-    for why, names in words.reasons(found):
+    for why, names in findings.reasons(separability):
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         err.print(f"[yellow]n/a:[/yellow] {escape(', '.join(names[:_SHOWN]))}{more}: {escape(why)}")
 
 
 def _best(title: str, scope: Scope) -> Table:
-    from search.analysis.words import feature_name
+    from search.analysis.findings import feature_name
     from search.results.wording import interval
 
     table = Table(box=None, padding=(0, 2), header_style="bold", title=title or None, title_justify="left")
