@@ -1,4 +1,4 @@
-"""Everything that the page tells, computed: clips go in, nothing is drawn."""
+"""All results of the page: computes them from the clips, and draws nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.analysis.settings import AnalysisSettings
 from search.analysis.statistics import KindProgress, statistics_of
 from search.analysis.view import View, view_of
 
-#: Machines of which spectra and maps are drawn, and those whose clips are played: a page should open at once.
+#: How many machines get spectra and maps, and how many get clips to play: more would make the page slow to open.
 MOST_MACHINES = 8
 MOST_EXAMPLES = 5
 
@@ -31,20 +31,20 @@ class MachineDifferences:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a corpus sounds like."""
+    """The results of an analysis."""
 
     settings: AnalysisSettings
     view: View
     inventory: Inventory
     separability: Separability
     between_machines: Distances
-    within_machines: tuple[MachineDifferences, ...]  # of the first machines, as the maps are
-    maps: tuple[Map, ...]
-    examples: tuple[Example, ...]  # of the machines whose anomalies are told best
+    within_machines: tuple[MachineDifferences, ...]  # for the first machines
+    maps: tuple[Map, ...]  # for the first machines
+    examples: tuple[Example, ...]  # from the machines with the highest AUC
 
 
 def analyse(corpus: Corpus, settings: AnalysisSettings, *, all_labels: bool, progress: KindProgress) -> Analysis:
-    """Of a corpus with all its labels: what may not be looked at is put aside first.
+    """Analyses a corpus that has all its labels. The test clips are set aside first, unless `all_labels`.
 
     Raises StoreError or CorpusError where frames cannot be computed.
     """
@@ -53,7 +53,7 @@ def analyse(corpus: Corpus, settings: AnalysisSettings, *, all_labels: bool, pro
     settings.features.require(corpus)
     view = view_of(corpus, settings.validation, all_labels=all_labels)
     statistics = statistics_of(view.seen, corpus, settings, progress=progress)
-    found = separability(view, statistics, settings.kinds, progress=progress)
+    result = separability(view, statistics, settings.kinds, progress=progress)
     training: dict[str, list[Clip]] = {machine: [] for machine in corpus.machines}
     for clip in view.training:
         training[clip.machine].append(clip)
@@ -67,18 +67,18 @@ def analyse(corpus: Corpus, settings: AnalysisSettings, *, all_labels: bool, pro
                 named = [(group.id.number, group.clips) for group in own]
             spectra = tuple(spectrum_of(group, statistics) for group in own)
             within.append(MachineDifferences(machine, spectra, distances(named, statistics)))
-    told = sorted(found.machines, key=lambda machine: -found.machines[machine].best.auc)
+    by_auc = sorted(result.machines, key=lambda machine: -result.machines[machine].best.auc)
     return Analysis(
         settings=settings,
         view=view,
         inventory=inventory(view, statistics, progress=progress),
-        separability=found,
+        separability=result,
         between_machines=distances([(name, clips) for name, clips in training.items() if clips], statistics),
         within_machines=tuple(within),
         maps=tuple(
-            made
+            of_machine
             for machine in corpus.machines[:MOST_MACHINES]
-            if (made := map_of(machine, view, statistics)) is not None
+            if (of_machine := map_of(machine, view, statistics)) is not None
         ),
-        examples=tuple(example_of(machine, found) for machine in told[:MOST_EXAMPLES]),
+        examples=tuple(example_of(machine, result) for machine in by_auc[:MOST_EXAMPLES]),
     )

@@ -1,14 +1,14 @@
-"""How machines, their IDs and the sets of a corpus differ, as far as normal sound tells.
+"""How machines, their IDs and the sets of a corpus differ in normal sound.
 
-A group is the clips of one machine ID in one set: its training clips, or what the view has of its evaluation clips,
-whose labels are not looked at (some may be anomalies).
+A group is the clips of one machine ID in one set: its training clips, or those of its evaluation clips that are in the
+view, whose labels are not used (some may be anomalies).
 
 spectrum : (points,) dB: the mean log-spectrum over a group's clips. spread : its standard deviation from clip to clip.
 distance : between two groups' mean log-mel statistics, in units of how far clips of one group lie apart.
 
 The distance is Cohen's d, as root mean square over all columns: each column is divided by its standard deviation within
-groups, and from the squared distance is taken what the means of so few clips would differ by chance. 0: no more than
-chance; 1: the groups' middles are as far apart as one clip usually lies from its own group's middle.
+groups, and the difference that the means of so few clips have by chance is subtracted from the squared distance. 0: no
+more than chance; 1: the groups' means are as far apart as one clip usually lies from its own group's mean.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from search.analysis.settings import AnalysisSettings
 from search.analysis.statistics import Statistics, Values
 from search.analysis.view import View
 
-#: More points of a spectrum than this are averaged, neighbour with neighbour.
+#: A spectrum with more points than this is thinned: neighbours are averaged.
 _MOST_POINTS = 400
 
 
@@ -50,7 +50,7 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Distances:
-    """Between some groups, pair by pair."""
+    """The distances between some groups, pair by pair."""
 
     names: tuple[str, ...]
     table: Values  # (groups, groups), symmetric; NaN where a group has a single clip
@@ -68,28 +68,28 @@ class Distances:
 
 def groups_of(view: View) -> list[Group]:
     """All groups, in the order of machine, ID and set."""
-    found: dict[tuple[MachineId, str], list[Clip]] = defaultdict(list)
+    by_group: dict[tuple[MachineId, str], list[Clip]] = defaultdict(list)
     for clip in view.seen:
         if clip.split == "train" or clip.source == "evaluation":
             named = clip.source if clip.domain is None else f"{clip.source}, {clip.domain}"
-            found[clip.id, named].append(clip)
-    return [Group(*key, tuple(clips)) for key, clips in sorted(found.items())]
+            by_group[clip.id, named].append(clip)
+    return [Group(*key, tuple(clips)) for key, clips in sorted(by_group.items())]
 
 
 def frequencies(settings: AnalysisSettings) -> Values:
-    """Of a spectrum's points, (points,) Hz."""
+    """The frequencies of a spectrum's points, (points,) Hz."""
     features = settings.features
     return _thinned(np.arange(1.0, 1 + features.n_fft // 2) * (features.sample_rate / features.n_fft))
 
 
 def spectrum_of(group: Group, statistics: Statistics) -> Spectrum:
-    """Without the constant part, 0 Hz, which no microphone hears."""
+    """A group's spectrum, without the constant part (0 Hz), which no microphone records."""
     means = np.hsplit(statistics.of("logspectrum", group.clips), 2)[0][:, 1:]
     return Spectrum(group, _thinned(means.mean(axis=0)), _thinned(means.std(axis=0)))
 
 
 def distances(named: Sequence[tuple[str, Sequence[Clip]]], statistics: Statistics) -> Distances:
-    """Between groups of clips that have names."""
+    """The distances between groups of clips, given as (name, clips)."""
     if not named:
         return Distances((), np.empty((0, 0)))
     tables = [statistics.of("logmel", clips) for _, clips in named]
@@ -105,7 +105,7 @@ def distances(named: Sequence[tuple[str, Sequence[Clip]]], statistics: Statistic
     variances = np.full(len(named), np.nan)
     np.divide((squares[:, varies] / within[varies]).mean(axis=1), degrees, out=variances, where=degrees > 0)
     apart = ((scaled[:, None] - scaled[None]) ** 2).mean(axis=2)
-    if degrees.sum() > 2:  # variances of few clips are too small as often as too large, but divided by (Hedges 1981)
+    if degrees.sum() > 2:  # dividing by the variance of few clips makes a distance too large on average (Hedges 1981)
         apart *= 1 - 2 / degrees.sum()
     by_chance = (variances / counts)[:, None] + (variances / counts)[None]
     spread = (variances[:, None] + variances[None]) / 2
@@ -117,7 +117,7 @@ def distances(named: Sequence[tuple[str, Sequence[Clip]]], statistics: Statistic
 
 
 def _thinned(values: Values) -> Values:
-    """At most so many values, each the mean of neighbours."""
+    """At most _MOST_POINTS values, each the mean of neighbours."""
     step = -(-len(values) // _MOST_POINTS)
     starts = np.arange(0, len(values), step)
     counts = np.minimum(starts + step, len(values)) - starts

@@ -1,6 +1,6 @@
-"""A map of one machine's clips: near each other is what sounds alike.
+"""A map of one machine's clips: clips that sound alike lie near each other.
 
-The two directions in which standardised log-mel statistics vary most (principal components).
+Its axes are the two directions in which standardised log-mel statistics vary most (principal components).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from search.analysis.statistics import Statistics, Values, standardised
 from search.analysis.view import View
 from search.pages.even_choice import even_choice
 
-#: More points than this are a cloud: an even choice of the clips stands for all.
+#: Of more clips than this, an even choice is drawn: more points hide one another.
 MOST_POINTS = 500
 
 TRAINING, NORMAL_TEST, ANOMALOUS_TEST, UNKNOWN = "train, normal", "test, normal", "test, anomalous", "test, no label"
-#: What a clip may be, in the order in which they are drawn.
+#: The roles of clips, in the order in which they are drawn.
 ROLES = (TRAINING, UNKNOWN, NORMAL_TEST, ANOMALOUS_TEST)
 
 
@@ -28,7 +28,7 @@ class Map:
     clips: tuple[Clip, ...]
     places: Values  # (clips, 2)
     explained: tuple[float, float]  # share of the variance along each axis
-    of: int  # clips, of which those shown are an even choice
+    of: int  # how many clips the machine has; `clips` is an even choice of them
 
 
 def role_of(clip: Clip) -> str:
@@ -38,7 +38,7 @@ def role_of(clip: Clip) -> str:
 
 
 def map_of(machine: str, view: View, statistics: Statistics) -> Map | None:
-    """The map of a machine; None if all of its clips that may be seen sound the same, or it has fewer than three."""
+    """The map of a machine; None if it has fewer than three clips in the view, or all of them sound the same."""
     from sklearn.decomposition import PCA  # here: it takes a while to load
 
     own = [clip for clip in view.seen if clip.machine == machine]

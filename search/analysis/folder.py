@@ -1,6 +1,6 @@
-"""The folder of an analysis: written whole or not at all, and over an earlier analysis only.
+"""The folder of an analysis: written whole or not at all; an earlier analysis is overwritten, and nothing else.
 
-A folder that is there already may be a mount point: its files are replaced one by one, each from a whole one.
+A folder that exists already may be a mount point: its files are replaced one by one, each from a complete one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from search.errors import MisuseError, StudyError
 
 PAGE, TABLE = "index.html", "separability.csv"
 
-#: What an analysis's page has near its beginning, and no other page.
+#: A mark near the beginning of an analysis's page, which no other page has.
 MARK = '<meta name="generator" content="offkey analyze">'
 
 _PARTIAL = ".offkey-analysis-"
@@ -30,7 +30,7 @@ def require_free(folder: Path) -> None:
         page = folder / PAGE
         is_earlier = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")[:2000]
     except OSError as error:
-        raise MisuseError(f"{folder} is no folder that can be written: {error.strerror}") from error
+        raise MisuseError(f"{folder} is not a folder that can be written: {error.strerror}") from error
     strange = [name for name in others if name not in (PAGE, TABLE)] or ([] if is_earlier else others)
     if strange:
         raise MisuseError(
@@ -40,7 +40,7 @@ def require_free(folder: Path) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes these texts as files of the folder. Raises StudyError if that cannot be."""
+    """Writes these texts as files of the folder. Raises StudyError if they cannot be written."""
     is_new = not folder.exists()
     partial = None
     try:

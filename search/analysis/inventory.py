@@ -1,6 +1,6 @@
-"""What is there: clips of each machine ID, how long and how loud they are, and what looks wrong.
+"""The clips of each machine ID, how long and how loud they are, and suspicious ones.
 
-level : RMS of a clip, dB of full scale (a square wave that fills it has 0). Of clips that may be looked at.
+level : RMS of a clip, dB of full scale (a square wave that fills it has 0); not of clips that are held out.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ class Row:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What is there."""
+    """The clips of a corpus, and suspicious ones."""
 
     rows: tuple[Row, ...]
     suspicions: tuple[Suspicion, ...]
     leaks: tuple[tuple[str, str], ...]  # names of a training and a test clip of the same contents
-    supplemental: int  # clips that neither train nor test
+    supplemental: int  # clips for neither training nor tests
 
     @property
     def louder(self) -> list[tuple[Row, float]]:
-        """IDs whose normal test clips have another level than any training clip, and by how many dB."""
-        found = []
+        """The IDs whose normal test clips are louder or quieter than all training clips, and by how many dB."""
+        louder = []
         for row in self.rows:
             if row.training_level is not None and row.normal_level is not None:
                 lowest, median, highest = row.training_level
                 if not lowest - 1 <= row.normal_level <= highest + 1:
-                    found.append((row, row.normal_level - median))
-        return found
+                    louder.append((row, row.normal_level - median))
+        return louder
 
 
 def inventory(view: View, statistics: Statistics, *, progress: KindProgress) -> Inventory:
-    """Of the whole corpus; of clips that are held out, how many there are and how long."""
+    """The inventory of the whole corpus. Clips that are held out are counted and their lengths used, no more."""
     by_id: dict[MachineId, list[Clip]] = defaultdict(list)
     for clip in view.corpus.clips:
         if clip.split != "supplemental":
             by_id[clip.id].append(clip)
     hidden = {clip.name for clip in view.held_out}
-    told = replace(view.corpus, clips=tuple(clip for clip in view.corpus.clips if clip.name not in hidden))
-    suspicions = inspect(told, progress=lambda done, of: progress("inspecting files", done, of))
+    visible = replace(view.corpus, clips=tuple(clip for clip in view.corpus.clips if clip.name not in hidden))
+    suspicions = inspect(visible, progress=lambda done, of: progress("inspecting files", done, of))
     return Inventory(
         rows=tuple(_row(of_id, clips, hidden, statistics) for of_id, clips in sorted(by_id.items())),
         suspicions=tuple(suspicions),
-        leaks=tuple((trained.name, tested.name) for trained, tested in leaks(told)),
+        leaks=tuple((trained.name, tested.name) for trained, tested in leaks(visible)),
         supplemental=sum(clip.split == "supplemental" for clip in view.corpus.clips),
     )
 

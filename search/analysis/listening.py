@@ -1,4 +1,4 @@
-"""The clips to compare by eye and ear: of one machine ID, so that nothing differs but its health."""
+"""The clips to compare by eye and ear: all of one machine ID, so that they differ in nothing but its health."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.machine_id import MachineId
-from search.analysis.separability import MethodResult, Separability
+from search.analysis.separability import MethodResult, Separability, SeparationMethod
 
 
 @dataclass(frozen=True)
-class Heard:
+class ExampleClip:
     """A clip, and why it was chosen."""
 
-    what: str
+    what: str  # such as "a typical anomaly"
     clip: Clip
     score: float  # of the machine's best method
 
@@ -25,24 +25,27 @@ class Example:
     """Clips of one machine side by side, a normal one first."""
 
     id: MachineId
-    best: MethodResult  # the machine's best method, whose scores chose
-    heard: tuple[Heard, ...]
+    best: MethodResult  # the machine's best method, by whose scores the clips were chosen
+    clips: tuple[ExampleClip, ...]
 
 
-def example_of(machine: str, found: Separability) -> Example:
-    """A typical normal clip, a typical anomalous one and the strangest one, of the ID with the most labelled clips.
+def example_of(machine: str, separability: Separability) -> Example:
+    """A typical normal clip, a typical anomaly and the strangest anomaly, of the ID with the most labelled clips.
 
-    Of several with as many, of the one whose anomalies are told best.
+    Of several IDs with equally many, the one with the highest AUC is taken.
     """
-    best = found.machines[machine].best
-    scores = found.scores[best.method]
+    best = separability.machines[machine].best
+    scores = separability.scores[best.method]
     name = max(
-        found.machines[machine].ids,
-        key=lambda name: (found.ids[name].normal + found.ids[name].anomaly, found.ids[name].of(best.method).auc),
+        separability.machines[machine].ids,
+        key=lambda name: (
+            separability.ids[name].normal + separability.ids[name].anomaly,
+            separability.ids[name].of(best.method).auc,
+        ),
     )
     rows = {
         label: sorted(
-            (row for row, clip in enumerate(found.clips) if clip.id_name == name and clip.label == label),
+            (row for row, clip in enumerate(separability.clips) if clip.id_name == name and clip.label == label),
             key=lambda row: scores[row],
         )
         for label in (NORMAL, ANOMALY)
@@ -54,19 +57,22 @@ def example_of(machine: str, found: Separability) -> Example:
     }
     if chosen["a typical anomaly"] == chosen["the strangest anomaly"]:
         del chosen["a typical anomaly"]
-    heard = (Heard(what, found.clips[row], float(scores[row])) for what, row in chosen.items())
-    return Example(MachineId.parse(name), best, tuple(heard))
+    clips = (ExampleClip(what, separability.clips[row], float(scores[row])) for what, row in chosen.items())
+    return Example(MachineId.parse(name), best, tuple(clips))
 
 
-def times_as_far(found: Separability, name: str) -> float | None:
-    """How many times as far from its ID's training clips an anomaly lies as a normal test clip, both typical ones."""
-    method = next((method for method in found.scores if (method.feature, method.detector) == ("logmel", "kNN")), None)
-    if method is None or name not in found.ids:
+def times_as_far(separability: Separability, name: str) -> float | None:
+    """How many times farther a typical anomaly lies from its ID's training clips than a typical normal test clip.
+
+    None if the ID has no AUC by log-mel, or its typical normal clip has distance 0.
+    """
+    by_logmel = SeparationMethod("logmel", "kNN")
+    if by_logmel not in separability.scores or name not in separability.ids:
         return None
     own = {
         label: [
-            found.scores[method][row]
-            for row, clip in enumerate(found.clips)
+            separability.scores[by_logmel][row]
+            for row, clip in enumerate(separability.clips)
             if clip.id_name == name and clip.label == label
         ]
         for label in (NORMAL, ANOMALY)

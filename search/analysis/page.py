@@ -8,19 +8,19 @@ from typing import Any
 
 from features.clips.machine_id import MachineId
 from features.clips.reading import read_clip
-from search.analysis import figures, pictures, tables, words
+from search.analysis import findings, pictures, plots, tables
 from search.analysis.analysis import MOST_MACHINES, Analysis, MachineDifferences
 from search.analysis.differences import frequencies
-from search.analysis.figures import MOST_DISTANCES, MOST_SPECTRA
 from search.analysis.folder import MARK
 from search.analysis.listening import Example
+from search.analysis.plots import MOST_DISTANCES, MOST_SPECTRA
 from search.analysis.statistics import KindProgress
 from search.pages.page import Chart, template
 
 _MOST_ROWS = 60
 _MOST_METHODS = 8
 _MOST_SUSPICIONS = 40
-#: Machines whose IDs have a table of their own, and machines or IDs side by side in one.
+#: How many machines get a table of their IDs, and how many machines or IDs stand side by side in one table.
 _MOST_TABLES = 12
 _MOST_COLUMNS = 6
 
@@ -36,8 +36,8 @@ class _Player:
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """The clips of one machine side by side."""
+class _ShownExample:
+    """The clips of one machine, side by side."""
 
     title: str
     method: str
@@ -47,23 +47,23 @@ class _Shown:
 
 def page(analysis: Analysis, *, progress: KindProgress) -> str:
     """The page of an analysis. Raises CorpusError if a clip that is shown can no longer be read."""
-    found, view = analysis.separability, analysis.view
+    separability, view = analysis.separability, analysis.view
     machines = view.corpus.machines
     examples = []
     for done, example in enumerate(analysis.examples):
         progress("drawing clips", done, len(analysis.examples))
-        examples.append(_shown(analysis, example))
+        examples.append(_shown_example(analysis, example))
     suspicions = analysis.inventory.suspicions
     return template(__package__, "index.html").render(
         mark=MARK,
         root=view.corpus.root.name or str(view.corpus.root),
-        warning=words.warning(analysis),
-        told=[
-            ("What is there", words.of_inventory(analysis)),
-            ("Which feature tells anomalies from normal clips best", words.of_separability(analysis)),
-            ("How machines, IDs and sets differ", words.of_differences(analysis)),
-            ("How different an anomaly is", words.of_maps(analysis)),
-            ("To look at, and to listen to", words.of_examples(analysis)),
+        warning=findings.warning(analysis),
+        findings=[
+            ("Which clips there are", findings.inventory_finding(analysis)),
+            ("Which feature tells anomalies from normal clips best", findings.separability_finding(analysis)),
+            ("How machines, IDs and sets differ", findings.differences_finding(analysis)),
+            ("How different an anomaly is", findings.maps_finding(analysis)),
+            ("Clips to see and hear", findings.examples_finding(analysis)),
         ],
         rows=tables.inventory_rows(analysis.inventory, most=_MOST_ROWS),
         several_sets=len({clip.source for clip in view.corpus.clips}) > 1,
@@ -74,9 +74,9 @@ def page(analysis: Analysis, *, progress: KindProgress) -> str:
         suspicions=suspicions[:_MOST_SUSPICIONS],
         suspicions_left=max(0, len(suspicions) - _MOST_SUSPICIONS),
         judged=_judged(analysis),
-        methods=None if found.overall is None else Chart("methods", "", "", figures.methods(found.overall)),
+        methods=None if separability.overall is None else Chart("methods", "", "", plots.methods(separability.overall)),
         tables=list(_separability_tables(analysis)),
-        undefined=words.reasons(found),
+        undefined=findings.reasons(separability),
         between=_between(analysis),
         within=list(_within(analysis)),
         machines_left=machines[MOST_MACHINES:],
@@ -93,35 +93,35 @@ def page(analysis: Analysis, *, progress: KindProgress) -> str:
 
 
 def _judged(analysis: Analysis) -> str:
-    """What the figures are measured on."""
+    """The clips that AUCs are measured on."""
     view, clips = analysis.view, analysis.separability.clips
     anomalies = sum(clip.label == 1 for clip in clips)
     which = "all labelled test clips"
     if not view.all_labels:
-        which = f"the {analysis.settings.validation.share:.0%} of the labelled test clips that may steer a search"
+        which = f"validation clips, {analysis.settings.validation.share:.0%} of the labelled test clips"
     return f"{len(clips) - anomalies} normal and {anomalies} anomalous clips: {which}"
 
 
 def _separability_tables(analysis: Analysis) -> Iterator[dict[str, Any]]:
     """One table over all machines, one for each machine over its IDs."""
-    found = analysis.separability
-    if found.overall is None:
+    separability = analysis.separability
+    if separability.overall is None:
         return
-    several = len(found.machines) > 1
+    several = len(separability.machines) > 1
     if several:
-        scopes = dict(list(found.machines.items())[:_MOST_COLUMNS])
-        left = len(found.machines) - len(scopes)
+        scopes = dict(list(separability.machines.items())[:_MOST_COLUMNS])
+        left = len(separability.machines) - len(scopes)
         yield {
             "title": "All machines: mean over machine IDs",
             "columns": list(scopes),
-            "rows": tables.method_rows(found.overall, scopes),
+            "rows": tables.method_rows(separability.overall, scopes),
             "left": f"{left} more machines" if left else "",
             "methods_left": 0,
         }
-    for machine, scope in list(found.machines.items())[:_MOST_TABLES]:
+    for machine, scope in list(separability.machines.items())[:_MOST_TABLES]:
         if len(scope.ids) == 1 and several:
-            continue  # the table above says it all
-        ids = {MachineId.parse(name).number: found.ids[name] for name in scope.ids[:_MOST_COLUMNS]}
+            continue  # the table above has the same numbers
+        ids = {MachineId.parse(name).number: separability.ids[name] for name in scope.ids[:_MOST_COLUMNS]}
         left = len(scope.ids) - len(ids)
         yield {
             "title": f"{machine}: its machine IDs",
@@ -142,7 +142,7 @@ def _between(analysis: Analysis) -> Chart | None:
         "between",
         "Distances between machines",
         f"Of training clips.{which}",
-        figures.distances(shown, largest=_largest(analysis)),
+        plots.distances(shown, largest=_largest(analysis)),
     )
 
 
@@ -156,12 +156,12 @@ def _within(analysis: Analysis) -> Iterator[Chart]:
             f"spectra{place}",
             f"{of.machine}: mean log-spectra of {_what(of)}",
             f"Around each, one standard deviation from clip to clip.{which}",
-            figures.spectra(shown, hertz, names[: len(shown)]),
+            plots.spectra(shown, hertz, names[: len(shown)]),
         )
         if of.distances.pairs:
             left = len(of.distances.names) - MOST_DISTANCES
             which = f" The first {MOST_DISTANCES} of {len(of.distances.names)}." if left > 0 else ""
-            drawn = figures.distances(of.distances, largest=_largest(analysis))
+            drawn = plots.distances(of.distances, largest=_largest(analysis))
             yield Chart(f"distances{place}", f"{of.machine}: distances between {_what(of)}", which.strip(), drawn)
 
 
@@ -184,21 +184,21 @@ def _group_names(of: MachineDifferences) -> list[str]:
 def _maps(analysis: Analysis) -> Iterator[Chart]:
     for place, shown in enumerate(analysis.maps):
         which = "" if shown.of == len(shown.clips) else f" An even choice of {len(shown.clips)} of {shown.of} clips."
-        yield Chart(f"map{place}", f"{shown.machine}: a map of its clips", which.strip(), figures.clip_map(shown))
+        yield Chart(f"map{place}", f"{shown.machine}: a map of its clips", which.strip(), plots.clip_map(shown))
 
 
-def _shown(analysis: Analysis, example: Example) -> _Shown:
+def _shown_example(analysis: Analysis, example: Example) -> _ShownExample:
     settings = [analysis.settings.features_of(kind) for kind in pictures.SHOWN]
     waveforms, players = [], []
-    for heard in example.heard:
-        waveform = read_clip(heard.clip, settings[0].waveform)
+    for chosen in example.clips:
+        waveform = read_clip(chosen.clip, settings[0].waveform)
         waveforms.append(waveform)
         sound = pictures.sound(waveform, settings[0].sample_rate)
-        remark = f"score {heard.score:.3g}" + (f"; the first {sound.seconds:.0f} s" if sound.is_cut else "")
-        players.append(_Player(heard.what, heard.clip.path.name, remark, sound.uri))
-    return _Shown(
+        remark = f"score {chosen.score:.3g}" + (f"; the first {sound.seconds:.0f} s" if sound.is_cut else "")
+        players.append(_Player(chosen.what, chosen.clip.path.name, remark, sound.uri))
+    return _ShownExample(
         title=f"{example.id.machine}, ID {example.id.number}",
-        method=words.method_name(example.best.method),
+        method=findings.method_name(example.best.method),
         players=tuple(players),
         picture=pictures.comparison(waveforms, settings),
     )

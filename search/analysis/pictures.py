@@ -1,6 +1,6 @@
-"""A clip for the eye and the ear: its features over time as a picture, and its sound.
+"""A clip to see and to hear: its features over time as a picture, and its sound.
 
-Clips side by side share the scales of each row, so that what looks different is different.
+Clips side by side share the scales of each row, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from search.pages.media import Sound, data_uri, empty_figure, flac, webp
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: No sound is larger (bytes): it is cut off.
+#: A sound larger than this (bytes) is cut.
 _MOST_BYTES = 260_000
 
-#: Of a waveform are drawn the extremes of so many equal parts.
+#: A waveform is drawn as the extremes of this many equal parts.
 _PARTS = 600
-#: Seconds that a picture shows at most: of longer clips the beginning, as the sound does.
+#: A picture shows at most this many seconds, from the clip's beginning.
 _MOST_SECONDS = 30.0
 #: As wide as the page.
 _INCHES = 6.8
-#: Values that a colour scale is set by.
+#: At most this many values set a colour scale.
 _SAMPLE = 200_000
 #: Where the clips of a comparison begin, as a share of its width.
 LEFT = 0.11
 
-#: The rows: kind of feature, and what its axis says.
+#: The rows: kind of feature, and the label of its axis.
 _IMAGES = {"logmel": "log-mel\nband", "chroma": "chroma\npitch class", "mfcc": "MFCC\ncoefficient"}
 _CURVES = {"rms": "RMS\ndBFS", "zero_crossings": "crossings\nof zero, 1/s"}
 
@@ -42,7 +42,7 @@ SHOWN = (*_IMAGES, *_CURVES)
 
 
 def sound(waveform: Waveform, sample_rate: int) -> Sound:
-    """What a page plays of a clip."""
+    """The sound of a clip that a page plays."""
     return flac(waveform, sample_rate, most_bytes=_MOST_BYTES)
 
 
@@ -103,7 +103,7 @@ def _comparable(kind: str, clips: Sequence[Frames], rate: int) -> list[Frames]:
         return [20 * np.log10(np.maximum(frames, 1e-5)) for frames in clips]
     if kind == "zero_crossings":
         return [frames * rate for frames in clips]
-    if kind == "mfcc":  # their sizes differ by orders: each in its own standard deviations over all these clips
+    if kind == "mfcc":  # coefficients differ by orders of magnitude: each in its standard deviations over these clips
         every = np.concatenate(clips)
         return [(frames - every.mean(axis=0)) / np.maximum(every.std(axis=0), 1e-6) for frames in clips]
     return list(clips)
@@ -122,7 +122,7 @@ def _tidy(axes: Axes, *, has_times: bool) -> None:
 
 
 def _draw_waveform(axes: Axes, column: _Column) -> None:
-    """The lowest and the highest sample of each part: what a line through every sample would look like."""
+    """Draws the lowest and the highest sample of each part, which looks like a line through every sample."""
     starts = np.unique(np.linspace(0, len(column.waveform), _PARTS, endpoint=False).astype(int))
     lowest = np.minimum.reduceat(column.waveform, starts)
     highest = np.maximum.reduceat(column.waveform, starts)

@@ -1,16 +1,17 @@
-"""Which feature tells anomalies from normal clips, by the simplest of detectors: no network, nothing to tune.
+"""Which feature tells anomalies from normal clips, by two simple detectors: no network, nothing to tune.
 
-A clip is its statistics under a feature. Its score is how far they lie from those of its own machine ID's training
-clips, in two ways, both after each column is standardised on those clips:
+A clip is represented by its statistics under a feature. Its score is their distance from those of its own machine ID's
+training clips, measured in two ways, both after each column is standardised on those clips:
 
 Mahalanobis : with their covariance, shrunk since there are more columns than clips (models.scoring.covariance).
 kNN         : the mean distance to the nearest three of them.
 
 scores : (clips,) float64, higher is more anomalous, in the order of `Separability.clips`.
-AUC    : of an ID; of a machine and of all, the mean over IDs, as everywhere.
+AUC    : for an ID; for a machine and for all machines, the mean over IDs.
 
-Intervals and ties are a bootstrap's, over clips. Resamples of n clips vary less than samples of n clips do, by
-(n − 1) / n in variance, and IDs may have two clips: so they are widened by that (Hesterberg 2015).
+Intervals and ties come from a bootstrap over clips. Resamples of n clips vary less than samples of n clips, by
+(n − 1) / n in variance, which matters since an ID may have only two clips: intervals are widened by that factor
+(Hesterberg 2015).
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from search.evaluation.truth import Truth
 
 _NEIGHBOURS = 3
 
-#: With fewer clips of either label, resamples of them say nothing of others: an interval would only seem narrow.
+#: With fewer clips of either label, resamples do not represent other clips: an interval would be too narrow.
 FEWEST_FOR_INTERVAL = 5
-#: With fewer of an ID, that all resamples are alike says nothing either.
+#: With fewer clips of an ID, an interval of width 0 (all resamples have the same AUC) is not reported either.
 _FEWEST_ALIKE = 10
 
 
@@ -51,13 +52,13 @@ class SeparationMethod:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What a method achieves on some clips."""
+    """The AUC of a method on some clips."""
 
     method: SeparationMethod
     auc: float
     interval: Interval | None  # None where there are too few clips
-    beats_guessing: bool  # even if it were the luckiest of so many that guess (Bonferroni)
-    ties: bool  # with the best: their paired difference includes 0
+    beats_guessing: bool  # with a Bonferroni correction for the number of methods
+    ties: bool  # with the best: the interval of their paired difference includes 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Scope:
 
     @property
     def ties(self) -> tuple[MethodResult, ...]:
-        """Those that these clips cannot tell from the best."""
+        """The methods that tie with the best one."""
         return tuple(measured for measured in self.methods[1:] if measured.ties)
 
     def of(self, method: SeparationMethod) -> MethodResult:
@@ -86,16 +87,16 @@ class Scope:
 class Separability:
     """How well each method tells anomalies from normal clips."""
 
-    clips: tuple[Clip, ...]  # that are judged
+    clips: tuple[Clip, ...]  # the clips that have scores
     scores: Mapping[SeparationMethod, Scores]
-    overall: Scope | None  # None where no ID can be judged
+    overall: Scope | None  # None if no ID has an AUC
     machines: Mapping[str, Scope]
     ids: Mapping[str, Scope]  # by machine/ID
     undefined: Mapping[str, str]  # machine/ID → why it has no AUC
 
 
 def separability(view: View, statistics: Statistics, kinds: Sequence[str], *, progress: KindProgress) -> Separability:
-    """Every feature under every detector, on the labelled clips of the view."""
+    """Measures every feature with every detector, on the labelled clips of the view."""
     training = _by_id(view.training)
     undefined = dict(_undefined(view, training))
     clips = tuple(clip for clip in view.labelled if clip.id_name not in undefined)
@@ -134,12 +135,12 @@ def separability(view: View, statistics: Statistics, kinds: Sequence[str], *, pr
 
 
 def mahalanobis(tested: Values, normal: Values) -> Scores:
-    """Distance of each row of `tested` from the mean of `normal`, (rows,); both standardised, (rows, columns)."""
+    """The distance of each row of `tested` from the mean of `normal`, (rows,); both standardised, (rows, columns)."""
     return ShrunkCovariance.of(normal).distances(tested)
 
 
 def nearest(tested: Values, normal: Values) -> Scores:
-    """Mean distance of each row of `tested` to the nearest rows of `normal`, (rows,)."""
+    """The mean distance of each row of `tested` to the nearest rows of `normal`, (rows,)."""
     return np.asarray(np.sort(cdist(tested, normal))[:, :_NEIGHBOURS].mean(axis=1))
 
 
@@ -159,7 +160,7 @@ def _scope(
     bootstrap = Bootstrap(truth)
     resampled = {method: means[method] + wider * (bootstrap.aucs(scores[method]) - means[method]) for method in scores}
     intervals = {method: Interval.of(of_method) for method, of_method in resampled.items()}
-    # Of equals, the surer one comes first.
+    # Of methods with the same AUC, the one with the higher lower end comes first.
     ordered = sorted(means, key=lambda method: (-round(means[method], 9), -intervals[method].low))
     measured = []
     for method in ordered:
@@ -183,16 +184,16 @@ def _undefined(view: View, training: Mapping[str, Sequence[Clip]]) -> Iterator[t
     labels: dict[str, set[int | None]] = defaultdict(set)
     for clip in view.seen + view.held_out:
         labels[clip.id_name].add(clip.label if clip.split == "test" else None)
-    for name, found in sorted(labels.items()):
-        if not {NORMAL, ANOMALY} <= found:
-            one = "normal" if NORMAL in found else "anomalous"
-            yield name, f"only {one} test clips" if {NORMAL, ANOMALY} & found else "no labelled test clip"
+    for name, seen in sorted(labels.items()):
+        if not {NORMAL, ANOMALY} <= seen:
+            one = "normal" if NORMAL in seen else "anomalous"
+            yield name, f"only {one} test clips" if {NORMAL, ANOMALY} & seen else "no labelled test clip"
         elif len(training.get(name, ())) < 2:
             yield name, f"{len(training.get(name, ()))} training clips: there is no normal sound to compare with"
 
 
 def _by_id(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
-    found: dict[str, list[Clip]] = defaultdict(list)
+    by_id: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
-        found[clip.id_name].append(clip)
-    return found
+        by_id[clip.id_name].append(clip)
+    return by_id

@@ -1,4 +1,6 @@
-"""What `--set` may say to an analysis: the `features` and `validation` of a study file, and `corpus.machines`."""
+"""The settings of an analysis, which `--set` may change: `features` and `validation` of a study file, and
+`corpus.machines`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from search.errors import StudyFileError
 from search.study.document import Document
 from search.study.recipe import ValidationSettings
 
-#: Compared beside each kind by itself.
+#: The stack that is compared beside each single kind.
 STACK = "logmel+chroma"
 
 
@@ -28,7 +30,7 @@ class Selection(Settings):
 
 
 class AnalysisSettings(Settings):
-    """All that an analysis depends on, beside the clips."""
+    """All settings of an analysis."""
 
     corpus: Selection = Selection()
     features: FeatureSettings = FeatureSettings()
@@ -36,20 +38,20 @@ class AnalysisSettings(Settings):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds and stacks of features that are compared: another stack that is set is one of them."""
+        """The kinds and stacks of features that are compared, including a stack that the user sets."""
         return tuple(dict.fromkeys([*KINDS, STACK, self.features.kind]))
 
     def features_of(self, kind: str) -> FeatureSettings:
         """These settings for another kind."""
         values = {name: getattr(self.features, name) for name in FeatureSettings.model_fields}
-        values["n_mfcc"] = min(values["n_mfcc"], values["n_mels"])  # fewer mel bands are set for the sake of others
+        values["n_mfcc"] = min(values["n_mfcc"], values["n_mels"])  # n_mels may have been set for another kind
         return FeatureSettings.model_validate({**values, "kind": kind})
 
 
 def analysis_settings(overrides: Sequence[str], corpus: Corpus) -> AnalysisSettings:
-    """Settings for these clips: what is not set about their rate and channels is as most of them have it.
+    """The settings for these clips. Sample rate and channel, unless they are set, follow the clips.
 
-    Raises StudyFileError for what is no setting, or has a value that it cannot have.
+    Raises StudyFileError for an unknown setting or a value that is not allowed.
     """
     document = Document(tree={}, origin="--set")
     for override in overrides:
@@ -59,7 +61,8 @@ def analysis_settings(overrides: Sequence[str], corpus: Corpus) -> AnalysisSetti
     if isinstance(features, dict):
         if "normalize" in features:
             raise document.error(("features", "normalize"), "has no effect: statistics are standardised in any case")
-        tree["features"] = heard(corpus).model_dump(include={"sample_rate", "channel", "resample"}) | features
+        defaults = default_features(corpus)
+        tree["features"] = defaults.model_dump(include={"sample_rate", "channel", "resample"}) | features
     try:
         settings = AnalysisSettings.model_validate(tree)
     except ValidationError as error:
@@ -73,8 +76,8 @@ def analysis_settings(overrides: Sequence[str], corpus: Corpus) -> AnalysisSetti
     return settings
 
 
-def heard(corpus: Corpus) -> FeatureSettings:
-    """How clips are listened to unless it is said: at the rate that most have, the mean of several channels."""
+def default_features(corpus: Corpus) -> FeatureSettings:
+    """The default settings for these clips: the sample rate that most of them have, the mean of several channels."""
     rates = Counter(clip.sample_rate for clip in corpus.clips)
     return FeatureSettings(
         sample_rate=rates.most_common(1)[0][0],

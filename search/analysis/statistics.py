@@ -1,6 +1,6 @@
-"""Each clip's mean and standard deviation over time, of each bin of each kind of feature.
+"""Each clip's mean and standard deviation over time, for each bin of each kind of feature.
 
-values : (clips, 2 · bins) float64, the means first. Of a stack, those of its parts side by side.
+values : (clips, 2 · bins) float64, the means first. A stack has the values of its parts side by side.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from search.analysis.settings import AnalysisSettings
 
 Values = npt.NDArray[np.float64]
 
-#: Called with what is being done, and (done, in all) of it.
+#: Called with the name of the current step, and with (done, in all).
 KindProgress = Callable[[str, int, int], None]
 
-#: Clips whose statistics are taken between two signs of progress.
+#: Progress is reported each time the statistics of this many clips have been computed.
 _CLIPS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of some clips, under every kind."""
+    """The statistics of some clips, for every kind of feature."""
 
     rows: dict[str, int]  # a clip's name → its row
     of_kind: dict[str, npt.NDArray[np.float32]]  # (clips, 2 · bins): half the memory of float64
 
     def of(self, kind: str, clips: Sequence[Clip]) -> Values:
-        """Of these clips under a kind or a stack."""
+        """The values of these clips for a kind or a stack."""
         chosen = [self.rows[clip.name] for clip in clips]
         halves = [np.hsplit(self.of_kind[part][chosen], 2) for part in kind.split("+")]
         return np.hstack([mean for mean, _ in halves] + [deviation for _, deviation in halves]).astype(np.float64)
 
     def levels(self, clips: Sequence[Clip]) -> Values:
-        """RMS of each clip, (clips,) dB of full scale; -100 for silence."""
+        """The RMS of each clip, (clips,) dB of full scale; -100 for silence."""
         mean, deviation = np.hsplit(self.of("rms", clips), 2)
         power = (mean**2 + deviation**2)[:, 0]
         return np.asarray(10 * np.log10(np.maximum(power, 1e-10)))
@@ -50,7 +50,7 @@ class Statistics:
 def statistics_of(
     clips: Sequence[Clip], corpus: Corpus, settings: AnalysisSettings, *, progress: KindProgress
 ) -> Statistics:
-    """Statistics of some of a corpus's clips: one clip's frames are in memory at a time.
+    """The statistics of some of a corpus's clips; the frames of one clip at a time are in memory.
 
     Raises StoreError or CorpusError where frames cannot be computed.
     """
@@ -72,9 +72,9 @@ def statistics_of(
 
 
 def standardised(values: Values, like: Values) -> Values:
-    """Each column less the mean, and divided by the standard deviation, that it has in `like`, (rows, columns) both.
+    """Each column minus its mean in `like`, divided by its standard deviation there; (rows, columns) both.
 
-    A column that never changes in `like` is left in its own unit.
+    A column that is constant in `like` is not divided.
     """
     mean, deviation = like.mean(axis=0), like.std(axis=0)
     changes = deviation > 1e-6 * np.abs(mean) + 1e-12

@@ -9,24 +9,24 @@ from typing import Any
 
 from features.clips.machine_id import MachineId
 from search.analysis.analysis import Analysis
+from search.analysis.findings import feature_name
 from search.analysis.inventory import Inventory
 from search.analysis.separability import FEWEST_FOR_INTERVAL, Scope, Separability, SeparationMethod
-from search.analysis.words import feature_name
 
 _COLUMNS = (
     "machine", "machine_id", "feature", "detector", "auc", "low", "high", "ties_with_best", "normal", "anomaly",
     "remark",
 )  # fmt: skip
 
-#: A whole corpus, or a machine's mean over its IDs, in the columns `machine` and `machine_id`.
+#: In the columns `machine` and `machine_id`: all machines, and the mean over IDs.
 ALL, MEAN = "(all)", "(mean)"
 
 
-def separability_rows(found: Separability) -> Iterator[dict[str, Any]]:
-    """A row for each method of each scope: all machines, each machine, each ID; then those IDs that have no AUC."""
-    scopes = [] if found.overall is None else [(ALL, MEAN, found.overall)]
-    scopes += [(machine, MEAN, scope) for machine, scope in found.machines.items()]
-    scopes += [(*MachineId.parse(name), scope) for name, scope in found.ids.items()]
+def separability_rows(separability: Separability) -> Iterator[dict[str, Any]]:
+    """A row for each method of each scope (all machines, a machine, an ID); then a row for each ID without an AUC."""
+    scopes = [] if separability.overall is None else [(ALL, MEAN, separability.overall)]
+    scopes += [(machine, MEAN, scope) for machine, scope in separability.machines.items()]
+    scopes += [(*MachineId.parse(name), scope) for name, scope in separability.ids.items()]
     for machine, machine_id, scope in scopes:
         for measured in scope.methods:
             low, high = measured.interval or (None, None)
@@ -43,27 +43,27 @@ def separability_rows(found: Separability) -> Iterator[dict[str, Any]]:
                 "anomaly": scope.anomaly,
                 "remark": "" if low is not None else "too few clips for an interval",
             }
-    for name, why in found.undefined.items():
+    for name, why in separability.undefined.items():
         machine, machine_id = MachineId.parse(name)
         yield dict.fromkeys(_COLUMNS) | {"machine": machine, "machine_id": machine_id, "remark": f"n/a: {why}"}
 
 
-def separability_csv(found: Separability) -> str:
-    """The whole table as CSV; what is not known is empty."""
+def separability_csv(separability: Separability) -> str:
+    """The whole table as CSV; unknown values are empty."""
     file = io.StringIO()
     writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in separability_rows(found):
+    for row in separability_rows(separability):
         rounded = {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()}
         tie = row["ties_with_best"]
         writer.writerow(rounded | {"ties_with_best": "" if tie is None else str(tie).lower()})
     return file.getvalue()
 
 
-def inventory_rows(found: Inventory, *, most: int) -> list[dict[str, str]]:
-    """A row for each machine ID, of so many."""
+def inventory_rows(inventory: Inventory, *, most: int) -> list[dict[str, str]]:
+    """A row for each of the first `most` machine IDs."""
     rows = []
-    for row in found.rows[:most]:
+    for row in inventory.rows[:most]:
         shortest, longest = row.seconds
         level = "—"
         if row.training_level is not None:
@@ -88,7 +88,7 @@ def inventory_rows(found: Inventory, *, most: int) -> list[dict[str, str]]:
 
 
 def method_rows(scope: Scope, parts: dict[str, Scope]) -> list[dict[str, Any]]:
-    """A row for each method, the best first: over the whole scope, and in each of its parts (None: n/a)."""
+    """A row for each method, the best first: its AUC over the whole scope, and in each of its parts."""
     return [
         {
             "feature": feature_name(measured.method.feature),
@@ -102,25 +102,27 @@ def method_rows(scope: Scope, parts: dict[str, Scope]) -> list[dict[str, Any]]:
 
 
 def as_json(analysis: Analysis) -> dict[str, Any]:
-    """The document that `offkey analyze --json` prints, but for what was written where."""
-    found, view = analysis.separability, analysis.view
+    """The document that `offkey analyze --json` prints, except for the paths of the written files."""
+    separability, view = analysis.separability, analysis.view
     best = None
-    if found.overall is not None:
-        measured = found.overall.best
+    if separability.overall is not None:
+        measured = separability.overall.best
         best = {
             "feature": measured.method.feature,
             "detector": measured.method.detector,
             "auc": measured.auc,
             "interval": None if measured.interval is None else list(measured.interval),
-            "ties": [{"feature": tie.method.feature, "detector": tie.method.detector} for tie in found.overall.ties],
+            "ties": [
+                {"feature": tie.method.feature, "detector": tie.method.detector} for tie in separability.overall.ties
+            ],
         }
     return {
         "clips": len(view.corpus.clips),
         "labels": "all" if view.all_labels else "validation",
-        "judged": len(found.clips),
+        "judged": len(separability.clips),
         "suspicious": [{"path": s.name, "kind": s.kind, "reason": s.reason} for s in analysis.inventory.suspicions],
         "best": best,
-        "separability": list(separability_rows(found)),
+        "separability": list(separability_rows(separability)),
         "features": analysis.settings.features.model_dump(mode="json"),
         "validation": analysis.settings.validation.model_dump(mode="json"),
     }

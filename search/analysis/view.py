@@ -1,4 +1,4 @@
-"""Which clips an analysis may look at, and with which labels: those that a search may, unless all are asked for."""
+"""Which clips and labels an analysis uses: those that a search may use, unless the user asks for all labels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from search.validation.split import blind, held_out_clips, labelled_test_clips
 
 @dataclass(frozen=True)
 class View:
-    """A corpus without what is kept for the final figure: of those clips, neither label nor sound is used."""
+    """A corpus without its held-out test clips: neither their labels nor their sound are used."""
 
     corpus: Corpus  # all clips, in their order; the labels of the held-out ones are gone
     training: tuple[Clip, ...]
     labelled: tuple[Clip, ...]  # test clips, normal and anomalous
     unlabelled: tuple[Clip, ...]  # test clips
     held_out: tuple[Clip, ...]  # without labels
-    all_labels: bool
+    all_labels: bool  # whether the user asked for all labels, so that no clip is held out
 
     @property
     def seen(self) -> tuple[Clip, ...]:
@@ -28,7 +28,7 @@ class View:
 
 
 def view_of(corpus: Corpus, validation: ValidationSettings, *, all_labels: bool) -> View:
-    """What may be looked at of a corpus that has all its labels."""
+    """The view of a corpus that has all its labels."""
     visible = corpus if all_labels else blind(corpus, validation)
     hidden = set() if all_labels else {clip.name for clip in held_out_clips(corpus, validation)}
     tests = [clip for clip in visible.clips if clip.split == "test"]

@@ -57,7 +57,7 @@ def analyze(
     not used.
     """
     from features.clips.corpus import read_corpus
-    from search.analysis import words
+    from search.analysis import findings
     from search.analysis.analysis import analyse
     from search.analysis.folder import PAGE, TABLE, require_free, write_folder
     from search.analysis.page import page
@@ -75,7 +75,7 @@ def analyze(
             output,
             {PAGE: page(analysis, progress=progress), TABLE: separability_csv(analysis.separability)},
         )
-    warning = words.warning(analysis)
+    warning = findings.warning(analysis)
     if warning is not None:
         err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
     if as_json:
@@ -99,23 +99,23 @@ def progress_of_stages() -> Iterator[statistics.KindProgress]:
 
 
 def _print_tables(analysis: Analysis) -> None:
-    from search.analysis import words
+    from search.analysis import findings
 
     separability = analysis.separability
-    out.print(escape(words.of_inventory(analysis).headline), soft_wrap=True)
-    verdict = words.of_separability(analysis)
-    out.print(f"[bold]{escape(verdict.headline)}[/bold]", soft_wrap=True)
+    out.print(escape(findings.inventory_finding(analysis).headline), soft_wrap=True)
+    finding = findings.separability_finding(analysis)
+    out.print(f"[bold]{escape(finding.headline)}[/bold]", soft_wrap=True)
     if separability.overall is not None:
         out.print(_best("all machines" if len(separability.machines) > 1 else "", separability.overall))
-    for sentence in [*verdict.sentences, *(f"{machine}: {sentence}" for machine, sentence in verdict.machines)]:
+    for sentence in [*finding.sentences, *(f"{machine}: {sentence}" for machine, sentence in finding.machines)]:
         out.print(escape(sentence), soft_wrap=True)
-    for why, names in words.reasons(separability):
+    for why, names in findings.reasons(separability):
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         err.print(f"[yellow]n/a:[/yellow] {escape(', '.join(names[:_SHOWN]))}{more}: {escape(why)}")
 
 
 def _best(title: str, scope: Scope) -> Table:
-    from search.analysis.words import feature_name
+    from search.analysis.findings import feature_name
     from search.results.wording import interval
 
     table = Table(box=None, padding=(0, 2), header_style="bold", title=title or None, title_justify="left")

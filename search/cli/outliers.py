@@ -14,7 +14,7 @@ from search.cli.terminal import err, out, print_json, progress_bar, write_text
 def list_outliers(root: Path, output: Path, *, as_json: bool) -> None:
     """Lists the training clips that do not sound normal, and writes a page to look at and listen to them."""
     from features.clips.corpus import read_corpus
-    from search.analysis.outliers import METHODS, outliers, outliers_page, told_of
+    from search.analysis.outliers import METHODS, outliers, outliers_finding, outliers_page
 
     with progress_bar("reading", quiet=as_json) as progress:
         corpus = read_corpus(root, progress=progress)
@@ -29,22 +29,23 @@ def list_outliers(root: Path, output: Path, *, as_json: bool) -> None:
                     {
                         "path": one.clip.name,
                         "deviation": one.deviation,
-                        "reasons": {method: of.reason for method, of in one.found.items()},
+                        "reasons": {method: of.reason for method, of in one.by_method.items()},
                     }
                     for one in outlying
                 ],
             }
         )
     else:
-        verdict = told_of(outlying, corpus)
-        out.print(f"[bold]{escape(verdict.headline)}[/bold]", soft_wrap=True)
+        finding = outliers_finding(outlying, corpus)
+        out.print(f"[bold]{escape(finding.headline)}[/bold]", soft_wrap=True)
         if outlying:
             table = Table("clip", *METHODS, "measure", box=None, padding=(0, 2), header_style="bold")
             for one in outlying:
-                deviations = [f"{one.found[name].deviation:.1f}" if name in one.found else "" for name in METHODS]
+                by_method = one.by_method
+                deviations = [f"{by_method[name].deviation:.1f}" if name in by_method else "" for name in METHODS]
                 measure = one.reasons[0].partition(":")[0].removeprefix("distance to its nearest neighbours in ")
                 table.add_row(escape(one.clip.name), *deviations, escape(measure))
             out.print(table)
-        for sentence in verdict.sentences:
+        for sentence in finding.sentences:
             out.print(escape(sentence), soft_wrap=True)
     err.print(escape(f"Wrote {output}: open it in a browser to look at them and to listen"))

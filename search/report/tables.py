@@ -47,7 +47,7 @@ def searched(
     limits = search.constraints.model_dump(exclude_none=True) if search.constraints is not None else {}
     if limits:
         yield "limits", ", ".join(f"{name} {number(value)}" for name, value in limits.items())
-    yield "families of models", ", ".join(study.space.families)
+    yield "model families", ", ".join(study.space.families)
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
     hours = "" if search.hours is None else f" or {number(search.hours)} hours"
     yield "budget", f"{status.budget} trials{hours}; {counts}"

@@ -67,7 +67,7 @@ def verdict(
         headline = "These clips do not show that the best detector is any better than guessing."
     scale = LOWEST_CAUTION if stored.metric == "worst_id" else "guessing has 0.5, a perfect detector 1"
     measured = (
-        f"The best has a validation {status.metric_name} of {worth(status.best):.3f}, with a 95 % interval from "
+        f"The best trial has a validation {status.metric_name} of {worth(status.best):.3f}, with a 95 % interval from "
         f"{interval(comparison.interval)}: {scale}. The search chose it by these same clips, so this value is "
         "optimistic: "
     )

@@ -3,8 +3,8 @@
 With the same `COMPUTATION`, a recipe with the same clips and seed gives the same numbers, up to the rounding of CPUs
 and libraries. Raise it by one with a change that gives another number: of a feature, a synthetic fault, a split,
 cleaning, a model, its first weights, the order and noise of its training, a score, a threshold, a metric, its
-resamples; or that suggests other settings or prunes other trials. Do not raise it with any other change: workers of another version cannot continue
-a study, and loading a detector of another version warns.
+resamples; or that suggests other settings or prunes other trials. Do not raise it with any other change: workers of
+another version cannot continue a study, and loading a detector of another version warns.
 
 `tests/computation` keeps numbers of all of these, and fails when one of them changes.
 

@@ -1,4 +1,4 @@
-"""An analysis: what it tells of a corpus, that it never uses what is held out, and that its page loads nothing."""
+"""An analysis: its results, that it never uses what is held out, and that its page loads nothing."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from features.clips.corpus import read_corpus
 from features.frames.feature_settings import KINDS
 from search.analysis.analysis import Analysis, analyse
 from search.analysis.differences import distances
+from search.analysis.findings import separability_finding
 from search.analysis.folder import MARK
 from search.analysis.page import page
 from search.analysis.separability import DETECTORS, SeparationMethod, mahalanobis, nearest
@@ -28,7 +29,6 @@ from search.analysis.settings import AnalysisSettings, analysis_settings
 from search.analysis.statistics import Statistics, standardised
 from search.analysis.tables import separability_csv
 from search.analysis.view import view_of
-from search.analysis.words import of_separability
 from search.errors import StudyFileError
 from search.study.recipe import ValidationSettings
 from search.validation.split import held_out_clips
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 RATE = 16000
 
-#: Few bins: what is told does not depend on it.
+#: Few bins: no result depends on their number.
 QUICK = ("features.n_fft=256", "features.hop_length=256", "features.n_mels=32")
 
 
 def silent(what: str, done: int, of: int) -> None:
-    """Progress that nobody looks at."""
+    """Shows no progress."""
 
 
 def analysis_of(root: Path, *, all_labels: bool = False) -> Analysis:
@@ -93,13 +93,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made(cache: None, corpus_root: Path) -> Analysis:
+def analysis(cache: None, corpus_root: Path) -> Analysis:
     return analysis_of(corpus_root)
 
 
 @pytest.fixture(scope="module")
-def html(made: Analysis) -> str:
-    return page(made, progress=silent)
+def html(analysis: Analysis) -> str:
+    return page(analysis, progress=silent)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def shown(html: str) -> Page:
 
 def test_the_questions_are_answered_in_their_order(shown: Page) -> None:
     questions = [
-        "What is there",
+        "Which clips there are",
         "Which feature tells",
         "How machines, IDs and sets differ",
         "How different an anomaly",
@@ -120,7 +120,7 @@ def test_the_questions_are_answered_in_their_order(shown: Page) -> None:
     places = [shown.text.rindex(f"{number}. {question}") for number, question in enumerate(questions, 1)]
 
     assert places == sorted(places)
-    assert places[-1] < shown.text.rindex("5. To look at, and to listen to")
+    assert places[-1] < shown.text.rindex("5. Clips to see and hear")
 
 
 def test_the_page_loads_nothing_and_is_not_too_heavy(shown: Page, html: str) -> None:
@@ -145,21 +145,21 @@ def test_clips_are_shown_and_played_side_by_side(shown: Page) -> None:
         assert what in shown.text
 
 
-def test_every_figure_is_there(shown: Page) -> None:
+def test_every_chart_is_there(shown: Page) -> None:
     assert set(shown.figures) == {"methods", "spectra0", "distances0", "map0"}
 
 
-def test_the_map_shows_what_a_search_may_see_and_no_more(made: Analysis) -> None:
-    (shown,) = made.maps
+def test_the_map_shows_only_clips_that_a_search_may_use(analysis: Analysis) -> None:
+    (shown,) = analysis.maps
 
-    assert {clip.name for clip in shown.clips} == {clip.name for clip in made.view.seen}
-    assert not {clip.name for clip in made.view.held_out} & {clip.name for clip in shown.clips}
+    assert {clip.name for clip in shown.clips} == {clip.name for clip in analysis.view.seen}
+    assert not {clip.name for clip in analysis.view.held_out} & {clip.name for clip in shown.clips}
     assert 0 < shown.explained[1] <= shown.explained[0] < 1
 
 
-def test_what_is_there_is_counted(shown: Page) -> None:
-    assert "54 clips of 1 machine (3 machine IDs), 54 s in all; no file looks wrong." in shown.text
-    assert "18 labelled test clips are kept for the final figure" in shown.text
+def test_clips_are_counted(shown: Page) -> None:
+    assert "54 clips of 1 machine (3 machine IDs), 54 s in all; no clip is suspicious." in shown.text
+    assert "18 labelled test clips are held out for the test AUC" in shown.text
     assert "Each lasts 1.0 s and has 16 kHz." in shown.text
     assert shown.row("compressor/00")[1:5] == ["6", "3", "3", "6"]
 
@@ -182,7 +182,7 @@ def test_names_with_markup_are_shown_as_they_stand(tmp_path: Path) -> None:
 # Which feature is best
 
 
-def test_the_feature_wins_in_which_alone_the_anomaly_is_heard(tmp_path: Path) -> None:
+def test_the_only_feature_that_the_anomaly_changes_is_the_best(tmp_path: Path) -> None:
     write_id(tmp_path / "sounds" / "fan", "00", train=12, normal=12, anomaly=12, louder=1.1)
 
     analysis = analysis_of(tmp_path / "sounds")
@@ -193,20 +193,20 @@ def test_the_feature_wins_in_which_alone_the_anomaly_is_heard(tmp_path: Path) ->
     assert overall.best.auc == 1
     deaf = [of for of in overall.methods if of.method.feature in ("chroma", "centroid", "zero_crossings")]
     assert not any(of.beats_guessing for of in deaf) and max(of.auc for of in deaf) < 0.9
-    assert "Loudness alone tells them" in page_of(analysis).text
+    assert "Loudness alone detects them" in page_of(analysis).text
 
 
-def test_where_nothing_differs_nothing_is_said_to_be_better_than_guessing(tmp_path: Path) -> None:
+def test_where_nothing_differs_no_feature_is_better_than_guessing(tmp_path: Path) -> None:
     write_id(tmp_path / "sounds" / "fan", "00", train=12, normal=12, anomaly=12)
 
-    told = of_separability(analysis_of(tmp_path / "sounds"))
+    finding = separability_finding(analysis_of(tmp_path / "sounds"))
 
-    assert told.headline == "These clips cannot tell that any of these features is better than guessing."
+    assert finding.headline == "These clips do not show that any of these features is better than guessing."
 
 
-def test_every_kind_and_the_stack_are_compared_by_every_detector(made: Analysis) -> None:
+def test_every_kind_and_the_stack_are_compared_by_every_detector(analysis: Analysis) -> None:
     compared = [*KINDS, "logmel+chroma"]
-    rows = list(csv.DictReader(io.StringIO(separability_csv(made.separability))))
+    rows = list(csv.DictReader(io.StringIO(separability_csv(analysis.separability))))
 
     for scope in (("(all)", "(mean)"), ("compressor", "(mean)"), ("compressor", "02")):
         own = [row for row in rows if (row["machine"], row["machine_id"]) == scope]
@@ -215,8 +215,8 @@ def test_every_kind_and_the_stack_are_compared_by_every_detector(made: Analysis)
     assert {row["remark"] for row in rows if row["machine_id"] == "02"} == {"too few clips for an interval"}
 
 
-def test_the_mean_over_ids_is_that(made: Analysis) -> None:
-    found = made.separability
+def test_the_mean_over_ids_is_that(analysis: Analysis) -> None:
+    found = analysis.separability
     method = SeparationMethod("mfcc", "kNN")
 
     assert found.overall is not None
@@ -284,7 +284,7 @@ def test_an_id_that_cannot_be_judged_is_left_out_with_the_reason(
     assert f"fan,02,,,,,,,,,n/a: {why}\n" in separability_csv(found)
 
 
-def test_a_page_names_the_ids_without_auc_and_the_clips_that_stand_in_train_and_test(tmp_path: Path) -> None:
+def test_a_page_names_the_ids_without_auc_and_the_clips_that_are_in_train_and_test(tmp_path: Path) -> None:
     fan = tmp_path / "sounds" / "fan"
     write_id(fan, "00", train=3, normal=1, anomaly=1)
     write_id(fan, "02", train=1, normal=0, anomaly=1)
@@ -293,13 +293,13 @@ def test_a_page_names_the_ids_without_auc_and_the_clips_that_stand_in_train_and_
     shown = page_of(analysis_of(tmp_path / "sounds"))
 
     assert ["only anomalous test clips", "fan/02"] in shown.rows
-    assert "1 clip looks wrong and 1 test clip stands in train too." in shown.text
+    assert "1 clip is suspicious and 1 test clip is in train too." in shown.text
     assert any(row[:1] == ["fan/test/id_00_00000077.wav"] for row in shown.rows)
 
 
 def test_settings_that_do_not_fit_another_kind_that_is_compared_are_refused(corpus_root: Path) -> None:
-    told = r"features does not fit logmel, which is compared too: n_mels ≤ n_fft / 2 must hold"
-    with pytest.raises(StudyFileError, match=told):
+    message = r"features does not fit logmel, which is compared too: n_mels ≤ n_fft / 2 must hold"
+    with pytest.raises(StudyFileError, match=message):
         analysis_settings(["features.kind=rms", "features.n_fft=128"], read_corpus(corpus_root))
 
 
@@ -315,10 +315,10 @@ def test_clips_that_are_held_out_are_not_named_whatever_they_sound_like(tmp_path
 
     assert len(held_out) == 4
     assert not any(clip.path.name in shown.text for clip in held_out)
-    assert "no file looks wrong" in shown.text
+    assert "no clip is suspicious" in shown.text
 
 
-def test_without_labels_there_is_a_page_of_what_can_be_told(tmp_path: Path) -> None:
+def test_without_labels_there_is_a_page_of_the_other_parts(tmp_path: Path) -> None:
     write_id(tmp_path / "sounds" / "fan", "00", train=4, normal=0, anomaly=0)
     write_id(tmp_path / "sounds" / "fan", "02", train=4, normal=0, anomaly=0)
     write(tmp_path / "sounds" / "fan" / "test" / "id_00_00000000.wav", noise(5))
@@ -326,8 +326,8 @@ def test_without_labels_there_is_a_page_of_what_can_be_told(tmp_path: Path) -> N
     analysis = analysis_of(tmp_path / "sounds")
     shown = page_of(analysis)
 
-    assert "Which feature tells anomalies apart cannot be told" in shown.text
-    assert "How different an anomaly is cannot be told without labels" in shown.text
+    assert "No machine ID has the clips that are needed to compare features" in shown.text
+    assert "How different an anomaly is cannot be measured without labels" in shown.text
     assert "There is nothing to compare by ear" in shown.text
     assert set(shown.figures) == {"spectra0", "distances0", "map0"}
     assert [clip.path.name for clip in analysis.view.unlabelled] == ["id_00_00000000.wav"]
@@ -346,38 +346,42 @@ def test_one_clip_alone_has_a_page(tmp_path: Path, folder: str) -> None:
 # What is held out
 
 
-def test_clips_that_are_held_out_move_nothing(cache: None, made: Analysis, corpus_root: Path, tmp_path: Path) -> None:
+def test_clips_that_are_held_out_change_nothing(
+    cache: None, analysis: Analysis, corpus_root: Path, tmp_path: Path
+) -> None:
     root = tmp_path / "sounds"
     shutil.copytree(corpus_root, root)
     corpus = read_corpus(root)
     held_out = held_out_clips(corpus, ValidationSettings())
-    for clip in held_out:  # what is called normal is loud, and what is called an anomaly is faint: all labels are wrong
+    for clip in held_out:  # normal clips are loud, and anomalies are faint: all labels are wrong
         write(clip.path, noise(hash(clip.name) % 1000, gain=0.3 if clip.label == NORMAL else 0.01, seconds=1.0))
 
     poisoned = analysis_of(root)
 
     assert len(held_out) == 18
-    assert separability_csv(poisoned.separability) == separability_csv(made.separability)
-    assert [row.normal_level for row in poisoned.inventory.rows] == [row.normal_level for row in made.inventory.rows]
-    assert poisoned.maps[0].places == pytest.approx(made.maps[0].places)
-    for of, other in zip(poisoned.within_machines, made.within_machines, strict=True):
+    assert separability_csv(poisoned.separability) == separability_csv(analysis.separability)
+    assert [row.normal_level for row in poisoned.inventory.rows] == [
+        row.normal_level for row in analysis.inventory.rows
+    ]
+    assert poisoned.maps[0].places == pytest.approx(analysis.maps[0].places)
+    for of, other in zip(poisoned.within_machines, analysis.within_machines, strict=True):
         assert of.distances.table == pytest.approx(other.distances.table)
-    assert [heard.clip.name for heard in poisoned.examples[0].heard] == [
-        heard.clip.name for heard in made.examples[0].heard
+    assert [chosen.clip.name for chosen in poisoned.examples[0].clips] == [
+        chosen.clip.name for chosen in analysis.examples[0].clips
     ]
 
 
-def test_labels_that_are_held_out_are_gone_before_anything_is_computed(made: Analysis) -> None:
-    assert {clip.label for clip in made.view.held_out} == {None}
-    assert {clip.label for clip in made.view.labelled} == {NORMAL, ANOMALY}
-    assert not {clip.name for clip in made.view.held_out} & {clip.name for clip in made.separability.clips}
+def test_labels_that_are_held_out_are_gone_before_anything_is_computed(analysis: Analysis) -> None:
+    assert {clip.label for clip in analysis.view.held_out} == {None}
+    assert {clip.label for clip in analysis.view.labelled} == {NORMAL, ANOMALY}
+    assert not {clip.name for clip in analysis.view.held_out} & {clip.name for clip in analysis.separability.clips}
 
 
 def test_all_labels_are_used_with_a_warning(offkey: Offkey, corpus_root: Path) -> None:
     ran = offkey("analyze", corpus_root, "-o", "page", "--all-labels", "--json")
 
-    told = json.loads(ran.stdout)
-    assert (ran.code, told["labels"], told["judged"]) == (0, "all", 36)
+    document = json.loads(ran.stdout)
+    assert (ran.code, document["labels"], document["judged"]) == (0, "all", 36)
     assert ran.stderr.startswith("warning: All labelled test clips were used (--all-labels)")
     shown = Page(Path("page/index.html").read_text(encoding="utf-8"))
     assert [attributes for _, attributes in shown.elements if attributes.get("role") == "alert"]
@@ -521,7 +525,7 @@ def test_a_setting_that_cannot_be_is_an_error(
     assert not Path("page").exists()
 
 
-def test_clips_of_other_rates_and_channels_are_heard_alike(corpus_root: Path) -> None:
+def test_clips_of_other_rates_and_channels_are_brought_to_one_rate(corpus_root: Path) -> None:
     corpus = read_corpus(corpus_root)
     mixed = replace(
         corpus,

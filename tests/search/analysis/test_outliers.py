@@ -45,14 +45,14 @@ def root(tmp_path: Path) -> Path:
 def test_a_training_clip_that_is_unlike_the_rest_is_listed_first_by_both_methods(offkey: Offkey, root: Path) -> None:
     ran = offkey("corpus", root, "--outliers", "--json")
 
-    told = json.loads(ran.stdout)
-    assert (ran.code, told["page"]) == (0, "outliers.html")
-    worst = told["outliers"][0]
+    document = json.loads(ran.stdout)
+    assert (ran.code, document["page"]) == (0, "outliers.html")
+    worst = document["outliers"][0]
     assert worst["path"] == "fan/train/normal_id_02_00000007.wav"
     assert set(worst["reasons"]) == {"zscore", "neighbours"}
-    deviations = [one["deviation"] for one in told["outliers"]]
+    deviations = [one["deviation"] for one in document["outliers"]]
     assert deviations == sorted(deviations, reverse=True) and deviations[-1] >= 3.5
-    assert not [one for one in told["outliers"] if "/test/" in one["path"]], "test clips are not looked at"
+    assert not [one for one in document["outliers"] if "/test/" in one["path"]], "test clips are not used"
 
 
 def test_the_page_plays_each_beside_a_typical_clip_and_loads_nothing(offkey: Offkey, root: Path) -> None:
@@ -65,11 +65,11 @@ def test_the_page_plays_each_beside_a_typical_clip_and_loads_nothing(offkey: Off
     shown = Page(Path("listen.html").read_text(encoding="utf-8"))
     sources = [attributes["src"] or "" for name, attributes in shown.elements if name in ("audio", "img")]
     assert sources and all(source.startswith(("data:audio/flac;", "data:image/webp;")) for source in sources)
-    assert "Test clips were not looked at." in shown.text
+    assert "Test clips were not used." in shown.text
     assert "the most ordinary clip of its machine ID" in shown.text
 
 
-def test_clips_that_all_sound_alike_are_said_to(offkey: Offkey, tmp_path: Path) -> None:
+def test_clips_that_all_sound_alike_have_no_outliers(offkey: Offkey, tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path / "sounds" / "fan" / "train" / f"normal_id_00_{number:08}.wav", 1, channels=2)
 

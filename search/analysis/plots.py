@@ -1,6 +1,6 @@
-"""The figures of an analysis, as Plotly draws them: fixed sizes that fit A4, colours that colour-blind eyes tell apart.
+"""How Plotly draws an analysis's charts: fixed sizes that fit A4, colours that colour-blind people can distinguish.
 
-A figure shows a bounded number of IDs and clips; the page says where it left some out.
+A chart shows a bounded number of IDs and clips; the page says if it leaves some out.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import plotly.graph_objects as go
 
 from search.analysis.differences import Distances, Spectrum
 from search.analysis.embedding import ANOMALOUS_TEST, NORMAL_TEST, ROLES, TRAINING, UNKNOWN, Map, role_of
+from search.analysis.findings import method_name
 from search.analysis.separability import MethodResult, Scope
 from search.analysis.statistics import Values
-from search.analysis.words import method_name
 from search.evaluation.interval import Interval
 from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 from search.pages.plotly_style import LEGEND_BESIDE, lay_out, plain
 
-#: More spectra than this in one figure are a carpet.
+#: More spectra than this in one chart hide one another.
 MOST_SPECTRA = 8
-#: Groups of clips that a table of distances has room for.
+#: A table of distances has room for this many groups of clips.
 MOST_DISTANCES = 16
-#: Machine IDs that a map tells apart by colour.
+#: A map has this many colours for machine IDs; further ones are grey.
 MOST_COLOURS = 7
 
 _COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)
@@ -32,7 +32,7 @@ _SYMBOLS = {TRAINING: "circle-open", UNKNOWN: "square-open", NORMAL_TEST: "circl
 
 
 def methods(scope: Scope) -> go.Figure:
-    """A line for each method: AUC and interval, the best at the top; filled where it ties with the best."""
+    """A line for each method: AUC and interval, the best at the top; the best and its ties are filled."""
     figure = go.Figure()
     leading = (scope.best, *scope.ties)
     for name, colour, symbol, rows in (
@@ -78,7 +78,7 @@ def spectra(shown: Sequence[Spectrum], frequencies: Values, names: Sequence[str]
 
 
 def distances(shown: Distances, *, largest: float) -> go.Figure:
-    """A table of distances, dark where they are large; `largest` is that of all tables, which can so be compared."""
+    """A table of distances, dark where they are large; `largest` is that of all tables, so that shades compare."""
     names = [plain(name) for name in shown.names[:MOST_DISTANCES]]
     table = shown.table[:MOST_DISTANCES, :MOST_DISTANCES]
     figure = go.Figure()
@@ -95,7 +95,7 @@ def distances(shown: Distances, *, largest: float) -> go.Figure:
 
 
 def clip_map(shown: Map) -> go.Figure:
-    """A map of clips: coloured by machine ID, marked by what they are."""
+    """A map of clips, with a colour for each machine ID and a mark for each role."""
     figure = go.Figure()
     ids = sorted({clip.machine_id for clip in shown.clips})
     colours = dict(zip(ids, _COLOURS[:MOST_COLOURS], strict=False))
@@ -109,7 +109,7 @@ def clip_map(shown: Map) -> go.Figure:
             text=[f"{plain(shown.clips[row].path.name)}, ID {plain(shown.clips[row].machine_id)}" for row in rows],
             hovertemplate="%{text}<extra>" + role + "</extra>",
         )  # fmt: skip
-    # The legend tells colours and marks apart: a line for each pair would not fit.
+    # The legend explains colours and marks separately: a line for each pair would not fit.
     named = [(f"ID {plain(name)}", "machine ID", "circle", colour) for name, colour in colours.items()]
     if len(ids) > len(colours):
         named.append((f"{len(ids) - len(colours)} other IDs", "machine ID", "circle", GREY))
@@ -141,7 +141,7 @@ def _spread(rows: Sequence[MethodResult]) -> dict[str, object]:
 
 
 def _ends(measured: MethodResult) -> Interval:
-    """Of the line that is drawn; where there is no interval, both are the AUC."""
+    """The ends of the line that is drawn; without an interval, both are the AUC."""
     return measured.interval or Interval(measured.auc, measured.auc)
 
 
