@@ -51,10 +51,10 @@ def analyze(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compares features before any training: which separates anomalies best, how machines differ; with sounds to hear.
+    """Compares features before any training: which one separates anomalies best, and how machines differ.
 
-    Writes DIR/index.html, a page that needs no network, and its table, DIR/separability.csv. Labels of test clips are
-    not used.
+    Writes DIR/index.html, a page with sounds that needs no network, and its table, DIR/separability.csv.
+    Labels of test clips are not used.
     """
     from features.clips.corpus import read_corpus
     from search.analysis import findings

@@ -115,8 +115,8 @@ def prune(
 ) -> None:
     """Removes stores without asking, and always what killed processes left. Stores are computed again when needed.
 
-    Processes of this host keep the stores that they have open. Processes of other hosts, on a network folder, do not:
-    there, prune only what is older than any training that runs.
+    Processes of this host keep the stores that they have open. Processes of other hosts do not.
+    On a network folder, prune only what is older than any training that runs.
     """
     from features.clips.faults import faulty_files
     from features.store.upkeep import cached_stores, remove_free_locks, remove_store, size_of, stale_folders

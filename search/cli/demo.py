@@ -23,7 +23,7 @@ def demo(
         "offkey-demo"
     ),
     workers: WorkersOption = "2",
-    trials: Annotated[int | None, typer.Option(help="number of trials in all; default: 24")] = None,
+    trials: Annotated[int | None, typer.Option(help="number of trials in all")] = None,
 ) -> None:
     """Runs every step on synthetic sounds: search, export, final training, scores, report."""
     from features.clips.synthesis import MACHINE, MACHINE_IDS, make_corpus

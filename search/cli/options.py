@@ -17,7 +17,10 @@ StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="study file, shipped study, or name in the storage")
 ]
 StorageOption = Annotated[
-    str | None, typer.Option("--storage", metavar="URL", help="default: $OFFKEY_STORAGE, else sqlite:///offkey.db")
+    str | None,
+    typer.Option(
+        "--storage", metavar="URL", help="database of the studies; default: $OFFKEY_STORAGE, else sqlite:///offkey.db"
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -35,7 +38,7 @@ WorkersOption = Annotated[
     str,
     typer.Option(
         metavar="N|auto",
-        help="number of worker processes; auto: one for each GPU of this host, or for two cores if it has none",
+        help="number of worker processes; auto: one for each GPU of this host, without GPUs one for two cores",
     ),
 ]
 OnOption = Annotated[
