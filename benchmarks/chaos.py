@@ -31,7 +31,7 @@ from rich.table import Table
 from sqlalchemy import select
 
 from benchmarks.sides import machine_line
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 from search.evaluation.metrics import mean_auc
 from search.preparation.prepared import prepare
 from search.sampling import samplers  # noqa: F401  imported before the fork

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.sampling.samplers import sampler_for
-from search.study.recipe import SearchSettings
+from search.study.search_settings import SearchSettings
 from search.study.space import OpenSetting, Space
 from search.study.study import Study
 

@@ -33,7 +33,7 @@ from rich.table import Table
 from sqlalchemy import insert, update
 
 from benchmarks.sides import machine_line
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 from search.preparation.prepared import prepare
 from search.storage import database
 from search.storage.stored_study import create_or_join, load_stored

@@ -51,7 +51,7 @@ def main() -> None:
 def _measure(folder: Path, server: PostgresServer, workers: int, trials: int) -> None:
     # Here, so that the workers do not load torch with this module.
     from benchmarks.sides import machine_line
-    from features.clips.synthesis import make_corpus
+    from features.clips.synthetic_corpus import make_corpus
     from search.preparation.prepared import prepare
 
     os.environ["OFFKEY_CACHE"] = str(folder / "cache")

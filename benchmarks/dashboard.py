@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.coordination import EPOCHS, _fill
 from benchmarks.sides import machine_line
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 from search.cli.dashboard import READING_SECONDS
 from search.dashboard.app import dashboard_app
 from search.preparation.prepared import prepare

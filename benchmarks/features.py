@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sides import in_turn, machine_line, on_one_core
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 from features.clips.wav import Waveform
 from features.frames.feature_settings import FeatureSettings
 from features.frames.framing import Frames

@@ -20,8 +20,8 @@ from features.clips.corpus import read_corpus
 from features.windows.excerpts import Batch
 from models.families import FAMILIES
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.final import train_detector
-from search.detector.scoring import score_clips
+from search.detector.final_training import train_detector
+from search.detector.scored_clips import score_clips
 from search.preparation.prepared import prepare_recipe
 from search.study.recipe import Recipe
 from search.training.loop import Training

@@ -37,8 +37,8 @@ from scipy.stats import rankdata
 
 from benchmarks.sides import machine_line, on_one_core
 from features.clips.corpus import Corpus, read_corpus
-from features.clips.faults import KINDS
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
+from features.clips.synthetic_faults import KINDS
 from features.frames.feature_settings import FeatureSettings
 from search.errors import TrialFailure
 from search.evaluation.interval import Interval

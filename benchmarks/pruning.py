@@ -5,18 +5,18 @@
 step : where trials are compared: after an epoch, or after a model of a cross-validation (folds), which is trained
        without a part of the training clips, and scores that part, too.
 
-The trials are recorded once, into FOLDER, on the corpus of features.clips.synthesis with 60 + 60 labelled clips of each
-of three machine IDs: random settings of one family (vae) and of several (families), 18 epochs each, and of one with 6
-folds of 12 epochs (folds); one core, an hour and more. Then each seed draws that many normal clips and as many
-anomalies of each ID, which steer the search, with folds each model's own part beside them, and an order of the
-settings, and each pruner sees the same: one worker, an Optuna study in memory, trials that report what was recorded. As
-in a search, the complete trial with the highest AUC of what steers is chosen. Regret is what the chosen one's AUC of
-all other labelled clips falls short of that of the best setting of the pool. With folds, an AUC is the mean over the
-models.
+The trials are recorded once, into FOLDER, on the corpus of features.clips.synthetic_corpus with 60 + 60 labelled
+clips of each of three machine IDs: random settings of one family (vae) and of several (families), 18 epochs each, and
+of one with 6 folds of 12 epochs (folds); one core, an hour and more. Then each seed draws that many normal clips and
+as many anomalies of each ID, which validate the trials, with folds each model's own part beside them, and an order of
+the settings, and each pruner sees the same: one worker, an Optuna study in memory, trials that report what was
+recorded. As in a search, the complete trial with the highest validation AUC is chosen. Regret is what the chosen
+one's AUC of all other labelled clips falls short of that of the best setting of the pool. With folds, an AUC is the
+mean over the models.
 
 Regret is given after the whole pool, and after as many steps as 8 and 16 trials of full length have: there a pruner
 has seen more settings. Beside it stands how many trials were stopped, and how many of these would have had the highest
-AUC of what steers so far. Seeds differ in clips and order; settings, trainings and folds are the same in all.
+validation AUC so far. Seeds differ in clips and order; settings, trainings and folds are the same in all.
 
 FOLDER/truth.npz       : ids and labels of the labelled clips, (clips,).
 FOLDER/POOL-NUMBER.npy : scores after each epoch, (epochs, clips); no epochs for a setting that failed.
@@ -47,14 +47,15 @@ from scipy.stats import mannwhitneyu
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus, read_corpus
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
 from search.evaluation.interval import Interval
 from search.evaluation.truth import Truth
 from search.sampling.pruning import NoisePruner, is_rung, noise_key, noise_of
 from search.sampling.samplers import pruner_for, sampler_for
-from search.study.recipe import Recipe, SearchSettings, ValidationSettings
+from search.study.recipe import Recipe, ValidationSettings
+from search.study.search_settings import SearchSettings
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from search.training.cross_validation import CrossValidation
@@ -191,7 +192,7 @@ def part_of(truth: Truth, chosen: _Mask) -> Truth:
 class Replay:
     """What a seed's trials report, in their order."""
 
-    aucs: Scores  # (trials, steps), of what steers: after each epoch, or the mean over the models so far
+    aucs: Scores  # (trials, steps), of the validation clips: after each epoch, or the mean over the models so far
     own: Scores  # (trials, steps), the same, but of each model by itself
     noise: Sequence[dict[int, list[float] | None]]  # of each trial's aucs, at each rung
     true: Scores  # (trials,), of the other labelled clips after the last step
@@ -221,18 +222,18 @@ def drawn(truth: Truth, *, clips: int, rng: np.random.Generator) -> _Mask:
 def replay_of_curves(curves: Sequence[Scores], truth: Truth, *, clips: int, seed: int) -> Replay:
     """A seed's clips and order; curves: (epochs, clips) of each setting."""
     rng = np.random.default_rng([seed, clips])
-    steers = drawn(truth, clips=clips, rng=rng)
-    seen, unseen = part_of(truth, steers), part_of(truth, ~steers)
+    validates = drawn(truth, clips=clips, rng=rng)
+    seen, unseen = part_of(truth, validates), part_of(truth, ~validates)
     shuffled = [curves[setting] for setting in rng.permutation(len(curves))]
-    aucs = np.array([mean_aucs(curve[:, steers], seen) for curve in shuffled])
+    aucs = np.array([mean_aucs(curve[:, validates], seen) for curve in shuffled])
     return Replay(
         aucs=aucs,
         own=aucs,
         noise=[
-            {epoch: noise_of(scores[steers], seen) for epoch, scores in enumerate(curve, start=1) if is_rung(epoch)}
+            {epoch: noise_of(scores[validates], seen) for epoch, scores in enumerate(curve, start=1) if is_rung(epoch)}
             for curve in shuffled
         ],
-        true=np.concatenate([mean_aucs(curve[-1:, ~steers], unseen) for curve in shuffled]),
+        true=np.concatenate([mean_aucs(curve[-1:, ~validates], unseen) for curve in shuffled]),
     )
 
 
@@ -240,23 +241,23 @@ def replay_of_folds(recorded: Sequence[Scores], truth: Truth, *, clips: int, see
     """A seed's clips and order; recorded: (clips,) of each setting, in the order of the truth's."""
     rng = np.random.default_rng([seed, clips])
     folds, recordings = np.array(truth.folds), np.array(truth.recordings)
-    labelled = np.bincount(recordings)[recordings] == FOLDS  # a training clip steers in one fold
-    steers = ~labelled
-    steers[labelled] = np.tile(drawn(part_of(truth, labelled & (folds == 0)), clips=clips, rng=rng), FOLDS)
+    labelled = np.bincount(recordings)[recordings] == FOLDS  # a training clip validates in one fold
+    validates = ~labelled
+    validates[labelled] = np.tile(drawn(part_of(truth, labelled & (folds == 0)), clips=clips, rng=rng), FOLDS)
     shuffled = np.array(recorded)[rng.permutation(len(recorded))]
 
     def of_each_model(chosen: _Mask) -> Scores:
         masks = [chosen & (folds == fold) for fold in range(FOLDS)]
         return np.stack([mean_aucs(shuffled[:, mask], part_of(truth, mask)) for mask in masks], axis=1)
 
-    own = of_each_model(steers)
-    rungs = {step: steers & (folds < step) for step in range(1, FOLDS + 1) if is_rung(step)}
+    own = of_each_model(validates)
+    rungs = {step: validates & (folds < step) for step in range(1, FOLDS + 1) if is_rung(step)}
     seen = {step: part_of(truth, mask) for step, mask in rungs.items()}
     return Replay(
         aucs=own.cumsum(axis=1) / np.arange(1, FOLDS + 1),
         own=own,
         noise=[{step: noise_of(scores[mask], seen[step]) for step, mask in rungs.items()} for scores in shuffled],
-        true=of_each_model(~steers).mean(axis=1),
+        true=of_each_model(~validates).mean(axis=1),
     )
 
 

@@ -34,7 +34,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.sides import machine_line
 from features.clips.clip import NORMAL
 from features.clips.corpus import read_corpus
-from features.clips.synthesis import MACHINE, make_corpus
+from features.clips.synthetic_corpus import MACHINE, make_corpus
 from features.errors import UnservedError
 from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap
@@ -116,8 +116,8 @@ def measure(setting: str, is_baseline: bool, recipe: Recipe, file: Path) -> Meas
     import torch
 
     from search.detector.bundle import Bundle
-    from search.detector.final import train_detector
-    from search.detector.scoring import score_clips
+    from search.detector.final_training import train_detector
+    from search.detector.scored_clips import score_clips
     from search.validation.split import held_out_clips
 
     if not file.exists():

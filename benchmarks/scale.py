@@ -26,7 +26,7 @@ from benchmarks.scale_costs import FEW, Ask, Bench, ask_times, measure_costs, tr
 from benchmarks.scale_fleets import Run, offkey_fleet, optuna_fleet
 from benchmarks.scale_model import RENEWAL, Cost, Costs, Fleet, load, most_workers
 from benchmarks.sides import machine_line
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 from search.pages.colours import BLUE, GREEN, PALE, VERMILION
 from tests.support.relay import Relay
 from tests.support.servers import PostgresServer

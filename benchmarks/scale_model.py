@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from search.storage.ledger import LEASE_SECONDS
+from search.storage.lease_rules import LEASE_SECONDS
 
 #: Seconds between two renewals of a lease.
 RENEWAL = LEASE_SECONDS / 3

@@ -114,7 +114,7 @@ def main() -> None:
     import optuna
 
     from features.clips.corpus import read_corpus
-    from features.clips.synthesis import make_corpus
+    from features.clips.synthetic_corpus import make_corpus
     from search.study.recipe import Recipe
     from search.validation.split import blind, labelled_test_clips, training_clips
 

@@ -46,20 +46,20 @@ from search.logs import keep_quiet
 from search.results.comparison import Gain
 from search.results.export import export_recipe
 from search.results.trials import SearchProgress, Summary, Trial, progress_of, reading
+from search.storage.counted_evaluations import TestEvaluations
 from search.storage.database import default_url, parse_url, shown, storage_errors
 from search.storage.study_lookup import find_study
-from search.storage.test_evaluations import TestEvaluations
 from search.study.document import as_override
 from search.study.recipe import CorpusSettings, Origin, Recipe, ValidationSettings
 from search.study.study_file import load_recipe, study_of_tree
-from search.workers.placement import device_of, slots
+from search.workers.devices import device_of, slots
 from search.workers.supervision import Moment, build_features, fleet_for, supervise
 
 if TYPE_CHECKING:
     from models.scoring.scorer import Scorer
     from search.detector.bundle import Bundle
     from search.detector.detector import Detector
-    from search.detector.scoring import ScoredClip
+    from search.detector.scored_clips import ScoredClip
 
 __all__ = ["Study", "evaluate", "load_bundle", "score", "train"]
 
@@ -78,7 +78,7 @@ __all__ += ["StorageError", "StudyError", "StudyFileError"]
 
 #: Names whose modules load torch, which takes seconds: each is imported when it is asked for.
 _LATER = {"Bundle": "search.detector.bundle", "Detector": "search.detector.detector"}
-_LATER |= {"ScoredClip": "search.detector.scoring", "Scorer": "models.scoring.scorer"}
+_LATER |= {"ScoredClip": "search.detector.scored_clips", "Scorer": "models.scoring.scorer"}
 
 keep_quiet()
 
@@ -269,7 +269,7 @@ def score(
     of these is missing, error. Raises BundleError if `bundle` is no bundle, StudyError if there is no wav file.
     """
     from search.detector.bundle import Bundle
-    from search.detector.scoring import clip_paths, score_clips
+    from search.detector.scored_clips import clip_paths, score_clips
 
     _require(bundle, Bundle | str | Path, "bundle", f"{_BUNDLE}, or a detector of load_bundle()")
     _require(paths, str | Path | Iterable, "paths", _PATHS)
@@ -322,7 +322,7 @@ def _recipe_of(file: str | Path) -> Recipe:
 
 
 def _as_row(row: ScoredClip) -> ScoreRow:
-    from search.detector.scoring import ScoredClip, as_score_row
+    from search.detector.scored_clips import ScoredClip, as_score_row
 
     _require(row, ScoredClip, "rows", "rows of score(), or a file of scores")
     return as_score_row(row)

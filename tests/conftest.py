@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 from search.cli.app import main
 from tests.support.command import Ran
 

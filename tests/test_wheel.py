@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.workers.placement import cores
+from search.workers.devices import cores
 
 ROOT = Path(__file__).parent.parent
 UV = Path(sys.executable).parent / "uv"

@@ -33,7 +33,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from features.clips.clip import Clip
-from features.clips.reading import read_clip
+from features.clips.verified_reading import read_clip
 from features.errors import StoreError
 from features.frames.feature_settings import FeatureSettings
 from features.frames.framing import Frames

@@ -1,14 +1,14 @@
 """From a trained network to clip scores.
 
-scores          the type of scores, without torch
-scorer          clips to scores, with everything around a model
-tree            which scorers a recipe asks for
-pooling         window scores to one clip score
-densities       how unusual an embedding is
-covariance      Mahalanobis distances, without torch
-fusion          an ensemble's scores, combined
-calibration     scores on one scale for each machine ID
-threshold       from which score on a clip is called an anomaly
-learnt          arrays that are learnt beside the weights
-reconstruction  what a model makes of a clip, frame by frame
+scores            the type of scores, without torch
+scorer            clips to scores, with everything around a model
+scorer_of_recipe  which scorers a recipe asks for
+pooling           window scores to one clip score
+densities         how unusual an embedding is
+covariance        Mahalanobis distances, without torch
+fusion            an ensemble's scores, combined
+calibration       scores on one scale for each machine ID
+threshold         from which score on a clip is called an anomaly
+learnt_arrays     arrays that are learnt beside the weights
+reconstruction    what a model makes of a clip, frame by frame
 """

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from features.errors import UnservedError
 from models.labels import Labels
-from models.scoring.learnt import Learnt
+from models.scoring.learnt_arrays import Learnt
 
 Array = npt.NDArray[np.float64]
 

@@ -30,7 +30,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from models.scoring.covariance import ShrunkCovariance, places_of
-from models.scoring.learnt import Learnt
+from models.scoring.learnt_arrays import Learnt
 from models.settings import Backend, DensitySettings
 
 Array = npt.NDArray[np.float64]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from features.cleaning import OUTLYING, Method, Outlier, deviations, features_of
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
-from features.clips.reading import read_clip
+from features.clips.verified_reading import read_clip
 from features.store.building import open_store
 from search.analysis import pictures
 from search.analysis.findings import Finding

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from features.clips.machine_id import MachineId
-from features.clips.reading import read_clip
+from features.clips.verified_reading import read_clip
 from search.analysis import findings, pictures, plots, tables
 from search.analysis.analysis import MOST_MACHINES, Analysis, MachineDifferences
 from search.analysis.differences import frequencies

@@ -41,7 +41,7 @@ def _list_if_nothing_is_asked_for(context: typer.Context) -> None:
 def list_stores(as_json: JsonOption = False) -> None:
     """Lists the stores: features, clips, frames, size, last use."""
     from features.cache import cache_folder
-    from features.clips.faults import faults_folder, faulty_files
+    from features.clips.synthetic_faults import faults_folder, faulty_files
     from features.store.upkeep import cached_stores, size_of, unfinished_folders
 
     faulty = faulty_files()
@@ -118,7 +118,7 @@ def prune(
     Processes of this host keep the stores that they have open. Processes of other hosts do not.
     On a network folder, prune only what is older than any training that runs.
     """
-    from features.clips.faults import faulty_files
+    from features.clips.synthetic_faults import faulty_files
     from features.store.upkeep import cached_stores, remove_free_locks, remove_store, size_of, stale_folders
 
     stores = cached_stores()

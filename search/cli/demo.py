@@ -26,7 +26,7 @@ def demo(
     trials: Annotated[int | None, typer.Option(help="number of trials in all")] = None,
 ) -> None:
     """Runs every step on synthetic sounds: search, export, final training, scores, report."""
-    from features.clips.synthesis import MACHINE, MACHINE_IDS, make_corpus
+    from features.clips.synthetic_corpus import MACHINE, MACHINE_IDS, make_corpus
     from search.study.study_file import load_study
 
     corpus_root, url = folder / "corpus", f"sqlite:///{folder / 'offkey.db'}"

@@ -16,7 +16,7 @@ def init(
     output: Annotated[Path, typer.Option("-o", "--output", help="the study file to write")] = Path("study.yaml"),
 ) -> None:
     """Writes a commented study file for the clips in ROOT."""
-    from search.preparation.starter import starter_study
+    from search.preparation.starter_study import starter_study
 
     if output.exists():
         raise MisuseError(f"{output} exists already, and is left as it is. Choose another file with -o.")

@@ -19,7 +19,7 @@ from search.cli.terminal import err, open_output, progress_bar, warn
 from search.errors import MisuseError, StudyError
 
 if TYPE_CHECKING:
-    from search.detector.scoring import ScoredClip
+    from search.detector.scored_clips import ScoredClip
 
 _STANDARD_INPUT = Path("-")
 
@@ -67,9 +67,9 @@ def write_scores(
 ) -> int:
     """Writes the scores of all clips. Returns how many could not be scored or have no decision."""
     from search.detector.bundle import load_bundle
-    from search.detector.scoring import clip_paths, score_clips
+    from search.detector.scored_clips import clip_paths, score_clips
     from search.detector.submission import SubmissionFiles
-    from search.workers.placement import device_of
+    from search.workers.devices import device_of
 
     on = device_of(device)
     bundle = load_bundle(place, tell=warn)
@@ -102,7 +102,7 @@ def write_scores(
 
 def _writer(file: TextIO, *, jsonl: bool) -> Callable[[ScoredClip], object]:
     """A function that writes one row of scores."""
-    from search.detector.scoring import ScoredClip
+    from search.detector.scored_clips import ScoredClip
 
     if jsonl:
         return lambda scored: file.write(json.dumps(asdict(scored)) + "\n")

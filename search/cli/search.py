@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from search.storage.stored_study import StoredStudy
     from search.storage.study_storage import StudyStorage
     from search.study.study import Study
-    from search.workers.placement import Slot
+    from search.workers.devices import Slot
     from search.workers.supervision import Moment, Workers
 
 #: Off a terminal, notes on what keeps workers from working are at least this far apart (seconds).
@@ -127,7 +127,7 @@ def search(
 
 def slots_of(workers: str, per_device: int | None) -> list[Slot]:
     """The places of workers on this host. Raises MisuseError if `workers` is neither a number nor auto."""
-    from search.workers.placement import slots
+    from search.workers.devices import slots
 
     if workers != "auto" and (not workers.isdigit() or int(workers) < 1):
         raise MisuseError(f"--workers must be a number of at least 1, or auto, but got {workers!r}")

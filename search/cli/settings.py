@@ -27,7 +27,7 @@ def settings(
 ) -> None:
     """Lists every setting of a study file: its meaning, the values that it takes, and its default."""
     from search.cli import tables
-    from search.study.described import blocks, described
+    from search.study.settings_in_words import blocks, described
 
     if json_schema:
         if block is not None:

@@ -80,7 +80,7 @@ def train(
 def train_bundle(recipe: Recipe, bundle: str | Path, device: str, *, storage: str | None = None) -> Detector:
     """Trains a detector with progress bars; the study storage, if there is one, counts the test evaluation."""
     from search.detector.making import make_detector
-    from search.workers.placement import device_of
+    from search.workers.devices import device_of
 
     with _stages() as stage:
         return make_detector(

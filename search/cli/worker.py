@@ -53,7 +53,7 @@ def worker(
     if len(roots) != len(settings or []):
         raise MisuseError("a worker takes the study as it is stored: only corpus.root may be --set")
     if device != "cpu":
-        from search.workers.placement import device_of
+        from search.workers.devices import device_of
 
         device_of(device)
     joined: list[Worker] = []

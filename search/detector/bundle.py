@@ -32,7 +32,7 @@ from features.errors import OffkeyError, StoreError
 from models.labels import Labels
 from models.member import Member
 from models.scoring.scorer import Scorer, Single
-from models.scoring.tree import scorer_of
+from models.scoring.scorer_of_recipe import scorer_of
 from search.artifacts.bucket import BucketFolder, bucket_of
 from search.detector.bundle_files import DetectorFile, MetricsFile, not_whole
 from search.detector.detector import Detector

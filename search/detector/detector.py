@@ -10,7 +10,7 @@ from models.labels import Labels
 from models.scoring.scorer import Scorer
 from search.detector.optimism import Optimism, SeedSpread
 from search.evaluation.evaluate import Metrics
-from search.storage.test_evaluations import TestEvaluations
+from search.storage.counted_evaluations import TestEvaluations
 from search.study.recipe import Recipe
 
 

@@ -13,11 +13,11 @@ from features.clips.corpus import Corpus
 from features.progress import Progress
 from search.detector.bundle import require_free, save_bundle
 from search.detector.detector import Detector
-from search.detector.final import train_detector
+from search.detector.final_training import train_detector
 from search.errors import StorageError
 from search.preparation.prepared import prepare_recipe
 from search.storage import database
-from search.storage.test_evaluations import TestEvaluations, enter_test_evaluation
+from search.storage.counted_evaluations import TestEvaluations, enter_test_evaluation
 from search.study.recipe import Recipe
 from search.training.loop import open_corpus_stores
 from search.validation.split import held_out_clips

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from features.clips.synthesis import FAULTS, MACHINE_IDS, SAMPLE_RATE, synthesize
+from features.clips.synthetic_corpus import FAULTS, MACHINE_IDS, SAMPLE_RATE, synthesize
 from features.clips.wav import Waveform
 from features.frames.feature_settings import FeatureSettings
 from features.store.files import FrameStore

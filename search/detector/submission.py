@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from search.detector.scoring import ScoredClip
+from search.detector.scored_clips import ScoredClip
 from search.errors import StudyError
 
 

@@ -19,7 +19,8 @@ from models.scoring.calibration import require_normals, require_withheld
 from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.study.objectives import METRICS
-from search.study.recipe import ConstraintSettings, Objective, Recipe, ValidationSettings
+from search.study.recipe import Objective, Recipe, ValidationSettings
+from search.study.search_settings import ConstraintSettings
 from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips, undefined_ids
 from search.validation.views import ValidationData
 

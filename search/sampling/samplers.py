@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.sampling.pruning import NoisePruner
-from search.study.recipe import SearchSettings
+from search.study.search_settings import SearchSettings
 from search.study.space import Space
 from search.study.study import Study
 

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from models.scoring.scores import Scores
 from search.storage import ledger, optuna_rows, study_rows
+from search.storage.lease_rules import MAX_ATTEMPTS
 from search.storage.ledger import Claim, LeaseLost
 from search.storage.outages import StorageAway
 from search.storage.study_storage import StudyStorage
@@ -168,7 +169,7 @@ class Hold:
     def give_up(self) -> None:
         """Ends a trial whose workers were lost too often."""
         last = self._storage.transact(lambda session: session.get_one(TrialRow, self.trial_id).reason)
-        reason = f"its worker was lost {ledger.MAX_ATTEMPTS} times" + (f"; the last error was: {last}" if last else "")
+        reason = f"its worker was lost {MAX_ATTEMPTS} times" + (f"; the last error was: {last}" if last else "")
         self._end("failed", TrialState.FAIL, None, reason=reason)
 
     def _end(

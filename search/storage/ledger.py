@@ -29,11 +29,6 @@ from sqlalchemy import CursorResult, case, delete, func, insert, literal_column,
 from search.storage.study_rows import StudyKey, Transaction, within_hours
 from search.storage.tables import StudyRow, TrialRow, database_now
 
-LEASE_SECONDS = 30.0
-
-#: A trial is given up after it lost this many workers: the trial itself may be what kills them.
-MAX_ATTEMPTS = 3
-
 FinalState = Literal["complete", "pruned", "failed"]
 
 #: What awaits a worker that got no trial: another trial may come free ("open"), or the reason to leave.

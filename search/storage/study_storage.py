@@ -35,6 +35,7 @@ from sqlalchemy.pool import NullPool
 
 from search.errors import StorageError
 from search.storage import database, ledger, optuna_rows
+from search.storage.lease_rules import LEASE_SECONDS
 from search.storage.ledger import LeaseLost
 from search.storage.outages import Patience
 from search.storage.tables import database_now
@@ -77,9 +78,7 @@ class StudyStorage(Patience, RDBStorage):
     guards : the holders of this process's trials, by the trial's ID (Optuna's own calls name a trial only by its ID).
     """
 
-    def __init__(
-        self, url: str, *, create: bool = False, lease: float = ledger.LEASE_SECONDS, patience: float = 0.0
-    ) -> None:
+    def __init__(self, url: str, *, create: bool = False, lease: float = LEASE_SECONDS, patience: float = 0.0) -> None:
         """`lease` and `patience` (how long to wait for a database that is away) are seconds.
 
         Raises StorageError if the database cannot be opened, or if it does not exist and `create` is False.

@@ -9,7 +9,8 @@ another version cannot continue a study, and loading a detector of another versi
 `tests/computation` keeps numbers of all of these, and fails when one of them changes.
 
 Two caches have versions of their own, so that files of the old computation are not used: raise
-`features.store.files.FORMAT` with a change of frames, `features.clips.faults.VERSION` with one of synthetic faults.
+`features.store.files.FORMAT` with a change of frames, and
+`features.clips.synthetic_faults.VERSION` with a change of faults.
 """
 
 from __future__ import annotations

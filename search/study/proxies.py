@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from features.clips.faults import GRADES, KINDS, FaultKind
+from features.clips.synthetic_faults import GRADES, KINDS, FaultKind
 from features.did_you_mean import did_you_mean
 from search.errors import StudyError
 

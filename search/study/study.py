@@ -10,7 +10,8 @@ from typing import Any
 from optuna.trial import BaseTrial
 
 from search.study import corners
-from search.study.recipe import Objective, Recipe, SearchSettings, ValidationSettings
+from search.study.recipe import Objective, Recipe, ValidationSettings
+from search.study.search_settings import SearchSettings
 from search.study.space import Space, Tree
 
 

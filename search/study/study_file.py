@@ -22,9 +22,10 @@ from search.study import space as spaces
 from search.study.document import Document
 from search.study.effects import idle_settings
 from search.study.member_recipes import fill_in_recipes
-from search.study.recipe import Recipe, SearchSettings
+from search.study.recipe import Recipe
 from search.study.rules import check, checked_baseline, require_grid
-from search.study.schema import EXTRA_KEYS, explained, takes_reals
+from search.study.schema_lookup import EXTRA_KEYS, explained, takes_reals
+from search.study.search_settings import SearchSettings
 from search.study.space import Tree
 from search.study.study import Study
 

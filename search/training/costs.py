@@ -16,7 +16,8 @@ from optuna.trial import BaseTrial
 
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
-from search.study.recipe import ConstraintSettings, CostObjective, Objective
+from search.study.recipe import CostObjective, Objective
+from search.study.search_settings import ConstraintSettings
 from search.validation.views import ValidationData
 
 if TYPE_CHECKING:

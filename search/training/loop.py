@@ -33,8 +33,8 @@ from models.member import Member
 from models.recordings import Recordings
 from models.scoring.reconstruction import reconstruction_of
 from models.scoring.scorer import Single
+from models.scoring.scorer_of_recipe import scorer_of
 from models.scoring.scores import Scores
-from models.scoring.tree import scorer_of
 from search.errors import TrialFailure
 from search.study.recipe import Recipe
 from search.training.memory import free_gpu, memory_failures

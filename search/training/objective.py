@@ -19,7 +19,8 @@ from features.clips.corpus import Corpus
 from features.errors import UnservedError
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
-from search.study.recipe import ConstraintSettings, Recipe
+from search.study.recipe import Recipe
+from search.study.search_settings import ConstraintSettings
 from search.study.study import Study
 from search.study.trial_recipe import trial_recipe
 from search.training.costs import Limits

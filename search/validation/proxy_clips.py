@@ -3,7 +3,7 @@
     training clips (normal)  ──►  train, withheld: as ever (search.validation.split)
                              └─►  held out: `share` of each machine ID's, at most `MOST_NORMALS`
                                     ├─► as they are                                                        label 0
-                                    ├─► each with a fault of each kind and grade (features.clips.faults)   label 1
+                                    ├─► each with a synthetic fault of each kind and grade                 label 1
                                     └─► the same number of clips of the machine type's other IDs,
                                         attributed to this one                                             label 1
 
@@ -30,7 +30,7 @@ import joblib
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.corpus import Corpus
-from features.clips.faults import faulty_clip
+from features.clips.synthetic_faults import faulty_clip
 from features.progress import Progress
 from search.errors import StudyError
 from search.study.proxies import OTHER_IDS, Proxy

@@ -23,8 +23,8 @@ from search.storage.outages import StorageAway
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
+from search.workers.devices import Slot
 from search.workers.draining import TO_NEXT_BATCH
-from search.workers.placement import Slot
 
 _log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from search.storage.outages import PATIENCE
 from search.storage.stored_study import load_stored
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
+from search.workers.devices import Slot
 from search.workers.fleet import Fleet
-from search.workers.placement import Slot
 
 #: The time between two checks of the process (seconds).
 _CHECK_SECONDS = 0.5

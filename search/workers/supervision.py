@@ -20,8 +20,8 @@ from search.storage.outages import PATIENCE, StorageAway
 from search.storage.stored_study import StoredStudy, create_or_join
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
+from search.workers.devices import Slot
 from search.workers.fleet import Fleet
-from search.workers.placement import Slot
 
 if TYPE_CHECKING:
     from search.preparation.prepared import Prepared

@@ -23,9 +23,9 @@ from search.storage.ledger import LeaseLost
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.validation.views import ValidationData
+from search.workers.devices import device_name, memory_used
 from search.workers.draining import Drained
-from search.workers.lease import Lease
-from search.workers.placement import device_name, memory_used
+from search.workers.lease_renewal import Lease
 
 if TYPE_CHECKING:
     from search.dashboard.exhibits import Exhibit

@@ -24,7 +24,8 @@ from search.artifacts.checkpoints import Checkpoints
 from search.dashboard.note import write_note
 from search.errors import StorageError
 from search.storage.hold import Hold
-from search.storage.ledger import LEASE_SECONDS, MAX_ATTEMPTS, LeaseLost, Leftover, new_owner
+from search.storage.lease_rules import LEASE_SECONDS, MAX_ATTEMPTS
+from search.storage.ledger import LeaseLost, Leftover, new_owner
 from search.storage.outages import PATIENCE, StorageAway
 from search.storage.stored_study import StoredStudy, load_stored, require_same, was_deleted
 from search.storage.study_ledger import StudyLedger
@@ -32,7 +33,7 @@ from search.storage.study_storage import StudyStorage
 from search.study.identity import surroundings
 from search.validation.views import ValidationData
 from search.workers.draining import Drained
-from search.workers.lease import Lease
+from search.workers.lease_renewal import Lease
 from search.workers.trial_work import Show, TrialWork, draw
 
 if TYPE_CHECKING:

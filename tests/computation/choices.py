@@ -11,7 +11,7 @@ import numpy as np
 from features.cleaning import CleaningSettings, Method, clean, deviations
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
-from features.clips.faults import GRADES, KINDS, with_fault
+from features.clips.synthetic_faults import GRADES, KINDS, with_fault
 from search.study.recipe import Recipe, ValidationSettings
 from search.validation.split import blind, folds_of, held_out_clips, labelled_test_clips, training_clips
 from search.validation.views import validation_data_of

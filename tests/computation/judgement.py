@@ -26,7 +26,7 @@ from search.evaluation.official import Year
 from search.evaluation.truth import Truth
 from search.sampling.pruning import noise_key, noise_of
 from search.sampling.samplers import pruner_for, sampler_for
-from search.study.recipe import SearchSettings
+from search.study.search_settings import SearchSettings
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from tests.computation.case import Case, listed, spread_over, without_clips

@@ -9,7 +9,7 @@ import soundfile
 
 from features.clips.clip import ANOMALY, NORMAL, Clip, Source, Split
 from features.clips.corpus import Corpus, read_corpus
-from features.clips.synthesis import FAULTS, SAMPLE_RATE, synthesize
+from features.clips.synthetic_corpus import FAULTS, SAMPLE_RATE, synthesize
 from features.clips.wav import Waveform
 
 MACHINE_IDS = ("00", "02")

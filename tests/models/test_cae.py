@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn import functional
 
-from features.clips.synthesis import synthesize
+from features.clips.synthetic_corpus import synthesize
 from features.errors import UnservedError
 from features.frames.feature_settings import FeatureSettings
 from features.store.files import FrameStore

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sklearn.covariance import LedoitWolf
 
 from features.clips.corpus import Corpus, read_corpus
-from features.clips.synthesis import SAMPLE_RATE, synthesize
+from features.clips.synthetic_corpus import SAMPLE_RATE, synthesize
 from features.frames.feature_settings import FeatureSettings
 from features.windows.excerpts import Batch
 from models.labels import Labels
@@ -23,7 +23,7 @@ from models.layers.scale import Scale
 from models.settings import BACKENDS
 from models.stat import Model, Settings
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.scoring import score_clips
+from search.detector.scored_clips import score_clips
 from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from features.clips.synthesis import synthesize
+from features.clips.synthetic_corpus import synthesize
 from features.frames.feature_settings import FeatureSettings
 from features.store.files import FrameStore
 from features.windows.context_windows import ContextWindows

@@ -36,7 +36,7 @@ from tests.support.house import HOUSE
 from tests.support.offkey_process import stand_in
 
 if TYPE_CHECKING:
-    from search.detector.scoring import ScoredClip
+    from search.detector.scored_clips import ScoredClip
     from tests.support.command import Ran
     from tests.support.tiny_study import TinyStudy
 

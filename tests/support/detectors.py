@@ -8,7 +8,7 @@ import torch
 
 from features.clips.corpus import Corpus
 from search.detector.detector import Detector
-from search.detector.final import train_detector
+from search.detector.final_training import train_detector
 from search.preparation.prepared import PreparedRecipe
 from search.study.recipe import Recipe
 from search.validation.views import validation_data_of

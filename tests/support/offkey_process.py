@@ -31,10 +31,11 @@ import pytest
 
 import search.storage.outages
 import search.training.objective
-import search.workers.lease
+import search.workers.lease_renewal
 import search.workers.worker
 import tests.support.quick
-from search.storage import database, ledger
+from search.storage import database
+from search.storage.lease_rules import LEASE_SECONDS
 from search.workers import draining
 from tests.support.house import HOUSE
 from tests.support.quick import QuickTraining
@@ -55,7 +56,7 @@ class Quick:
 
     pause: float = 0.0  # seconds of an epoch
     batches: int = 4  # in an epoch
-    lease: float = ledger.LEASE_SECONDS
+    lease: float = LEASE_SECONDS
     to_next_batch: float = draining.TO_NEXT_BATCH
     longest_pause: float = 5.0  # between two checks whether a database is back
     busy: float = 60.0  # seconds that SQLite waits for a lock
@@ -210,7 +211,7 @@ def _main(arguments: list[str]) -> None:
     vars(tests.support.quick)["time"] = types.SimpleNamespace(sleep=_announced_sleep)
     search.training.objective.train_for_real = _AnnouncingTraining
     search.workers.worker.join = functools.partial(search.workers.worker.join, lease=quick.lease)
-    search.workers.worker._POLL_SECONDS = search.workers.lease._RETRY_SECONDS = 0.1
+    search.workers.worker._POLL_SECONDS = search.workers.lease_renewal._RETRY_SECONDS = 0.1
     search.storage.outages._LONGEST_PAUSE = quick.longest_pause
     draining.TO_NEXT_BATCH = quick.to_next_batch
     database._BUSY_SECONDS = quick.busy  # type: ignore[assignment]

@@ -27,7 +27,7 @@ from models.settings import WindowSettings
 from search.evaluation.metrics import Metric
 from search.evaluation.official import Year
 from search.evaluation.truth import Truth
-from search.storage import ledger
+from search.storage.lease_rules import LEASE_SECONDS
 from search.study.recipe import Recipe
 from search.validation import views
 from search.validation.split import labelled_test_clips
@@ -110,7 +110,7 @@ class QuickTraining:
         self.epoch, self._scores = state["epoch"], np.array(state["scores"])
 
 
-def work(url: str, name: str, *, lease: float = ledger.LEASE_SECONDS, pause: float = 0.0) -> None:
+def work(url: str, name: str, *, lease: float = LEASE_SECONDS, pause: float = 0.0) -> None:
     """Works on a stored study until its budget is met; `pause` is how long each epoch takes (seconds)."""
     stop = threading.Event()
     drain_on_signals(stop)
@@ -124,7 +124,7 @@ def work(url: str, name: str, *, lease: float = ledger.LEASE_SECONDS, pause: flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study")
-    parser.add_argument("--lease", type=float, default=ledger.LEASE_SECONDS)
+    parser.add_argument("--lease", type=float, default=LEASE_SECONDS)
     parser.add_argument("--pause", type=float, default=0.0)
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(process)d %(message)s", level=logging.INFO)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from features.clips.corpus import read_corpus
 from features.clips.near_duplicates import NearDuplicate, comparable, near_duplicates
-from features.clips.synthesis import synthesize
+from features.clips.synthetic_corpus import synthesize
 
 RATE = 16000
 SECONDS = 2

@@ -17,7 +17,7 @@ import pytest
 
 from features.cache import cache_folder
 from features.clips.corpus import read_corpus
-from features.clips.faults import faulty_clip
+from features.clips.synthetic_faults import faulty_clip
 from features.frames.feature_settings import FeatureSettings
 from features.store.building import open_store
 from features.store.upkeep import damage_of

@@ -27,7 +27,7 @@ from search.dashboard.app import dashboard_app
 from search.dashboard.exhibits import Exhibit, upload
 from search.detector.bundle import load_bundle, save_bundle
 from search.detector.detector import Detector
-from search.detector.scoring import score_clips
+from search.detector.scored_clips import score_clips
 from search.errors import BundleError
 from search.study.recipe import Recipe
 from search.study.study_file import to_yaml

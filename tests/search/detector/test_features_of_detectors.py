@@ -14,7 +14,7 @@ from optuna.trial import FixedTrial
 
 from features.clips.corpus import Corpus, read_corpus
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.scoring import score_clips
+from search.detector.scored_clips import score_clips
 from search.errors import StudyFileError
 from search.study.recipe import Recipe, ValidationSettings
 from search.study.study import Study

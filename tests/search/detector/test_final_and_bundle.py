@@ -25,13 +25,13 @@ from search.detector.caveats import SPREAD, sentences_beside
 from search.detector.detector import Detector
 from search.detector.model_card import model_card
 from search.detector.optimism import Optimism, optimism_of
-from search.detector.scoring import score_clips
+from search.detector.scored_clips import score_clips
 from search.errors import BundleError
 from search.evaluation.interval import Interval
 from search.evaluation.truth import Truth
 from search.results.export import export_recipe
 from search.results.status import read_status
-from search.storage.test_evaluations import TestEvaluations
+from search.storage.counted_evaluations import TestEvaluations
 from search.study.ensembles import ensemble_of
 from search.study.recipe import Recipe, ValidationSettings
 from search.study.study_file import load_study, study_of_tree
@@ -236,7 +236,7 @@ def test_no_model_is_trained_while_another_takes_the_memory(corpus: Corpus, monk
             alive.add(self)
             super().__init__(*arguments)
 
-    monkeypatch.setattr("search.detector.final.Training", Counted)
+    monkeypatch.setattr("search.detector.final_training.Training", Counted)
     recipe = Recipe.model_validate({"study": "l", "model": {"family": "stat"}, "validation": {"folds": 2}})
 
     detector_of(recipe, corpus, CPU)

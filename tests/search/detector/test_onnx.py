@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.clips.corpus import read_corpus
-from features.clips.synthesis import synthesize
+from features.clips.synthetic_corpus import synthesize
 from features.clips.wav import Waveform
 from features.frames.feature_settings import FeatureSettings
 from features.frames.waveform_network import WaveformNetwork
@@ -30,13 +30,13 @@ from models.labels import Labels
 from models.recordings import Recordings
 from models.scoring.densities import Density
 from models.scoring.scorer import Calibrated, Single
-from models.scoring.tree import scorer_of
+from models.scoring.scorer_of_recipe import scorer_of
 from models.settings import CropSettings
 from search.cli.onnx import onnx
 from search.detector.bundle import Bundle, load_bundle, save_bundle
 from search.detector.onnx_export import TOLERANCE, require_same_scores
 from search.detector.onnx_network import DetectorNetwork, OnnxError
-from search.detector.scoring import clip_paths, score_clips
+from search.detector.scored_clips import clip_paths, score_clips
 from search.study.recipe import Recipe
 from tests.support.detectors import detector_of
 

@@ -18,7 +18,7 @@ import torch
 import search
 from features.clips.corpus import read_corpus
 from search.detector.bundle import load_bundle
-from search.detector.scoring import score_clips
+from search.detector.scored_clips import score_clips
 from search.training.loop import Training
 from search.training.objective import train_for_real
 from search.training.protocols import ModelTraining
@@ -56,7 +56,7 @@ import json, sys
 from pathlib import Path
 import torch
 from search.detector.bundle import load_bundle
-from search.detector.scoring import score_clips
+from search.detector.scored_clips import score_clips
 torch.set_num_threads(1)
 bundle, *clips = map(Path, sys.argv[1:])
 print(json.dumps([clip.score for clip in score_clips(load_bundle(bundle), clips, torch.device("cpu"))]))
@@ -70,7 +70,7 @@ from pathlib import Path
 import torch
 from search.detector.bundle import load_bundle
 from search.detector.making import make_detector
-from search.detector.scoring import score_clips
+from search.detector.scored_clips import score_clips
 from search.study.study_file import load_study
 recipe, root, bundle, *clips = sys.argv[1:]
 cpu = torch.device("cpu")

@@ -21,7 +21,7 @@ from search.evaluation.truth import Truth
 from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, is_rung, noise_key, noise_of
 from search.sampling.samplers import pruner_for
 from search.storage.study_storage import FAILED
-from search.study.recipe import SearchSettings
+from search.study.search_settings import SearchSettings
 
 Curve = Mapping[int, float]
 

@@ -24,10 +24,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from search.errors import NoStorageError, StorageError
 from search.storage import database
+from search.storage.counted_evaluations import TestEvaluationRow
 from search.storage.database import default_url, is_away, migrate, parse_url, shown, storage_errors
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import Base
-from search.storage.test_evaluations import TestEvaluationRow
 from tests.support.house import HOUSE
 from tests.support.servers import PostgresServer
 

@@ -17,7 +17,7 @@ from optuna.trial import FixedTrial
 
 from features.clips.corpus import read_corpus
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.scoring import score_clips
+from search.detector.scored_clips import score_clips
 from search.errors import StudyFileError
 from search.results.export import export_recipe
 from search.study.ensembles import ensemble_of, seed_groups

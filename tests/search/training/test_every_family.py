@@ -12,10 +12,10 @@ import soundfile
 import torch
 
 from features.clips.corpus import Corpus, read_corpus
-from features.clips.synthesis import SAMPLE_RATE, synthesize
+from features.clips.synthetic_corpus import SAMPLE_RATE, synthesize
 from models.families import FAMILIES
 from search.detector.bundle import Bundle, load_bundle, save_bundle
-from search.detector.scoring import score_clips
+from search.detector.scored_clips import score_clips
 from search.evaluation.metrics import id_aucs
 from search.evaluation.truth import Truth
 from search.study.recipe import Recipe, ValidationSettings

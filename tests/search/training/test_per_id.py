@@ -17,7 +17,7 @@ from features.clips.clip import Clip
 from features.clips.corpus import Corpus, read_corpus
 from features.errors import UnservedError
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.scoring import ScoredClip, score_clips
+from search.detector.scored_clips import ScoredClip, score_clips
 from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind

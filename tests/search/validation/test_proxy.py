@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from features.clips.clip import ANOMALY, NORMAL, Clip, Source
 from features.clips.corpus import Corpus, read_corpus
-from features.clips.faults import GRADES, KINDS
+from features.clips.synthetic_faults import GRADES, KINDS
 from features.frames.feature_settings import FeatureSettings
 from search.errors import StudyError
 from search.evaluation.metrics import mean_auc

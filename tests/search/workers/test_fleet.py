@@ -16,13 +16,13 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 from search.errors import StudyError
 from search.storage.study_storage import StudyStorage
 from search.study.study_file import to_yaml
 from search.workers import fleet as fleets
+from search.workers.devices import Slot, cores
 from search.workers.fleet import Fleet
-from search.workers.placement import Slot, cores
 from search.workers.worker import join
 from tests.support.offkey_process import Quick, Terminal, offkey_process, stand_in, until
 from tests.support.tiny_study import trials_of

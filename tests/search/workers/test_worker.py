@@ -21,11 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 from search.errors import StudyError
 from search.preparation.prepared import prepare
 from search.results.export import export_recipe
-from search.storage.ledger import MAX_ATTEMPTS
+from search.storage.lease_rules import MAX_ATTEMPTS
 from search.storage.stored_study import require_same
 from search.training.loop import Training
 from search.workers.worker import join

@@ -35,7 +35,7 @@ import scipy.fft
 
 from features.cache import cache_folder
 from features.clips.clip import ANOMALY, Clip
-from features.clips.reading import read_clip
+from features.clips.verified_reading import read_clip
 from features.clips.wav import Signal, signal_of
 from features.digests import digest_of
 from features.errors import StoreError

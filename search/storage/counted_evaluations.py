@@ -29,7 +29,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from features.clips.clip import Clip
 from features.digests import digest_of
 from search.storage import database
-from search.storage.ledger import LEASE_SECONDS
+from search.storage.lease_rules import LEASE_SECONDS
 from search.storage.tables import Base, StudyRow, database_now
 from search.study.recipe import Recipe
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from features.clips.corpus import read_corpus
-from features.clips.synthesis import FAULTS, MACHINE, MACHINE_IDS, SAMPLE_RATE, Sound, make_corpus, synthesize
+from features.clips.synthetic_corpus import FAULTS, MACHINE, MACHINE_IDS, SAMPLE_RATE, Sound, make_corpus, synthesize
 from features.frames.feature_settings import FeatureSettings
 
 FEATURES = FeatureSettings()
@@ -107,7 +107,7 @@ class TestACorpusThatIsKilledInTheMiddle:
     script = """
 import os, signal, sys
 from pathlib import Path
-from features.clips.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 
 make_corpus(
     Path(sys.argv[1]), train_clips=2, test_clips=1, seconds=0.5,

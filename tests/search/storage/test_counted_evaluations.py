@@ -20,8 +20,7 @@ from features.clips.corpus import read_corpus
 from search.detector.making import make_detector
 from search.errors import BundleError, StorageError
 from search.storage import database
-from search.storage.tables import database_now
-from search.storage.test_evaluations import (
+from search.storage.counted_evaluations import (
     NO_STORAGE,
     TestEvaluationRow,
     TestEvaluations,
@@ -29,6 +28,7 @@ from search.storage.test_evaluations import (
     enter_test_evaluation,
     recipe_digest,
 )
+from search.storage.tables import database_now
 from search.study.recipe import Recipe, ValidationSettings
 from search.validation.split import held_out_clips
 

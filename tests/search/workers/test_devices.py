@@ -15,8 +15,8 @@ import torch
 
 import search
 from search.errors import MisuseError
-from search.workers import placement
-from search.workers.placement import Slot, cores, device_name, memory_used, slots, visible_gpus
+from search.workers import devices
+from search.workers.devices import Slot, cores, device_name, memory_used, slots, visible_gpus
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(affinity)))
         monkeypatch.setattr(psutil, "cpu_count", lambda logical: physical)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        monkeypatch.setattr(placement, "_QUOTA", tmp_path / "cpu.max")
+        monkeypatch.setattr(devices, "_QUOTA", tmp_path / "cpu.max")
         if quota is not None:
             (tmp_path / "cpu.max").write_text(quota + "\n")
         if visible is None:
@@ -220,7 +220,8 @@ def test_memory_on_a_gpu_is_what_torch_has_reserved(monkeypatch: pytest.MonkeyPa
 def test_torch_is_imported_for_counting_gpus_alone() -> None:
     script = """
 import sys
-from search.workers.placement import Slot, device_name, memory_used, slots, visible_gpus
+from search.workers import devices
+from search.workers.devices import Slot, device_name, memory_used, slots, visible_gpus
 assert visible_gpus() == [] and len(slots(2, None)) == 2 and Slot("cpu", None).environment(workers=2)
 print(device_name("cpu"), memory_used("cuda"), memory_used("cpu") > 0, "torch" in sys.modules)
 """

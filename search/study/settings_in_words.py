@@ -17,7 +17,8 @@ from features.frames.feature_settings import FeatureSettings
 from models.families import FAMILIES, settings_of
 from models.settings import ScoringSettings, TrainingSettings
 from search.errors import MisuseError
-from search.study.recipe import ConstraintSettings, CorpusSettings, SearchSettings, ValidationSettings
+from search.study.recipe import CorpusSettings, ValidationSettings
+from search.study.search_settings import ConstraintSettings, SearchSettings
 
 #: The JSON Schema of a setting, or of a value that it may have.
 Schema = Mapping[str, Any]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.corpus import read_corpus
-from features.clips.faults import GRADES, KINDS, FaultKind, faulty_clip, with_fault
-from features.clips.synthesis import FAULTS
+from features.clips.synthetic_corpus import FAULTS
+from features.clips.synthetic_faults import GRADES, KINDS, FaultKind, faulty_clip, with_fault
 from features.clips.wav import Signal, read_header, signal_of
 from features.errors import CorpusError, StoreError
 

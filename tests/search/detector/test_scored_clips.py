@@ -20,7 +20,7 @@ import torch
 
 from features.clips.corpus import read_corpus
 from search.detector.bundle import load_bundle, save_bundle
-from search.detector.scoring import ScoredClip, clip_paths, score_clips
+from search.detector.scored_clips import ScoredClip, clip_paths, score_clips
 from search.study.recipe import Recipe
 from tests.support.detectors import detector_of
 

@@ -26,7 +26,7 @@ from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import Metric, mean_auc, metric_of
 from search.evaluation.truth import Truth
 from search.preparation.prepared import PreparedRecipe
-from search.storage.test_evaluations import NO_STORAGE
+from search.storage.counted_evaluations import NO_STORAGE
 from search.study.ensembles import seed_groups
 from search.study.objectives import METRICS
 from search.study.recipe import Recipe

@@ -13,7 +13,7 @@ from search.errors import StorageError
 from search.storage.hold import Hold
 from search.storage.ledger import LeaseLost
 from search.storage.outages import StorageAway
-from search.workers.placement import device_name, memory_used
+from search.workers.devices import device_name, memory_used
 
 _log = logging.getLogger(__name__)
 

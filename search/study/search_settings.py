@@ -1,0 +1,40 @@
+"""The `search:` block of a study file: budget, sampler, pruner."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from features.settings import Settings
+
+
+class SearchSettings(Settings):
+    """The budget, the sampler and the pruner."""
+
+    trials: int = Field(100, ge=1, description="trials in all, over all workers")
+    hours: float | None = Field(None, gt=0, description="wall-clock hours with at least one worker")
+    sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="grid: each combination of choices once")
+    pruner: Literal["hyperband", "median", "noise", "wilcoxon", "none"] = Field(
+        "hyperband",
+        description="noise: stops only trials that are behind by more than chance explains with so few clips; "
+        "wilcoxon: compares folds in pairs, and needs more epochs than median; always none with several objectives",
+    )
+    seed: int = Field(0, ge=0)
+    duplicates: Literal["fresh", "repeat"] = Field(
+        "fresh",
+        description="settings that another trial has had are replaced by new ones, or repeated with another seed",
+    )
+    constraints: ConstraintSettings | None = Field(
+        None, description="limits for the chosen trial: see `offkey settings constraints`"
+    )
+
+
+class ConstraintSettings(Settings):
+    """The limits that a trial must keep to be chosen."""
+
+    max_parameters: int | None = Field(None, ge=0, description="limit of the learnt numbers of all networks")
+    max_latency_ms: float | None = Field(
+        None, gt=0, description="limit of the milliseconds to score one clip, with reading its file"
+    )
+    min_worst_id: float | None = Field(None, ge=0, le=1, description="limit of the lowest AUC of a machine ID")
