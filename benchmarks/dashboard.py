@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.coordination import EPOCHS, _fill
 from benchmarks.sides import machine_line
 from features.clips.synthetic_corpus import make_corpus
-from search.cli.dashboard import READING_SECONDS
+from search.cli.study.dashboard import READING_SECONDS
 from search.dashboard.app import dashboard_app
 from search.preparation.prepared import prepare
 from search.storage import database

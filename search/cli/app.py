@@ -11,25 +11,25 @@ import typer
 from rich.markup import escape
 
 from features.errors import OffkeyError
-from search.cli.analyze import analyze
-from search.cli.cache import cache
-from search.cli.corpus import corpus
-from search.cli.dashboard import dashboard
-from search.cli.demo import demo
-from search.cli.evaluate import evaluate
-from search.cli.export import export
-from search.cli.init import init
-from search.cli.onnx import onnx
-from search.cli.report import report
-from search.cli.score import score
-from search.cli.search import search
-from search.cli.settings import settings
-from search.cli.status import status
-from search.cli.studies import studies
+from search.cli.detector.evaluate import evaluate
+from search.cli.detector.onnx import onnx
+from search.cli.detector.score import score
+from search.cli.detector.train import train
+from search.cli.recordings.analyze import analyze
+from search.cli.recordings.cache import cache
+from search.cli.recordings.corpus import corpus
+from search.cli.study.dashboard import dashboard
+from search.cli.study.demo import demo
+from search.cli.study.export import export
+from search.cli.study.init import init
+from search.cli.study.report import report
+from search.cli.study.search import search
+from search.cli.study.settings import settings
+from search.cli.study.status import status
+from search.cli.study.studies import studies
+from search.cli.study.upkeep import delete, rename, stop
+from search.cli.study.worker import worker
 from search.cli.terminal import err, out
-from search.cli.train import train
-from search.cli.upkeep import delete, rename, stop
-from search.cli.worker import worker
 from search.errors import MisuseError
 from search.logs import keep_quiet
 

@@ -15,7 +15,7 @@ from search.results.status import SHOWN_TRIALS, Status, machines, worth
 from search.results.wording import interval, number, objective_value
 from search.storage.stored_study import StoredStudy
 from search.study.recipe import Objective
-from search.study.schema_lookup import description_of
+from search.study.schema.schema_lookup import description_of
 from search.study.study import Study
 from search.validation.views import clips_in_words
 

@@ -1,22 +1,20 @@
 """Study files: their schema, their rules, and the studies and recipes that they hold.
 
-recipe             the schema of their blocks
-space              open settings: ranges and choices
-document           the text of a file: keys with their lines, `--set`
-study_file         reads and writes files
-study              a checked study
-rules              checks beyond the schema
-effects            which settings have an effect
-schema_lookup      types, keys and messages for the settings of a path
-settings_in_words  settings in words, for `offkey settings`
-json_schema        the JSON Schema of study files, for editors
-corners            recipes at the ends of the ranges
-objectives         the words and the direction of each objective
-proxies            the names of the proxies
-trial_recipe       the recipe that a trial trains
-member_recipes     members of an ensemble that name the file of a recipe
-ensembles          combines several recipes into one
-identity           what workers on a study must agree on
-computation        the version of the computation, raised by hand with a change of numbers
-search_settings    the `search:` block: budget, sampler, pruner, limits
+recipe           the schema of their blocks
+space            open settings: ranges and choices
+document         the text of a file: keys with their lines, `--set`
+study_file       reads and writes files
+study            a checked study
+rules            checks beyond the schema
+effects          which settings have an effect
+schema           what the schema knows of each setting: lookup, words, JSON Schema
+corners          recipes at the ends of the ranges
+objectives       the words and the direction of each objective
+proxies          the names of the proxies
+trial_recipe     the recipe that a trial trains
+member_recipes   members of an ensemble that name the file of a recipe
+ensembles        combines several recipes into one
+identity         what workers on a study must agree on
+computation      the version of the computation, raised by hand with a change of numbers
+search_settings  the `search:` block: budget, sampler, pruner, limits
 """

@@ -19,7 +19,7 @@ from models.settings import BACKENDS
 from search.study import space as spaces
 from search.study.corners import first_recipe
 from search.study.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
-from search.study.schema_lookup import block_schema, default_of
+from search.study.schema.schema_lookup import block_schema, default_of
 from search.study.space import Path, Space, Tree
 
 #: Settings of `scoring:` that combine the scores of windows into one.

@@ -21,7 +21,7 @@ from search.study.document import Document
 from search.study.effects import branches_of, kinds_of, readers_of, uses, why_idle
 from search.study.proxies import proxies_named
 from search.study.recipe import OF_THE_WHOLE, ValidationSettings
-from search.study.schema_lookup import explained
+from search.study.schema.schema_lookup import explained
 from search.study.space import Path, Space, Tree
 
 #: With fewer folds, no p-value before the last fold is below the one at which the pruner stops a trial.

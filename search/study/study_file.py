@@ -24,7 +24,7 @@ from search.study.effects import idle_settings
 from search.study.member_recipes import fill_in_recipes
 from search.study.recipe import Recipe
 from search.study.rules import check, checked_baseline, require_grid
-from search.study.schema_lookup import EXTRA_KEYS, explained, takes_reals
+from search.study.schema.schema_lookup import EXTRA_KEYS, explained, takes_reals
 from search.study.search_settings import SearchSettings
 from search.study.space import Tree
 from search.study.study import Study
@@ -86,7 +86,7 @@ def shipped_studies() -> dict[str, str]:
 
 
 def shipped_schema() -> Path:
-    """Return the file with the JSON Schema of study files (search.study.json_schema), beside the studies that ship."""
+    """Return the file with the JSON Schema of study files, beside the studies that ship."""
     return Path(str(resources.files("studies") / "study.schema.json"))
 
 

@@ -21,7 +21,7 @@ import soundfile
 from optuna.distributions import CategoricalDistribution
 
 from search.cli.app import app
-from search.cli.demo import _fresh_name
+from search.cli.study.demo import _fresh_name
 from search.preparation.prepared import prepare
 from search.study.study_file import load_study, shipped_studies
 from tests.support.offkey_process import until

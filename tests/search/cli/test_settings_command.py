@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from models.families import FAMILIES, settings_of
-from search.study.settings_in_words import described
+from search.study.schema.settings_in_words import described
 
 if TYPE_CHECKING:
     from tests.support.command import Ran

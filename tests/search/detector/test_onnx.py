@@ -32,7 +32,7 @@ from models.scoring.densities import Density
 from models.scoring.scorer import Calibrated, Single
 from models.scoring.scorer_of_recipe import scorer_of
 from models.settings import CropSettings
-from search.cli.onnx import onnx
+from search.cli.detector.onnx import onnx
 from search.detector.bundle import Bundle, load_bundle, save_bundle
 from search.detector.onnx_export import TOLERANCE, require_same_scores
 from search.detector.onnx_network import DetectorNetwork, OnnxError

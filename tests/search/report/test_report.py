@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from features.clips.corpus import read_corpus
 from models.scoring.scores import Scores
-from search.cli.status import status_of
+from search.cli.study.status import status_of
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Truth

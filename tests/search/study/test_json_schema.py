@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 
 from models.families import FAMILIES, settings_of
 from search.errors import MisuseError
-from search.study.json_schema import study_schema
-from search.study.settings_in_words import settings_in
+from search.study.schema.json_schema import study_schema
+from search.study.schema.settings_in_words import settings_in
 from search.study.study_file import EDITORS_LINE, load_study, shipped_schema, shipped_studies, study_of_tree
 
 if TYPE_CHECKING:

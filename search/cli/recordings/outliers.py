@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from search.cli.analyze import progress_of_stages
+from search.cli.recordings.analyze import progress_of_stages
 from search.cli.terminal import err, out, print_json, progress_bar, write_text
 
 

@@ -15,7 +15,7 @@ from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.evaluation.evaluate import Metrics
 from search.evaluation.system_metrics import DecisionMetrics, SystemMetrics
 from search.results.wording import difference_interval, interval
-from search.study.settings_in_words import Described
+from search.study.schema.settings_in_words import Described
 
 if TYPE_CHECKING:
     from search.detector.detector import Detector

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from features.frames.feature_settings import KINDS
 from models.families import FAMILIES
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe
-from search.study.settings_in_words import Schema, blocks, settings_in
+from search.study.schema.settings_in_words import Schema, blocks, settings_in
 from search.study.space import CLOSED_FOR_GOOD, Path
 
 #: The types of a choice, and of a value of the baseline.

@@ -116,9 +116,9 @@ def _stages() -> Iterator[Callable[[str], Progress]]:
 
 def show_metrics(detector: Detector) -> None:
     """Prints the metrics of a detector, and warns of what makes its cleaning or its thresholds doubtful."""
-    from search.cli import tables
+    from search.cli.detector import detector_tables
 
-    out.print(tables.detector_metrics(detector))
+    out.print(detector_tables.detector_metrics(detector))
     cleaning = detector.recipe.cleaning
     if cleaning.method != "none" and not detector.dropped:
         warn(

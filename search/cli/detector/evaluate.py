@@ -45,7 +45,7 @@ def evaluate(
 
     All labelled clips count, validation clips too: `offkey train` measures on test clips alone.
     """
-    from search.cli import tables
+    from search.cli.detector import detector_tables
     from search.evaluation.score_files import read_scores
     from search.evaluation.score_truth import labelled
     from search.evaluation.system_metrics import measure
@@ -65,4 +65,4 @@ def evaluate(
     if as_json:
         print_json(metrics.as_json())
     else:
-        out.print(tables.system_metrics(metrics))
+        out.print(detector_tables.system_metrics(metrics))

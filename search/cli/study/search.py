@@ -27,7 +27,7 @@ from search.cli.options import (
     storage_errors,
     url_of,
 )
-from search.cli.status import show_summary, status_of
+from search.cli.study.status import show_summary, status_of
 from search.cli.terminal import LogOnTerminal, err, print_json, progress_bar, warn
 from search.errors import MisuseError
 from search.logs import show_all
@@ -253,7 +253,7 @@ def _say_draining() -> None:
 
 def _redrawn(moments: Iterator[Moment]) -> None:
     """Shows the study on a terminal until its workers are done."""
-    from search.cli.study_tables import progress
+    from search.cli.study.study_tables import progress
 
     with Live(console=err, auto_refresh=False, transient=True) as live:
         for moment in moments:
@@ -262,7 +262,7 @@ def _redrawn(moments: Iterator[Moment]) -> None:
 
 def _in_lines(moments: Iterator[Moment]) -> None:
     """Prints a line whenever trials end, when the storage is away, and now and then on what keeps workers waiting."""
-    from search.cli.study_tables import finished_line
+    from search.cli.study.study_tables import finished_line
 
     before = next(moments)
     printed, when = before.note, time.monotonic()

@@ -26,13 +26,13 @@ def settings(
     ] = False,
 ) -> None:
     """Lists every setting of a study file: its meaning, the values that it takes, and its default."""
-    from search.cli import tables
-    from search.study.settings_in_words import blocks, described
+    from search.cli.detector import detector_tables
+    from search.study.schema.settings_in_words import blocks, described
 
     if json_schema:
         if block is not None:
             raise MisuseError(f"--json-schema describes a whole study file, not {block} alone: leave one of them out")
-        from search.study.json_schema import study_schema
+        from search.study.schema.json_schema import study_schema
 
         print_json(study_schema())
         return
@@ -42,4 +42,4 @@ def settings(
         print_json({"blocks": {name: [asdict(setting) for setting in of] for name, of in settings_of.items()}})
         return
     for name, of in settings_of.items():
-        out.print(tables.settings(name, of))
+        out.print(detector_tables.settings(name, of))

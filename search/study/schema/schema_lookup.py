@@ -20,7 +20,7 @@ from search.study import space as spaces
 from search.study.corners import family_of
 from search.study.document import Document
 from search.study.recipe import Recipe
-from search.study.settings_in_words import Schema, settings_in, values_in_words
+from search.study.schema.settings_in_words import Schema, settings_in, values_in_words
 from search.study.space import Path, Tree
 
 #: Keys of a study file that a recipe does not have.

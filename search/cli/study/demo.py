@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from search.cli.export import write_recipe
+from search.cli.detector.score import write_scores
+from search.cli.detector.train import show_metrics, train_bundle
 from search.cli.options import WorkersOption, storage_errors
-from search.cli.report import write_report
-from search.cli.score import write_scores
-from search.cli.search import run_search, slots_of
-from search.cli.status import show_summary, status_of
+from search.cli.study.export import write_recipe
+from search.cli.study.report import write_report
+from search.cli.study.search import run_search, slots_of
+from search.cli.study.status import show_summary, status_of
 from search.cli.terminal import err, progress_bar, writing
-from search.cli.train import show_metrics, train_bundle
 
 
 def demo(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.options import JsonOption
-from search.cli.outliers import list_outliers
+from search.cli.recordings.outliers import list_outliers
 from search.cli.terminal import err, out, print_json, progress_bar, shown
 from search.errors import MisuseError
 
@@ -39,7 +39,7 @@ def corpus(
         raise MisuseError("-o names the page that --outliers writes: give both, or neither")
     from features.clips.corpus import read_corpus
     from features.clips.inspection import inspect
-    from search.cli import corpus_tables
+    from search.cli.recordings import corpus_tables
 
     with progress_bar("reading", quiet=as_json) as progress:
         recordings = read_corpus(root, progress=progress)

@@ -39,6 +39,6 @@ def status_of(storage: StudyStorage, stored: StoredStudy) -> tuple[Status, Compa
 
 def show_summary(current: Status, comparison: Comparison | None) -> None:
     """Prints the status of a study."""
-    from search.cli.study_tables import summary
+    from search.cli.study.study_tables import summary
 
     out.print(summary(current, comparison))

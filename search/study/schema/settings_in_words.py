@@ -1,6 +1,6 @@
 """Every setting of a study file in words: what it means, which values it takes, and its default.
 
-The words come from pydantic's JSON Schema of each block, which `search.study.json_schema` uses, too.
+The words come from pydantic's JSON Schema of each block, which `search.study.schema.json_schema` uses, too.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Commands on detectors: `train`, `score`, `onnx`, `evaluate`; and their tables."""

@@ -1,0 +1,1 @@
+"""Commands on recordings, before any model: `corpus` (with `outliers`), `analyze`, `cache`; and their tables."""
