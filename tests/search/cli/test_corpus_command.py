@@ -125,7 +125,7 @@ def test_corpus_warns_of_tables_that_do_not_fit(offkey: Offkey, tmp_path: Path) 
 
     shown, document = offkey("corpus", tmp_path), json.loads(offkey("corpus", tmp_path, "--json").stdout)
 
-    message = "eval_data_list.csv: 1 of the 1 clips of fan that it labels are not there, id_00_00000001.wav for one"
+    message = "eval_data_list.csv: 1 of the 1 clips of fan that it labels are not there, for example id_00_00000001.wav"
     assert " ".join(shown.stderr.split()) == f"warning: {message}"
     assert document["warnings"] == [message]
 
