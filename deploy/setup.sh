@@ -31,7 +31,7 @@ if [ -z "$OFFKEY_DATA" ]; then
   python -P - <<'PYTHON'
 from pathlib import Path
 
-from features.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 
 root = Path("/corpus/dev_data")
 if not root.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -53,6 +54,15 @@ def corpus_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def _forget_the_log() -> None:
+    """Undoes what a command set up for its process: a worker logs to a stream that the test closes."""
+    for name in ("", "features", "models", "search"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING if name == "" else logging.NOTSET)
+        for handler in [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]:
+            logger.removeHandler(handler)
+
+
 @pytest.fixture
 def offkey(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """Runs `offkey ARGUMENTS…` in this process."""
@@ -65,6 +75,8 @@ def offkey(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
             main()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            _forget_the_log()
         captured = capsys.readouterr()
         return Ran(code, captured.out, captured.err)
 

@@ -112,7 +112,7 @@ done
 say "a study file, recordings of the host's, four containers, passwords from .env"
 compose run --rm -T workers python -P -c "
 from pathlib import Path
-from features.synthesis import make_corpus
+from features.clips.synthetic_corpus import make_corpus
 make_corpus(Path('compose-test-corpus'), train_clips=6, test_clips=6, seconds=1.0)
 Path('compose-test-study.yaml').write_text('''
 study: compose-test

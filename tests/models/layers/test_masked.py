@@ -412,7 +412,7 @@ def test_only_a_conditional_model_needs_ids(family: str, conditional: bool) -> N
     without = Batch(batch.inputs, batch.clips)
     assert case.knows_ids is conditional
     if conditional:
-        with pytest.raises(ValueError, match="without them"):
+        with pytest.raises(ValueError, match="without machine IDs"):
             model.score(without)
     else:
         assert torch.equal(model.score(without), model.score(batch))

@@ -683,7 +683,7 @@ def test_combine_without_an_ensemble_is_misuse(offkey: Offkey) -> None:
     ran = offkey("train", write_recipe("wide"), "-o", "new", "--combine", "max")
 
     assert ran.code == 2
-    assert "--combine max is for several recipes, or for --seeds" in ran.stderr
+    assert "--combine max is for several recipes or for --seeds" in ran.stderr
 
 
 def test_a_member_that_names_its_own_file_is_refused(tmp_path: Path) -> None:

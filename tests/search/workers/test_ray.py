@@ -327,8 +327,8 @@ SHARED = ("--storage", "postgresql://offkey:secret@127.0.0.1:1/offkey")
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--gpus-per-worker", "0.5"), 2, "--on says where it is"),
-        (("--detach",), 2, "--on says where it is"),
+        (("--gpus-per-worker", "0.5"), 2, "give its address with --on"),
+        (("--detach",), 2, "give its address with --on"),
         (("--on", "auto"), 2, "--on needs --workers N, a number of at least 1, but got 'auto'"),
         (("--on", "auto", "--workers", "2", "--per-device", "2"), 2, "--gpus-per-worker is a worker's share"),
         (("--on", "auto", "--workers", "2"), 2, "sqlite:///offkey.db is a file of this host"),
