@@ -43,7 +43,7 @@ from search.study.study import Study
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from search.workers.worker import join
-from tests.support.quick import QuickTraining, mean_score, quick_study, without_aucs
+from tests.support.quick import QuickTraining, mean_score, quick_study, quicken, without_aucs
 from tests.support.servers import PostgresServer
 
 EPOCHS, ROUNDS, TRIALS_IN_A_ROUND = 20, 3, 24
@@ -167,7 +167,7 @@ def _work(gate: Any, environment: dict[str, str], side: str, url: str, root: str
 
 def _offkey(url: str) -> Any:
     worker = join(url, OURS)
-    worker.train = QuickTraining
+    quicken(worker)
     without_aucs()
     worker.suggestions.pruner = NeverPruning(max_resource=EPOCHS)
 

@@ -29,7 +29,7 @@ from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.study_file import study_of_tree
 from search.workers.worker import join
-from tests.support.quick import QuickTraining, quick_study, without_aucs
+from tests.support.quick import quick_study, quicken, without_aucs
 from tests.support.servers import PostgresServer
 
 EPOCHS = 5
@@ -118,7 +118,7 @@ def _work(folder: Path) -> None:
     """One worker: joins, says so, waits for the others."""
     without_aucs()  # tiny: no scikit-learn in each process
     worker = join(os.environ["OFFKEY_STORAGE"], "crowd")
-    worker.train = QuickTraining
+    quicken(worker)
     (folder / f"{os.getpid()}.joined").touch()
     while not (folder / "gate").exists():
         time.sleep(0.1)

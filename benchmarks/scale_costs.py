@@ -26,7 +26,7 @@ from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
 from search.study.study_file import study_of_tree
 from search.workers.worker import Worker, join
-from tests.support.quick import QuickTraining, quick_study, without_aucs
+from tests.support.quick import quick_study, quicken, without_aucs
 from tests.support.relay import Relay
 from tests.support.servers import PostgresServer
 
@@ -92,7 +92,7 @@ class Bench:
         logging.disable(logging.ERROR)
         without_aucs()
         worker = join(self.relay.url(url), name)
-        worker.train = QuickTraining
+        quicken(worker)
         worker.suggestions.pruner = Unmoved()
         return worker
 

@@ -27,7 +27,7 @@ from sqlalchemy import make_url
 
 from benchmarks.scale_costs import FEW, Bench, Unmoved
 from search.workers.worker import join
-from tests.support.quick import QuickTraining, without_aucs
+from tests.support.quick import quicken, without_aucs
 from tests.support.servers import PgBouncer, PostgresServer
 
 
@@ -156,7 +156,7 @@ def _timed(gate: Any, work: Callable[[], object]) -> None:
 def _offkey(gate: Any, url: str, name: str) -> None:
     without_aucs()
     worker = join(url, name)
-    worker.train = QuickTraining
+    quicken(worker)
     worker.suggestions.pruner = Unmoved()
     worker.suggestions.optuna_study().get_trials(deepcopy=False)  # what a worker reads once does not count
     worker._write_note = lambda: None  # type: ignore[method-assign]

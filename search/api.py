@@ -337,7 +337,7 @@ def _loaded(bundle: str | Path) -> Bundle:
 def _warn(text: str) -> None:
     """Warn at the user's own line: the nearest one outside of `search`, however deep in it the warning arises."""
     frame, depth = sys._getframe(), 1
-    while frame.f_globals["__name__"].startswith("search.") and frame.f_back is not None:
+    while frame.f_globals.get("__name__", "").startswith("search.") and frame.f_back is not None:
         frame, depth = frame.f_back, depth + 1
     warnings.warn(text, OffkeyWarning, stacklevel=depth)
 

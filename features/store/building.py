@@ -5,12 +5,12 @@
     <cache>/frames/<key>/checksums.npy   (clips,) uint32: CRC-32 of each clip's frames
     <cache>/frames/<key>/store.json      what it was computed from, for people; its time is that of the last use
 
-The key is a digest of the feature settings and of the clips' contents, in order: whoever changes a clip or a
-setting has another key, so that nothing stale is ever served. A stack of features is put together from the stores
+The key is a digest of the feature settings and of the clips' contents, in order: with another clip or
+setting the key is another, so that nothing stale is ever served. A stack of features is put together from the stores
 of its parts, so that no feature is computed twice.
 
 A store is built in a folder whose name nobody else has, and then renamed. Renaming is atomic on network folders
-too, and builders of one key make the same files: whoever finds the store there already throws its own away. That is
+too, and builders of one key make the same files: a builder that finds the store there discards its own. That is
 all that correctness rests on. The lock beside the store saves double work, where locks work.
 """
 
@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 #: Clips computed by one task: enough to hide joblib's dispatch, few enough to share the cores evenly.
 _CLIPS_PER_TASK = 8
 
-#: Whoever waits for a builder looks for signs of life so often, and goes on alone after so long without (seconds).
+#: A process that waits for a builder checks it this often, and builds itself after this long without a sign (seconds).
 _LOOK_SECONDS, _SILENCE_SECONDS = 5.0, 120.0
 
 #: Uses are noted no more often (seconds): a note is a write, to a server perhaps.

@@ -165,7 +165,7 @@ def remove_free_locks() -> int:
     """Removes the lock files that nobody holds, and returns how many."""
     removed = 0
     for path in sorted(frames_folder().glob("*.lock")):
-        # Whoever waits for a lock that is unlinked takes another; at worst two build the same.
+        # A process that waits for a lock that is unlinked takes another; at worst two build the same.
         with suppress(Timeout, OSError, NotImplementedError), FileLock(path, timeout=0):
             path.unlink()
             removed += 1

@@ -142,8 +142,7 @@ def load_bundle(place: str | Path, *, tell: Callable[[str], None] = _log.warning
             if differing := _other_versions(details.versions):
                 tell(f"{place} was written with {', '.join(differing)}: its scores may differ a little")
             recipe = load_study(folder / "recipe.yaml").first_recipe()
-            scorer = scorer_of(recipe.member, details.labels, _untrained)
-            _load_weights(scorer, folder / "weights.safetensors", place)
+            scorer = _with_weights(recipe, details.labels, folder / "weights.safetensors", place)
             return Bundle(recipe=recipe, scorer=scorer.eval(), labels=details.labels, thresholds=details.thresholds)
     except BundleError:
         raise
@@ -151,9 +150,11 @@ def load_bundle(place: str | Path, *, tell: Callable[[str], None] = _log.warning
         raise not_whole(place, error) from error
 
 
-def _load_weights(scorer: Scorer, path: Path, place: str | Path) -> None:
+def _with_weights(recipe: Recipe, labels: Labels, path: Path, place: str | Path) -> Scorer:
     try:
+        scorer = scorer_of(recipe.member, labels, _untrained)
         scorer.load_state_dict(load_file(path))
+        return scorer
     except (RuntimeError, SafetensorError) as error:
         raise not_whole(place, f"{path.name}: {error}") from error
 

@@ -33,7 +33,7 @@ def interval_chart(status: Status, comparison: Comparison) -> Chart:
         rows.append(("baseline", status.baseline, comparison.intervals[0]))
     is_lowest = status.objectives[0] == "worst_id"
     drawn = plots.intervals(rows, measure=status.metric_name, guessing=None if is_lowest else 0.5)
-    caption = f"Mind: {LOWEST_CAUTION}." if is_lowest else ""
+    caption = f"Note: {LOWEST_CAUTION}." if is_lowest else ""
     return Chart("intervals", "How well faults are detected", caption, drawn)
 
 

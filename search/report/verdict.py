@@ -74,7 +74,7 @@ def verdict(
     if stored.validation.uses_proxies:
         measured += (
             "as soon as there are recorded faults, quote the test AUC that “offkey train” measures on them. "
-            f"Mind: {PROXY_CAUTION}."
+            f"Note: {PROXY_CAUTION}."
         )
     else:
         measured += "quote the test AUC that “offkey train” measures, on clips that no search has used."

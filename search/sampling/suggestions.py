@@ -81,10 +81,8 @@ class Suggestions:
             return
         noise = noise_of(scores, truth, metric=self._stored.metric)
         if noise is not None:
-            with (
-                suppress(StorageAway),
-                self._storage.impatient(),
-            ):  # without noise it is not stopped at this rung
+            # Without noise the trial is not stopped at this rung.
+            with suppress(StorageAway), self._storage.impatient():
                 self._storage.set_trial_system_attr(hold.trial_id, noise_key(step), noise)
 
     def _trial_of(self, hold: Hold, draw: int) -> optuna.Trial:

@@ -1,7 +1,7 @@
 """Statements on the studies' rows: the budget, the hours, and requests to stop.
 
-They run in the caller's transaction, as in search.storage.ledger. Each statement requires the study's `uid` beside its
-key, so that it never reads or writes a later study that got the key of a deleted one.
+They run in the caller's transaction, as in search.storage.ledger. Each statement here requires the study's `uid` beside
+its key, so that it never reads or writes a later study that got the key of a deleted one.
 """
 
 from __future__ import annotations

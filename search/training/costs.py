@@ -71,8 +71,7 @@ class Limits:
         value = trial.user_attrs[cost]
         name = f"max_{cost}"
         if name not in trial.constraints:
-            trial.set_constraint(
-                name, value / most - 1 if most else float(value)
-            )  # relative to the limit, since limits differ in size
+            # Relative to the limit, since limits differ in size.
+            trial.set_constraint(name, value / most - 1 if most else float(value))
         if value > most:
             raise TrialFailure(f"{what.format(value)}, more than search.constraints.{name} allows: {most:,}")

@@ -31,7 +31,7 @@ from search.workers.draining import drain_on_signals
 from search.workers.trial_work import TrialWork
 from search.workers.worker import join
 from tests.support.house import HOUSE
-from tests.support.quick import QuickTraining
+from tests.support.quick import QuickTraining, quicken
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -111,7 +111,10 @@ def _run(
     stop = threading.Event()
     worker = join(os.environ["OFFKEY_STORAGE"], name, lease=lease, stop=stop)
     training: Any = Training if real else QuickTraining
-    worker.train = train_for_real if real else QuickTraining
+    if real:
+        worker.train = train_for_real
+    else:
+        quicken(worker)
     arrange(moment, training, lambda number: os.kill(os.getpid(), number), number)
     drain_on_signals(stop)
     if "drain" in moment:

@@ -33,7 +33,7 @@ from search.validation import views
 from search.validation.split import labelled_test_clips
 from search.workers import trial_work
 from search.workers.draining import drain_on_signals, leave_in_time
-from search.workers.worker import join
+from search.workers.worker import Worker, join
 
 
 class Settings(WindowSettings):
@@ -110,6 +110,11 @@ class QuickTraining:
         self.epoch, self._scores = state["epoch"], np.array(state["scores"])
 
 
+def quicken(worker: Worker) -> None:
+    """Lets a worker train nothing and draw nothing."""
+    worker.train, worker.show = QuickTraining, None
+
+
 def work(url: str, name: str, *, lease: float = LEASE_SECONDS, pause: float = 0.0) -> None:
     """Works on a stored study until its budget is met; `pause` is how long each epoch takes (seconds)."""
     stop = threading.Event()
@@ -117,7 +122,7 @@ def work(url: str, name: str, *, lease: float = LEASE_SECONDS, pause: float = 0.
     worker = join(url, name, lease=lease, stop=stop)
     leave_in_time(stop, worker.release)
     QuickTraining.pause = pause / QuickTraining.batches
-    worker.train, worker.show = QuickTraining, None
+    quicken(worker)
     worker.run()
 
 

@@ -116,10 +116,11 @@ def _nearest(got: Any, setting: Schema) -> str:
 
 
 def _union_at(tree: Tree, path: Path) -> Schema | None:
-    """Return the schema of a setting of several types, if the path ends with one of these types."""
+    """Return the schema of a setting of several types, if the path ends with one of these types and not in a block."""
     block = block_schema(tree, path[:-2]) if len(path) > 1 else None
     setting = {} if block is None else settings_in(block).get(str(path[-2]), {})
-    return setting if "anyOf" in setting else None
+    kinds = [kind for kind in setting.get("anyOf", ()) if kind != {"type": "null"}]
+    return setting if len(kinds) > 1 and not any("$ref" in kind for kind in kinds) else None
 
 
 def _of_others(tree: Tree, path: Path) -> str:

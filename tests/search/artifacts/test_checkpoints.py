@@ -24,7 +24,7 @@ from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
 from search.workers.worker import join
 from tests.support.house import HOUSE
-from tests.support.quick import QuickTraining
+from tests.support.quick import QuickTraining, quicken
 from tests.support.s3_service import s3_environment
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def _work_until_killed(environment: dict[str, str], folder: str, study: str, art
     os.environ |= environment
     os.chdir(folder)
     worker = join(os.environ["OFFKEY_STORAGE"], study, lease=LEASE, artifacts=artifacts)
-    worker.train = QuickTraining
+    quicken(worker)
     original = QuickTraining.run_epoch
 
     def run_epoch(self: QuickTraining, before_batch: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ from search.storage.study_storage import StudyStorage
 from search.study.recipe import Recipe
 from search.workers.worker import Worker, join
 from tests.support.house import HOUSE
-from tests.support.quick import QuickTraining
+from tests.support.quick import QuickTraining, quicken
 from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _work_until_killed(environment: Mapping[str, str], folder: str, study: str, 
     os.environ |= environment
     os.chdir(folder)
     worker = join(os.environ["OFFKEY_STORAGE"], study, lease=LEASE)
-    worker.train = QuickTraining
+    quicken(worker)
     arrange(moment)
     worker.run()
 
