@@ -210,7 +210,7 @@ def _main(arguments: list[str]) -> None:
     QuickTraining.batches, QuickTraining.pause = quick.batches, quick.pause / quick.batches
     vars(tests.support.quick)["time"] = types.SimpleNamespace(sleep=_announced_sleep)
     search.training.objective.train_for_real = _AnnouncingTraining
-    search.workers.worker.draw = None  # type: ignore[assignment]
+    vars(search.workers.worker)["draw"] = None
     search.workers.worker.join = functools.partial(search.workers.worker.join, lease=quick.lease)
     search.workers.worker._POLL_SECONDS = search.workers.lease_renewal._RETRY_SECONDS = 0.1
     search.storage.outages._LONGEST_PAUSE = quick.longest_pause
