@@ -251,7 +251,7 @@ NOBODY = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_SHARED_CRED
 @pytest.mark.parametrize(
     ("place", "variables", "message"),
     [
-        ("s3://nobody-made-this/pump", {}, "cannot be read: .*NoSuchBucket.*AWS_ENDPOINT_URL which service"),
+        ("s3://nobody-made-this/pump", {}, "cannot be read: .*NoSuchBucket.*AWS_ENDPOINT_URL the service"),
         ("s3://", {}, "cannot be read: .*nvalid bucket name"),
         (PLACE, ANYWHERE, r"cannot be read: .*127\.0\.0\.1:1"),
         (PLACE, ANYWHERE | NOBODY, "cannot be read: Unable to locate credentials. AWS_ACCESS_KEY_ID, "),
