@@ -488,7 +488,7 @@ def test_no_module_that_a_trial_runs_through_can_name_the_held_out_clips() -> No
     # The split itself, the test evaluation, warnings before a search, and what an analysis leaves out.
     assert naming == {
         "validation/split.py",
-        "detector/final.py",
+        "detector/final_training.py",
         "detector/making.py",
         "preparation/clip_checks.py",
         "analysis/view.py",
