@@ -11,18 +11,15 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import joblib
 import psutil
 
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
     import torch
-
-#: "<microseconds> <period>", or "max <period>": the CPU time that a container may use.
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,11 @@ def visible_gpus() -> list[str]:
 
 
 def cores() -> int:
-    """The number of CPU cores that this process may use, by its affinity and its container's CPU time."""
-    available = len(os.sched_getaffinity(0))
-    try:
-        quota, period = _QUOTA.read_text().split()
-    except OSError:
-        return available
-    return available if quota == "max" else max(1, min(available, int(quota) // int(period)))
+    """The number of CPU cores that this process may use, by its affinity, its container and $LOKY_MAX_CPU_COUNT.
+
+    A quota that ends within a core counts that core.
+    """
+    return int(joblib.cpu_count())
 
 
 def device_name(device: str) -> str:

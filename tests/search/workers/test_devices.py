@@ -15,28 +15,29 @@ import torch
 
 import search
 from search.errors import MisuseError
-from search.workers import devices
 from search.workers.devices import Slot, cores, device_name, memory_used, slots, visible_gpus
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
-    """Gives this host other cores and GPUs, another CPU quota and another CUDA_VISIBLE_DEVICES."""
+def host(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives this host other cores and GPUs, another limit of cores and another CUDA_VISIBLE_DEVICES."""
 
     def make(
         *,
         affinity: int = 8,
         physical: int | None = 8,
-        quota: str | None = None,
+        limit: int | None = None,
         gpus: int = 0,
         visible: str | None = None,
     ) -> None:
+        monkeypatch.setattr(os, "cpu_count", lambda: 64)
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(affinity)))
         monkeypatch.setattr(psutil, "cpu_count", lambda logical: physical)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        monkeypatch.setattr(devices, "_QUOTA", tmp_path / "cpu.max")
-        if quota is not None:
-            (tmp_path / "cpu.max").write_text(quota + "\n")
+        if limit is None:
+            monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
+        else:
+            monkeypatch.setenv("LOKY_MAX_CPU_COUNT", str(limit))
         if visible is None:
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         else:
@@ -50,20 +51,13 @@ def test_this_host_s_cores_are_those_of_the_affinity_mask_at_most() -> None:
 
 
 @pytest.mark.parametrize(
-    ("affinity", "quota", "expected"),
-    [
-        (8, None, 8),
-        (8, "max 100000", 8),
-        (8, "200000 100000", 2),
-        (8, "350000 100000", 3),  # half a core is no core
-        (8, "50000 100000", 1),
-        (2, "600000 100000", 2),
-    ],
+    ("affinity", "limit", "expected"),
+    [(8, None, 8), (8, 2, 2), (2, 6, 2)],
 )
-def test_cores_are_limited_by_affinity_and_by_the_container_s_quota(
-    host: Callable[..., None], affinity: int, quota: str | None, expected: int
+def test_cores_are_limited_by_affinity_and_by_what_joblib_is_allowed(
+    host: Callable[..., None], affinity: int, limit: int | None, expected: int
 ) -> None:
-    host(affinity=affinity, quota=quota)
+    host(affinity=affinity, limit=limit)
     assert cores() == expected
 
 
@@ -73,7 +67,7 @@ def test_cores_are_limited_by_affinity_and_by_the_container_s_quota(
         ({"affinity": 8, "physical": 8}, 4),
         ({"affinity": 16, "physical": 8}, 4),  # two threads a core
         ({"affinity": 4, "physical": 64}, 2),
-        ({"affinity": 64, "physical": 64, "quota": "600000 100000"}, 3),
+        ({"affinity": 64, "physical": 64, "limit": 6}, 3),
         ({"affinity": 6, "physical": None}, 3),  # a host that does not say
         ({"affinity": 1, "physical": 1}, 1),
     ],
