@@ -36,7 +36,7 @@ Method = Literal["none", "zero_crossings", "rms", "centroid", "zscore", "neighbo
 
 
 class CleaningSettings(Settings):
-    """Which training clips are left out, since they do not sound like the rest."""
+    """Chooses the training clips that are left out because they do not sound like the rest."""
 
     ONLY_BESIDE: ClassVar[Effects] = {"drop": {"method": ["zero_crossings", "rms", "centroid", "zscore", "neighbours"]}}
 
@@ -75,7 +75,7 @@ def clean(
 
 
 def deviations(clips: Sequence[Clip], corpus: Corpus, method: Method, features: FeatureSettings) -> list[Outlier]:
-    """How far each clip lies from its machine ID, in the order of `clips`, which are some of the corpus's.
+    """The deviation of each clip from its machine ID, in the order of `clips`, which are some of the corpus's.
 
     Raises StoreError or CorpusError where the frames cannot be computed.
     """
@@ -118,7 +118,7 @@ def clip_statistics(clips: Sequence[Clip], corpus: Corpus, features: FeatureSett
 
 
 def _robust_deviations(table: Table) -> Table:
-    """Of each value in its column, (rows, columns): in robust standard deviations, with its sign."""
+    """The signed deviation of each value from its column, in robust standard deviations, (rows, columns)."""
     from scipy.stats import median_abs_deviation  # here: it takes a while to load
 
     from_median = table - np.median(table, axis=0)

@@ -1,4 +1,4 @@
-"""What a message about an unknown name ends with."""
+"""The end of a message about an unknown name."""
 
 from __future__ import annotations
 

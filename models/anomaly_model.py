@@ -1,4 +1,4 @@
-"""What every family of models gives.
+"""What every family of models offers.
 
 inputs : as they lie in the store, in the feature's units (`models.layers.scale` brings them to the unit interval):
          (batch, context · bins) float32 for families on windows, (batch, 1, bins, frames) for those on crops.
@@ -19,16 +19,16 @@ class AnomalyModel(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
-        """What training minimises, a scalar."""
+        """The scalar that training minimises."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Tensor:
-        """How unlike a healthy machine each window or crop sounds, (batch,)."""
+        """The score of each window or crop, (batch,): higher is more anomalous."""
 
     def embed(self, batch: Batch) -> Tensor:
-        """What a density judges instead of `score`, (batch, dim); of families with densities among their scores."""
+        """Embeddings for a density, (batch, dim); for families with densities among their scores."""
         raise NotImplementedError
 
     def reconstruct(self, batch: Batch) -> Tensor | None:
-        """What the model takes the inputs for, in their shape and unit; None for a family that does not."""
+        """The reconstruction of the inputs, in their shape and unit; None for a family that reconstructs nothing."""
         return None

@@ -133,7 +133,7 @@ def _require(crop: Size) -> None:
 
 
 def _sizes(crop: Size) -> list[Size]:
-    """Of the crop, and of the map behind each convolution of stride 2."""
+    """The sizes of the crop and of the map behind each convolution of stride 2."""
     sizes = [crop]
     for side, padding in _CONVOLUTIONS:
         rows, columns = ((length + 2 * padding - side) // 2 + 1 for length in sizes[-1])

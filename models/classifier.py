@@ -121,7 +121,7 @@ class Settings(CropSettings, DensitySettings):
         return len(TRANSFORMATIONS) if self.classes == "augmentations" else 1
 
     def class_ids(self, labels: Labels) -> list[int]:
-        """Which machine ID each class belongs to."""
+        """The machine ID of each class."""
         if self.classes == "attributes":
             return [labels.id_index(name) for name, _ in labels.attributes]
         return [index for index in range(len(labels.ids)) for _ in range(self.versions)]
@@ -195,7 +195,7 @@ class Model(AnomalyModel):
         return loss
 
     def score(self, batch: Batch) -> Tensor:
-        """How badly each crop fits its class, by `score`; log-odds where a density is asked for instead."""
+        """The misfit of each crop to its class, by `score`; log-odds where the study names a density instead."""
         crops, own = self.scale(batch.inputs), self.own[batch.known_ids]
         transformations = TRANSFORMATIONS[: self.settings.versions]
         scores = [self._scores(transform(crops), own[:, version]) for version, transform in enumerate(transformations)]
@@ -206,7 +206,7 @@ class Model(AnomalyModel):
         return functional.normalize(self._embedding(self.scale(batch.inputs)))
 
     def _scores(self, crops: Tensor, own: Tensor) -> Tensor:
-        """Of crops that may be of these classes each, `own` (batch, classes) bool."""
+        """The scores of crops; `own` (batch, classes) bool says which classes each crop may have."""
         embeddings = self._embedding(crops)
         with _whole_precision(embeddings):
             if self.settings.score == "cosine":

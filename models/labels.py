@@ -28,11 +28,11 @@ class Labels:
         return Labels(ids=(name,), attributes=tuple(pair for pair in self.attributes if pair[0] == name))
 
     def id_index(self, name: str) -> int:
-        """Which of the IDs it is, or UNKNOWN."""
+        """The index of a machine ID, or UNKNOWN."""
         return self._id_indices.get(name, UNKNOWN)
 
     def attribute_index(self, name: str, attributes: str) -> int:
-        """Which of the pairs it is, or UNKNOWN."""
+        """The index of a pair of machine ID and attributes, or UNKNOWN."""
         return self._attribute_indices.get((name, attributes), UNKNOWN)
 
     @cached_property

@@ -17,7 +17,7 @@ AnyFamily = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(settings_f
 
 
 class Member(Settings):
-    """What a model hears, what it is, how it is trained, and how it scores."""
+    """The features, the model, the training and the scoring of one model."""
 
     features: FeatureSettings = FeatureSettings()
     model: AnyFamily

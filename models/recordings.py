@@ -73,7 +73,7 @@ class Recordings:
         return replace(self, ids=("",) * len(self))
 
     def id_indices(self, labels: Labels) -> npt.NDArray[np.int64]:
-        """Which of a model's machine IDs each clip has, (clips,); UNKNOWN for another."""
+        """The index of each clip's machine ID among a model's, (clips,); UNKNOWN for another."""
         return np.array([labels.id_index(name) for name in self.ids], dtype=np.int64)
 
     def stored(self, features: FeatureSettings, labels: Labels) -> StoredClips:

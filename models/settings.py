@@ -70,7 +70,7 @@ class FamilySettings(Settings):
 
     @property
     def is_trained(self) -> bool:
-        """Whether epochs, batches and a learning rate mean anything to it."""
+        """Whether it has a training: epochs, batches and a learning rate."""
         return True
 
     def excerpt_frames(self, bins: int) -> int:
@@ -79,7 +79,7 @@ class FamilySettings(Settings):
 
     @property
     def excerpt_setting(self) -> str:
-        """What a study file calls them."""
+        """The setting that gives the length of an excerpt."""
         raise NotImplementedError
 
     @property
@@ -108,7 +108,7 @@ class FamilySettings(Settings):
 
     @property
     def embedding_decay(self) -> float:
-        """How a clip's embeddings become one: weights that fall so from rank to rank in each dimension; 1: the mean."""
+        """The weight of each embedding of a clip over that of the rank before, in each dimension; 1: the mean."""
         return 1.0
 
     def require(self, labels: Labels, judged: Collection[str]) -> None:

@@ -70,7 +70,7 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """Of names, contents and what else is known, not of where they lie: the same for equal copies on any host.
+        """A digest of names, contents and what else is known of the clips: the same for equal copies on any host.
 
         A host that lacks a ground-truth table has another fingerprint than one that has it.
         """
@@ -143,7 +143,7 @@ def read_corpus(root: Path, *, progress: Progress | None = None) -> Corpus:
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """What there is to be read."""
+    """The files that are to be read."""
 
     clips: Sequence[tuple[Path, str, Description]]  # file, name, and what is known of it, in the order of names
     closed: Sequence[Unreadable] = ()  # folders that cannot be looked into

@@ -56,7 +56,7 @@ _LEAST_CLIPS = 8
 
 @dataclass(frozen=True)
 class Suspicion:
-    """What is wrong with a clip, perhaps."""
+    """A possible fault of a clip."""
 
     name: str
     kind: SuspicionKind
@@ -65,7 +65,7 @@ class Suspicion:
 
 @dataclass(frozen=True, kw_only=True)
 class _Measures:
-    """Of one clip's samples; where channels differ, the worst of them."""
+    """Measures of one clip's samples; where channels differ, those of the worst."""
 
     peak: float  # around the mean, of the channel that has the smallest
     channels: int

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class MachineId(NamedTuple):
-    """Which machine it is. Sorted, the machine IDs of a type are side by side."""
+    """One machine: its type and its number. Sorted, the machine IDs of a type are side by side."""
 
     machine: str  # the machine type: the name of its folder
     number: str  # as names give it: "00"; neither part has a slash in it
@@ -19,6 +19,6 @@ class MachineId(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> MachineId:
-        """From its text, as `str` gives it."""
+        """The machine ID of a text that `str` made."""
         machine, _, number = name.rpartition("/")
         return cls(machine, number)

@@ -69,7 +69,7 @@ class NearDuplicate:
 
     @property
     def relation(self) -> str:
-        """How the two hang together, a phrase."""
+        """The relation of the two clips, as a phrase."""
         phrase = f"{self.seconds:.2f} s of it are the same recording as {self.other.name}"
         differences = []
         if abs(self.start - self.other_start) >= 0.0005:
@@ -121,7 +121,7 @@ def _by_id(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
 
 
 def _copies_of(members: Sequence[Clip], row: int, sketches: Phases, seconds: float) -> list[NearDuplicate]:
-    """Of one test clip, with those after it. `sketches` is (clips, frequencies)."""
+    """The copies of one test clip among the clips after it. `sketches` is (clips, frequencies)."""
     peaks = np.array([_coherences(sketches[row], other).max() for other in sketches[row + 1 :]])
     enough = max(_CANDIDATE, _BEYOND_CHANCE / np.sqrt(sketches.shape[1]))
     found = []
@@ -134,7 +134,7 @@ def _copies_of(members: Sequence[Clip], row: int, sketches: Phases, seconds: flo
 
 
 def _compared(clip: Clip, other: Clip, seconds: float) -> NearDuplicate | None:
-    """What two clips share, if they do. `seconds` are as many as the longer one has, or more."""
+    """What two clips share; None if they share nothing. `seconds` is at least the length of the longer one."""
     try:
         waveforms = _waveform(clip), _waveform(other)
     except (UnreadableWav, OSError):
@@ -185,7 +185,7 @@ def _of_parts(shared: Sequence[Waveform], rates: Sequence[int], seconds: float) 
 
 
 def _coherences(one: Phases, other: Phases, *, finer: int = 1) -> npt.NDArray[np.float32]:
-    """Of two phases, at all offsets of `one` against `other`, evenly over the time that they stand for: (offsets,)."""
+    """The coherence of two phases at all offsets of `one` against `other`, evenly over their time: (offsets,)."""
     offsets = finer * scipy.fft.next_fast_len(len(one))
     correlation = scipy.fft.ifft(one * other.conj(), n=offsets, overwrite_x=True)
     return np.asarray(np.abs(correlation) * np.float32(offsets / len(one)))

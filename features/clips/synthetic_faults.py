@@ -197,12 +197,12 @@ def _drawn_frequency(sample_rate: int, rng: np.random.Generator, *, below: float
 
 
 def _frequencies(samples: int, sample_rate: int) -> _Array:
-    """Of the bins of a Fourier transform, (bins,) Hz."""
+    """The frequencies of the bins of a Fourier transform, (bins,) Hz."""
     return np.asarray(scipy.fft.rfftfreq(samples, 1 / sample_rate))
 
 
 def _band(samples: int, sample_rate: int, low: float, high: float) -> _Array:
-    """How far each bin of a Fourier transform is inside a band, (bins,) in [0, 1], with flanks beside it."""
+    """The share of each bin of a Fourier transform in a band, (bins,) in [0, 1], with flanks beside the band."""
     octaves = np.log2(np.maximum(_frequencies(samples, sample_rate), 1e-3))
     start, end = np.log2([low, high])
     flank = np.interp(octaves, [start - _FLANK, start, end, end + _FLANK], [0, 1, 1, 0])

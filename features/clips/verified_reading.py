@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def read_clip(clip: Clip, decode: Callable[[bytes], T]) -> T:
-    """What `decode` makes of the very bytes that the clip's digest was taken of.
+    """Decodes a clip's file with `decode`, if its bytes are still those of the clip's digest.
 
     Raises CorpusError if the file is no longer there, is another by now, or cannot be decoded.
     """

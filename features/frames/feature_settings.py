@@ -32,7 +32,7 @@ from features.frames.parameters import Parameters
 
 
 class FeatureKind(Protocol):
-    """What the module of a kind of feature has."""
+    """The functions that the module of a kind of feature has."""
 
     UNIT: str  # of the values, empty for none
     SETTINGS: Any  # names of the settings that it uses, beside those that all kinds use
@@ -115,7 +115,7 @@ class FeatureSettings(Parameters):
 
     @property
     def is_derived(self) -> bool:
-        """Whether frames are made from those of the parts."""
+        """Whether frames are computed from those of the parts."""
         return len(self.parts) > 1 or self.normalize == "clip"
 
     @property
@@ -136,7 +136,7 @@ class FeatureSettings(Parameters):
 
     @property
     def unit(self) -> str:
-        """Of a frame's values; empty where they have none, or not all the same."""
+        """The unit of a frame's values; empty if they have none, or not all the same."""
         units = {KINDS[part.kind].UNIT for part in self.parts}
         return units.pop() if len(units) == 1 and self.normalize != "clip" else ""
 

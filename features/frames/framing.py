@@ -1,4 +1,4 @@
-"""What every transform makes of a waveform, and how it is cut.
+"""How a waveform is cut into frames, the same for every transform.
 
 waveform : (samples,) float32, full scale is [-1, 1).
 frames   : (frames, bins) float32; one each hop, the first centred on the first sample, as in librosa (`center=True`).

@@ -27,7 +27,7 @@ def bins(settings: Parameters) -> int:
 
 
 def limits(settings: Parameters) -> tuple[Frames, Frames]:
-    """As wide as log-mel's, from a full-scale sine downwards."""
+    """A range as wide as log-mel's, from a full-scale sine downwards."""
     highest = 20 * math.log10(settings.n_fft / 4)
     return ends(highest - (logmel.HIGHEST - logmel.LOWEST), highest, bins(settings))
 

@@ -28,7 +28,7 @@ def bins(settings: Parameters) -> int:
 
 
 def limits(settings: Parameters) -> tuple[Frames, Frames]:
-    """What log-mel levels within their own limits can give: a coefficient is largest where its cosine is followed."""
+    """The coefficients of log-mel levels within their own limits: largest where the levels follow the cosine."""
     middle, half = (logmel.HIGHEST + logmel.LOWEST) / 2, (logmel.HIGHEST - logmel.LOWEST) / 2
     largest = half * math.sqrt(2 * settings.n_mels) * 2 / math.pi
     lowest, highest = ends(-largest, largest, settings.n_mfcc)

@@ -11,7 +11,7 @@ from features.settings import Settings
 
 
 class Parameters(Settings):
-    """What a kind of feature may depend on: librosa's parameters and names, for any kind."""
+    """The parameters of all kinds of feature, with librosa's names."""
 
     kind: str
     sample_rate: int = Field(16000, gt=0, description="Hz")
@@ -49,5 +49,5 @@ class Parameters(Settings):
 
     @property
     def highest_frequency(self) -> float:
-        """Where the highest mel band ends, Hz."""
+        """The upper end of the highest mel band, Hz."""
         return self.sample_rate / 2 if self.fmax is None else self.fmax

@@ -36,7 +36,7 @@ _LEAST_DEVIATION = 1e-12
 
 
 class WaveformNetwork(nn.Module):
-    """From waveforms to the log-mel frames that these settings make of them."""
+    """Computes log-mel frames of waveforms, as these settings do."""
 
     cosines: Tensor  # (n_fft / 2, 1 + n_fft / 2) float64, windowed
     sines: Tensor  # the same shape

@@ -151,7 +151,7 @@ def _turn(folder: Path) -> Iterator[None]:
 
 
 def _signs_of_life(folder: Path) -> set[tuple[Path, float]]:
-    """What changes while somebody builds this store; compared with itself only, since hosts' clocks differ."""
+    """A value that changes while a process builds this store. It is compared with itself only: hosts' clocks differ."""
     return {(partial, last_written(partial)) for partial in partials(folder)}
 
 

@@ -46,7 +46,7 @@ class Crops(Excerpts):
         self._in_order = self._firsts[owners] + torch.minimum(starts, lasts[owners])
 
     def __len__(self) -> int:
-        """How many there are in order."""
+        """The number of crops in order."""
         return len(self._in_order)
 
     @property

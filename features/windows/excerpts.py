@@ -94,11 +94,11 @@ class Excerpts(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many there are in order."""
+        """The number of excerpts in order."""
 
     @property
     def epoch_length(self) -> int:
-        """How many there are in an epoch of training."""
+        """The number of excerpts in an epoch of training."""
         return len(self)
 
     @abstractmethod
@@ -114,7 +114,7 @@ class Excerpts(ABC):
         """Each of them once, clip after clip."""
 
     def _shaped(self, stretches: Tensor) -> Tensor:
-        """What the model is given of (batch, length · bins)."""
+        """The inputs of the model, from stretches (batch, length · bins)."""
         return stretches
 
     def _batch(self, numbers: Tensor) -> Batch:

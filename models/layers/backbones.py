@@ -123,7 +123,7 @@ class TimmNetwork(nn.Module):
 
     @torch.no_grad()
     def _tried(self, name: str, *, bins: int, frames: int) -> int:
-        """How many features come of a crop: not each of timm's networks says what it gives without classes."""
+        """The number of features of a crop, by a trial: not every network of timm's knows it without classes."""
         self.eval()
         try:
             features = self(torch.zeros(1, 1, bins, frames))

@@ -1,4 +1,4 @@
-"""What stands on a classifier's embedding: logits, and losses that ask for a margin between classes.
+"""Heads on a classifier's embedding: logits, and losses that demand a margin between classes.
 
 embeddings : (batch, dim) float32, of any length unless the class says otherwise
 targets    : pairs of a share and labels (batch,) int64, the shares of each row adding up to 1: one pair, or the two
@@ -36,7 +36,7 @@ _LEAST_SCALE, _MOST_SCALE = math.sqrt(2) * math.log(2), 64.0
 
 
 class Head(nn.Module, ABC):
-    """From embeddings to classes."""
+    """Turns embeddings into classes."""
 
     def forward(self, embeddings: Tensor, targets: Targets) -> Tensor:
         """The loss, a scalar."""
@@ -45,7 +45,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Of each row with its label, (batch,)."""
+        """The loss of each row with its label, (batch,)."""
 
     @abstractmethod
     def logits(self, embeddings: Tensor) -> Tensor:

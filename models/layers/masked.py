@@ -44,7 +44,7 @@ LEAST_DEVIATION = 0.08
 
 
 class MaskedSettings(WindowSettings, ConditionalSettings):
-    """What masked networks have in common."""
+    """The settings that masked networks share."""
 
     h_dim: int = Field(400, ge=1, description="units in each hidden layer")
     layers: int = Field(2, ge=1, description="hidden layers")
@@ -68,7 +68,7 @@ class MaskedLinear(nn.Module):
 
 
 class MaskedNetwork(nn.Module):
-    """Of each value, the parameters of a Gaussian, or of a mixture of them, from the groups before its own."""
+    """Predicts the Gaussian of each value, or a mixture of them, from the groups before its own."""
 
     places: Tensor  # (orderings, D) int64: in each ordering, the place of each value's group
     numbers: Tensor  # (h_dim,) int64: the last place that each unit of a hidden layer depends on

@@ -53,7 +53,7 @@ class ShrunkCovariance:
         )
 
     def distances(self, points: Array) -> Array:
-        """How many standard deviations from the mean each point lies, along its own direction, (clips,)."""
+        """The distance of each point from the mean in standard deviations along its own direction, (clips,)."""
         centred = points - self.mean
         along = centred @ self.directions.T  # (clips, rank)
         squared = (along**2 / self.variances).sum(axis=1)
@@ -63,5 +63,5 @@ class ShrunkCovariance:
 
 
 def places_of(points: Array) -> int:
-    """How many points there are that differ."""
+    """The number of distinct points."""
     return len(np.unique(points, axis=0))

@@ -46,7 +46,7 @@ _MOST_DISTANCES = 4_000_000
 
 
 class Density(Learnt, ABC):
-    """How likely a point is among those of normal clips."""
+    """A density of the points of normal clips."""
 
     def fit(self, points: Array) -> None:
         """Learns from normal clips, at least one."""
@@ -54,7 +54,7 @@ class Density(Learnt, ABC):
             self._fit(points)
 
     def scores_of(self, points: Array) -> Array:
-        """How unlikely each is, (clips,)."""
+        """The score of each point, (clips,): higher is less likely."""
         with _one_thread():
             return self._scores_of(points)
 

@@ -137,8 +137,8 @@ class Fusion(Scorer):
         return any(member.shares_unknown_ids for member in self._members())
 
     @property
-    def hears_unknown_ids(self) -> bool:
-        return all(member.hears_unknown_ids for member in self._members())
+    def scores_unknown_ids(self) -> bool:
+        return all(member.scores_unknown_ids for member in self._members())
 
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         for member in self._members():

@@ -1,4 +1,4 @@
-"""What is learnt from normal clips after a network's training, and travels with its weights."""
+"""Arrays that are learnt from normal clips after a network's training, and saved with its weights."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _BATCH = 64
 
 @torch.inference_mode()
 def reconstruction_of(single: Single, clip: Recordings) -> Frames | None:
-    """What the model takes the one clip for, (frames, bins); None for a family that reconstructs nothing.
+    """The reconstruction of one clip, (frames, bins); None for a family that reconstructs nothing.
 
     In the feature's units. Of windows, each frame from the one that it is the middle of; of crops, the mean of those
     that it is in, and not a number where hops longer than a crop leave it in none.

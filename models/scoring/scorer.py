@@ -55,8 +55,8 @@ class Scorer(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def hears_unknown_ids(self) -> bool:
-        """Whether it has something to say of clips of machine IDs never trained on."""
+    def scores_unknown_ids(self) -> bool:
+        """Whether it can score clips of machine IDs that it was not trained on."""
 
     @abstractmethod
     def fit(self, train: Recordings, withheld: Recordings) -> None:
@@ -99,7 +99,7 @@ class Single(Scorer):
     def scores_of(self, recordings: Recordings) -> Scores:
         ids = recordings.id_indices(self.labels)
         model = self.member.model
-        if not self.hears_unknown_ids and UNKNOWN in ids:
+        if not self.scores_unknown_ids and UNKNOWN in ids:
             unknown = recordings.ids[int(np.flatnonzero(ids == UNKNOWN)[0])]
             raise UnservedError(f"{model.family} cannot score {unknown}: it was not trained on this machine ID")
         if not self.densities:
@@ -117,7 +117,7 @@ class Single(Scorer):
         return bool(self.densities) and self.member.model.unknown_id == "shared"
 
     @property
-    def hears_unknown_ids(self) -> bool:
+    def scores_unknown_ids(self) -> bool:
         model = self.member.model
         return not model.knows_ids and (not self.densities or model.unknown_id == "shared")
 
@@ -202,8 +202,8 @@ class PerId(Scorer):
         return len(self.models) > len(self.labels.ids)
 
     @property
-    def hears_unknown_ids(self) -> bool:
-        return self.shares_unknown_ids and all(single.hears_unknown_ids for single in self.singles())
+    def scores_unknown_ids(self) -> bool:
+        return self.shares_unknown_ids and all(single.scores_unknown_ids for single in self.singles())
 
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         for single in self.singles():
@@ -251,8 +251,8 @@ class Calibrated(Scorer):
         return self.scorer.shares_unknown_ids
 
     @property
-    def hears_unknown_ids(self) -> bool:
-        return self.scorer.hears_unknown_ids
+    def scores_unknown_ids(self) -> bool:
+        return self.scorer.scores_unknown_ids
 
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         self.scorer.fit(train, withheld)
@@ -264,7 +264,7 @@ class Calibrated(Scorer):
             require_normals([name for part in parts for name in part.ids], self.labels)
         else:
             require_withheld(withheld.ids, train.ids, self.labels)
-        if self.shares_unknown_ids and self.hears_unknown_ids:  # and scores them in another way
+        if self.shares_unknown_ids and self.scores_unknown_ids:  # and scores them in another way
             parts += [part.anonymous for part in parts]
         self.calibration.fit(
             np.concatenate([self.scorer.scores_of(part) for part in parts]),

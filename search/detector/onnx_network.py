@@ -47,7 +47,7 @@ class DetectorNetwork(nn.Module):
         self.scorer = _network_of(scorer)
         self.least_frames = bundle.recipe.model.excerpt_frames(bundle.recipe.features.bins)
         self.id_count = len(bundle.labels.ids)
-        self.least_id = UNKNOWN if scorer.hears_unknown_ids else 0
+        self.least_id = UNKNOWN if scorer.scores_unknown_ids else 0
         is_single = isinstance(scorer, Single) and not scorer.densities
         self.takes_ids = not is_single or bundle.recipe.model.knows_ids
 
