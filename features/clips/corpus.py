@@ -142,7 +142,7 @@ def read_corpus(root: Path, *, progress: Progress | None = None) -> Corpus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
+class _ListedFiles:
     """The files that are to be read."""
 
     clips: Sequence[tuple[Path, str, Description]]  # file, name, and what is known of it, in the order of names
@@ -151,11 +151,11 @@ class _Found:
     warnings: tuple[str, ...] = ()
 
 
-def _listed(manifest: Path) -> _Found:
-    return _Found(clips=[(entry.path, entry.name, entry.description) for entry in read_manifest(manifest)])
+def _listed(manifest: Path) -> _ListedFiles:
+    return _ListedFiles(clips=[(entry.path, entry.name, entry.description) for entry in read_manifest(manifest)])
 
 
-def _below(root: Path) -> _Found:
+def _below(root: Path) -> _ListedFiles:
     if not root.is_dir():
         what = "is not a folder, nor a manifest (.csv)" if root.exists() else "does not exist"
         raise CorpusError(f"The corpus root {root.absolute()} {what}. It must hold {_LAYOUT}.")
@@ -178,7 +178,7 @@ def _below(root: Path) -> _Found:
     completed, warnings = completed_by(tables, root, kept)
     if replaced:
         warnings = (*warnings, f"{len(replaced)} clips in test are read in test_rename, where names have labels")
-    return _Found(
+    return _ListedFiles(
         clips=[(paths[name], name, completed[name]) for name in sorted(completed)],
         closed=sorted(closed, key=lambda folder: folder.name),
         stray=stray,

@@ -92,7 +92,7 @@ def waveform_of(contents: bytes, *, channel: Channel | None = None, sample_rate:
     Raises UnreadableWav if the file has several channels and none is chosen, or lacks the one that is.
     """
     with _opened(io.BytesIO(contents)) as sound:
-        waveform = _heard(_signal(sound), channel)
+        waveform = _channel_of(_signal(sound), channel)
         from_rate = sound.samplerate
     if sample_rate is None or sample_rate == from_rate:
         return waveform
@@ -114,7 +114,7 @@ def resampled_length(samples: int, *, from_rate: int, to_rate: int) -> int:
     return samples if from_rate == to_rate else math.ceil(samples * (float(to_rate) / from_rate))
 
 
-def _heard(signal: Signal, channel: Channel | None) -> Waveform:
+def _channel_of(signal: Signal, channel: Channel | None) -> Waveform:
     """One channel of a signal, (samples,), or the mean of all; `signal` itself if it is mono already."""
     channels = 1 if signal.ndim == 1 else signal.shape[1]
     if channel is None and channels > 1:

@@ -119,7 +119,7 @@ class Excerpts(ABC):
 
     def _batch(self, numbers: Tensor) -> Batch:
         stretches, clips = self._gathered(numbers.to(self._home))
-        return self._made(stretches.to(self.device), clips.to(self.device))
+        return self._batch_of(stretches.to(self.device), clips.to(self.device))
 
     def _batches(self, numbers: Tensor, batch_size: int) -> Iterator[Batch]:
         # Copied whole: a copy for each batch would wait for the GPU.
@@ -133,7 +133,7 @@ class Excerpts(ABC):
             sizes.append(rest)
         parts = torch.split(numbers, sizes)
         if self._home == self.device:
-            return (self._made(*self._gathered(part)) for part in parts)
+            return (self._batch_of(*self._gathered(part)) for part in parts)
         return self._streamed(parts)
 
     def _gathered(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,9 +157,9 @@ class Excerpts(ABC):
             yield self._sent(*prepared.result())
 
     def _sent(self, stretches: Tensor, clips: Tensor) -> Batch:
-        return self._made(stretches.to(self.device, non_blocking=True), clips.to(self.device, non_blocking=True))
+        return self._batch_of(stretches.to(self.device, non_blocking=True), clips.to(self.device, non_blocking=True))
 
-    def _made(self, stretches: Tensor, clips: Tensor) -> Batch:
+    def _batch_of(self, stretches: Tensor, clips: Tensor) -> Batch:
         return Batch(
             inputs=self._shaped(stretches),
             clips=clips,

@@ -144,7 +144,7 @@ class MaskedModel(AnomalyModel):
         """
         count = len(self.orderings)
         first = int(torch.randint(count, ()))
-        values, ids = self._told(batch)
+        values, ids = self._network_inputs(batch)
         ids_of_parts = [None] * count if ids is None else ids.tensor_split(count)
         likelihoods = []
         for turn, (part, ids_of_part) in enumerate(zip(values.tensor_split(count), ids_of_parts, strict=True)):
@@ -164,9 +164,9 @@ class MaskedModel(AnomalyModel):
 
     def likelihoods(self, batch: Batch, ordering: int) -> Tensor:
         """Log-likelihood of each value under one of the orderings, (batch, D) float32, nats."""
-        values, ids = self._told(batch)
+        values, ids = self._network_inputs(batch)
         return log_densities(values, self.network(values, ordering, ids))
 
-    def _told(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def _network_inputs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The inputs of the network: values of windows (batch, D); if it is conditional, their IDs (batch,)."""
         return (self.scale(batch.inputs) - 0.5) * _RANGE, batch.known_ids if self.network.id_count else None
