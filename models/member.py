@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -29,9 +30,9 @@ class EnsembleSettings(FamilySettings):
     """A family of several models, each with features and a training of its own."""
 
     @property
+    @abstractmethod
     def ensemble(self) -> Mapping[str, Member]:
         """Members by name."""
-        raise NotImplementedError
 
 
 def members_in(model: FamilySettings) -> Mapping[str, Member]:
