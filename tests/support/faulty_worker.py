@@ -37,6 +37,26 @@ if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
 
 
+#: The moments at which `arrange` can act, in the order in which a trial passes them.
+MOMENTS = (
+    "between ask and claim",
+    "before the claim is committed",
+    "after the claim",
+    "between two suggestions",
+    "after the suggestions",
+    "in the second epoch",
+    "inside the checkpoint",
+    "between checkpoint and report",
+    "inside the report",
+    "after the report",
+    "before the value",
+    "between ledger and value",
+    "after the value",
+    "before the drain's release",
+    "inside the drain's release",
+)
+
+
 def _after(owner: Any, name: str, act: Callable[[], None], *, when: Callable[..., bool] = lambda *a, **k: True) -> None:
     original = getattr(owner, name)
 
@@ -99,6 +119,7 @@ def arrange(moment: str, training: Any, hit: Callable[[int], None], number: int)
         "before the drain's release": lambda: _before(Hold, "release", act),
         "inside the drain's release": lambda: _after(ledger, "release", act),
     }
+    assert tuple(moments) == MOMENTS
     moments[moment]()
 
 

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from sqlalchemy import make_url
 
 from search.storage import database
+from tests.support.faulty_worker import MOMENTS
 from tests.support.offkey_process import FINISHED_AN_EPOCH, OffkeyProcess, Quick, offkey_process, until
 from tests.support.tiny_study import trials_of
 
@@ -177,21 +178,7 @@ def assert_complete(study: TinyStudy) -> None:
 
 @on_postgresql
 @pytest.mark.parametrize(
-    "moment",
-    [
-        "between ask and claim",
-        "before the claim is committed",
-        "after the claim",
-        "between two suggestions",
-        "after the suggestions",
-        "in the second epoch",
-        "between checkpoint and report",
-        "inside the report",
-        "after the report",
-        "before the value",
-        "between ledger and value",
-        "after the value",
-    ],
+    "moment", [moment for moment in MOMENTS if moment != "inside the checkpoint" and "drain" not in moment]
 )
 def test_connections_that_the_server_ends_at_any_moment_are_opened_again(make: MakeStudy, moment: str) -> None:
     study = make(trials=2, epochs=3)

@@ -30,7 +30,7 @@ from search.storage.stored_study import require_same
 from search.training.loop import Training
 from search.workers.worker import join
 from tests.support.detectors import detector_of
-from tests.support.faulty_worker import faulty, wait_until_stopped
+from tests.support.faulty_worker import MOMENTS, faulty, wait_until_stopped
 from tests.support.offkey_process import Quick, offkey_process
 from tests.support.quick import QuickTraining
 from tests.support.tiny_study import trials_of
@@ -46,26 +46,8 @@ EPOCHS = 3
 DATABASES = ["sqlite", "postgresql"]
 on_both_databases = pytest.mark.parametrize("storage_url", DATABASES, indirect=True)
 
+
 #: Each is met on both databases: by a kill on the one, by a stop on the other.
-MOMENTS = [
-    "between ask and claim",
-    "before the claim is committed",
-    "after the claim",
-    "between two suggestions",
-    "after the suggestions",
-    "in the second epoch",
-    "inside the checkpoint",
-    "between checkpoint and report",
-    "inside the report",
-    "after the report",
-    "before the value",
-    "between ledger and value",
-    "after the value",
-    "before the drain's release",
-    "inside the drain's release",
-]
-
-
 def curves(trials: list[FrozenTrial]) -> list[tuple[int, dict[str, object], dict[int, float]]]:
     return [(t.number, t.params, t.intermediate_values) for t in trials]
 
