@@ -222,6 +222,17 @@ def test_a_file_that_is_no_study_is_refused_with_the_reason(text: str, message: 
     assert message in refusal(text)
 
 
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("{study: a, trial: first}", "from.trial should be a valid integer, but got 'first'"),
+        ("{study: 5, trial: 1}", "from.study should be a valid string, but got 5"),
+    ],
+)
+def test_a_mistake_in_a_recipe_s_origin_keeps_its_place(block: str, message: str) -> None:
+    assert f"study.yaml, line 1: {message}" in refusal(f"from: {block}\n{STUDY}")
+
+
 def test_a_file_that_is_no_text_is_refused() -> None:
     Path("study.yaml").write_bytes(b"\xff\xfe\x00RIFF")
 
