@@ -22,6 +22,7 @@ from search.dashboard.pictures import MOST_BYTES
 from search.evaluation.metrics import id_aucs
 from search.evaluation.truth import Truth, scores_by_id
 from search.pages.media import flac
+from search.storage.optuna_rows import ARTIFACT_KEY
 from search.training.protocols import Showable
 
 
@@ -94,7 +95,7 @@ def upload(exhibits: Iterable[Exhibit], place: str, *, uid: str, number: int) ->
         with store_errors(place, "Exhibits", "written"):
             open_artifacts(place).write(identifier, io.BytesIO(exhibit.content))
         meta = ArtifactMeta(artifact_id=identifier, filename=exhibit.name, mimetype=exhibit.mimetype, encoding=None)
-        attributes[f"artifacts:{identifier}"] = json.dumps(asdict(meta))
+        attributes[f"{ARTIFACT_KEY}{identifier}"] = json.dumps(asdict(meta))
     return attributes
 
 

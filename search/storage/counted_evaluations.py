@@ -1,8 +1,8 @@
 """Test evaluations: the study storage counts each measurement on held-out test clips.
 
-An AUC on clips that nobody has used before is unbiased. Whoever measures many recipes on the same test clips and keeps
-the best one has chosen by these clips, as a search chooses by its validation clips: the AUC of that recipe is biased
-upwards. Measuring the same recipe again chooses nothing.
+An AUC on clips that nobody has used before is unbiased. A user who measures many recipes on the same test clips and
+keeps the best one has chosen by these clips, as a search chooses by its validation clips: the AUC of that recipe is
+biased upwards. Measuring the same recipe again chooses nothing.
 
     offkey_test_looks   a row for each test evaluation: which clips, when, which recipe, its AUC
 

@@ -94,8 +94,8 @@ class Hold:
                 )
                 repeat = max(repeat + 1, counted)
 
-    def start_over(self, *, parameters: bool = False) -> None:
-        """Deletes the trial's reports, and on request its parameters too."""
+    def start_over(self, *, parameters: bool) -> None:
+        """Deletes the trial's reports; with `parameters`, its parameters too."""
 
         def wipe(session: Session) -> None:
             ledger.fence(session, self._claim, states=("running",), checkpoint=None)
@@ -164,7 +164,7 @@ class Hold:
         """
         blob = None if scores is None else scores.astype(np.float64).tobytes()
         ended = TrialState.COMPLETE if state == "complete" else TrialState.PRUNED
-        self._end(state, ended, values, (attributes, exhibits), reason=reason, scores=blob)
+        self._end(state, ended, values, user=attributes, system=exhibits, reason=reason, scores=blob)
 
     def give_up(self) -> None:
         """Ends a trial whose workers were lost too often."""
@@ -177,14 +177,18 @@ class Hold:
         state: ledger.FinalState,
         ended: TrialState,
         values: Sequence[float] | None,
-        shown: tuple[Mapping[str, Any] | None, Mapping[str, str] | None] = (None, None),
+        *,
+        user: Mapping[str, Any] | None = None,
+        system: Mapping[str, str] | None = None,
         **columns: Any,
     ) -> None:
+        """Ends the trial with these user and system attributes, and writes `columns` to the ledger's row."""
+
         def write(session: Session) -> None:
             ledger.fence(session, self._claim, state=state, lease_until=None, **columns)
             if state == "failed" and ended == TrialState.PRUNED:
                 self._storage.mark_failed(session, self.trial_id)
-            optuna_rows.set_attributes(session, self.trial_id, user=shown[0], system=shown[1])
+            optuna_rows.set_attributes(session, self.trial_id, user=user, system=system)
 
         def end() -> None:
             self._require_held()

@@ -22,7 +22,8 @@ from sqlalchemy import Float, String, cast, delete, func, or_, select, union_all
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-_ARTIFACT = "artifacts:"
+#: The keys of the system attributes that describe artifacts begin with this; the artifact's ID follows.
+ARTIFACT_KEY = "artifacts:"
 
 #: Numbers that a column cannot hold, by Optuna's name for their kind.
 _NOT_FINITE = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
@@ -189,13 +190,13 @@ def artifacts(session: Session, study_id: int) -> list[str]:
     """The IDs of the study's and its trials' artifacts."""
     trials = models.TrialModel
     own, of_trial = models.StudySystemAttributeModel, models.TrialSystemAttributeModel
-    of_study = select(own.key).where(own.study_id == study_id, own.key.startswith(_ARTIFACT))
+    of_study = select(own.key).where(own.study_id == study_id, own.key.startswith(ARTIFACT_KEY))
     of_trials = (
         select(of_trial.key)
         .join(trials, trials.trial_id == of_trial.trial_id)
-        .where(trials.study_id == study_id, of_trial.key.startswith(_ARTIFACT))
+        .where(trials.study_id == study_id, of_trial.key.startswith(ARTIFACT_KEY))
     )
-    return [key.removeprefix(_ARTIFACT) for key in session.execute(union_all(of_study, of_trials)).scalars()]
+    return [key.removeprefix(ARTIFACT_KEY) for key in session.execute(union_all(of_study, of_trials)).scalars()]
 
 
 def rename_study(session: Session, study_id: int, name: str) -> None:

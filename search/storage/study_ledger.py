@@ -1,8 +1,8 @@
 """One study's part of the ledger: claims, progress, requests to stop, rename and delete.
 
 Each method is a transaction of its own, which waits while the database is away. A deleted study has no trials, admits
-no worker and is not stopped, even if another study has its key by now (search.storage.study_rows); best_value alone
-goes by the key, and what a worker then writes is fenced.
+no worker and is not stopped, even if another study has its key by now (search.storage.study_rows). Only best_value
+uses the key alone; what a worker then writes is fenced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from search.storage.hold import Hold
 from search.storage.ledger import Claim, Leftover, Outlook, Snapshot
 from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_rows import StudyKey
-from search.storage.study_storage import StudyStorage
+from search.storage.study_storage import StudyStorage, delete_study_rows
 from search.storage.tables import StudyRow
 
 P = ParamSpec("P")
@@ -192,8 +192,7 @@ class StudyLedger:
                 ledger.uncleared(session, self.study, ended=False),
                 optuna_rows.artifacts(session, self.study.study_id),
             )
-            ledger.delete_study(session, self.study.study_id)  # first, as a worker's writes touch it first
-            optuna_rows.delete_study(session, self.study.study_id)
+            delete_study_rows(session, self.study.study_id)
             return files
 
         return self._storage.transact(write)

@@ -33,7 +33,7 @@ def find_study(source: str, url: str, *, overrides: Sequence[str] = (), name: st
 def _require_stored(source: str, url: str) -> None:
     """Raises StudyFileError, with the nearest names, if there is no study of this name."""
     try:
-        held = _names_in(url)
+        held = names_in(url)
     except NoStorageError:
         held, where = [], f"there is no study storage {shown(parse_url(url))}"
     else:
@@ -44,6 +44,7 @@ def _require_stored(source: str, url: str) -> None:
         raise StudyFileError(f"{source}: no such study file, no study of that name ships, and {where}{hint}")
 
 
-def _names_in(url: str) -> list[str]:
+def names_in(url: str) -> list[str]:
+    """The names of the studies in a storage, sorted. Raises StorageError if the storage cannot be read."""
     with open_storage(url) as storage:
         return sorted(study.study_name for study in storage.get_all_studies())

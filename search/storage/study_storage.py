@@ -178,12 +178,7 @@ class StudyStorage(Patience, RDBStorage):
 
     def delete_study(self, study_id: int) -> None:
         """Deletes a study from Optuna's tables and from the ledger. Raises KeyError if there is none."""
-
-        def remove(session: Session) -> None:
-            optuna_rows.delete_study(session, study_id)
-            ledger.delete_study(session, study_id)
-
-        self.transact(remove)
+        self.transact(lambda session: delete_study_rows(session, study_id))
 
     def transact(self, action: Callable[[Session], T]) -> T:
         """Runs `action` in a transaction of its own and returns its result. Repeats it while the database is away."""
@@ -245,6 +240,12 @@ class StudyStorage(Patience, RDBStorage):
             raise
         finally:
             session.close()
+
+
+def delete_study_rows(session: Session, study_id: int) -> None:
+    """Adds the deletion of a study from both sets of tables to a transaction. Raises KeyError if there is none."""
+    ledger.delete_study(session, study_id)  # first, as a worker's writes touch it first
+    optuna_rows.delete_study(session, study_id)
 
 
 def _waiting(method: Callable[..., T]) -> Callable[..., T]:

@@ -72,8 +72,8 @@ class TrialRow(Base):
     lease_until: Mapped[float | None]  # seconds since 1970 by the database's clock
     token: Mapped[int] = mapped_column(default=1)
     attempts: Mapped[int] = mapped_column(default=1)  # workers since the last checkpoint, this one included
-    checkpoint: Mapped[str | None] = mapped_column(String(256))  # name@epoch: where the next worker goes on
-    settings: Mapped[str | None] = mapped_column(String(64))  # digest of the parameters, where none may be tried twice
+    checkpoint: Mapped[str | None] = mapped_column(String(256))  # name@epoch/steps: where the next worker goes on
+    settings: Mapped[str | None] = mapped_column(String(64))  # digest:n, the n-th trial with these parameters, from 0
     reason: Mapped[str | None] = mapped_column(Text)
     device: Mapped[str | None] = mapped_column(String(64))
     rate: Mapped[float | None]  # batches a second

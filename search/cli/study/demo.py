@@ -82,12 +82,12 @@ def demo(
 def _fresh_name(stem: str, url: str) -> str:
     """The stem, or the stem with the first number that gives a name not in the storage."""
     from search.errors import StorageError
-    from search.storage.study_storage import StudyStorage
+    from search.storage.study_lookup import names_in
 
     try:
-        taken = {study.study_name for study in StudyStorage(url).get_all_studies()}
+        taken = names_in(url)
     except StorageError:
-        taken = set()
+        taken = []
     names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)
 

@@ -226,7 +226,7 @@ def arrange(moment: str) -> None:
     def kill(*arguments: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def starts_over(self: Hold, *, parameters: bool = False) -> None:
+    def starts_over(self: Hold, *, parameters: bool) -> None:
         if parameters and moment == "before it":
             kill()
         if parameters and moment == "inside it":
