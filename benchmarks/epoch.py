@@ -16,6 +16,7 @@ from features.windows.excerpts import Batch
 from search.study.recipe import Recipe
 from search.training.loop import Training
 from search.validation.split import blind
+from tests.support.training import excerpts_of, models_of
 
 CLIPS, ROUNDS, CONTEXT, BATCH = 60, 3, 5, 1000
 
@@ -53,11 +54,11 @@ def main() -> None:
         )
         training = Training(recipe, blind(corpus, recipe.validation), torch.device("cpu"))
         paths = [clip.path for clip in training.clips.train]
-        windows = len(training.excerpts_of(training.clips.train))
+        windows = len(excerpts_of(training, training.clips.train))
         dataset = WindowsOfClips(paths, windows // len(paths))
-        model = training.models[0]
+        model = models_of(training)[0]
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-        there = training.excerpts_of(training.clips.train).batch(torch.arange(BATCH))
+        there = excerpts_of(training, training.clips.train).batch(torch.arange(BATCH))
 
         def step(batch: Batch) -> None:
             loss = model.loss(batch)

@@ -51,6 +51,7 @@ def train(root: str) -> None:
     from search.study.recipe import Recipe
     from search.training.loop import Training
     from search.validation.split import blind
+    from tests.support.training import excerpts_of
 
     recipe = Recipe.model_validate(
         {
@@ -63,7 +64,7 @@ def train(root: str) -> None:
         training = Training(recipe, blind(read_corpus(Path(root)), recipe.validation), torch.device("cpu"))
         training.run_epoch()
         training.validation_scores()
-    print(json.dumps({"peak": peak[0], "windows": len(training.excerpts_of(training.clips.train))}))
+    print(json.dumps({"peak": peak[0], "windows": len(excerpts_of(training, training.clips.train))}))
 
 
 def main() -> None:

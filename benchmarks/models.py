@@ -26,6 +26,7 @@ from search.preparation.prepared import prepare_recipe
 from search.study.recipe import Recipe
 from search.training.loop import Training
 from search.validation.split import blind
+from tests.support.training import excerpts_of, models_of
 
 CLIPS, ROUNDS, SCORED, SECONDS = 60, 5, 20, 10.0
 CPU = torch.device("cpu")
@@ -55,9 +56,9 @@ def recipe_of(model: dict[str, Any], *, epochs: int) -> Recipe:
 
 def steps_on_one_batch(training: Training, batch_size: int) -> Any:
     """The epoch's steps of the network, each on the first so many excerpts of one batch."""
-    model = training.models[0]
+    model = models_of(training)[0]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    excerpts = training.excerpts_of(training.clips.train)
+    excerpts = excerpts_of(training, training.clips.train)
     sizes = [len(batch.clips) for batch in excerpts.shuffled(batch_size, torch.Generator().manual_seed(0))]
     there = next(iter(excerpts.shuffled(max(sizes), torch.Generator().manual_seed(0))))
 

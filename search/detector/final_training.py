@@ -33,7 +33,7 @@ from search.study.recipe import Recipe
 from search.training.cross_validation import start_training
 from search.training.loop import Training, no_interruption
 from search.training.protocols import ModelTraining
-from search.validation.split import blind, held_out_clips, undefined_ids
+from search.validation.split import blind, has_defined_id, held_out_clips
 from search.validation.views import ValidationData
 
 
@@ -61,8 +61,7 @@ def train_detector(
             on_epoch(epochs - recipe.epochs + training.epoch, epochs)
     thresholds, counts = _thresholds(training)
     held_out = held_out_clips(corpus, recipe.validation)
-    has_both_labels = len(undefined_ids(held_out)) < len({clip.id_name for clip in held_out})
-    test = _Scored.by(training, held_out) if has_both_labels else None
+    test = _Scored.by(training, held_out) if has_defined_id(held_out) else None
     comparable = None if recipe.validation.uses_proxies else test
     objective = recipe.validation.objectives[0]
     return Detector(

@@ -14,14 +14,20 @@ from features.clips.corpus import Corpus
 from features.clips.inspection import leaks
 from features.errors import UnservedError
 from features.windows.excerpts import require_length
-from models.labels import Labels
 from models.scoring.calibration import require_normals, require_withheld
 from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.study.objectives import METRICS
 from search.study.recipe import Objective, Recipe, ValidationSettings
 from search.study.search_settings import ConstraintSettings
-from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips, undefined_ids
+from search.validation.split import (
+    has_defined_id,
+    held_out_clips,
+    labelled_test_clips,
+    training_clips,
+    undefined_ids,
+    validation_clips,
+)
 from search.validation.views import ValidationData
 
 
@@ -62,7 +68,7 @@ def _leaks_of_views(corpus: Corpus, views: Sequence[Corpus]) -> list[str]:
 
 def _copies_across(corpus: Corpus, validation: ValidationSettings) -> list[str]:
     """Warn of contents that are both in validation and held out, under two names."""
-    validating = {clip.digest: clip for clip in labelled_test_clips(blind(corpus, validation))}
+    validating = {clip.digest: clip for clip in validation_clips(corpus, validation)}
     copies = [clip for clip in held_out_clips(corpus, validation) if clip.digest in validating]
     if not copies:
         return []
@@ -80,14 +86,14 @@ def _check_labels(corpus: Corpus, validation: ValidationSettings, views: Sequenc
         return [f"{', '.join(undefined)}: too few labelled clips for a held-out test"] if undefined else []
     if validation.clips is not None:
         _require_both_sets(corpus, validation)
-    if not labelled_test_clips(blind(corpus, validation)):
+    if not validation_clips(corpus, validation):
         raise StudyError(
             f"AUC is undefined: {corpus.root} has no labelled test clips to validate on. If you have recorded no "
             "fault, use `validation.metric: proxy`: it validates by synthetic faults."
         )
     validating = [clip for view in views for clip in labelled_test_clips(view)]
     undefined = undefined_ids(validating)
-    if len(undefined) == len({clip.id_name for clip in validating}):
+    if not has_defined_id(validating):
         labels = {clip.label for clip in validating}
         have = "normal clips only" if labels == {0} else "anomalies only" if labels == {1} else "one label each"
         raise StudyError(
@@ -106,7 +112,7 @@ def _check_labels(corpus: Corpus, validation: ValidationSettings, views: Sequenc
 
 def _require_both_sets(corpus: Corpus, validation: ValidationSettings) -> None:
     for name, clips in (
-        ("development", labelled_test_clips(blind(corpus, validation))),
+        ("development", validation_clips(corpus, validation)),
         ("evaluation", held_out_clips(corpus, validation)),
     ):
         if not clips:
@@ -143,7 +149,7 @@ def require_served(recipe: Recipe, corpus: Corpus, views: Sequence[Corpus]) -> N
 def _require_training_clips(recipe: Recipe, corpus: Corpus) -> None:
     """Raise UnservedError if the training clips cannot serve the recipe."""
     clips = training_clips(corpus, recipe)
-    labels = Labels.of((clip.id_name, clip.attributes) for clip in clips.train)
+    labels = clips.labels
     recipe.model.require(labels, {clip.id_name for clip in labelled_test_clips(corpus)})
     if recipe.scoring.calibration != "none":
         require_withheld([clip.id_name for clip in clips.withheld], [clip.id_name for clip in clips.train], labels)

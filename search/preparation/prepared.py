@@ -19,10 +19,10 @@ from search.preparation.narrowing import drop_unserved_families, drop_unserved_s
 from search.preparation.proxy_judgement import choose_proxies
 from search.study.effects import idle_settings
 from search.study.recipe import Recipe, TrainOn, ValidationSettings
-from search.study.study import Study
+from search.study.study import Study, trained_on
 from search.study.study_file import study_of_tree
 from search.validation.proxy_clips import hold_out
-from search.validation.views import ValidationData, trained_on, validation_data_by_proxies, validation_data_of
+from search.validation.views import ValidationData, validation_data_by_proxies, validation_data_of
 
 
 @dataclass(frozen=True)

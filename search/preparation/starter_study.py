@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from pathlib import Path
 
 from features.clips.corpus import read_corpus
+from search.analysis.settings import default_features
 from search.study.study_file import EDITORS_LINE, shipped_schema
-from search.validation.split import labelled_test_clips, undefined_ids
+from search.validation.split import has_defined_id, labelled_test_clips
 
 
 def starter_study(root: Path, *, name: str) -> str:
     """Return the text of a study file for the clips below `root`. Raises CorpusError if there are none."""
     corpus = read_corpus(root)
-    rates = Counter(clip.sample_rate for clip in corpus.clips)
-    rate = rates.most_common(1)[0][0]
+    fitting = default_features(corpus)
+    rate = fitting.sample_rate
     resampled = (
-        "resample: true       # clips with another sample rate are resampled to this one\n  " if len(rates) > 1 else ""
+        "resample: true       # clips with another sample rate are resampled to this one\n  "
+        if fitting.resample
+        else ""
     )
-    several = any(clip.channels > 1 for clip in corpus.clips)
-    channel = "channel: mean        # of all channels; or the number of one, from 0\n  " if several else ""
-    labelled = labelled_test_clips(corpus)
-    has_labels = len(undefined_ids(labelled)) < len({clip.id_name for clip in labelled})
+    channel = "channel: mean        # of all channels; or the number of one, from 0\n  " if fitting.channel else ""
+    has_labels = has_defined_id(labelled_test_clips(corpus))
     # With proxies, training clips also validate: then the source of training clips cannot be searched for.
     additional = has_labels and any(clip.source == "additional" for clip in corpus.clips)
     train_on = "{choices: [development, development+additional]}" if additional else "development"

@@ -29,9 +29,9 @@ from search.storage.tables import StudyRow
 from search.study.identity import Identity, identity_of
 from search.study.objectives import IN_WORDS, METRICS, directions_of
 from search.study.recipe import Objective, ValidationSettings
-from search.study.study import Study
+from search.study.study import Study, trained_on
 from search.study.study_file import study_of_tree
-from search.validation.views import ValidationData, trained_on, validation_data_of
+from search.validation.views import ValidationData, validation_data_of
 
 
 @dataclass(frozen=True)

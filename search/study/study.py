@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import BaseTrial
 
 from search.study import corners
-from search.study.recipe import Objective, Recipe, ValidationSettings
+from search.study.recipe import Objective, Recipe, TrainOn, ValidationSettings
 from search.study.search_settings import SearchSettings
 from search.study.space import Space, Tree
 
@@ -71,3 +71,9 @@ class Study:
     def recipes(self) -> list[Recipe]:
         """Return the recipe of each family, like `first_recipe`."""
         return [corners.first_recipe(self.space, branch) for branch in range(len(self.space.families))]
+
+
+def trained_on(tree: Mapping[str, Any]) -> TrainOn:
+    """Return `corpus.train_on` of a study's tree in which it has one value."""
+    value: TrainOn = (tree.get("corpus") or {}).get("train_on", "development")
+    return value

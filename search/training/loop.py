@@ -25,9 +25,7 @@ from features.frames.framing import Frames
 from features.progress import Progress
 from features.store.building import open_store
 from features.store.files import FrameStore
-from features.windows.excerpts import Excerpts
 from features.windows.normalization import bin_limits
-from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
@@ -108,7 +106,7 @@ class Training:
         self._store = _stores_of(corpus)
         self.clips, self.dropped = _cleaned(training_clips(corpus, recipe), corpus, recipe)
         self.validation_clips = labelled_test_clips(corpus)
-        self.labels = labels_of(self.clips.train)
+        self.labels = self.clips.labels
         recipe.model.require(self.labels, {clip.id_name for clip in self.validation_clips})
         self._train = self.recordings_of(self.clips.train)
         self._withheld = self.recordings_of(self.clips.withheld)
@@ -133,11 +131,6 @@ class Training:
     def parameters(self) -> int:
         """The number of learnt numbers of all networks."""
         return sum(weights.numel() for weights in self.scorer.parameters())
-
-    @property
-    def models(self) -> list[AnomalyModel]:
-        """All networks: for each member, and for each machine ID."""
-        return [single.model for single in self.scorer.singles()]
 
     def run_epoch(self, before_batch: Callable[[], None] = no_interruption) -> None:
         """Train on all training clips once. Raises TrialFailure if the loss diverges or memory runs out."""
@@ -190,11 +183,6 @@ class Training:
             attributes=tuple(clip.attributes for clip in clips),
             device=self.device,
         )
-
-    def excerpts_of(self, clips: Sequence[Clip]) -> Excerpts:
-        """Return what the first model sees of these clips."""
-        single = next(self.scorer.singles())
-        return self.recordings_of(clips).excerpts(single.member.features, single.member.model, single.labels)
 
     def _fresh(self, member: Member, labels: Labels) -> Single:
         """Create a model with random weights that depend on its seed alone, not on what was created before."""
@@ -267,11 +255,6 @@ def open_corpus_stores(corpus: Corpus, recipe: Recipe, *, progress: Progress | N
     for member in recipe.members:
         member.features.require(corpus)
         open_store(corpus.clips, member.features, progress=progress)
-
-
-def labels_of(clips: Sequence[Clip]) -> Labels:
-    """Return the machine IDs and attributes of training clips, as models use them."""
-    return Labels.of((clip.id_name, clip.attributes) for clip in clips)
 
 
 def _cleaned(clips: TrainingClips, corpus: Corpus, recipe: Recipe) -> tuple[TrainingClips, tuple[Outlier, ...]]:

@@ -35,7 +35,7 @@ from features.progress import Progress
 from search.errors import StudyError
 from search.study.proxies import OTHER_IDS, Proxy
 from search.study.recipe import TrainOn
-from search.validation.split import rank
+from search.validation.split import clips_to_train_on, rank
 
 #: The most normal clips that are held out of a machine ID: each is scored once for every proxy, in every epoch.
 MOST_NORMALS = 20
@@ -95,9 +95,8 @@ def hold_out(corpus: Corpus, *, share: float, seed: int, train_on: TrainOn = "de
     clip keeps it for training. Raises StudyError if no machine ID has two.
     """
     by_id: dict[str, list[Clip]] = defaultdict(list)
-    for clip in corpus.clips:
-        if clip.split == "train" and clip.source in train_on.split("+"):
-            by_id[clip.id_name].append(clip)
+    for clip in clips_to_train_on(corpus, train_on):
+        by_id[clip.id_name].append(clip)
     held_out = {}
     for name, members in sorted(by_id.items()):
         count = min(max(round(share * len(members)), 1), len(members) - 1, MOST_NORMALS)

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.corpus import Corpus
+from models.labels import Labels
 from search.errors import StudyError
 from search.study.recipe import Recipe, TrainOn, ValidationSettings
 
@@ -37,12 +38,15 @@ class TrainingClips:
     train: tuple[Clip, ...]
     withheld: tuple[Clip, ...]
 
+    @property
+    def labels(self) -> Labels:
+        """The machine IDs and attributes of the clips in `train`, as models use them."""
+        return Labels.of((clip.id_name, clip.attributes) for clip in self.train)
+
 
 def training_clips(corpus: Corpus, recipe: Recipe) -> TrainingClips:
     """Return the recipe's training clips. Raises StudyError if the corpus lacks one of the sources in `train_on`."""
-    chosen = [
-        clip for clip in corpus.clips if clip.split == "train" and clip.source in _SOURCES[recipe.corpus.train_on]
-    ]
+    chosen = clips_to_train_on(corpus, recipe.corpus.train_on)
     if not serves(corpus, recipe.corpus.train_on):
         raise StudyError(
             f"corpus.train_on is {recipe.corpus.train_on}, but {corpus.root} does not have them all: "
@@ -57,6 +61,11 @@ def training_clips(corpus: Corpus, recipe: Recipe) -> TrainingClips:
         single_goes_first=False,
     )
     return TrainingClips(train=train, withheld=withheld)
+
+
+def clips_to_train_on(corpus: Corpus, train_on: TrainOn) -> list[Clip]:
+    """Return the training clips of the sources in `train_on`."""
+    return [clip for clip in corpus.clips if clip.split == "train" and clip.source in _SOURCES[train_on]]
 
 
 def serves(corpus: Corpus, train_on: str) -> bool:
@@ -80,9 +89,8 @@ def folds_of(corpus: Corpus, validation: ValidationSettings, train_on: TrainOn) 
     """
     assert validation.folds is not None
     strata: dict[object, list[Clip]] = defaultdict(list)
-    for clip in corpus.clips:
-        if clip.split == "train" and clip.source in _SOURCES[train_on]:
-            strata[clip.id, clip.source].append(clip)
+    for clip in clips_to_train_on(corpus, train_on):
+        strata[clip.id, clip.source].append(clip)
     fold_of: dict[str, int] = {}
     for members in strata.values():
         if len(members) > 1:
@@ -105,6 +113,11 @@ def labelled_test_clips(corpus: Corpus) -> tuple[Clip, ...]:
     return tuple(clip for clip in corpus.clips if clip.split == "test" and clip.label is not None)
 
 
+def validation_clips(corpus: Corpus, validation: ValidationSettings) -> tuple[Clip, ...]:
+    """Return the labelled test clips that validate trials; with proxies, there are none."""
+    return _divide_labelled(corpus, validation)[0]
+
+
 def held_out_clips(corpus: Corpus, validation: ValidationSettings) -> tuple[Clip, ...]:
     """Return the labelled clips that no search sees: those for the test evaluation."""
     return _divide_labelled(corpus, validation)[1]
@@ -116,6 +129,11 @@ def undefined_ids(clips: Iterable[Clip]) -> list[str]:
     for clip in clips:
         labels[clip.id_name].add(clip.label)
     return sorted(name for name, known in labels.items() if not {NORMAL, ANOMALY} <= known)
+
+
+def has_defined_id(clips: Collection[Clip]) -> bool:
+    """Whether the clips of at least one machine ID have both labels: then the mean AUC is defined."""
+    return len(undefined_ids(clips)) < len({clip.id_name for clip in clips})
 
 
 def _divide_labelled(corpus: Corpus, validation: ValidationSettings) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus
@@ -103,8 +102,3 @@ def clips_in_words(validation: ValidationSettings, truth: Truth) -> str:
     if validation.folds is not None:
         part += f", and each training clip for the model of one of {validation.folds} folds, which is not trained on it"
     return f"{normal} normal and {faulty} anomalous clips: {part}"
-
-
-def trained_on(tree: Any) -> TrainOn:
-    """Return `corpus.train_on` of a study's tree in which it has one value."""
-    return (tree.get("corpus") or {}).get("train_on", "development")  # type: ignore[no-any-return]

@@ -35,7 +35,7 @@ from search.workers import worker
 from tests.support.faulty_worker import faulty
 from tests.support.quick import QuickTraining
 from tests.support.tiny_study import trials_of
-from tests.support.training import trained
+from tests.support.training import excerpts_of, models_of, trained
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -251,9 +251,9 @@ def test_each_frame_is_taken_from_the_window_that_it_is_the_middle_of(
     monkeypatch.setattr("models.scoring.reconstruction._BATCH", batch)
     training = trained(recipe_with(context=context), corpus)
     clip = training.validation_clips[0]
-    whole = next(iter(training.excerpts_of([clip]).in_order(1024)))
+    whole = next(iter(excerpts_of(training, [clip]).in_order(1024)))
     with torch.inference_mode():
-        reconstructed = training.models[0].reconstruct(whole)
+        reconstructed = models_of(training)[0].reconstruct(whole)
     assert reconstructed is not None
     windows = reconstructed.view(-1, context, 32).numpy()
     middle = context // 2

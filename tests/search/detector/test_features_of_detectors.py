@@ -25,6 +25,7 @@ from search.training.objective import objective
 from search.validation.split import blind, held_out_clips
 from search.validation.views import validation_data_of
 from tests.support.detectors import detector_of
+from tests.support.training import models_of
 
 CPU = torch.device("cpu")
 
@@ -87,7 +88,7 @@ def test_bins_are_normalised_by_the_training_clips_alone(corpus_root: Path, tmp_
     scales = []
     for folder in (corpus_root, root):
         training = Training(recipe, blind(read_corpus(folder), ValidationSettings()), CPU)
-        scales.append(training.models[0].state_dict()["scale.lowest"])
+        scales.append(models_of(training)[0].state_dict()["scale.lowest"])
         frames = np.concatenate([training.frames_of(clip) for clip in training.clips.train]).astype(np.float64)
         np.testing.assert_allclose(scales[-1], frames.mean(axis=0) - 4 * frames.std(axis=0), rtol=1e-4)
     assert torch.equal(*scales)

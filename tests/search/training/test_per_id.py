@@ -22,7 +22,7 @@ from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind
 from tests.support.detectors import detector_of
-from tests.support.training import trained
+from tests.support.training import models_of, trained
 
 CPU = torch.device("cpu")
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -89,8 +89,8 @@ def test_an_id_s_model_is_the_one_that_its_clips_alone_would_make(
     alone = trained(recipe_of(family, normalize=normalize), blinded(copied))
     clips = of_id(whole.validation_clips, "compressor/02")
 
-    assert len(whole.models) == len(IDS)
-    assert same(whole.scorer.single_of("compressor/02").model.state_dict(), alone.models[0].state_dict())
+    assert len(models_of(whole)) == len(IDS)
+    assert same(whole.scorer.single_of("compressor/02").model.state_dict(), models_of(alone)[0].state_dict())
     np.testing.assert_array_equal(whole.scores_of(clips), alone.validation_scores())
     np.testing.assert_array_equal(whole.reconstruction_of(clips[0]), alone.reconstruction_of(alone.validation_clips[0]))
 
@@ -98,8 +98,8 @@ def test_an_id_s_model_is_the_one_that_its_clips_alone_would_make(
 def test_models_of_two_ids_differ_by_their_clips_alone(corpus: Corpus) -> None:
     fresh, after = Training(recipe_of(per_id=True), corpus, CPU), trained(recipe_of(per_id=True), corpus)
 
-    assert same(fresh.models[0].state_dict(), fresh.models[1].state_dict())
-    assert not same(after.models[0].state_dict(), after.models[1].state_dict())
+    assert same(models_of(fresh)[0].state_dict(), models_of(fresh)[1].state_dict())
+    assert not same(models_of(after)[0].state_dict(), models_of(after)[1].state_dict())
 
 
 @pytest.mark.parametrize("calibration", ["none", "z"])
@@ -138,7 +138,7 @@ def test_an_id_without_training_clips_may_go_to_a_model_of_all_the_others(copied
     unknown = of_id(shared.validation_clips, "compressor/04")
     known = [clip for clip in shared.validation_clips if clip not in unknown]
 
-    assert len(shared.models) == 3
+    assert len(models_of(shared)) == 3
     np.testing.assert_array_equal(shared.scores_of(unknown), of_all.scores_of(unknown))
     np.testing.assert_array_equal(shared.scores_of(known), own.validation_scores())
     assert (shared.scores_of(known) != of_all.scores_of(known)).all()

@@ -27,6 +27,7 @@ from search.study.recipe import Recipe, ValidationSettings
 from search.training.loop import Training
 from search.validation.split import blind
 from tests.support.families import add_family
+from tests.support.training import excerpts_of, models_of
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -102,7 +103,7 @@ def recipe_of_probe(what: str, batch_size: int = 64) -> Recipe:
 
 
 def weights(training: Training) -> dict[str, torch.Tensor]:
-    return {name: array.clone() for name, array in training.models[0].state_dict().items()}
+    return {name: array.clone() for name, array in models_of(training)[0].state_dict().items()}
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -163,14 +164,15 @@ def test_each_epoch_draws_numbers_of_its_own(corpus: Corpus, what: str, batch_si
 @pytest.mark.usefixtures("probing_family")
 def test_dropout_is_for_training_and_never_for_scoring(corpus: Corpus) -> None:
     training = Training(recipe_of_probe("dropout", 64), corpus, CPU)
-    assert isinstance(training.models[0], ProbingModel)
+    model = models_of(training)[0]
+    assert isinstance(model, ProbingModel)
 
     training.run_epoch()
     first, second = training.validation_scores(), training.validation_scores()
     training.run_epoch()
 
     np.testing.assert_array_equal(first, second)
-    assert training.models[0].modes == {"loss": {True}, "score": {False}}
+    assert model.modes == {"loss": {True}, "score": {False}}
 
 
 @pytest.mark.parametrize("batch_size", [1000, 64, 7])
@@ -292,7 +294,7 @@ def test_a_checkpoint_of_the_cpu_goes_on_at_another_device(corpus: Corpus) -> No
     there.resume(checkpoint_of(here))
 
     assert there.epoch == 1
-    assert {array.device for array in there.models[0].state_dict().values()} == {VALUELESS}
+    assert {array.device for array in models_of(there)[0].state_dict().values()} == {VALUELESS}
     # Adam's moments are beside the weights, its counters where it reads them.
     assert fail_at_the_first_value(there) == batches_of(there)
 
@@ -309,12 +311,13 @@ def test_scoring_waits_for_the_device_after_its_last_batch_alone(
 ) -> None:
     monkeypatch.setattr("models.scoring.scorer._MOST_EXCERPTS", 100)
     training = Training(recipe_of_probe("dropout"), corpus, VALUELESS)
-    assert isinstance(training.models[0], ProbingModel)
+    model = models_of(training)[0]
+    assert isinstance(model, ProbingModel)
 
     with pytest.raises(NotImplementedError, match="no data"):
         training.validation_scores()
 
-    assert training.models[0].scored == math.ceil(len(training.validation_clips) * FRAMES / 100)
+    assert model.scored == math.ceil(len(training.validation_clips) * FRAMES / 100)
 
 
 def test_the_order_of_windows_is_the_same_on_every_device(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +342,7 @@ class TestBfloat16:
     ) -> None:
         training = Training(recipe_with(precision="bfloat16"), corpus, CPU)
         used: list[tuple[torch.dtype, torch.dtype | None]] = []
-        training.models[0].encoder.register_forward_hook(  # type: ignore[union-attr]
+        models_of(training)[0].encoder.register_forward_hook(  # type: ignore[union-attr]
             lambda module, inputs, output: used.append((inputs[0].dtype, output.dtype))
         )
 
@@ -347,8 +350,8 @@ class TestBfloat16:
         training.validation_scores()
 
         assert set(used) == {(torch.float32, torch.bfloat16)}
-        assert {array.dtype for array in training.models[0].state_dict().values()} == {torch.float32}
-        assert {array.grad.dtype for array in training.models[0].parameters() if array.grad is not None} == {
+        assert {array.dtype for array in models_of(training)[0].state_dict().values()} == {torch.float32}
+        assert {array.grad.dtype for array in models_of(training)[0].parameters() if array.grad is not None} == {
             torch.float32
         }
 
@@ -435,10 +438,11 @@ def test_what_a_failed_training_held_on_a_gpu_is_freed_before_the_next_one(
     monkeypatch.setattr(ProbingModel, "error", torch.OutOfMemoryError("CUDA out of memory."), raising=False)
 
     training = Training(recipe_of_probe("error"), corpus, CPU)
-    vars(training.models[0])["itself"] = training.models[0]  # so that only the garbage collector frees it
+    model = models_of(training)[0]
+    vars(model)["itself"] = model  # so that only the garbage collector frees it
     with pytest.raises(TrialFailure):
         training.run_epoch()
-    del training
+    del training, model
     assert freed == []
 
     with pytest.raises(CorpusError):  # before anything is asked of the GPU, which is not there
@@ -458,7 +462,7 @@ def test_a_diverged_epoch_does_not_count(corpus: Corpus) -> None:
 
 def test_scores_that_are_not_numbers_are_a_failure(corpus: Corpus) -> None:
     training = Training(recipe_with(), corpus, CPU)
-    for array in training.models[0].parameters():
+    for array in models_of(training)[0].parameters():
         array.data.fill_(torch.nan)
 
     with pytest.raises(TrialFailure, match="scores are not finite after epoch 0"):
@@ -473,7 +477,7 @@ def test_clips_of_another_sample_rate_are_refused(corpus: Corpus) -> None:
 def test_a_context_as_long_as_the_clips_is_one_window_each(corpus: Corpus) -> None:
     training = Training(recipe_with(context=FRAMES), corpus, CPU)
 
-    assert len(training.excerpts_of(training.clips.train)) == len(training.clips.train)
+    assert len(excerpts_of(training, training.clips.train)) == len(training.clips.train)
 
 
 def test_a_context_longer_than_a_clip_is_refused_with_the_clip(corpus: Corpus) -> None:
@@ -498,7 +502,7 @@ def test_a_training_that_is_over_is_freed_at_once(corpus: Corpus) -> None:
     # Without the garbage collector's help: on the CPU nobody calls it, and models would pile up.
     training = Training(recipe_with(), corpus, CPU)
     training.validation_scores()
-    model = weakref.ref(training.models[0])
+    model = weakref.ref(models_of(training)[0])
     gc.disable()
     try:
         del training

@@ -32,7 +32,15 @@ from search.study.recipe import Recipe, ValidationSettings
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from search.training.objective import objective
-from search.validation.split import blind, held_out_clips, labelled_test_clips, serves, training_clips, undefined_ids
+from search.validation.split import (
+    blind,
+    held_out_clips,
+    labelled_test_clips,
+    serves,
+    training_clips,
+    undefined_ids,
+    validation_clips,
+)
 from search.validation.views import validation_data_of
 from search.workers.worker import Worker
 from tests.support.detectors import detector_of
@@ -88,6 +96,7 @@ STRATA = st.lists(
     max_size=8,
     unique_by=lambda stratum: stratum[:3],
 )
+BY_SET_OR_PROXY = st.sampled_from([ValidationSettings(clips="development"), ValidationSettings(metric="proxy")])
 SPLITS = st.builds(ValidationSettings, share=st.floats(0.05, 0.95), seed=st.integers(0, 5))
 
 
@@ -105,6 +114,16 @@ def test_each_labelled_clip_is_for_validation_or_held_out_and_none_is_both(
     both = validation_names(corpus, settings) + held_out_names(corpus, settings)
 
     assert sorted(both) == sorted(clip.name for clip in corpus.clips)
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(STRATA, st.one_of(SPLITS, BY_SET_OR_PROXY))
+def test_the_validation_clips_are_those_whose_labels_a_search_sees(
+    strata: list[tuple[str, str, int, int]], settings: ValidationSettings
+) -> None:
+    corpus = corpus_of_strata(strata)
+
+    assert validation_clips(corpus, settings) == labelled_test_clips(blind(corpus, settings))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
