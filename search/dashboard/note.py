@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 
 from search.results.comparison import Comparison, compare
-from search.results.status import Status, machines, read_status, worth
+from search.results.status import Status, read_status, worth
 from search.results.wording import interval
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
@@ -58,7 +58,7 @@ def _with_ours(before: Mapping[str, Any], ours: str) -> dict[str, Any]:
 
 def _about(stored: StoredStudy) -> str:
     study = stored.study()
-    by_machine = machines(stored.truth)
+    by_machine = stored.truth.machines
     ids = sum(map(len, by_machine.values()))
     families = ", ".join(study.space.families)
     settings = "\n".join(f"| `{setting.name}` | {_escaped(setting.in_words)} |" for setting in study.space.settings)

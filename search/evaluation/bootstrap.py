@@ -103,11 +103,6 @@ class Bootstrap:
         return scores[order], counts
 
 
-def resampled_aucs(scores: Scores, truth: Truth, *, resamples: int = RESAMPLES) -> Scores:
-    """Return the mean AUC of each resample, (resamples,). Raises StudyError if no machine ID has both labels."""
-    return Bootstrap(truth, resamples=resamples).aucs(scores)
-
-
 def _draw_counts(rng: np.random.Generator, clips: int, resamples: int) -> npt.NDArray[np.int64]:
     """Return how often each clip is drawn in each resample, (clips, resamples)."""
     drawn = rng.integers(clips, size=(clips, resamples))

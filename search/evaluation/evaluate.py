@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.scoring.scores import Scores
-from search.evaluation.bootstrap import resampled_aucs
+from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, area_under_curve, by_label, pairs_by_fold, pairs_of_part
 from search.evaluation.official import Part
@@ -54,7 +54,7 @@ def evaluate(scores: Scores, truth: Truth) -> Metrics:
     return Metrics(
         auc=float(np.mean([of_id.auc for of_id in per_id.values()])),
         pauc=float(np.mean(paucs)) if len(paucs) == len(per_id) else None,
-        interval=Interval.of(resampled_aucs(scores, truth)),
+        interval=Interval.of(Bootstrap(truth).aucs(scores)),
         pooled=area_under_curve("auc", scores, pairs_by_fold(*by_label(judged, truth), truth)),
         per_id=per_id,
     )

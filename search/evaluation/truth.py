@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.clips.clip import ANOMALY, NORMAL, Clip, Description, Domain
+from features.clips.machine_id import MachineId
 from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.official import Year, year_for
@@ -92,6 +93,15 @@ class Truth:
 
     def _of_slice(self, part: slice) -> Truth:
         return Truth(self.ids[part], self.labels[part], self.domains[part], self.folds[part], self.recordings[part])
+
+    @property
+    def machines(self) -> dict[str, list[str]]:
+        """The machine types of the clips, each with its machine IDs."""
+        by_machine: dict[str, list[str]] = {}
+        for name in sorted(set(self.ids)):
+            machine, number = MachineId.parse(name)
+            by_machine.setdefault(machine, []).append(number)
+        return by_machine
 
     @property
     def year(self) -> Year:

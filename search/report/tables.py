@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from search.results.comparison import Comparison
-from search.results.status import SHOWN_TRIALS, Status, machines, worth
+from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.wording import interval, number, objective_value
 from search.storage.stored_study import StoredStudy
 from search.study.recipe import Objective
@@ -36,7 +36,7 @@ def searched(
     """The rows about the search: names and values."""
     search = study.search
     yield "recordings", f"{stored.identity['data']['clips']} clips in {stored.root}"
-    yield "machines", "; ".join(f"{machine} (ID {', '.join(ids)})" for machine, ids in machines(stored.truth).items())
+    yield "machines", "; ".join(f"{machine} (ID {', '.join(ids)})" for machine, ids in stored.truth.machines.items())
     yield (
         "validation clips",
         f"{clips_in_words(stored.validation, stored.truth)} (seed {stored.validation.seed}). Other labelled clips "

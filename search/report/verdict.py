@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from features.clips.clip import ANOMALY, NORMAL
 from search.report.tables import detector_commands
 from search.results.comparison import Comparison
-from search.results.status import Status, machines, worth
+from search.results.status import Status, worth
 from search.results.wording import difference_interval, interval
 from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
@@ -111,7 +111,7 @@ def _limits(status: Status) -> Iterator[str]:
 def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
     """A sentence about the trials, the models and the clips."""
     ids, families = set(stored.truth.ids), study.space.families
-    types = list(machines(stored.truth))
+    types = list(stored.truth.machines)
     types_in_words = ", ".join(types[:_NAMED]) + (", …" if len(types) > _NAMED else "")
     normal, faulty = (stored.truth.count(label) for label in (NORMAL, ANOMALY))
     faulty_in_words = "clips with synthetic faults" if stored.validation.uses_proxies else "faulty clips"

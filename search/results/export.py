@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import optuna
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial
 
 from search.errors import MisuseError, StudyError
-from search.results.status import keeps_to_limits, worth
+from search.results.status import read_status
 from search.storage.stored_study import StoredStudy
 from search.storage.study_storage import StudyStorage
 from search.study.recipe import Origin, Recipe
@@ -27,7 +27,15 @@ def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | N
             f"The study {stored.name!r} has several objectives ({', '.join(stored.objectives)}), and so no single "
             "best trial: `offkey status` lists the best trade-offs; choose one with --trial N"
         )
-    return recipe_of(stored, _best_trial(study))
+    status = read_status(storage, stored, study)
+    if status.best is None:
+        if not status.beyond_limits:
+            raise StudyError(f"The study {stored.name!r} has no complete trial yet: nothing to export")
+        raise StudyError(
+            f"None of the {status.beyond_limits} complete trials of {stored.name!r} keeps to search.constraints: "
+            "search on, or export one of them with --trial N"
+        )
+    return recipe_of(stored, status.best)
 
 
 def recipe_of(stored: StoredStudy, trial: FrozenTrial) -> Recipe:
@@ -44,19 +52,6 @@ def recipe_of(stored: StoredStudy, trial: FrozenTrial) -> Recipe:
             "from_": Origin(study=stored.name, trial=trial.number),
         }
     )
-
-
-def _best_trial(study: optuna.Study) -> FrozenTrial:
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if not complete:
-        raise StudyError(f"The study {study.study_name!r} has no complete trial yet: nothing to export")
-    within = [trial for trial in complete if keeps_to_limits(trial)]
-    if not within:
-        raise StudyError(
-            f"None of the {len(complete)} complete trials of {study.study_name!r} keeps to search.constraints: search "
-            "on, or export one of them with --trial N"
-        )
-    return max(within, key=lambda trial: (worth(trial), -trial.number))
 
 
 def _trial(study: optuna.Study, number: int) -> FrozenTrial:

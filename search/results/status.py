@@ -10,13 +10,12 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from features.clips.machine_id import MachineId
-from search.evaluation.truth import Truth
 from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.objectives import IN_WORDS, directions_of
 from search.study.recipe import Objective
+from search.study.search_settings import keeps_to_limits
 
 #: How many of the best trials tables show.
 SHOWN_TRIALS = 10
@@ -150,17 +149,3 @@ def front_of(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> 
         is_equal[0] = False
         left = left[is_equal | is_better]
     return tuple(trials[place] for place in sorted(found))
-
-
-def keeps_to_limits(trial: FrozenTrial) -> bool:
-    """Whether a trial keeps to the study's constraints."""
-    return all(excess <= 0 for excess in trial.constraints.values())
-
-
-def machines(truth: Truth) -> dict[str, list[str]]:
-    """Return the machine types of the validation clips, each with its machine IDs."""
-    by_machine: dict[str, list[str]] = {}
-    for name in sorted(set(truth.ids)):
-        machine, number = MachineId.parse(name)
-        by_machine.setdefault(machine, []).append(number)
-    return by_machine

@@ -28,6 +28,7 @@ from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap, fewest_recordings
 from search.evaluation.metrics import Metric
 from search.evaluation.truth import Truth
+from search.study.search_settings import keeps_to_limits
 
 #: Rungs are powers of this factor, and the reference is the last of the best 1/3 of the trials.
 REDUCTION_FACTOR = 3
@@ -104,7 +105,7 @@ def _is_measured(trial: FrozenTrial, epoch: int) -> bool:
 
 
 def _counts(trial: FrozenTrial, epoch: int) -> bool:
-    if trial.state == TrialState.FAIL or any(violation > 0 for violation in trial.constraints.values()):
+    if trial.state == TrialState.FAIL or not keeps_to_limits(trial):
         return False
     return trial.state == TrialState.PRUNED or max(trial.intermediate_values) > epoch
 

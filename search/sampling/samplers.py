@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPE
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.sampling.pruning import NoisePruner
-from search.study.search_settings import SearchSettings
+from search.study.search_settings import SearchSettings, keeps_to_limits
 from search.study.space import Space
 from search.study.study import Study
 
@@ -142,7 +142,7 @@ def families_by_claim(families: Sequence[str], trials: Sequence[FrozenTrial]) ->
     best = dict.fromkeys(families, -math.inf)
     for trial in trials:
         family = trial.params.get("family")
-        if family in best and trial.values and not any(excess > 0 for excess in trial.constraints.values()):
+        if family in best and trial.values and keeps_to_limits(trial):
             best[family] = max(best[family], trial.values[0])
     ranked = sorted(families, key=lambda family: -best[family])
     has_order = all(len(trial.values or ()) < 2 for trial in trials)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from features.settings import Settings
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
 
 
 class SearchSettings(Settings):
@@ -38,3 +41,8 @@ class ConstraintSettings(Settings):
         None, gt=0, description="limit of the milliseconds to score one clip, with reading its file"
     )
     min_worst_id: float | None = Field(None, ge=0, le=1, description="limit of the lowest AUC of a machine ID")
+
+
+def keeps_to_limits(trial: FrozenTrial | Trial) -> bool:
+    """Whether a trial keeps to the study's constraints."""
+    return all(excess <= 0 for excess in trial.constraints.values())

@@ -17,11 +17,13 @@ from features.clips.corpus import Corpus
 from features.errors import OffkeyError
 from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Checkpoints, steps_of
+from search.errors import TrialFailure
 from search.evaluation.metrics import id_aucs
 from search.storage.hold import Hold
 from search.storage.ledger import LeaseLost
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
+from search.study.search_settings import keeps_to_limits
 from search.validation.views import ValidationData
 from search.workers.devices import device_name, memory_used
 from search.workers.draining import Drained
@@ -68,7 +70,6 @@ class TrialWork:
 
         Raises LeaseLost if another worker holds the trial, Drained if the worker was asked to stop.
         """
-        from search.errors import TrialFailure
         from search.training.objective import objective
 
         hold = self.hold
@@ -147,7 +148,7 @@ class TrialWork:
                     hold.enter_checkpoint()
 
     def _leads(self, trial: optuna.Trial, value: float) -> bool:
-        if any(excess > 0 for excess in trial.constraints.values()):
+        if not keeps_to_limits(trial):
             return False
         best = self.ledger.best_value()
         return best is None or value > best

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from features.clips.clip import Clip
 from models.scoring.scores import Scores
 from search.errors import StudyError
-from search.evaluation.bootstrap import Bootstrap, resampled_aucs
+from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Truth
@@ -184,7 +184,7 @@ def test_an_id_with_one_label_is_left_out_of_the_mean(labels_of_02: list[int]) -
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1], []])
 def test_without_both_labels_of_an_id_auc_is_undefined(labels: list[int]) -> None:
-    for compute in (mean_auc, evaluate, resampled_aucs):
+    for compute in (mean_auc, evaluate, lambda scores, truth: Bootstrap(truth).aucs(scores)):
         with pytest.raises(StudyError, match="AUC is undefined: no machine ID has both"):
             compute(array([1.0] * len(labels)), truth_of(labels))
 
@@ -213,11 +213,11 @@ def overlapping(clips: int) -> tuple[Scores, Truth]:
 def test_two_scorings_of_the_same_clips_are_resampled_alike(scored: tuple[Scores, Truth]) -> None:
     scores, truth = scored
 
-    forwards, backwards = resampled_aucs(scores, truth, resamples=50), resampled_aucs(-scores, truth, resamples=50)
+    forwards, backwards = (Bootstrap(truth, resamples=50).aucs(scoring) for scoring in (scores, -scores))
 
     # The same draws: what one scoring loses in a resample, its reversal wins.
     assert forwards + backwards == pytest.approx(np.ones(50), abs=1e-12)
-    assert resampled_aucs(2 * scores + 1, truth, resamples=50).tolist() == forwards.tolist()
+    assert Bootstrap(truth, resamples=50).aucs(2 * scores + 1).tolist() == forwards.tolist()
 
 
 def test_a_bootstrap_drawn_once_serves_every_scoring_of_its_clips() -> None:
@@ -225,7 +225,7 @@ def test_a_bootstrap_drawn_once_serves_every_scoring_of_its_clips() -> None:
     bootstrap = Bootstrap(truth, resamples=50)
 
     for scoring in (scores, -scores, scores):
-        assert bootstrap.aucs(scoring).tolist() == resampled_aucs(scoring, truth, resamples=50).tolist()
+        assert bootstrap.aucs(scoring).tolist() == Bootstrap(truth, resamples=50).aucs(scoring).tolist()
 
 
 def test_a_paired_difference_varies_less_than_the_difference_of_two_intervals() -> None:
@@ -233,7 +233,7 @@ def test_a_paired_difference_varies_less_than_the_difference_of_two_intervals() 
     rng = np.random.default_rng(2)
     slightly_worse = scores + rng.normal(0, 0.3, len(scores))
 
-    one, other = resampled_aucs(scores, truth), resampled_aucs(slightly_worse, truth)
+    one, other = (Bootstrap(truth).aucs(scoring) for scoring in (scores, slightly_worse))
 
     assert np.std(one - other) < np.std(one) / 2
 
@@ -242,7 +242,7 @@ def test_resampled_aucs_lie_around_the_auc() -> None:
     scores, truth = overlapping(50)
     auc = mean_auc(scores, truth)
 
-    resampled = resampled_aucs(scores, truth)
+    resampled = Bootstrap(truth).aucs(scores)
 
     # Hanley and McNeil (1982): the standard error of an AUC of 0.76 with 50 and 50 clips is about 0.048.
     assert auc == pytest.approx(normal_cdf(1 / math.sqrt(2)), abs=0.1)
