@@ -257,7 +257,9 @@ def train(
 
 def load_bundle(bundle: str | Path) -> Bundle:
     """Load the detector in a folder or at `s3://BUCKET/PREFIX`. Raises BundleError if it is not there or not whole."""
-    return _loaded(bundle)
+    from search.detector import bundle as bundles
+
+    return bundles.load_bundle(bundle, tell=_warn)
 
 
 def score(
@@ -276,7 +278,7 @@ def score(
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     for path in given:
         _require(path, str | Path, "paths", _PATHS)
-    detector = bundle if isinstance(bundle, Bundle) else _loaded(bundle)
+    detector = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     files = clip_paths(map(Path, given))
     first = next(files, None)
     if first is None:
@@ -326,12 +328,6 @@ def _as_row(row: ScoredClip) -> ScoreRow:
 
     _require(row, ScoredClip, "rows", "rows of score(), or a file of scores")
     return as_score_row(row)
-
-
-def _loaded(bundle: str | Path) -> Bundle:
-    from search.detector.bundle import load_bundle
-
-    return load_bundle(bundle, tell=_warn)
 
 
 def _warn(text: str) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,26 @@ class LogOnTerminal(logging.Handler):
 @contextmanager
 def progress_bar(what: str, *, quiet: bool = False) -> Iterator[Any]:
     """Shows a progress bar on a terminal; yields a function that takes how many are done, and of how many."""
+    with _bar(quiet=quiet) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def progress_of_stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows a progress bar on a terminal; yields a function that takes the stage at work as its first argument."""
+    with _bar(quiet=False) as bar:
+        task = bar.add_task("", total=None)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=total)
+
+        yield progress
+
+
+def _bar(*, quiet: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as shown:
-        task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+    return Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal)
 
 
 def print_json(document: Any) -> None:

@@ -146,7 +146,7 @@ class _Cached(_CachedStorage):
 class _Answers:
     """A plugin of the router that replaces or extends some of optuna-dashboard's routes.
 
-    It goes by the route, not by the request's path: the router has its own rules for paths, and a check of ours that
+    It decides by the route, not by the request's path: the router has its own rules for paths, and a check of ours that
     differed from them could be bypassed.
     """
 

@@ -1,4 +1,4 @@
-"""Places the worker processes of a host: on which GPU, with how many cores.
+"""The devices of a host: where worker processes are placed, and the torch device that a command or `search.api` names.
 
 device  : a worker's name for its device: "cpu", "cuda" or "cuda:1".
 visible : CUDA_VISIBLE_DEVICES of a worker's process: the process sees only its own GPU, and calls it "cuda".

@@ -1,8 +1,7 @@
-"""Tables that show metrics, settings and shipped studies on the command line. This module prints nothing."""
+"""Tables that show metrics on the command line. This module prints nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -15,7 +14,6 @@ from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.evaluation.evaluate import Metrics
 from search.evaluation.system_metrics import DecisionMetrics, SystemMetrics
 from search.results.wording import difference_interval, interval
-from search.study.schema.settings_in_words import Described
 
 if TYPE_CHECKING:
     from search.detector.detector import Detector
@@ -124,22 +122,6 @@ def system_metrics(measured: SystemMetrics) -> RenderableType:
 
 def _decisions(decided: DecisionMetrics) -> list[str]:
     return [f"{share:.3f}" for share in (decided.precision, decided.recall, decided.f1)]
-
-
-def settings(name: str, described: Sequence[Described]) -> Table:
-    """The settings of a block or of a family."""
-    table = Table("setting", "values", "default", "meaning", title=name, title_justify="left")
-    for setting in described:
-        table.add_row(*(escape(text) for text in (setting.name, setting.values, setting.default, setting.about)))
-    return table
-
-
-def studies(shipped: Mapping[str, str]) -> Table:
-    """The studies that ship, each with one line about it."""
-    table = Table("study", "about", box=None, padding=(0, 2), header_style="bold")
-    for name, line in shipped.items():
-        table.add_row(name, line)
-    return table
 
 
 def _pauc(value: float | None) -> str:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.markup import escape
 
 from search.cli.options import JsonOption
-from search.cli.terminal import err, out, print_json
+from search.cli.terminal import err, out, print_json, warn
 from search.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def evaluate(
     rule = None if year is None else cast("Year", min(year, 2022))
     clips = labelled(read_scores(scores), truth, year=rule)
     for warning in clips.warnings:
-        err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+        warn(warning)
     if clips.of_corpus:
         err.print(
             "All labelled clips of the scored machine IDs count: if a search used some of them for validation, quote "

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from search.cli.options import JsonOption
-from search.cli.terminal import err, out, print_json, progress_bar
+from search.cli.terminal import err, out, print_json, progress_bar, progress_of_stages, warn
 
 if TYPE_CHECKING:
-    from search.analysis import statistics
     from search.analysis.analysis import Analysis
     from search.analysis.separability import Scope
 
@@ -77,25 +73,12 @@ def analyze(
         )
     warning = findings.warning(analysis)
     if warning is not None:
-        err.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+        warn(warning)
     if as_json:
         print_json({"page": str(output / PAGE), "table": str(output / TABLE)} | document_of(analysis))
     else:
         _print_tables(analysis)
     err.print(escape(f"Wrote {output / PAGE}, for a browser or a printer, and {output / TABLE}"))
-
-
-@contextmanager
-def progress_of_stages() -> Iterator[statistics.KindProgress]:
-    """A progress bar on a terminal, named after the stage that is at work."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as shown:
-        task = shown.add_task("", total=None)
-
-        def progress(what: str, done: int, of: int) -> None:
-            shown.update(task, description=what, completed=done, total=of)
-
-        yield progress
 
 
 def _print_tables(analysis: Analysis) -> None:

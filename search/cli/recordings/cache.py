@@ -40,15 +40,15 @@ def _list_if_nothing_is_asked_for(context: typer.Context) -> None:
 @cache.command("list", epilog="Example: offkey cache list --json")
 def list_stores(as_json: JsonOption = False) -> None:
     """Lists the stores: features, clips, frames, size, last use."""
-    from features.cache import cache_folder
     from features.clips.synthetic_faults import faults_folder, faulty_files
+    from features.store.files import frames_folder
     from features.store.upkeep import cached_stores, size_of, unfinished_folders
 
     faulty = faulty_files()
     of_faulty = sum(path.stat().st_size for path in faulty)
     stores, unfinished = cached_stores(), unfinished_folders()
     total, left = sum(store.size for store in stores), sum(size_of(folder) for folder in unfinished)
-    folder = cache_folder() / "frames"
+    folder = frames_folder()
     if as_json:
         print_json(
             {
@@ -122,10 +122,10 @@ def prune(
     from features.store.upkeep import cached_stores, remove_free_locks, remove_store, size_of, stale_folders
 
     stores = cached_stores()
-    found_damaged = _damaged(stores) if damaged else []
+    damaged_keys = _damaged(stores) if damaged else []
     before = None if older_than is None else time.time() - older_than * _DAY
     chosen = [
-        store for store in stores if every or store.key in found_damaged or (before is not None and store.used < before)
+        store for store in stores if every or store.key in damaged_keys or (before is not None and store.used < before)
     ]
     stale = stale_folders()
     sizes = {store.folder: store.size for store in chosen} | {folder: size_of(folder) for folder in stale}

@@ -7,8 +7,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from search.cli.recordings.analyze import progress_of_stages
-from search.cli.terminal import err, out, print_json, progress_bar, write_text
+from search.cli.terminal import err, out, print_json, progress_bar, progress_of_stages, write_text
 
 
 def list_outliers(root: Path, output: Path, *, as_json: bool) -> None:

@@ -102,7 +102,7 @@ def _address(host: str, server: Any) -> str:
 def _password() -> str | None:
     """The password, or None if none is set.
 
-    Raises MisuseError if the password file cannot be read or is empty: whoever names one wants a password.
+    Raises MisuseError if the password file cannot be read or is empty: a user who names one wants a password.
     """
     named = os.environ.get(_PASSWORD_FILE)
     if os.environ.get(_PASSWORD) is not None or named is None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from search.cli.options import JsonOption
 from search.cli.terminal import out, print_json
 from search.errors import MisuseError
+
+if TYPE_CHECKING:
+    from search.study.schema.settings_in_words import Described
 
 
 def settings(
@@ -26,7 +32,6 @@ def settings(
     ] = False,
 ) -> None:
     """Lists every setting of a study file: its meaning, the values that it takes, and its default."""
-    from search.cli.detector import detector_tables
     from search.study.schema.settings_in_words import blocks, described
 
     if json_schema:
@@ -42,4 +47,12 @@ def settings(
         print_json({"blocks": {name: [asdict(setting) for setting in of] for name, of in settings_of.items()}})
         return
     for name, of in settings_of.items():
-        out.print(detector_tables.settings(name, of))
+        out.print(_table(name, of))
+
+
+def _table(name: str, described: Sequence[Described]) -> Table:
+    """The settings of a block or of a family."""
+    table = Table("setting", "values", "default", "meaning", title=name, title_justify="left")
+    for setting in described:
+        table.add_row(*(escape(text) for text in (setting.name, setting.values, setting.default, setting.about)))
+    return table
