@@ -126,12 +126,12 @@ class Chaos:
         return process
 
     def _kill(self, random_: random.Random, processes: list[Any], later: Callable[[int, float], None]) -> None:
-        self._signal(random_.choice(processes), signal.SIGKILL)
+        self._signal(random_, processes, signal.SIGKILL)
 
     def _stop(self, random_: random.Random, processes: list[Any], later: Callable[[int, float], None]) -> None:
-        victim = random_.choice(processes)
-        if self._signal(victim, signal.SIGSTOP):
-            later(victim.pid, random_.uniform(0.2, 3.0) * self.lease)
+        stopped = self._signal(random_, processes, signal.SIGSTOP)
+        if stopped is not None:
+            later(stopped, random_.uniform(0.2, 3.0) * self.lease)
 
     def _restart_fast(self, random_: random.Random, processes: list[Any], later: Callable[[int, float], None]) -> None:
         assert self.server is not None
@@ -153,16 +153,15 @@ class Chaos:
         self.server.start()
         self.faults["server away for 0.5 to 2 leases"] += 1
 
-    def _signal(self, process: Any, number: signal.Signals) -> bool:
-        """Sends a signal to a process that still runs."""
-        try:
-            if process.exitcode is not None or psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
-                return False
-            os.kill(process.pid, number)
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            return False
-        self.faults[number.name if number == signal.SIGKILL else "SIGSTOP, SIGCONT later"] += 1
-        return True
+    def _signal(self, random_: random.Random, processes: list[Any], number: signal.Signals) -> int | None:
+        """Sends a signal to one of the processes that run and are not stopped; returns its PID, None without one."""
+        for process in random_.sample(processes, len(processes)):
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if process.exitcode is None and psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+                    os.kill(process.pid, number)
+                    self.faults[number.name if number == signal.SIGKILL else "SIGSTOP, SIGCONT later"] += 1
+                    return int(process.pid)
+        return None
 
     def _check(self, storage: StudyStorage, stored: StoredStudy) -> None:
         columns = (TrialRow.number, TrialRow.state, TrialRow.token, TrialRow.reason)

@@ -60,8 +60,8 @@ def excerpts(kind: str, store: FrameStore) -> Excerpts:
     clips = StoredClips(store, positions, [Path(f"{position}.wav") for position in positions])
     device = torch.device("cpu")
     if kind == "windows":
-        return ContextWindows(clips, context=5, device=device)
-    return Crops(clips, frames=64, hop=8, crops_per_clip=10, device=device)
+        return ContextWindows(clips, context=5, setting="model.context", device=device)
+    return Crops(clips, frames=64, hop=8, crops_per_clip=10, setting="model.frames", device=device)
 
 
 def training_step(kind: str) -> Callable[[Batch], None]:

@@ -1,6 +1,6 @@
-"""What a model hears: clips on disk, frames in a shared store, windows on a device.
+"""The way from recordings to a model's inputs: clips on disk, frames in a shared store, windows on a device.
 
-clips         recordings: found, checked, described, made
+clips         recordings: reading, checking and describing them; synthetic ones
 frames        from a waveform to frames
 store         frames of a whole corpus, computed once for a host
 windows       batches on a device
@@ -8,8 +8,8 @@ cleaning      training clips that do not sound normal
 cache         where Offkey keeps what it can compute again
 settings      the base of every block of settings
 reference     librosa, imported by one process at a time
-digests       digests by which contents are known
+digests       digests that identify contents
 did_you_mean  the nearest valid name
 progress      a callback for progress
-errors        what a user can mend
+errors        errors that a user can mend
 """

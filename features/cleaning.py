@@ -1,8 +1,8 @@
 """Training clips that do not sound normal: a door slammed, somebody spoke, the machine was off.
 
-Clips are compared with those of their own machine ID and domain. Distances are in robust standard
-deviations: from the median, in units of 1.4826 · MAD (median absolute deviation), which outliers themselves do not move
-(Iglewicz and Hoaglin 1993 call 3.5 of them an outlier).
+Clips are compared with those of their own machine ID and domain. Distances are from the median,
+in robust standard deviations of 1.4826 · MAD (median absolute deviation): outliers themselves hardly move these
+(Iglewicz and Hoaglin 1993 call a clip from 3.5 of them on an outlier).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Table = npt.NDArray[np.float64]
 #: A clip this many robust standard deviations away is an outlier.
 OUTLYING = 3.5
 
-#: What is measured of a clip, and how a reason names it.
+#: A measure of a clip → its name in a reason.
 _MEASURES = {"zero_crossings": "zero crossings", "rms": "loudness (RMS)", "centroid": "spectral centroid"}
 _NEIGHBOURS = 3
 
@@ -42,8 +42,8 @@ class CleaningSettings(Settings):
 
     method: Method = Field(
         "none",
-        description="by what they are found: one measure, zscore (the largest deviation of the three), or the distance "
-        "to their nearest neighbours in log-mel statistics",
+        description="how they are chosen: by one measure, by zscore (the largest deviation of the three), or by the "
+        "distance to their nearest neighbours in log-mel statistics",
     )
     drop: float = Field(0.05, ge=0, le=0.5, description="the most outlying share of each machine ID's training clips")
 
@@ -60,7 +60,7 @@ class Outlier:
 def clean(
     clips: Sequence[Clip], corpus: Corpus, settings: CleaningSettings, features: FeatureSettings
 ) -> tuple[tuple[Clip, ...], tuple[Outlier, ...]]:
-    """The clips that are kept, and those that are dropped: of each machine ID never more than `settings.drop`."""
+    """The clips that are kept, and those that are dropped: at most a share `settings.drop` of each ID's clips."""
     if settings.method == "none":
         return tuple(clips), ()
     by_id = defaultdict(list)
@@ -75,7 +75,7 @@ def clean(
 
 
 def deviations(clips: Sequence[Clip], corpus: Corpus, method: Method, features: FeatureSettings) -> list[Outlier]:
-    """The deviation of each clip from its machine ID, in the order of `clips`, which are some of the corpus's.
+    """The deviation of each clip from its machine ID, in the order of `clips`, which are clips of the corpus.
 
     Raises StoreError or CorpusError where the frames cannot be computed.
     """
@@ -88,7 +88,7 @@ def deviations(clips: Sequence[Clip], corpus: Corpus, method: Method, features: 
     found: dict[int, Outlier] = {}
     for rows in groups.values():
         if method == "neighbours":
-            # One that lies nearer to its neighbours than most is none.
+            # A clip that is nearer to its neighbours than most clips are is no outlier.
             table = np.maximum(_robust_deviations(_distances_to_neighbours(statistics[rows])[:, np.newaxis]), 0)
             names = ["distance to its nearest neighbours in log-mel statistics"]
         else:
@@ -101,7 +101,7 @@ def deviations(clips: Sequence[Clip], corpus: Corpus, method: Method, features: 
 
 
 def features_of(kind: str, like: FeatureSettings) -> FeatureSettings:
-    """Another kind of feature of the same clips, framed alike."""
+    """The settings of another kind of feature, with the same frames."""
     shared = {name: getattr(like, name) for name in SHARED}
     return FeatureSettings.model_validate({"kind": kind, "n_mels": min(like.n_mels, like.n_fft // 2), **shared})
 
@@ -110,11 +110,11 @@ def clip_statistics(clips: Sequence[Clip], corpus: Corpus, features: FeatureSett
     """Mean and standard deviation over time of each bin, (clips, 2 · bins): the means first."""
     store = open_store(corpus.clips, features)
     places = {clip.name: place for place, clip in enumerate(corpus.clips)}
-    made = np.empty((len(clips), 2 * features.bins))
+    statistics = np.empty((len(clips), 2 * features.bins))
     for row, clip in enumerate(clips):
         frames = store.of_clip(places[clip.name])
-        made[row] = np.concatenate([frames.mean(axis=0, dtype=np.float64), frames.std(axis=0, dtype=np.float64)])
-    return made
+        statistics[row] = np.concatenate([frames.mean(axis=0, dtype=np.float64), frames.std(axis=0, dtype=np.float64)])
+    return statistics
 
 
 def _robust_deviations(table: Table) -> Table:
@@ -123,7 +123,7 @@ def _robust_deviations(table: Table) -> Table:
 
     from_median = table - np.median(table, axis=0)
     spread = 1.4826 * median_abs_deviation(table, axis=0)
-    # Most values the same: the mean deviation instead (Iglewicz and Hoaglin 1993).
+    # Where most values are the same, MAD is 0: the mean deviation replaces it (Iglewicz and Hoaglin 1993).
     spread = np.where(spread > 0, spread, 1.2533 * np.abs(from_median).mean(axis=0))
     return np.asarray(np.divide(from_median, spread, out=np.zeros_like(from_median), where=spread > 0))
 

@@ -1,4 +1,4 @@
-"""Digests by which contents are known."""
+"""Digests that identify contents."""
 
 from __future__ import annotations
 

@@ -23,3 +23,8 @@ class ClipTooShortError(UnservedError):
 
 class StoreError(OffkeyError):
     """The frame store cannot be written or read: a full disk, a folder without permission."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line with text of a library's error, for a message that quotes it; else the name of its class."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""librosa: the reference of every transform, whose filter banks and windows are used at run time."""
+"""librosa, the reference for every transform; its filter banks and windows are used at run time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from filelock import FileLock
 
 from features.cache import cache_folder
 
-#: No import takes longer.
+#: An import that takes longer is taken for dead.
 _LONGEST_SECONDS = 180.0
 
 
 @cache
 def librosa(module: str) -> Any:
-    """A module of librosa's, imported by one process of a host at a time.
+    """Import a module of librosa's, one process of a host at a time.
 
-    Its first import compiles functions, for ten seconds or more, into a cache on disk. Two processes that fill that
-    cache together may spoil it, and who loads it then crashes (numba's issue 10128): workers start together.
+    Its first import compiles functions, for ten seconds or more, into a cache on disk. Two processes that fill
+    that cache together may spoil it, and every process that loads it then crashes (numba's issue 10128). Workers start
+    together, hence the lock.
     """
     with ExitStack() as held:
-        # No lock is to be had in a folder of somebody else's, for one; or it is never given back.
+        # Without a lock the import goes on: the folder may be somebody else's, or a lock may never be released.
         with suppress(OSError, NotImplementedError):
             cache_folder().mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(cache_folder() / "librosa.lock", timeout=_LONGEST_SECONDS))

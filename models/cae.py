@@ -5,20 +5,21 @@
       → 3×3 convolution of stride 1 → latent (batch, z_dim, rows, columns)
       → the same backwards, transposed → reconstruction (batch, 1, bins, frames) in (0, 1)
 
-    crop         maps' sides       latent, z_dim 40   numbers of a crop to one of the latent
+    crop         maps' sides       latent, z_dim 40   numbers in a crop for each in the latent
      64 ×  64    32, 16, 7, 3      40 ×  1 ×  1       102
     128 × 128    64, 32, 15, 7     40 ×  5 ×  5       16
     256 × 256    128, 64, 31, 15   40 × 13 × 13       9.7
 
 Each hidden layer is followed by ReLU and dropout. The 5×5 kernels are padded by 2, the 3×3 ones are not. With width 32
-and z_dim 40 that is 1,026,601 parameters, the entry's own count. Of its layers no more is known than this count and the
-latents. Of mirrored kernels from 2×2 to 7×7, with batch normalisation or without, one other set gives both: 5, 5, 3, 2,
-then 5. Other paddings give them too. Where it dropped out .2 and where .3 is not known either: here it is one share.
+and z_dim 40 that is 1,026,601 parameters, the entry's own count. Its report gives only this count and the sizes of the
+latents. Among mirrored kernels from 2×2 to 7×7, with or without batch normalisation, one other set matches both: 5, 5,
+3, 2, then 5. Other paddings match them too. The entry has dropout of .2 and of .3, but its report does not say in which
+layers: here all layers have the same share.
 
-A spatial latent grows with the crop: crops of different sizes differ in compression, too. A global one does not: the
-deepest map is averaged down to 3×3 before the last convolution, and what the first transposed one makes of the latent
-is stretched to that map's size. Layers and parameters are those of the spatial latent, and for a crop of 64 × 64 so is
-the model. Maps of fewer than 3 rows or columns, of crops below 57, are convolved whole.
+A spatial latent grows with the crop: crops of different sizes differ in compression, too. A global latent does not: the
+deepest map is averaged down to 3×3 before the last convolution, and the output of the first transposed convolution is
+stretched to that map's size. Layers and parameters are the same for both latents; for a crop of 64 × 64 both give the
+same model. Maps of fewer than 3 rows or columns, from crops below 57, are convolved whole.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _CONVOLUTIONS = ((5, 2), (5, 2), (3, 0), (3, 0))
 #: Side of the last convolution's kernel.
 _LAST = 3
 
-#: Bins or frames of which these convolutions leave one.
+#: The least number of bins or frames: these convolutions reduce it to one.
 _LEAST = 25
 
 Size = tuple[int, int]  # bins, frames
@@ -108,7 +109,7 @@ class Model(AnomalyModel):
         return (self._reconstruction(target) - target).square().mean(dim=(1, 2, 3))
 
     def embed(self, batch: Batch) -> Tensor:
-        """The latent of each crop, (batch, z_dim): a map's mean, as crops of all sizes are to have as many numbers."""
+        """The latent of each crop, (batch, z_dim): the mean of a map, so that the crop's size does not show."""
         latent: Tensor = self.encoder(self.scale(batch.inputs))
         return latent.mean(dim=(2, 3))
 
@@ -142,7 +143,7 @@ def _sizes(crop: Size) -> list[Size]:
 
 
 def _missing(smaller: Size, larger: Size, side: int, padding: int) -> Size:
-    """Rows and columns, 0 or 1, that a transposed convolution leaves out: of two lengths, stride 2 makes one."""
+    """Rows and columns, 0 or 1, to add to a transposed convolution's output: with stride 2, two sizes give one map."""
     rows, columns = (
         after - (2 * (before - 1) + side - 2 * padding) for before, after in zip(smaller, larger, strict=True)
     )

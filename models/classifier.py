@@ -5,21 +5,22 @@
       [→ network on their mean spectrum → dense, behind it: (batch, 2 · embedding_dim)]
       → head: logits (batch, classes)
 
-Which classes, there are three ways to say:
+`classes` says what a class is:
 
     ids             machine IDs: Giri et al., "Self-Supervised Classification for Detecting Anomalous Sounds" (2020)
-    attributes      machine IDs with what else is known of a clip: its speed, load and so on
-    augmentations   machine IDs with what was done to the crop (models.layers.augmentations): where there is one ID only
+    attributes      machine IDs together with a clip's attributes: speed, load and so on
+    augmentations   machine IDs together with the crop's transformation (models.layers.augmentations): use these where
+                    there is a single machine ID
 
-A clip's ID is known in scoring, and its class is what the score is about. Its attributes need not be known, so that
-the best class of its ID counts, for every clip alike; its augmentations are all tried, and their scores averaged.
+In scoring a clip's ID is known, and the score says how badly the clip fits its class. Its attributes need not be known:
+for every clip, the best class of its ID counts. All augmentations of a crop are scored, and their scores averaged.
 
 A score is one of these, or a density of the embeddings' directions. p is the probability of the class:
 
     log_odds   log(1 - p) - log p from the logits, without p: a difference between two clips does not get lost where p
                comes close to 1. The mean over crops is the score of the DCASE 2021 Task 2 baseline
-    softmax    1 - p, as in the DCASE 2020 student entry: the same order of crops, another mean over them
-    cosine     1 - cos of the angle between embedding and the nearest centre of the class
+    softmax    1 - p, as in the DCASE 2020 student entry: it orders crops like log_odds, but their mean differs
+    cosine     1 - cos of the angle between the embedding and the nearest centre of the class
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Settings(CropSettings, DensitySettings):
 
     @property
     def to_be_loaded(self) -> Settings:
-        return self.model_copy(update={"pretrained": False})  # nothing is to be fetched
+        return self.model_copy(update={"pretrained": False})  # the saved weights replace timm's: none is downloaded
 
     @property
     def knows_ids(self) -> bool:
@@ -149,7 +150,7 @@ class Settings(CropSettings, DensitySettings):
 
 
 class Model(AnomalyModel):
-    """Classifies crops of healthy sound; what it takes for another machine, or is not sure about, is anomalous."""
+    """Classifies crops of healthy sound; a crop that it takes for another machine, or is unsure about, is anomalous."""
 
     own: Tensor  # (ids, versions, classes) bool: the classes that a crop of an ID may be of
 
@@ -195,7 +196,7 @@ class Model(AnomalyModel):
         return loss
 
     def score(self, batch: Batch) -> Tensor:
-        """The misfit of each crop to its class, by `score`; log-odds where the study names a density instead."""
+        """How badly each crop fits its class, (batch,), by `score`; log-odds where `score` names a density."""
         crops, own = self.scale(batch.inputs), self.own[batch.known_ids]
         transformations = TRANSFORMATIONS[: self.settings.versions]
         scores = [self._scores(transform(crops), own[:, version]) for version, transform in enumerate(transformations)]
@@ -216,7 +217,7 @@ class Model(AnomalyModel):
         return odds.sigmoid() if self.settings.score == "softmax" else odds
 
     def _labels(self, batch: Batch) -> Tensor:
-        """(batch,) int64: IDs, or attributes."""
+        """The labels of a batch, (batch,) int64: indices of IDs, or of attributes."""
         if self.settings.classes != "attributes":
             return batch.known_ids
         if batch.attributes is None:
@@ -243,5 +244,5 @@ def _head(settings: Settings, dim: int, classes: int) -> Head:
 
 
 def _whole_precision(embeddings: Tensor) -> torch.autocast:
-    """Against autocast: in bfloat16 a cosine near 1 has two digits behind the point."""
+    """Switches autocast off: in bfloat16 a cosine near 1 has two digits behind the point."""
     return torch.autocast(embeddings.device.type, enabled=False)

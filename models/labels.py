@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-#: The index of what was not there in training.
+#: The index of an ID, or of attributes, that no training clip has.
 UNKNOWN = -1
 
 
@@ -20,11 +20,11 @@ class Labels:
     @classmethod
     def of(cls, pairs: Iterable[tuple[str, str]]) -> Labels:
         """The labels of clips, each given as (machine/ID, attributes)."""
-        found = sorted(set(pairs))
-        return cls(ids=tuple(dict.fromkeys(name for name, _ in found)), attributes=tuple(found))
+        distinct = sorted(set(pairs))
+        return cls(ids=tuple(dict.fromkeys(name for name, _ in distinct)), attributes=tuple(distinct))
 
     def of_id(self, name: str) -> Labels:
-        """Those of one machine ID alone."""
+        """The labels of one machine ID alone."""
         return Labels(ids=(name,), attributes=tuple(pair for pair in self.attributes if pair[0] == name))
 
     def id_index(self, name: str) -> int:

@@ -17,7 +17,7 @@ from features.windows.context_windows import ContextWindows
 from features.windows.crops import Crops
 from features.windows.excerpts import Excerpts
 from features.windows.stored_clips import StoredClips
-from models.labels import Labels
+from models.labels import UNKNOWN, Labels
 from models.settings import CropSettings, FamilySettings
 
 
@@ -76,6 +76,10 @@ class Recordings:
         """The index of each clip's machine ID among a model's, (clips,); UNKNOWN for another."""
         return np.array([labels.id_index(name) for name in self.ids], dtype=np.int64)
 
+    def first_unknown(self, labels: Labels) -> str | None:
+        """The first machine ID of a clip that a model does not know; None if it knows them all."""
+        return next((name for name in self.ids if labels.id_index(name) == UNKNOWN), None)
+
     def stored(self, features: FeatureSettings, labels: Labels) -> StoredClips:
         """The clips' frames under some features, and their IDs and attributes as a model numbers them."""
         pairs = zip(self.ids, self.attributes, strict=True)
@@ -93,10 +97,17 @@ class Recordings:
         crops = (model.hop(features.bins), model.crops_per_clip) if isinstance(model, CropSettings) else None
         key = (features.key, length, crops, labels)
         if key not in self._excerpts:
-            clips = self.stored(features, labels)
+            setting, clips = model.excerpt_setting, self.stored(features, labels)
             self._excerpts[key] = (
-                ContextWindows(clips, context=length, device=self.device)
+                ContextWindows(clips, context=length, setting=setting, device=self.device)
                 if crops is None
-                else Crops(clips, frames=length, hop=crops[0], crops_per_clip=crops[1], device=self.device)
+                else Crops(
+                    clips,
+                    frames=length,
+                    hop=crops[0],
+                    crops_per_clip=crops[1],
+                    setting=setting,
+                    device=self.device,
+                )
             )
         return self._excerpts[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -14,9 +14,9 @@ from models.labels import Labels
 #: How window scores become one clip score: models.scoring.pooling.
 Pooling = Literal["mean", "max", "top", "gwrp"]
 
-#: Densities of what a model embeds: models.scoring.densities.
+#: Densities of a model's embeddings: models.scoring.densities.
 Backend = Literal["mahalanobis", "gmm", "knn", "lof"]
-BACKENDS: tuple[Backend, ...] = ("mahalanobis", "gmm", "knn", "lof")
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 class TrainingSettings(Settings):
@@ -88,12 +88,12 @@ class FamilySettings(Settings):
         return False
 
     def repeated(self, times: int) -> FamilySettings:
-        """Settings of the same model with other random numbers, where they have a say in it."""
+        """Settings of the same model with other random numbers, for the `times`-th repetition, if the model has any."""
         return self
 
     @property
     def to_be_loaded(self) -> FamilySettings:
-        """Settings of the same model, for weights that are there already."""
+        """Settings of the same model, whose weights will be loaded from a file."""
         return self
 
     @property

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from features.clips.machine_id import MachineId
 
 Split = Literal["train", "test", "supplemental"]
 Source = Literal["development", "additional", "evaluation"]
 Domain = Literal["source", "target"]
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
 NORMAL = 0
 ANOMALY = 1
@@ -64,6 +65,11 @@ class Clip(Description):
     samples: int  # of each channel
     channels: int = 1
     digest: str  # of the file's bytes
+
+    @property
+    def seconds(self) -> float:
+        """The length of the recording."""
+        return self.samples / self.sample_rate
 
 
 @dataclass(frozen=True, kw_only=True)

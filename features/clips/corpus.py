@@ -47,7 +47,7 @@ class Unreadable:
 
     name: str
     reason: str
-    machine: str | None = field(default=None, compare=False)  # None for what may be any machine's
+    machine: str | None = field(default=None, compare=False)  # None if it may belong to any machine
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,10 @@ class Corpus:
 
 
 def read_corpus(root: Path, *, progress: Progress | None = None) -> Corpus:
-    """Finds and checks every wav file below `root`, or in that manifest: header, length, contents' digest.
+    """Read the header, length and digest of every wav file below the folder `root`, or in the manifest `root`.
 
-    Raises CorpusError if `root` is missing, is neither, or holds no wav file in the expected places, and if a manifest
-    or one of the challenge's ground-truth tables cannot be understood.
+    Raises CorpusError if `root` is missing, is neither folder nor manifest, or holds no wav file in the expected
+    places, and if a manifest or one of the challenge's ground-truth tables cannot be understood.
     """
     found = _listed(root) if is_manifest(root) else _below(root)
     results: list[Clip | Unreadable] = []
@@ -211,10 +211,10 @@ def described_by(name: str) -> Description | None:
 
 
 def _known_beside_name(clip: Clip) -> str:
-    """What decides how a clip is used and is not in its name; empty if its name has all."""
+    """The facts that decide how a clip is used, if they differ from those in its name; else empty."""
 
-    def used(as_told: Description) -> tuple[object, ...]:
-        return as_told.machine, as_told.machine_id, as_told.split, as_told.label, as_told.source, as_told.domain
+    def used(known: Description) -> tuple[object, ...]:
+        return known.machine, known.machine_id, known.split, known.label, known.source, known.domain
 
     by_name = described_by(clip.name)
     if by_name is not None and used(by_name) == used(clip):

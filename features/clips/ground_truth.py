@@ -13,7 +13,7 @@ tables, each year in others, which may lie anywhere below the corpus root:
 
 A full name is one such as section_00_target_test_anomaly_0012_car_C1. Attributes have the form that they have in
 names, car_C1_spd_31V; where tables differ in them, the one further down counts. Labels and domains are for test clips,
-and are taken from the second, third and fourth alone: of the others, full names only serve to check them.
+and come from the second, third and fourth kind of table alone: the full names in the others only check them.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from features.clips.clip import ANOMALY, NORMAL, Description, Domain, parse_stem
+from features.clips.clip import ANOMALY, DOMAINS, NORMAL, Description, Domain, parse_stem
 from features.errors import CorpusError
 
-#: Empty attributes: of a name without a tail, and of machines whose attributes the challenge withholds.
+#: Empty attributes: those of a name without a tail, and those that the challenge withholds.
 _NO_ATTRIBUTES = ("", "noAttribute")
 
 _LABELS = {NORMAL: "normal", ANOMALY: "an anomaly"}
-_DOMAINS: tuple[Domain, Domain] = ("source", "target")
 
 _Value = TypeVar("_Value", int, Domain)
 
@@ -43,7 +42,7 @@ _Key = tuple[str, str]  # machine, and the clip's name without folders and suffi
 
 @dataclass(frozen=True)
 class _Stated:
-    """What a line states about a clip."""
+    """The facts that a line states about a clip."""
 
     label: int | None = None
     domain: Domain | None = None
@@ -87,10 +86,10 @@ class _Table:
 def completed_by(
     paths: Sequence[Path], root: Path, clips: Mapping[str, Description]
 ) -> tuple[dict[str, Description], tuple[str, ...]]:
-    """Clips by name, with what the tables below `root` say beyond their names; and warnings.
+    """Clips by name, completed by the facts in the tables below `root`; and warnings.
 
     `paths` are any CSV files: those with other names than the challenge's are not opened.
-    Raises CorpusError for one of the challenge's that cannot be read, or contradicts another or a clip's name.
+    Raises CorpusError if one of the challenge's tables cannot be read, or contradicts another or a clip's name.
     """
     warnings: list[str] = []
     by_kind: list[list[_Table]] = [[] for _ in _KINDS]
@@ -134,10 +133,11 @@ class _GroundTruth:
                 _require_same(row, row.stated.domain, earlier.stated.domain, earlier.where)
 
     def take_attributes(self, rows: Sequence[_Row]) -> Iterator[str]:
-        """Takes one table's attributes, over those of earlier tables; but none, with a warning, if they are of others.
+        """Takes one table's attributes, which replace those of earlier tables. Yields a warning, and takes none, if the
+        table's full names contradict labels or domains: its attributes are then those of other clips.
 
-        Of 2022's ToyCar and ToyTrain the full names and the labels disagree for half of the clips: they were
-        numbered in two ways.
+        In 2022's tables for ToyCar and ToyTrain the full names and the labels disagree for half of the clips: the clips
+        were numbered in two ways.
         """
         unlike = [row for row in rows if self._contradicts(row)]
         if unlike:
@@ -157,7 +157,7 @@ class _GroundTruth:
         )
 
     def completing(self, name: str, clip: Description) -> Description:
-        """A clip with what is known of it. Raises CorpusError if that contradicts its name."""
+        """A clip, completed by the tables' facts. Raises CorpusError if they contradict its name."""
         key = clip.machine, _stem(name)
         if clip.split == "test" and (row := self._labels.get(key)):
             _require_same(row, row.stated.label, clip.label, f"the name of {name}")
@@ -170,7 +170,7 @@ class _GroundTruth:
         return clip
 
     def missing(self, clips: Mapping[str, Description]) -> Iterator[str]:
-        """Warnings of clips that a table labels and that are not there, for machines that have any for testing."""
+        """Yields a warning for each table that labels missing clips, for machines that have test clips at all."""
         there = {(clip.machine, _stem(name)) for name, clip in clips.items() if clip.split == "test"}
         machines = {machine for machine, _ in there}
         labelled: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -187,16 +187,16 @@ class _GroundTruth:
 
 def _require_same(row: _Row, value: int | str | None, other: int | str | None, other_place: str) -> None:
     if other not in (None, value):
-        said, unlike = (_LABELS[v] if isinstance(v, int) else f"of the {v} domain" for v in (value, other))
+        stated, opposed = (_LABELS[v] if isinstance(v, int) else f"of the {v} domain" for v in (value, other))
         raise CorpusError(
-            f"{row.where}: {row.stem}.wav of {row.machine} is {said}, but {unlike} by {other_place}. "
+            f"{row.where}: {row.stem}.wav of {row.machine} is {stated}, but {opposed} by {other_place}. "
             "Mend or remove one of the two."
         )
 
 
 def _lines(path: Path, name: str) -> list[tuple[int, list[str]]]:
     try:
-        # A machine's name need not be UTF-8, and is then compared with a folder's as Python holds that.
+        # A machine's name need not be UTF-8: it is compared with a folder's name, which Python decodes like this.
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             rows = csv.reader(file)
             stripped = ((rows.line_num, [cell.strip() for cell in row]) for row in rows)
@@ -221,9 +221,9 @@ def _full_name(name: str) -> _Stated:
 def _attribute_columns(table: _Table) -> Iterator[_Row]:
     header = table.lines[0][1] if table.lines else []
     for line, cells in table.lines[1:]:
-        said = dict(zip(header, cells, strict=False))
-        full = _full_name(next((cell for column, cell in said.items() if column.startswith("file_name_")), ""))
-        pairs = [(said.get(f"d{number}p"), said.get(f"d{number}v")) for number in range(1, len(header))]
+        named = dict(zip(header, cells, strict=False))
+        full = _full_name(next((cell for column, cell in named.items() if column.startswith("file_name_")), ""))
+        pairs = [(named.get(f"d{number}p"), named.get(f"d{number}v")) for number in range(1, len(header))]
         attributes = "_".join(f"{parameter}_{value}" for parameter, value in pairs if parameter and value)
         yield table.row(line, cells[0], full if full.attributes else replace(full, attributes=attributes))
 
@@ -234,13 +234,13 @@ def _evaluation_list(table: _Table) -> Iterator[_Row]:
         if len(cells) == 1:
             machine = cells[0]
             continue
-        said = _full_name(cells[1])
-        if not machine or said.label is None or cells[2:] not in ([], [str(said.label)]):
+        stated = _full_name(cells[1])
+        if not machine or stated.label is None or cells[2:] not in ([], [str(stated.label)]):
             rule = (
                 "a line is a machine, or a clip of it, its full name with a label in it, and perhaps the same as 0 or 1"
             )
             raise table.malformed(line, rule, cells)
-        yield table.row(line, cells[0], said, machine=machine)
+        yield table.row(line, cells[0], stated, machine=machine)
 
 
 def _labels(table: _Table) -> Iterator[_Row]:
@@ -250,10 +250,10 @@ def _labels(table: _Table) -> Iterator[_Row]:
 
 def _domains(table: _Table) -> Iterator[_Row]:
     for line, cells in table.lines:
-        yield table.row(line, cells[0], _Stated(domain=_flag(table, line, cells, _DOMAINS)))
+        yield table.row(line, cells[0], _Stated(domain=_flag(table, line, cells, DOMAINS)))
 
 
-def _flag(table: _Table, line: int, cells: Sequence[str], values: tuple[_Value, _Value]) -> _Value:
+def _flag(table: _Table, line: int, cells: Sequence[str], values: Sequence[_Value]) -> _Value:
     """The value that a line of two cells, name and 0 or 1, stands for."""
     if len(cells) != 2 or cells[1] not in ("0", "1"):
         first, second = (_LABELS[v] if isinstance(v, int) else v for v in values)

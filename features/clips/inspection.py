@@ -5,8 +5,8 @@ None of these is an error: a suspicious clip is read like any other, and what to
 signal : (samples, channels) float32, full scale is [-1, 1).
 level : RMS around the mean, in dB of full scale.
 
-Labels are not used. Levels are compared among training clips alone: that an anomaly is louder than normal clips
-is what a detector is to find out, and nothing to suspect of a test clip.
+Labels are not used. Levels are compared among training clips alone: whether a test clip is
+louder because its machine is faulty is for the detector to decide.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ SuspicionKind = Literal[
 
 #: Below this a recording is silent: -80 dB of full scale, some three steps of 16 bits.
 _SILENT = 1e-4
-#: Shares of samples that are cut off, from which a clip is clipped: at full scale, and below it.
+#: A clip is clipped from this share of cut-off samples on: at full scale, and below it.
 _CLIPPED_AT_FULL_SCALE, _CLIPPED_BELOW = 1e-4, 1e-2
-#: The peak of full scale, and the least of a clipped clip: near silence, equal samples are the rule.
+#: The peak that counts as full scale, and the least peak of a clipped clip: near silence, equal samples are the rule.
 _FULL_SCALE, _LEAST_CLIPPED_PEAK = 0.99, 0.1
 #: Equal extreme samples in a row that make a flat top.
 _FLAT_TOP = 3
 #: A robust z-score (median and MAD) beyond this is far off, if it is some decibels too.
 _FAR, _LEAST_DISTANCE, _LEAST_SPREAD = 6.0, 6.0, 0.5  # z, dB, dB
-#: Training clips of an ID that it takes to say what level is usual.
+#: The usual level of a machine ID needs this many training clips.
 _LEAST_CLIPS = 8
 
 
@@ -79,7 +79,7 @@ class _Measures:
 
 
 def inspect(corpus: Corpus, *, progress: Progress | None = None) -> list[Suspicion]:
-    """Suspicious clips, in the order of their names. Reads every sample, and those that are compared once more."""
+    """Suspicious clips, in the order of their names. Reads every clip, and those that are compared a second time."""
     steps = len(corpus.clips) + len(comparable(corpus.clips))
     measured: dict[str, _Measures | str] = {}
     for clip, of_clip in zip(
@@ -107,7 +107,7 @@ def inspect(corpus: Corpus, *, progress: Progress | None = None) -> list[Suspici
 
     for pair in near_duplicates(corpus.clips, progress=compared):
         one, other = digests.get(pair.clip.name), digests.get(pair.other.name)
-        if one is not None and other is not None and one != other:  # silent, and the same, is reported already
+        if one is not None and other is not None and one != other:  # silent and identical clips are reported already
             leak = "; it is tested on though that was trained on" if pair.other.split == "train" else ""
             found.append(Suspicion(pair.clip.name, "near-duplicate", f"{pair.relation}{leak}"))
     return sorted(found, key=lambda suspicion: suspicion.name)
@@ -241,11 +241,11 @@ def _duplicates(clips: Sequence[Clip], digests: dict[str, bytes]) -> Iterator[Su
 
 
 def _seconds(clip: Clip) -> float:
-    return round(clip.samples / clip.sample_rate, 3)
+    return round(clip.seconds, 3)
 
 
 def _unlike_most(clips: Sequence[Clip], value: Callable[[Clip], float]) -> Iterator[tuple[Clip, float]]:
-    """Clips with another value than more than half of all have, and what that is."""
+    """The clips that differ from the value of more than half of all clips, each with that value."""
     values = [value(clip) for clip in clips]
     usual, count = Counter(values).most_common(1)[0]
     if 2 * count > len(clips):

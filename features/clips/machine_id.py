@@ -19,6 +19,6 @@ class MachineId(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> MachineId:
-        """The machine ID of a text that `str` made."""
+        """The machine ID of a text that `str` returned."""
         machine, _, number = name.rpartition("/")
         return cls(machine, number)

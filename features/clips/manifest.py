@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from features.clips.clip import ANOMALY, NORMAL, Description, Domain, Source, Split, parse_stem
+from features.clips.clip import ANOMALY, DOMAINS, NORMAL, Description, Domain, Source, Split, parse_stem
 from features.did_you_mean import did_you_mean
 from features.errors import CorpusError
 
@@ -27,7 +27,7 @@ _NEEDED = ("path", "split")
 
 _SPLITS: dict[str, Split] = {name: name for name in get_args(Split)}
 _SOURCES: dict[str, Source] = {name: name for name in get_args(Source)}
-_DOMAINS: dict[str, Domain] = {name: name for name in get_args(Domain)}
+_DOMAINS: dict[str, Domain] = {name: name for name in DOMAINS}
 _LABELS: dict[str, int | None] = {"normal": NORMAL, "anomaly": ANOMALY, "unknown": None, "0": NORMAL, "1": ANOMALY}
 
 _Value = TypeVar("_Value")

@@ -1,24 +1,30 @@
-"""Test clips that are another clip's recording again: cut elsewhere, at another gain, encoded anew, with noise added.
+"""Test clips that repeat another clip's recording: cut elsewhere, at another gain, encoded anew, with noise added.
 
-Sounds of one machine are alike, so what is compared is the waveform, not the spectrum: the phases of two recordings
-are independent however alike they sound, those of one recording are not. Within a machine ID, each test clip is
+Sounds of one machine are alike, so waveforms are compared, not spectra: the phases of two recordings are independent
+however alike they sound, those of one recording are not. Within a machine ID, each test clip is
 compared with its training clips and with its other test clips, by the generalized cross-correlation with phase
 transform (Knapp and Carter, 1976) from 100 to 2000 Hz:
 
-1. of whole clips, at up to 4096 frequencies: a pair is a candidate from 0.1, and from five times what chance gives;
-2. of four parts of what a candidate shares, cut to size and in a Hann window (a sound of few harmonics has nothing
-   but their leakage between them): each reaches 0.5, and twice what it has at any other offset. Strokes of a machine
+1. of whole clips, at up to 4096 frequencies: a pair is a candidate from a coherence of 0.1 on, and from five times
+   that of chance;
+2. of four parts of the stretch that a candidate shares, each cut to size and in a Hann window (between the harmonics of
+   a sound that has few, there is only their leakage): each part reaches 0.5, and twice its coherence at any other
+   offset. Strokes of a machine
    that are all alike coincide in some parts; a sound that repeats itself coincides at many offsets.
 
 coherence : 1 for equal phases, about 1/√frequencies for independent ones.
 
-Measured on recordings of 16 machines (MIMII, −6 and 0 dB), 44850 pairs: 14 are candidates, and all are one take of a
-machine mixed with two backgrounds; no other has more than 0.09. One of the 14 reaches 0.5: that is where "the same
-recording" ends. Of copies, all are found: at a tenth of the level, resampled to 8 or 44.1 kHz, MP3, with a fifth or
-more in common, with white noise 6 dB below; 95 % at 3 dB below or of 8 bits, 70 % with noise as loud as the recording.
-What is played faster by 0.01 % is found, by 0.03 % it is not. Some sounds are taken for copies that are none: periodic
-ones in step with noise 40 dB below, and strokes equal to the sample that drown all else. With 1000 clips of 10 s of an
-ID, 200 of them tests, it takes a core 18 s, and 30 MB.
+Measured on recordings of 16 machines (MIMII, −6 and 0 dB): of 44850 pairs 14 are candidates, each one take of a machine
+mixed with two backgrounds, and no other pair has a coherence above 0.09. One of the 14 reaches 0.5: that is where "the
+same recording" ends. Copies are detected
+
+- always: at a tenth of the level, resampled to 8 or 44.1 kHz, as MP3, with a fifth or more in common, with white noise
+  6 dB below the recording, and faster by 0.01 %;
+- in 95 % of cases: with white noise 3 dB below, or of 8 bits; in 70 %: with noise as loud as the recording;
+- never: faster by 0.03 %.
+
+Some different recordings pass for copies: periodic sounds in step, with noise 40 dB below, and strokes that are equal
+to the sample and drown all else. 1000 clips of 10 s of one machine ID, 200 of them tests, take one core 18 s and 30 MB.
 """
 
 from __future__ import annotations
@@ -41,15 +47,15 @@ Phases = npt.NDArray[np.complex64]  # (frequencies,) of absolute value 1, or 0 w
 
 #: Hz. Machines, rooms and codecs all have sound here; above, a clock's drift of 0.01 % would part two copies.
 _LOWEST, _HIGHEST = 100, 2000
-#: Frequencies of a sketch. Fewer than all, evenly: that folds the offsets, and leaves the coherence as it is.
+#: Frequencies of a sketch. It takes them at even steps: that folds the offsets, and leaves the coherence as it is.
 _SKETCHED = 4096
 #: The coherence from which a pair is compared more closely: at least this, and this many times 1/√frequencies.
 _CANDIDATE, _BEYOND_CHANCE = 0.1, 5.0
 #: Each test clip is compared with at most this many others: the most coherent.
 _MOST_CANDIDATES = 8
-#: Of each part: its coherence, and how many times that at any other offset.
+#: The number of parts, the least coherence of each, and how many times that at any other offset it must be.
 _PARTS, _COHERENT, _UNIQUE = 4, 0.5, 2.0
-#: Seconds: the least that two clips share, and what a part's offset may differ from the whole's.
+#: Seconds: the least that two clips share, and the most by which a part's offset may differ from the whole's.
 _SHORTEST, _SLACK = 0.1, 0.002
 #: A spectrum is padded to this many times its length to find an offset to less than a sample.
 _FINER = 4
@@ -60,11 +66,11 @@ class NearDuplicate:
     """A test clip, and another that has a part of its recording."""
 
     clip: Clip
-    other: Clip  # trained on, or tested too
+    other: Clip  # a training clip, or another test clip
     start: float  # s, where the shared part begins in `clip`
     other_start: float  # s, where it begins in `other`
     seconds: float  # shared
-    gain: float  # of `clip`, dB over `other`
+    gain: float  # dB of `clip` over `other`
     coherence: float  # of the part that has the least
 
     @property
@@ -82,13 +88,13 @@ class NearDuplicate:
 def near_duplicates(clips: Sequence[Clip], *, progress: Progress | None = None) -> list[NearDuplicate]:
     """Pairs of a test clip with a training clip, or with a later test clip, that share a recording.
 
-    Reads the samples of machine IDs that have a test clip; of several channels the mean. A clip that cannot be read
+    Reads the samples of machine IDs that have a test clip, as the mean of their channels. A clip that cannot be read
     has no duplicates. `progress` counts `comparable` clips.
     """
     found: list[NearDuplicate] = []
     total, done = len(comparable(clips)), 0
     for members in _by_id(clips).values():
-        seconds = max(map(_seconds, members))
+        seconds = max(clip.seconds for clip in members)
         tests = sum(clip.split == "test" for clip in members)
         sketches = _parallel(joblib.delayed(_sketch_of)(clip, seconds) for clip in members)
         rows = np.zeros((len(members), _frequencies(seconds, sketched=True)), np.complex64)
@@ -115,7 +121,7 @@ def _by_id(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
     """Clips of each machine ID that can have copies, test clips first."""
     by_id: dict[str, list[Clip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.split != "test"):
-        if clip.split != "supplemental" and _seconds(clip) >= _SHORTEST:
+        if clip.split != "supplemental" and clip.seconds >= _SHORTEST:
             by_id[clip.id_name].append(clip)
     return {name: members for name, members in by_id.items() if members[0].split == "test" and len(members) > 1}
 
@@ -134,7 +140,7 @@ def _copies_of(members: Sequence[Clip], row: int, sketches: Phases, seconds: flo
 
 
 def _compared(clip: Clip, other: Clip, seconds: float) -> NearDuplicate | None:
-    """What two clips share; None if they share nothing. `seconds` is at least the length of the longer one."""
+    """The stretch that two clips share; None if they share nothing. `seconds` is at least the longer one's length."""
     try:
         waveforms = _waveform(clip), _waveform(other)
     except (UnreadableWav, OSError):
@@ -145,7 +151,7 @@ def _compared(clip: Clip, other: Clip, seconds: float) -> NearDuplicate | None:
     offset = int(coherences.argmax()) * seconds / len(coherences)
     best: NearDuplicate | None = None
     for start in (offset, offset - seconds):  # offsets are cyclic
-        begin, end = max(0.0, start), min(_seconds(clip), _seconds(other) + start)
+        begin, end = max(0.0, start), min(clip.seconds, other.seconds + start)
         if end - begin < _SHORTEST:
             continue
         shared = [
@@ -192,7 +198,7 @@ def _coherences(one: Phases, other: Phases, *, finer: int = 1) -> npt.NDArray[np
 
 
 def _sketch_of(clip: Clip, seconds: float) -> Phases:
-    """(frequencies,), all 0 if the clip cannot be read."""
+    """The sketch of a clip, (frequencies,): its phases at even steps; all 0 if the clip cannot be read."""
     try:
         return _phases(_waveform(clip), clip.sample_rate, seconds)[:: _stride(seconds)]
     except (UnreadableWav, OSError):
@@ -204,8 +210,8 @@ def _phases(waveform: Waveform, sample_rate: int, seconds: float) -> Phases:
     around = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
     spectrum = scipy.fft.rfft(around.astype(np.float32), n=round(seconds * sample_rate))
     band = np.zeros(_frequencies(seconds), np.complex64)
-    heard = spectrum[round(_LOWEST * seconds) : round(_LOWEST * seconds) + len(band)]
-    band[: len(heard)] = heard
+    inside = spectrum[round(_LOWEST * seconds) : round(_LOWEST * seconds) + len(band)]
+    band[: len(inside)] = inside
     magnitude = np.abs(band)
     return np.divide(band, magnitude, out=np.zeros_like(band), where=magnitude > 0)
 
@@ -223,11 +229,7 @@ def _waveform(clip: Clip) -> Waveform:
     return read_waveform(clip.path, channel="mean")
 
 
-def _seconds(clip: Clip) -> float:
-    return clip.samples / clip.sample_rate
-
-
 def _parallel(calls: Iterable[Any]) -> Iterator[Any]:
-    """Their results, in order."""
+    """The results of the calls, in order."""
     results: Iterator[Any] = joblib.Parallel(n_jobs=-1, prefer="threads", batch_size=16, return_as="generator")(calls)
     return results

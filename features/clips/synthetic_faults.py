@@ -1,20 +1,20 @@
-"""Synthetic faults in grades, made from recordings of a healthy machine: for machines that were never recorded faulty.
+"""Synthetic faults in grades, added to recordings of a healthy machine: for machines without recordings of faults.
 
-signal : (samples, channels) float, full scale is [-1, 1]; what is made of it has the same shape.
-grade  : strength of a fault, proportional to what it adds or takes away. 0 leaves a recording as it is; at 1 most
-         people would hear the fault.
+signal : (samples, channels) float, full scale is [-1, 1]; the signal with a fault has the same shape.
+grade  : strength of a fault, proportional to what it adds or takes away. Grade 0 leaves a recording as it is; at
+         grade 1 most people would hear the fault.
 
-    knock      something loose strikes 2 to 20 times a second, and a resonance rings: over time as strong as the
-               recording around it
+    knock      something loose strikes 2 to 20 times a second, and a resonance rings; its mean power is that of the
+               recording around its frequency
     whine      a tone that was not there, with up to three harmonics: each as strong as the recording around it
     band loss  an octave is damped by 12 dB (half of that in dB at grade 0.5): a part no longer moves, or is covered
-    speed      all of it sounds 8 % faster: a motor has lost its load
+    speed      the whole recording is 8 % faster: a motor has lost its load
     noise      two octaves hiss twice as loud as the recording there: a leak, a dry bearing
 
-The figures are those of grade 1. "Around" a frequency is the third of an octave that it is in the middle of. Levels
-are those of the very recording at the very place in its spectrum, so that faults fit any machine, loud or quiet, dull
-or bright; where a recording is silent, nothing is added. Which frequency and which rate it is differs from recording
-to recording, and is the same in all grades. No fault is a model of a particular machine's.
+These numbers are for grade 1. "Around" a frequency means the third of an octave that is centred on it. Each level is
+relative to the recording itself around the fault's frequency, so that faults fit any machine, loud or quiet, dull or
+bright; a silent recording stays silent. Frequency and rate differ from recording to recording, and are the same in all
+grades. No fault models a particular machine.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ FaultKind = Literal["knock", "whine", "band loss", "speed", "noise"]
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 GRADES = (0.25, 0.5, 1.0)
 
-#: Raised with each change to what a fault sounds like.
+#: Raised with each change to the sound of a fault.
 VERSION = 1
 
-#: Frequencies are drawn between this share of half the sample rate and five octaves below.
+#: Frequencies are drawn from the five octaves below this share of half the sample rate.
 _HIGHEST, _OCTAVES = 0.8, 5.0
 #: What counts as around a frequency, and the flank of a band (octaves).
 _AROUND, _FLANK = 1 / 3, 1 / 6
@@ -62,19 +62,20 @@ def with_fault(signal: Signal, kind: FaultKind, grade: float, *, sample_rate: in
     """The recording with a fault, (samples, channels) float32: cut off at full scale, as a recorder would.
 
     sample_rate : Hz
-    seed : where in the spectrum the fault is, and all else that is drawn; the same for all grades.
+    seed : decides where in the spectrum the fault is, and all other random numbers; the same for all grades.
     """
-    full_scale = max(1.0, float(np.abs(signal).max()))  # of float files there are louder ones
+    full_scale = max(1.0, float(np.abs(signal).max()))  # files of floats may exceed 1
     rng = np.random.default_rng([seed, KINDS.index(kind)])
-    made = _FAULTS[kind](signal.astype(np.float64), grade, sample_rate, rng)
-    return np.clip(made, -full_scale, full_scale).astype(np.float32)
+    faulty = _FAULTS[kind](signal.astype(np.float64), grade, sample_rate, rng)
+    return np.clip(faulty, -full_scale, full_scale).astype(np.float32)
 
 
 def faulty_clip(clip: Clip, kind: FaultKind, grade: float) -> Clip:
     """A clip's recording with a fault, as an anomalous test clip with a file of its own.
 
-    The file lies in the cache, `<cache>/faults/<key>.wav`, its key a digest of the recording, kind, grade and
-    `VERSION`, written whole or not at all by whoever comes first. What is drawn follows from the recording.
+    The file lies in the cache, as `<cache>/faults/<key>.wav`; the key is a digest of the recording, kind, grade and
+    `VERSION`. The first process that needs it writes it, whole or not at all. The random numbers depend on the
+    recording alone.
 
     Raises CorpusError if the clip is no longer what it was when the corpus was read, StoreError if the file cannot be
     written.
@@ -83,7 +84,7 @@ def faulty_clip(clip: Clip, kind: FaultKind, grade: float) -> Clip:
     path = faults_folder() / f"{key}.wav"
     try:
         if path.exists():
-            os.utime(path)  # what is in use is not old
+            os.utime(path)  # a file in use is not old
         else:
             signal = read_clip(clip, signal_of)
             seed = int(clip.digest[:16], 16)
@@ -99,12 +100,12 @@ def faulty_clip(clip: Clip, kind: FaultKind, grade: float) -> Clip:
 
 
 def faults_folder() -> Path:
-    """The folder of files with synthetic faults. A file that is removed is made again when it is needed."""
+    """The folder of files with synthetic faults. A file that was removed is written again when it is needed."""
     return cache_folder() / "faults"
 
 
 def faulty_files(*, unused_since: float = math.inf) -> list[Path]:
-    """The files there, partial ones too, that nobody has used since then (seconds since 1970)."""
+    """The files in that folder, partial ones too, that nobody has used since a time (seconds since 1970)."""
     if not faults_folder().is_dir():
         return []
     return [path for path in faults_folder().iterdir() if path.stat().st_mtime < unused_since]
@@ -114,10 +115,10 @@ def _write(path: Path, signal: Signal, sample_rate: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        from scipy.io import wavfile  # here, as below: most processes make no fault and need not load it
+        from scipy.io import wavfile  # here, as below: most processes add no fault and need not load it
 
         with partial.open("wb") as file:
-            # Not soundfile: into a file of floats libsndfile writes the time, and no two would have one digest.
+            # libsndfile writes the time into a file of floats: digests of equal sounds would differ.
             wavfile.write(file, sample_rate, signal)
             file.flush()
             os.fsync(file.fileno())
@@ -139,7 +140,7 @@ def _knock(signal: _Array, grade: float, sample_rate: int, rng: np.random.Genera
     fade = _QUALITY / (np.pi * frequency)  # seconds
     time = np.arange(int(6 * fade * sample_rate) + 1) / sample_rate
     ring = np.exp(-time / fade) * np.sin(2 * np.pi * frequency * time)
-    # What the mean power is over a long time: of a short clip's few strokes it would depend on where the clip ends.
+    # Unit mean power over a long time: that of a short clip's few strokes would depend on where the clip ends.
     ring *= np.sqrt(period / np.sum(ring**2))
     sound = fftconvolve(strokes, ring)[:samples]
     return np.asarray(signal + grade * sound[:, np.newaxis] * _levels(signal, np.array([frequency]), sample_rate))
@@ -161,24 +162,24 @@ def _band_loss(signal: _Array, grade: float, sample_rate: int, rng: np.random.Ge
 
 
 def _speed(signal: _Array, grade: float, sample_rate: int, rng: np.random.Generator) -> _Array:
-    # What is missing at the end is the end once more, backwards. Cosines, unlike a Fourier series, take the recording
-    # for one that is mirrored at both ends, so that nothing rings there.
+    # The end of the recording, reversed, fills the time that is missing after it. A cosine series, unlike a Fourier
+    # series, continues the recording by its mirror image at both ends, so that nothing rings there.
     samples = len(signal)
-    heard = np.pad(signal, ((0, round(samples * _FASTER * grade)), (0, 0)), mode="symmetric")
-    cosines = scipy.fft.dct(heard, axis=0)[:samples]
-    return np.asarray(scipy.fft.idct(cosines, axis=0) * (samples / len(heard)))
+    extended = np.pad(signal, ((0, round(samples * _FASTER * grade)), (0, 0)), mode="symmetric")
+    cosines = scipy.fft.dct(extended, axis=0)[:samples]
+    return np.asarray(scipy.fft.idct(cosines, axis=0) * (samples / len(extended)))
 
 
 def _noise(signal: _Array, grade: float, sample_rate: int, rng: np.random.Generator) -> _Array:
     low = _drawn_frequency(sample_rate, rng, below=2)
     band = _band(len(signal), sample_rate, low, 4 * low)
     frequencies = _frequencies(len(signal), sample_rate)
-    # Of the recording's own colour within the band, on the whole.
+    # Within the band the hiss has about the recording's own colour.
     colour = band[:, np.newaxis] * _levels(signal, frequencies, sample_rate)
     colour /= np.sqrt(np.maximum(frequencies, frequencies[1] if len(frequencies) > 1 else 1.0))[:, np.newaxis]
     hiss = _filtered(rng.normal(0, 1, (len(signal), 1)), colour)
-    own, made = (np.sqrt(np.mean(part**2, axis=0)) for part in (_filtered(signal, band[:, np.newaxis]), hiss))
-    scale = np.divide(own, made, out=np.zeros_like(own), where=made > 0)
+    own, drawn = (np.sqrt(np.mean(part**2, axis=0)) for part in (_filtered(signal, band[:, np.newaxis]), hiss))
+    scale = np.divide(own, drawn, out=np.zeros_like(own), where=drawn > 0)
     return np.asarray(signal + grade * _LOUDER * hiss * scale)
 
 
@@ -192,7 +193,7 @@ _FAULTS: dict[FaultKind, Callable[[_Array, float, int, np.random.Generator], _Ar
 
 
 def _drawn_frequency(sample_rate: int, rng: np.random.Generator, *, below: float = 0.0) -> float:
-    """A frequency (Hz) at least so many octaves below the highest."""
+    """A random frequency (Hz), at least `below` octaves below the highest."""
     return float(_HIGHEST * sample_rate / 2 * 2 ** -rng.uniform(below, _OCTAVES))
 
 
@@ -219,7 +220,7 @@ def _levels(signal: _Array, frequencies: _Array, sample_rate: int) -> _Array:
     spectrum = scipy.fft.rfft(signal, axis=0)
     power = 2 * np.abs(spectrum) ** 2 / len(signal) ** 2
     power[0] = 0  # a constant offset is no sound
-    # Each bin's power spread over its width: of short clips a band holds less than one bin.
+    # Each bin's power is spread over the bin's width: in short clips a band is narrower than one bin.
     edges = (np.arange(len(power) + 1) - 0.5) * sample_rate / len(signal)
     below = np.concatenate([np.zeros((1, signal.shape[1])), np.cumsum(power, axis=0)])
     half = 2 ** (_AROUND / 2)

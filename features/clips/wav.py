@@ -63,7 +63,7 @@ def read_header(path: Path) -> WavHeader:
         raise UnreadableWav("the file is empty (0 bytes)")
     with path.open("rb") as file:
         start, length = _data_chunk(file)
-        # libsndfile reads a file that was cut off without a word, as far as it goes.
+        # libsndfile reads a file that was cut off without an error, as far as it goes.
         missing = start + length - status.st_size
         if missing > 0 and length < _LEAST_UNKNOWN_SIZE:
             raise UnreadableWav(f"cut off: its header promises {missing} bytes more than the file holds")
@@ -86,10 +86,10 @@ def read_waveform(path: Path, *, channel: Channel | None = None, sample_rate: in
 def waveform_of(contents: bytes, *, channel: Channel | None = None, sample_rate: int | None = None) -> Waveform:
     """Samples of a wav file's bytes, (samples,) float32.
 
-    channel : for files of several; None takes mono files alone, since to choose is the user's.
-    sample_rate : Hz; a file of another is resampled to it, to `resampled_length` samples.
+    channel : which of several; None takes mono files alone, since the choice is the user's.
+    sample_rate : Hz; a file with another rate is resampled, to `resampled_length` samples.
 
-    Raises UnreadableWav if the file has several channels and none is chosen, or lacks the one that is.
+    Raises UnreadableWav if the file has several channels and none is chosen, or lacks the chosen one.
     """
     with _opened(io.BytesIO(contents)) as sound:
         waveform = _channel_of(_signal(sound), channel)
@@ -157,9 +157,10 @@ def _opened(file: BinaryIO) -> soundfile.SoundFile:
 
 
 def _data_chunk(file: BinaryIO) -> tuple[int, int]:
-    """Where the samples start, and how many bytes the header says they take. (0, 0) if there is no data chunk.
+    """The position of the samples, and their length in bytes by the header; (0, 0) if there is no data chunk.
 
-    Raises UnreadableWav for any format but plain RIFF: libsndfile reads many, and their cut-off files without a word.
+    Raises UnreadableWav for any format but plain RIFF: libsndfile reads many others, and their cut-off files without an
+    error.
     """
     opening = file.read(12)
     if opening[:4] in _RELATIVES and opening[8:] == b"WAVE":

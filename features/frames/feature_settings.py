@@ -1,4 +1,4 @@
-"""The `features:` block of a study file: what a model hears of a waveform.
+"""The `features:` block of a study file: how a waveform becomes the frames that a model gets.
 
 One kind of feature, or a stack of several side by side. A setting that none of the kinds uses has no effect.
 """
@@ -55,7 +55,7 @@ KINDS: dict[str, FeatureKind] = {
     "centroid": centroid,
 }
 
-#: What every kind uses.
+#: The settings that every kind uses.
 SHARED = ("sample_rate", "channel", "resample", "n_fft", "hop_length")
 
 #: A normalised value lies within this many standard deviations, unless it is an outlier.
@@ -120,9 +120,10 @@ class FeatureSettings(Parameters):
 
     @property
     def key(self) -> str:
-        """All that stored frames depend on, as JSON: the same text for settings that give the same frames.
+        """All settings that stored frames depend on, as JSON: the same text for settings that give the same frames.
 
-        Not `resample`, which only decides which clips are refused, nor statistics over clips, which normalise windows.
+        Two are left out: `resample`, which only decides which clips are refused, and `normalize: bin`, whose statistics
+        normalise windows, not stored frames.
         """
         depends = self.model_dump(mode="json", exclude={"resample"}, exclude_none=True)
         if self.normalize != "clip":
@@ -157,7 +158,7 @@ class FeatureSettings(Parameters):
         return self.frame_count(resampled_length(clip.samples, from_rate=clip.sample_rate, to_rate=self.sample_rate))
 
     def require(self, corpus: Corpus) -> None:
-        """Raises CorpusError, naming a clip, unless every clip has what these settings listen to."""
+        """Raises CorpusError, naming a clip, unless each clip has the sample rate and the channel of these settings."""
         if not self.resample:
             corpus.require_sample_rate(self.sample_rate)
         for clip in corpus.clips:

@@ -1,6 +1,6 @@
 """Log-mel spectrograms.
 
-frames : (frames, n_mels), decibels; librosa's `power_to_db(melspectrogram(…), top_db=None)`, transposed; of magnitudes
+frames : (frames, n_mels), decibels; librosa's `power_to_db(melspectrogram(…), top_db=None)`, transposed; for magnitudes
          (power 1) its `amplitude_to_db`.
 """
 
@@ -17,17 +17,13 @@ import scipy.sparse
 from features.clips.wav import Waveform
 from features.frames.framing import Frames, ends, sliding
 from features.frames.parameters import Parameters
-from features.frames.spectrum import BLOCK, hann
-from features.reference import librosa
+from features.frames.spectrum import BLOCK, LEAST_POWER, hann, mel_filters
 
 UNIT = "dB"
 SETTINGS = ("n_mels", "fmin", "fmax", "power")
 
 #: The range of levels of ordinary recordings, dB.
 LOWEST, HIGHEST = -90.0, 24.0
-
-#: librosa's floor of the power before the logarithm: -100 dB.
-_FLOOR = np.float32(1e-10)
 
 #: Below this share of a frame's power, the rounding noise of a float32 Fourier transform shows in a band:
 #: it reaches 1e-3 dB in a bin whose power is about 1e-7 of the frame's.
@@ -46,7 +42,7 @@ def frames(waveform: Waveform, settings: Parameters) -> Frames:
     """Log-mel frames of one waveform, (frames, n_mels), dB."""
     power = settings.power
     mel = _mel_bands(waveform, settings)
-    np.maximum(mel, _FLOOR if power == 2 else np.sqrt(_FLOOR), out=mel)
+    np.maximum(mel, np.float32(LEAST_POWER ** (power / 2)), out=mel)
     np.log(mel, out=mel)  # which numpy has vectorised, unlike log10
     mel *= np.float32(20 / power / math.log(10))
     return mel
@@ -66,17 +62,15 @@ def _mel_bands(waveform: Waveform, settings: Parameters) -> Frames:
             bands, _ = _bands(windows[part][wide], precise, settings)
             mel[part][wide] = bands.T
             if 2 * len(wide) > len(is_wide):
-                window = precise  # a clip whose first frames are so will be so
+                window = precise  # such first frames are a sign that most frames of the clip are wide
     return mel
 
 
 def _bands(
     windows: Frames, window: npt.NDArray[np.floating], settings: Parameters
 ) -> tuple[Frames, npt.NDArray[np.bool_]]:
-    """Mel bands, (n_mels, frames), transformed in the precision of the window; and which frames float32 is not for."""
-    filters, widths = _mel_filters(
-        settings.sample_rate, settings.n_fft, settings.n_mels, settings.fmin, settings.highest_frequency
-    )
+    """Mel bands, (n_mels, frames), computed in the window's precision; and (frames,) where float32 is too coarse."""
+    filters, widths = _sparse_filters(settings)
     spectrum = _power_spectrum(windows, window)
     least = (_FLOAT32_RANGE * spectrum.sum(axis=0)) ** np.float32(settings.power / 2)
     if settings.power == 1:
@@ -88,20 +82,18 @@ def _bands(
 def _power_spectrum(windows: Frames, window: npt.NDArray[np.floating]) -> Frames:
     """Power of windowed frames, (1 + n_fft/2, frames), transformed in the precision of the window."""
     count, n_fft = windows.shape
-    made = np.empty((1 + n_fft // 2, count), dtype=np.float32)
+    power = np.empty((1 + n_fft // 2, count), dtype=np.float32)
     for start in range(0, count, BLOCK):
         block = slice(start, start + BLOCK)
         parts = scipy.fft.rfft(windows[block] * window, axis=-1).view(window.dtype)
         parts *= parts
-        np.add(parts[:, ::2].T, parts[:, 1::2].T, out=made[:, block], casting="same_kind")
-    return made
+        np.add(parts[:, ::2].T, parts[:, 1::2].T, out=power[:, block], casting="same_kind")
+    return power
 
 
 @cache
-def _mel_filters(
-    sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float
-) -> tuple[scipy.sparse.csr_array, npt.NDArray[np.float32]]:
-    """librosa's mel filters, sparse (n_mels, 1 + n_fft/2), and the sum of each filter's weights (n_mels, 1)."""
-    filters = librosa("filters").mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax)
+def _sparse_filters(settings: Parameters) -> tuple[scipy.sparse.csr_array, npt.NDArray[np.float32]]:
+    """The mel filters, sparse (n_mels, 1 + n_fft/2), and the sum of each filter's weights (n_mels, 1)."""
+    filters = mel_filters(settings)
     widths = np.maximum(filters.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return scipy.sparse.csr_array(filters), widths.astype(np.float32)

@@ -13,13 +13,12 @@ from features.clips.wav import Waveform
 from features.frames import logmel
 from features.frames.framing import Frames, ends
 from features.frames.parameters import Parameters
-from features.frames.spectrum import magnitudes
+from features.frames.spectrum import LEAST_POWER, magnitudes
 
 UNIT = "dB"
 SETTINGS = ()
 
-#: librosa's floor of the power before the logarithm, as a magnitude: -100 dB.
-_FLOOR = np.float32(1e-5)
+_LEAST_MAGNITUDE = np.float32(math.sqrt(LEAST_POWER))
 
 
 def bins(settings: Parameters) -> int:
@@ -35,7 +34,7 @@ def limits(settings: Parameters) -> tuple[Frames, Frames]:
 def frames(waveform: Waveform, settings: Parameters) -> Frames:
     """Log-spectra of one waveform, (frames, 1 + n_fft/2), dB."""
     spectrum = magnitudes(waveform, n_fft=settings.n_fft, hop_length=settings.hop_length)
-    np.maximum(spectrum, _FLOOR, out=spectrum)
+    np.maximum(spectrum, _LEAST_MAGNITUDE, out=spectrum)
     np.log10(spectrum, out=spectrum)
     spectrum *= np.float32(20)
     return spectrum

@@ -46,5 +46,5 @@ def frames(waveform: Waveform, settings: Parameters) -> Frames:
 
 @cache
 def _cosines(n_mels: int, n_mfcc: int) -> Frames:
-    """The first coefficients of the transform as a matrix, (n_mels, n_mfcc): of few, that is faster."""
+    """The transform to a few coefficients, faster as a matrix, (n_mels, n_mfcc)."""
     return np.ascontiguousarray(scipy.fft.dct(np.eye(n_mels), type=2, norm="ortho")[:, :n_mfcc].astype(np.float32))

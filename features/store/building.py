@@ -6,12 +6,12 @@
     <cache>/frames/<key>/store.json      what it was computed from, for people; its time is that of the last use
 
 The key is a digest of the feature settings and of the clips' contents, in order: with another clip or
-setting the key is another, so that nothing stale is ever served. A stack of features is put together from the stores
+setting the key differs, so that no stale frames are ever served. A stack of features is put together from the stores
 of its parts, so that no feature is computed twice.
 
 A store is built in a folder whose name nobody else has, and then renamed. Renaming is atomic on network folders
-too, and builders of one key make the same files: a builder that finds the store there discards its own. That is
-all that correctness rests on. The lock beside the store saves double work, where locks work.
+too, and builders of one key write the same files: a builder that finds the store there discards its own. Correctness
+rests on that alone. The lock beside the store saves double work, where locks work.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ _log = logging.getLogger(__name__)
 #: Clips computed by one task: enough to hide joblib's dispatch, few enough to share the cores evenly.
 _CLIPS_PER_TASK = 8
 
-#: A process that waits for a builder checks it this often, and builds itself after this long without a sign (seconds).
+#: A process that waits for a builder looks this often, and builds itself after this long without a sign of life (s).
 _LOOK_SECONDS, _SILENCE_SECONDS = 5.0, 120.0
 
-#: Uses are noted no more often (seconds): a note is a write, to a server perhaps.
+#: Uses are noted at most once in this many seconds: a note is a write, perhaps to a server.
 _NOTE_SECONDS = 3600.0
 
 
@@ -74,7 +74,7 @@ def open_store(clips: Sequence[Clip], features: FeatureSettings, *, progress: Pr
     """
     folder = frames_folder() / key_of(FORMAT, version("librosa"), features.key, [clip.digest for clip in clips])
     try:
-        while True:  # until it is there: it may be removed at any moment
+        while True:  # until the store is mapped: it may be removed at any moment
             if folder.exists():
                 with suppress(FileNotFoundError):
                     store = map_store(folder)
@@ -112,7 +112,7 @@ def _build_in_turn(folder: Path, clips: Sequence[Clip], features: FeatureSetting
     else:
 
         def frames_of(clip: int) -> Frames:
-            # Of the very bytes that the key was made of: they are served as this clip's ever after.
+            # From the very bytes that the key is a digest of: the store serves them as this clip's from then on.
             return read_clip(clips[clip], lambda contents: features.frames(features.waveform(contents)))
 
     with _turn(folder):
@@ -131,7 +131,7 @@ def _stage(progress: Progress | None, number: int, stages: int) -> Progress | No
 def _turn(folder: Path) -> Iterator[None]:
     """Waits while another builds this store: until it is there, or the builder gives no sign of life.
 
-    So a lock that a file system does not have, or that nobody gives back, stops nobody.
+    So a build goes on where the file system has no locks, and where a process never releases its lock.
     """
     lock = FileLock(f"{folder}.lock")
     signs, last_sign = _signs_of_life(folder), time.monotonic()
@@ -213,7 +213,7 @@ def _finish(partial: Path, folder: Path) -> None:
     except OSError:
         if not folder.exists():
             raise
-        shutil.rmtree(partial, ignore_errors=True)  # another was quicker, with the same
+        shutil.rmtree(partial, ignore_errors=True)  # another process has written the same store first
 
 
 def _jobs() -> int:
@@ -225,14 +225,14 @@ def _jobs() -> int:
 def _write_clips(path: Path, position: int, frames_of: Callable[[int], Frames], counts: dict[int, int]) -> list[int]:
     """Computes and writes the frames of neighbouring clips; returns their checksums.
 
-    Written, not mapped: on a full disk a write raises an error, while a mapped page kills the process.
+    They are written, not mapped: on a full disk a write raises an error, while a mapped page kills the process.
     """
     checksums = []
     with path.open("r+b") as file:
         file.seek(position)
         for clip, count in counts.items():
             frames = np.ascontiguousarray(frames_of(clip), dtype=np.float32)
-            if len(frames) != count:  # they would be taken for a neighbour's
+            if len(frames) != count:  # they would be read as a neighbour's
                 raise RuntimeError(f"{count} frames were expected of clip {clip}, but there are {len(frames)}")
             file.write(frames.data)
             checksums.append(zlib.crc32(frames.data))

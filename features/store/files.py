@@ -25,7 +25,7 @@ from features.frames.framing import Frames
 #: Raised with each change to how frames are computed or laid out.
 FORMAT = 2
 
-#: A partial folder that nobody has written to for so long is a dead builder's (seconds).
+#: A partial folder that nobody has written to for this many seconds is a dead builder's.
 _STALE_SECONDS = 3600.0
 
 #: In Python's `mmap` from 3.13 on.
@@ -66,8 +66,8 @@ def key_of(form: int, librosa: str, settings: str, digests: Iterable[str]) -> st
 def _mapped(path: Path) -> Frames:
     """The array of an .npy file, (frames, bins). Raises ValueError if the file is not whole.
 
-    Mapped copy-on-write: torch takes no read-only array, and what is written never reaches the file. No memory is
-    set aside for such copies, without which the kernel maps no file that is larger than the host's memory.
+    The mapping is copy-on-write, because torch takes no read-only array; no write reaches the file. It reserves no
+    memory for such copies: the kernel would refuse to map a file that is larger than the host's memory.
     """
     with path.open("rb") as file:
         shape, start = read_header(file)
@@ -76,7 +76,7 @@ def _mapped(path: Path) -> Frames:
         flags, access = mmap.MAP_PRIVATE | _MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
         mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
     if len(mapped) > _memory() / 2:
-        # What is read ahead would be dropped again before it is used: measured, that is far slower than the disk.
+        # Pages that are read ahead would be dropped before they are used: measured, that is far slower than the disk.
         mapped.madvise(mmap.MADV_RANDOM)
     return np.ndarray(shape, np.float32, mapped, start)
 
@@ -128,15 +128,15 @@ def partials(folder: Path) -> list[Path]:
 
 
 def stale(partials: Iterable[Path], *, now: float) -> list[Path]:
-    """The folders of dead builders, going by when they last wrote: process ids say nothing of other hosts.
+    """The folders of dead builders, by the time of their last write: process ids mean nothing on other hosts.
 
-    `now` must be the file system's own clock, which times what is written: a server's may differ from this host's.
+    `now` must be the file system's own clock, which dates the writes: a server's clock may differ from this host's.
     """
     return [partial for partial in partials if last_written(partial) < now - _STALE_SECONDS]
 
 
 def last_written(partial: Path) -> float:
-    times = [0.0]  # what is no longer there was written long ago
+    times = [0.0]  # a file that is no longer there was written long ago
     for path in (partial, partial / "frames.npy", partial / "offsets.npy"):
         with suppress(OSError):
             times.append(path.stat().st_mtime)

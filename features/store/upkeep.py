@@ -41,7 +41,7 @@ class CachedStore:
 
     @property
     def is_of_this_version(self) -> bool:
-        """Whether this version of Offkey would open it; where that is unknown, it would."""
+        """Whether this version of Offkey would open it; True if store.json cannot be read."""
         return not self.described or (self.described.get("format"), self.described.get("librosa")) == (
             FORMAT,
             version("librosa"),
@@ -70,7 +70,7 @@ def cached_stores() -> list[CachedStore]:
 
 
 def unfinished_folders() -> list[Path]:
-    """Folders of stores that are being built, or were by a process that is dead."""
+    """Folders of stores that a process is building, or that a dead process left unfinished."""
     return sorted(frames_folder().glob("*.partial"))
 
 
@@ -84,9 +84,9 @@ def size_of(path: Path) -> int:
 
 
 def damage_of(folder: Path, *, progress: Progress | None = None) -> list[str]:
-    """What is wrong with a store, a line for each file or clip; empty for a whole one. Reads all of it.
+    """The damage of a store, a line for each file or clip; empty for a whole store. Reads all of it.
 
-    Read, not mapped: a disk that cannot read a page kills the process that has it mapped.
+    The files are read, not mapped: a disk that cannot read a page kills the process that has it mapped.
     """
     try:
         described = json.loads((folder / "store.json").read_text())
@@ -133,8 +133,8 @@ def damage_of(folder: Path, *, progress: Progress | None = None) -> list[str]:
 def remove_store(folder: Path) -> int:
     """Removes a store, or an unfinished one, and returns the bytes that this freed.
 
-    Renamed first, so that nobody finds half of it. A process of this host that has it mapped is not harmed: its
-    pages stay until it ends. Raises StoreError where that is not allowed.
+    The folder is renamed first, so that nobody opens half of a store. A process of this host that has it mapped is not
+    harmed: its pages stay until it ends. Raises StoreError without permission.
     """
     doomed = partial_of(folder)
     size = size_of(folder)
@@ -165,7 +165,7 @@ def remove_free_locks() -> int:
     """Removes the lock files that nobody holds, and returns how many."""
     removed = 0
     for path in sorted(frames_folder().glob("*.lock")):
-        # A process that waits for a lock that is unlinked takes another; at worst two build the same.
+        # A process that waits for an unlinked lock takes another; at worst two processes build the same store.
         with suppress(Timeout, OSError, NotImplementedError), FileLock(path, timeout=0):
             path.unlink()
             removed += 1

@@ -14,9 +14,9 @@ from features.windows.stored_clips import StoredClips
 class ContextWindows(Excerpts):
     """All windows of `context` frames of some clips of a store: (batch, context · bins)."""
 
-    def __init__(self, clips: StoredClips, *, context: int, device: torch.device) -> None:
-        """Raises ClipTooShortError for a clip shorter than a window."""
-        super().__init__(clips, length=context, setting="model.context", device=device)
+    def __init__(self, clips: StoredClips, *, context: int, setting: str, device: torch.device) -> None:
+        """`setting`: what a study file calls `context`. Raises ClipTooShortError for a clip shorter than a window."""
+        super().__init__(clips, length=context, setting=setting, device=device)
         self._count = int(self._counts.sum())
 
     def __len__(self) -> int:

@@ -7,8 +7,8 @@
                                             [────── 3 ──────]    … and the last ends with the clip
     training               [──────────────]   [──────…           anywhere, elsewhere in each epoch
 
-So every frame is scored, unless `hop` is longer than a crop; where the last hop is not a whole one, the last two crops
-overlap the more. An epoch of training takes as many crops of each clip, however long the clips are.
+So every frame is scored, unless `hop` is longer than a crop. Where the last hop is shorter than `hop`, the last two
+crops overlap more. An epoch of training takes the same number of crops from each clip, however long the clips are.
 """
 
 from __future__ import annotations
@@ -28,15 +28,25 @@ _DRAWN_FROM = 2**62
 class Crops(Excerpts):
     """Crops of `frames` frames, all bins high, of some clips of a store: (batch, 1, bins, frames)."""
 
-    def __init__(self, clips: StoredClips, *, frames: int, hop: int, crops_per_clip: int, device: torch.device) -> None:
-        """`hop`: frames from one crop to the next in scoring; `crops_per_clip`: crops of each clip in an epoch.
+    def __init__(
+        self,
+        clips: StoredClips,
+        *,
+        frames: int,
+        hop: int,
+        crops_per_clip: int,
+        setting: str,
+        device: torch.device,
+    ) -> None:
+        """`hop`: frames from one crop to the next in scoring; `crops_per_clip`: crops of each clip in an epoch;
+        `setting`: what a study file calls `frames`.
 
         Raises ClipTooShortError for a clip shorter than a crop.
         """
         for name, value in (("frames", frames), ("hop", hop), ("crops_per_clip", crops_per_clip)):
             if value < 1:
                 raise ValueError(f"{name} ≥ 1 must hold, but got {value}")
-        super().__init__(clips, length=frames, setting="model.frames", device=device)
+        super().__init__(clips, length=frames, setting=setting, device=device)
         self._frames = frames
         self._crops_per_clip = crops_per_clip
         lasts = self._counts - 1  # (clips,): where the last crop of each clip begins, in frames from the clip's begin

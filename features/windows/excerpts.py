@@ -1,4 +1,4 @@
-"""What a model sees at once: stretches of frames of equal length, gathered in whole batches by index.
+"""A model's inputs: stretches of frames of equal length, gathered in whole batches by index.
 
     frames of a clip     f0 f1 f2 f3 f4 f5 …           each (bins,)
     window 0            [f0 f1 f2 f3 f4]               (context · bins,)
@@ -44,8 +44,8 @@ class Batch:
     """Some windows or crops, on the device."""
 
     inputs: Tensor  # float32, as stored: (batch, context · bins) for windows, (batch, 1, bins, frames) for crops
-    clips: Tensor  # (batch,) int64: position of each one's clip among the clips that they are of
-    ids: Tensor | None = None  # (batch,) int64: each one's machine ID, as an index; -1 is none that is known
+    clips: Tensor  # (batch,) int64: position of each one's clip among the clips
+    ids: Tensor | None = None  # (batch,) int64: each one's machine ID, as an index; -1 for an unknown one
     attributes: Tensor | None = None  # (batch,) int64: its clip's ID and attributes together, likewise
 
     @property
@@ -103,7 +103,7 @@ class Excerpts(ABC):
 
     @abstractmethod
     def batch(self, rows: Tensor) -> Batch:
-        """Those at these positions in the order, (n,) int64, gathered at once."""
+        """The excerpts at these positions in the order, (n,) int64, gathered at once."""
 
     @abstractmethod
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
@@ -111,7 +111,7 @@ class Excerpts(ABC):
 
     @abstractmethod
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Each of them once, clip after clip."""
+        """Each excerpt once, clip after clip."""
 
     def _shaped(self, stretches: Tensor) -> Tensor:
         """The inputs of the model, from stretches (batch, length · bins)."""
@@ -168,7 +168,7 @@ class Excerpts(ABC):
         )
 
 
-def require_length(frames: int, length: int, path: Path, *, setting: str = "model.context") -> None:
+def require_length(frames: int, length: int, path: Path, *, setting: str) -> None:
     """Raises ClipTooShortError, naming the clip, if its frames do not fill one window or crop."""
     if frames < length:
         raise ClipTooShortError(

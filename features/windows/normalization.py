@@ -14,11 +14,11 @@ from features.store.files import FrameStore
 def bin_limits(store: FrameStore, positions: Sequence[int]) -> tuple[Frames, Frames]:
     """Mean ± 4 standard deviations of each bin over the frames of these clips, (bins,) twice.
 
-    Of a bin that never changes: one unit around its value.
+    A bin that never changes has limits half a unit below and above its value.
     """
     bins = store.frames.shape[1]
     total, squares, count = np.zeros(bins), np.zeros(bins), 0
-    first = store.of_clip(positions[0]).mean(axis=0, dtype=np.float64)  # sums of what is left lose no digits
+    first = store.of_clip(positions[0]).mean(axis=0, dtype=np.float64)  # sums of the differences lose no digits
     for position in positions:
         frames = store.of_clip(position) - first
         total += frames.sum(axis=0)
@@ -27,6 +27,6 @@ def bin_limits(store: FrameStore, positions: Sequence[int]) -> tuple[Frames, Fra
     mean = total / count
     reach = DEVIATIONS * np.sqrt(np.maximum(squares / count - mean**2, 0))
     mean += first
-    # What changes by no more than float32's rounding does not change.
+    # A bin that changes by no more than float32's rounding counts as one that never changes.
     reach = np.where(reach > 8 * np.spacing(np.abs(mean).astype(np.float32)), reach, 0.5)
     return (mean - reach).astype(np.float32), (mean + reach).astype(np.float32)

@@ -1,8 +1,8 @@
-"""What families are built of.
+"""The parts of families' networks.
 
 backbones      pictures to embeddings: timm's networks and a small one
 margins        losses that keep machine IDs apart
-augmentations  altered training crops
+augmentations  transformations of crops that a classifier tells apart
 conditioning   a network that knows the machine ID
 masked         masked linear layers (MADE)
 scale          inputs brought to the unit interval

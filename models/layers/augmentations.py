@@ -1,7 +1,7 @@
-"""Transformations of crops that a classifier may be taught to tell apart, after Golan and El-Yaniv, "Deep Anomaly
-Detection Using Geometric Transformations" (2018): one that knows a machine's healthy sound tells which was applied.
+"""Transformations of crops that a classifier learns to tell apart, after Golan and El-Yaniv, "Deep Anomaly Detection
+Using Geometric Transformations" (2018): a classifier that knows a machine's healthy sound recognises which was applied.
 
-Theirs turn and mirror photographs; of a spectrogram, whose axes are not alike, these are left:
+They rotate and mirror photographs. The axes of a spectrogram differ, which leaves these transformations:
 
     0  as it is
     1  reversed in time
@@ -9,7 +9,7 @@ Theirs turn and mirror photographs; of a spectrogram, whose axes are not alike, 
     3  shifted up by an eighth of the bins; what leaves at the top comes back at the bottom
     4  shifted down likewise
 
-crops : (batch, 1, bins, frames), and so are the transformed ones.
+crops : (batch, 1, bins, frames), before and after a transformation.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ TRANSFORMATIONS: tuple[Callable[[Tensor], Tensor], ...] = (
 
 
 def transformed(crops: Tensor, which: Tensor) -> Tensor:
-    """Each crop by its own transformation, `which` (batch,) int64."""
+    """Each crop after its own transformation; `which`: (batch,) int64, its index."""
     versions = torch.stack([transform(crops) for transform in TRANSFORMATIONS])
     return versions[which, torch.arange(len(crops), device=crops.device)]

@@ -1,9 +1,9 @@
-"""Networks that turn crops into features: a small one of our own, any of timm's, and one that hears the mean spectrum.
+"""Networks that turn crops into features: a small one of our own, any of timm's, and one on the mean spectrum.
 
 crops    : (batch, 1, bins, frames) in [0, 1]
 features : (batch, n)
 
-timm takes seconds to load, and is loaded when one of its networks is named.
+timm takes seconds to load: it is imported when a study names one of its networks.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from features.did_you_mean import did_you_mean
-from features.errors import OffkeyError, UnservedError
+from features.errors import OffkeyError, UnservedError, first_line
 
 SMALL = "small"
 
 _SPECTRUM_UNITS = 128
 
-#: About those of a crop's values: filters learn faster on inputs around 0.
+#: About the mean and the deviation of a crop's values: filters learn faster on inputs around 0.
 _MEAN, _DEVIATION = 0.5, 0.2
 
 
 class BackboneError(OffkeyError):
-    """A network's weights are not to be had."""
+    """A network's published weights cannot be obtained."""
 
 
 class SmallResNet(nn.Module):
@@ -79,12 +79,12 @@ class _Residual(nn.Module):
 
 
 class SpectrumNetwork(nn.Module):
-    """Hears the crop's mean spectrum: levels averaged over its frames, each bin in its place.
+    """A network on the crop's mean spectrum: the level of each bin, averaged over the frames.
 
     Wilkinghoff, "Design Choices for Learning Embeddings from Auxiliary Tasks for Domain Generalization in Anomalous
-    Sound Detection" (2023), gives a second network the Fourier transform of the whole waveform, tones a tenth of a
-    hertz apart. A model here has frames alone, and their mean is as coarse as their bins, though it tells steady sounds
-    from each other as that does. With `features.kind: logspectrum` the bins are finest.
+    Sound Detection" (2023), gives a second network the Fourier transform of the whole waveform, which resolves
+    tones a tenth of a hertz apart. A model here has frames alone, and their mean is as coarse as their bins, though it
+    distinguishes steady sounds too. `features.kind: logspectrum` has the finest bins.
     """
 
     feature_count = _SPECTRUM_UNITS
@@ -109,11 +109,11 @@ class TimmNetwork(nn.Module):
     """A network of timm's with one input channel and without its own classes."""
 
     def __init__(self, name: str, *, bins: int, frames: int, is_pretrained: bool) -> None:
-        """Raises UnservedError if it cannot take crops of this size, BackboneError without the weights asked for."""
+        """Raises UnservedError if it cannot take crops of this size, BackboneError if weights cannot be obtained."""
         super().__init__()
         self.network = _created(name, bins=bins, frames=frames, is_pretrained=is_pretrained)
         known_of: Any = self.network.pretrained_cfg
-        # Those of the photographs that its weights, if pretrained, have learnt from, over their colours.
+        # Mean and deviation, over all colours, of the photographs that pretrained weights were learnt from.
         self.mean, self.deviation = (sum(known_of[key]) / len(known_of[key]) for key in ("mean", "std"))
         self.feature_count = self._tried(name, bins=bins, frames=frames)
 
@@ -123,7 +123,7 @@ class TimmNetwork(nn.Module):
 
     @torch.no_grad()
     def _tried(self, name: str, *, bins: int, frames: int) -> int:
-        """The number of features of a crop, by a trial: not every network of timm's knows it without classes."""
+        """The number of features of a crop, by a forward pass: not all networks of timm's report it without classes."""
         self.eval()
         try:
             features = self(torch.zeros(1, 1, bins, frames))
@@ -134,10 +134,10 @@ class TimmNetwork(nn.Module):
 
 
 def settle_quickly(network: nn.Module) -> None:
-    """Lets running means and variances be those of all batches, for as long as these are few.
+    """Make running means and variances averages over all batches so far, until moving averages change more slowly.
 
-    They begin with 0 and 1, and as moving averages come near the truth after dozens of steps. On a small corpus these
-    are several epochs, after which trials would be pruned by the scores of a network that is not yet itself.
+    They begin with 0 and 1; moving averages take dozens of steps to come near the true values. On a small corpus these
+    steps are several epochs, and the pruner would compare trials by scores that the running averages still distort.
     """
     for norm in network.modules():
         if isinstance(norm, _BatchNorm) and norm.momentum is not None:
@@ -153,17 +153,17 @@ class _Settling:
         if norm.training and not self.is_over:
             assert norm.num_batches_tracked is not None
             norm.momentum = max(self.momentum, 1 / (int(norm.num_batches_tracked) + 1))
-            # A GPU is waited for each time that its counter is read.
+            # Reading the counter waits for the GPU: stop once there is no more need.
             self.is_over = norm.momentum == self.momentum
 
 
 def require_backbone(name: str) -> None:
-    """Raises ValueError unless there is a network of this name, with the nearest one there is."""
+    """Raises ValueError, naming the nearest name, unless a network has this name."""
     if name == SMALL:
         return
     import timm
 
-    # With a dot there follows which weights: names of pretrained ones.
+    # A name with a dot also says which weights (resnet50.a1_in1k): such names are those of pretrained networks.
     known = timm.list_models(pretrained="." in name)
     if name not in known:
         near = did_you_mean(name, [SMALL, *known])
@@ -179,9 +179,9 @@ def require_weights(name: str) -> None:
 
 
 def backbone_of(name: str, *, bins: int, frames: int, is_pretrained: bool) -> SmallResNet | TimmNetwork:
-    """A fresh network; weights from torch's random state unless they are pretrained, which our own never is.
+    """A fresh network; its weights come from torch's random state unless they are pretrained.
 
-    Raises UnservedError if it cannot take crops of this size, BackboneError without the weights asked for.
+    Raises UnservedError if it cannot take crops of this size, BackboneError if weights cannot be obtained.
     """
     if name == SMALL:
         return SmallResNet()
@@ -196,10 +196,10 @@ def _created(name: str, *, bins: int, frames: int, is_pretrained: bool) -> nn.Mo
         options["img_size"] = (bins, frames)
     try:
         return timm.create_model(name, pretrained=is_pretrained, in_chans=1, num_classes=0, **options)
-    except OSError as error:  # of the hub's, for whatever goes wrong on the way
+    except OSError as error:  # the hub raises it for any failed download
         raise BackboneError(
             f"the weights of {name} are neither on this machine nor to be had from the hub. Connect it to the network "
-            f"once, or set model.pretrained: false ({_first_line(error)})"
+            f"once, or set model.pretrained: false ({first_line(error)})"
         ) from error
     except (AssertionError, TypeError, ValueError) as error:
         raise _refused(name, bins, frames, error) from error
@@ -207,10 +207,6 @@ def _created(name: str, *, bins: int, frames: int, is_pretrained: bool) -> nn.Mo
 
 def _refused(name: str, bins: int, frames: int, error: Exception) -> UnservedError:
     return UnservedError(
-        f"model.backbone {name} cannot take crops of {bins} bins and {frames} frames ({_first_line(error)}). "
+        f"model.backbone {name} cannot take crops of {bins} bins and {frames} frames ({first_line(error)}). "
         "Change model.frames or the number of bins, or choose another backbone"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Telling a network whose sound it is given: the machine ID as a one-hot vector behind its inputs, as in Sohn et al.,
+"""The machine ID of a sound as an input of a network: a one-hot vector behind the other inputs, as in Sohn et al.,
 "Learning Structured Output Representation using Deep Conditional Generative Models" (2015).
 
     values (batch, dim), machine IDs (batch,)  →  (batch, dim + IDs seen in training)
@@ -38,7 +38,7 @@ def id_inputs(settings: ConditionalSettings, labels: Labels) -> int:
 
 
 def with_ids(values: Tensor, batch: Batch, ids: int) -> Tensor:
-    """The values and behind them each row's machine ID, one-hot: (batch, dim + ids)."""
+    """The values, followed by each row's machine ID, one-hot: (batch, dim + ids)."""
     if ids == 0:
         return values
     return torch.cat([values, functional.one_hot(batch.known_ids, ids).to(values.dtype)], dim=1)

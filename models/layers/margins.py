@@ -27,11 +27,11 @@ from torch.nn import functional
 
 Targets = Sequence[tuple[float, Tensor]]
 
-#: The least of 1 - cos²θ: the slope of its root has no end at 0.
+#: The least value of 1 - cos²θ: at 0 the slope of its root is infinite.
 _LEAST_SQUARED_SINE = 1e-7
 
-#: What AdaCos may scale by. The least is its scale for three classes: for two it is 0, and nothing would be learnt.
-#: The most is ArcFace's: embeddings that fall together on a wrong centre would raise it at each step without end.
+#: The range of AdaCos's scale. The least is its scale for three classes: for two it is 0, and nothing would be learnt.
+#: The most is ArcFace's: embeddings that collapse on a wrong centre would raise it at each step without limit.
 _LEAST_SCALE, _MOST_SCALE = math.sqrt(2) * math.log(2), 64.0
 
 
@@ -75,7 +75,7 @@ class CrossEntropy(Head):
 
 
 class ArcFace(Head):
-    """One centre for each class; the label's angle counts for `margin` more than it is, in radians."""
+    """One centre for each class; training adds `margin` (radians) to the angle of the label."""
 
     def __init__(self, dim: int, classes: int, *, margin: float, scale: float) -> None:
         super().__init__()
@@ -97,27 +97,27 @@ class ArcFace(Head):
         return functional.linear(functional.normalize(embeddings), functional.normalize(self.centres))
 
     def _with_margin(self, cosines: Tensor) -> Tensor:
-        """cos(θ + m) by the sum of angles: the slope of the arc cosine has no end where θ is 0 or π."""
+        """cos(θ + m) by the sum of angles: the slope of the arc cosine is infinite where θ is 0 or π."""
         sines = (1 - cosines.square()).clamp_min(_LEAST_SQUARED_SINE).sqrt()
         shifted = cosines * math.cos(self.margin) - sines * math.sin(self.margin)
-        # Where θ + m would be beyond π the cosine rises again: a line goes on instead, as in the authors' code.
+        # Where θ + m exceeds π the cosine would rise again: a line replaces it, as in the authors' code.
         return torch.where(cosines > -math.cos(self.margin), shifted, cosines - self.margin * math.sin(self.margin))
 
 
 class AdaCos(Head):
-    """Centres, `subclusters` of them for each class, and a scale that nobody has to choose.
+    """`subclusters` centres for each class, and a scale that nobody has to choose.
 
-    Fixed, it is √2·log(n - 1), n being the number of centres. Dynamic, it begins so, and each step of training makes
-    it log(B) / cos(min(π/4, θ)): B is the sum of exp(s·cos) over all centres of other classes, mean over the batch,
-    and θ the angle between a row and the nearest centre of its own class, median over the batch. Of a row that mixup
-    has mixed, both classes are its own, and θ is the mean of theirs.
+    The fixed scale is √2·log(n - 1), where n is the number of centres. The dynamic scale starts there, and each step of
+    training sets it to log(B) / cos(min(π/4, θ)). B is the sum of exp(s·cos) over all centres of other classes, mean
+    over the batch; θ is the angle between a row and the nearest centre of its own class, median over the batch. A row
+    that mixup has mixed belongs to both of its classes, and its θ is the mean of their angles by their shares.
     """
 
     logit_scale: Tensor  # ()
 
     def __init__(self, dim: int, classes: int, *, subclusters: int, is_dynamic: bool) -> None:
         super().__init__()
-        # An axis of their own: which class a centre belongs to cannot be mistaken.
+        # Subclusters have an axis of their own, so that no centre can be taken for another class's.
         self.centres = _centres(classes, subclusters, dim)
         self.is_dynamic = is_dynamic
         fixed = math.sqrt(2) * math.log(max(classes * subclusters - 1, 1))
@@ -159,5 +159,5 @@ class AdaCos(Head):
 
 
 def _centres(*shape: int) -> nn.Parameter:
-    """Random ones of about unit length: the shorter a centre is, the further a step turns it."""
+    """Random centres of about unit length: the shorter a centre is, the further a step turns it."""
     return nn.Parameter(torch.randn(shape) / math.sqrt(shape[-1]))

@@ -10,9 +10,9 @@ the ordering, 0 … groups - 1; a hidden unit's is the last place that it depend
     hidden → hidden    where number ≤ number
     hidden → density   where number < place
 
-One network serves several orderings. Their masks differ, and the biases, which tell the network its ordering: Germain,
-Gregor, Murray and Larochelle, "MADE: Masked Autoencoder for Distribution Estimation" (2015) tell it by weights of the
-mask itself, which of a fixed set of orderings says the same.
+One network serves several orderings. They differ in their masks, and in the biases, by which the network knows the
+ordering. Germain, Gregor, Murray and Larochelle, "MADE: Masked Autoencoder for Distribution Estimation" (2015) use
+weights of the mask itself instead; for a fixed set of orderings both carry the same information.
 
 Values are scaled so that 1 is a standard deviation of a bin (features.normalize: bin), or an eighth of its range.
 """
@@ -34,8 +34,8 @@ from models.layers.conditioning import ConditionalSettings, id_inputs
 from models.layers.scale import Scale
 from models.settings import WindowSettings
 
-#: What the unit interval of `models.layers.scale` becomes, around 0. In units of its own a network learns the levels of
-#: a recording, which fill a small part of the interval, many times more slowly.
+#: The length that the unit interval of `models.layers.scale` is stretched to, around 0. Unstretched, a network learns
+#: the levels of a recording, which fill a small part of the interval, many times more slowly.
 _RANGE = 2 * DEVIATIONS
 
 #: No density is narrower, in standard deviations: about 1 dB of log-mel's range. A bin that never changes, as in
@@ -79,10 +79,10 @@ class MaskedNetwork(nn.Module):
         count, groups = orderings.shape
         hidden, self.components = settings.h_dim, settings.components
         self.register_buffer("places", orderings.argsort(dim=1).repeat_interleave(group_size, dim=1))
-        # As many of each number as of any other: with enough units, all that is allowed to count does.
+        # Each number is as frequent as any other: with enough units, every allowed dependence is possible.
         self.register_buffer("numbers", torch.arange(hidden) * max(groups - 1, 1) // hidden)
         values = groups * group_size
-        # A mean and a spread; of several Gaussians, weights too.
+        # A mean and a spread each; for several Gaussians also their weights.
         outputs = values * (2 if self.components == 1 else 3 * self.components)
         self.first = MaskedLinear(values, hidden, count)
         self.hidden = nn.ModuleList(MaskedLinear(hidden, hidden, count) for _ in range(settings.layers - 1))
@@ -111,12 +111,12 @@ class MaskedNetwork(nn.Module):
 
 
 def log_densities(values: Tensor, parameters: Tensor) -> Tensor:
-    """Log-likelihood of each value, (batch, D) float32, nats, by what the network gives.
+    """Log-likelihood of each value, (batch, D) float32, nats, from the network's outputs.
 
-    Float32 whatever the arithmetic: bfloat16 has no digits left for a square over a small variance.
+    They are computed in float32 always: bfloat16 has no digits left for a square over a small variance.
     """
     means, spreads, *logits = parameters.float().unbind(dim=1)
-    # Variances are exp(spread) + the least one: always above it, and with gradients, unlike a clamp.
+    # The variance is softly bounded from below by the least one: unlike a clamp, this has gradients everywhere.
     least = 2 * math.log(LEAST_DEVIATION)
     log_variances = least + functional.softplus(spreads - least)
     squares = (values.float().unsqueeze(1) - means).square()
@@ -127,7 +127,7 @@ def log_densities(values: Tensor, parameters: Tensor) -> Tensor:
 
 
 class MaskedModel(AnomalyModel):
-    """Learns the density of healthy windows; what is unlikely is anomalous."""
+    """Learns the density of healthy windows; an unlikely window is anomalous."""
 
     def __init__(
         self, settings: MaskedSettings, orderings: Tensor, group_size: int, scale: Scale, labels: Labels
@@ -139,8 +139,8 @@ class MaskedModel(AnomalyModel):
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood of a value, nats.
 
-        Each window under one ordering, equal shares under each: it meets the others in other epochs. The first one
-        is drawn, for a batch with fewer windows than there are orderings.
+        Each window counts under one ordering, and each ordering gets an equal share of the windows: a window meets the
+        others in other epochs. The first ordering is drawn, because a batch may have fewer windows than orderings.
         """
         count = len(self.orderings)
         first = int(torch.randint(count, ()))
@@ -159,7 +159,7 @@ class MaskedModel(AnomalyModel):
 
     @property
     def orderings(self) -> range:
-        """Their indices."""
+        """The indices of the orderings."""
         return range(len(self.network.places))
 
     def likelihoods(self, batch: Batch, ordering: int) -> Tensor:

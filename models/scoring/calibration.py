@@ -27,8 +27,7 @@ from torch import Tensor
 from features.errors import UnservedError
 from models.labels import Labels
 from models.scoring.learnt_arrays import Learnt
-
-Array = npt.NDArray[np.float64]
+from models.scoring.scores import Scores
 
 #: With fewer clips of an ID its scores have no spread.
 FEWEST_CLIPS = 2
@@ -75,11 +74,11 @@ class Calibration(Learnt):
         self.register_buffer("normals", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("ids", torch.zeros(0, dtype=torch.int64))
 
-    def fit(self, scores: Array, ids: npt.NDArray[np.int64]) -> None:
+    def fit(self, scores: Scores, ids: npt.NDArray[np.int64]) -> None:
         """Takes these for how normal clips score."""
         self.keep(normals=torch.from_numpy(scores), ids=torch.from_numpy(ids))
 
-    def calibrated(self, scores: Array, ids: npt.NDArray[np.int64]) -> Array:
+    def calibrated(self, scores: Scores, ids: npt.NDArray[np.int64]) -> Scores:
         """The scores on the common scale, (clips,)."""
         result = np.empty(len(scores))
         normals, owners = self.normals.numpy(), self.ids.numpy()
@@ -90,7 +89,7 @@ class Calibration(Learnt):
         return result
 
 
-def _on_the_scale_of(normals: Array, scores: Array, kind: str) -> Array:
+def _on_the_scale_of(normals: Scores, scores: Scores, kind: str) -> Scores:
     # From one of them: where all are alike, rounding gives their mean a distance, and their scale would be its.
     deviation = (normals - normals[0]).std(ddof=1) or 1.0
     if kind == "z":

@@ -15,9 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from models.scoring.scores import Array
 
 #: Of the mean variance, the least in any direction: Ledoit and Wolf's shrinkage vanishes where there is one dimension.
 _LEAST_SHRINKAGE = 1e-6

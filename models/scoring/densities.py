@@ -23,7 +23,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.spatial.distance import cdist
 from threadpoolctl import ThreadpoolController
@@ -31,9 +30,8 @@ from torch import Tensor
 
 from models.scoring.covariance import ShrunkCovariance, places_of
 from models.scoring.learnt_arrays import Learnt
+from models.scoring.scores import Array
 from models.settings import Backend, DensitySettings
-
-Array = npt.NDArray[np.float64]
 
 #: Of the mean variance, what each dimension of a Gaussian has beside its own: few points may agree by chance.
 _GMM_REGULARISATION = 1e-3

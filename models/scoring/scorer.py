@@ -24,13 +24,13 @@ from features.errors import UnservedError
 from features.frames.framing import Frames
 from features.windows.excerpts import Batch
 from models.families import build
-from models.labels import UNKNOWN, Labels
+from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
 from models.scoring.calibration import Calibration, require_normals, require_withheld
 from models.scoring.densities import Density, density_of
 from models.scoring.pooling import pool, pooled_embeddings
-from models.scoring.scores import Scores
+from models.scoring.scores import Array, Scores
 from models.settings import DensitySettings
 
 #: Windows or crops scored at a time, at most, and numbers that they may hold together.
@@ -98,10 +98,11 @@ class Single(Scorer):
 
     def scores_of(self, recordings: Recordings) -> Scores:
         ids = recordings.id_indices(self.labels)
-        model = self.member.model
-        if not self.scores_unknown_ids and UNKNOWN in ids:
-            unknown = recordings.ids[int(np.flatnonzero(ids == UNKNOWN)[0])]
-            raise UnservedError(f"{model.family} cannot score {unknown}: it was not trained on this machine ID")
+        unknown = recordings.first_unknown(self.labels)
+        if unknown is not None and not self.scores_unknown_ids:
+            raise UnservedError(
+                f"{self.member.model.family} cannot score {unknown}: it was not trained on this machine ID"
+            )
         if not self.densities:
             return self._pooled_scores(recordings)
         embeddings = self._embeddings(recordings)
@@ -153,8 +154,8 @@ class Single(Scorer):
         return np.asarray(pooled.numpy(), dtype=np.float64)
 
     @torch.inference_mode()
-    def _embeddings(self, recordings: Recordings) -> Scores:
-        """(clips, dim). Raises FloatingPointError where the network has diverged."""
+    def _embeddings(self, recordings: Recordings) -> Array:
+        """The embedding of each clip, (clips, dim). Raises FloatingPointError where the network has diverged."""
         self.model.eval()
 
         def embedded() -> Iterator[tuple[Tensor, Tensor]]:
@@ -211,11 +212,10 @@ class PerId(Scorer):
 
     def scores_of(self, recordings: Recordings) -> Scores:
         ids = recordings.id_indices(self.labels)
-        singles = list(self.singles())
-        if UNKNOWN in ids and len(singles) == len(self.labels.ids):
-            unknown = recordings.ids[int(np.flatnonzero(ids == UNKNOWN)[0])]
+        unknown = recordings.first_unknown(self.labels)
+        if unknown is not None and not self.shares_unknown_ids:
             raise UnservedError(f"{unknown} was not trained on, and has no model (model.unknown_id: shared makes one)")
-        scores = np.empty(len(ids))
+        scores, singles = np.empty(len(ids)), list(self.singles())
         for index in np.unique(ids):
             members = np.flatnonzero(ids == index)
             scores[members] = singles[index].scores_of(recordings.part(members.tolist()))

@@ -6,8 +6,8 @@ scores : (clips,) float64, higher is more anomalous; of normal clips that the mo
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from models.scoring.scores import Scores
 from models.settings import ScoringSettings
 
 #: With fewer clips a distribution of three parameters adds nothing to their own scores.
@@ -17,13 +17,13 @@ FEWEST_CLIPS = 3
 _ORIGINS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-def threshold_of(scores: npt.NDArray[np.float64], scoring: ScoringSettings) -> float:
+def threshold_of(scores: Scores, scoring: ScoringSettings) -> float:
     """The threshold of one machine ID by its withheld normal clips' scores, as the recipe asks for it."""
     quantile = {"quantile": normal_quantile, "gamma": gamma_quantile}[scoring.threshold]
     return quantile(scores, false_alarm_rate=scoring.false_alarm_rate)
 
 
-def normal_quantile(scores: npt.NDArray[np.float64], *, false_alarm_rate: float) -> float:
+def normal_quantile(scores: Scores, *, false_alarm_rate: float) -> float:
     """The score that this share of normal clips exceeds: an empirical quantile, one of the scores themselves.
 
     With n clips a rate below 1/n cannot be reached; the threshold is then the highest score.
@@ -31,7 +31,7 @@ def normal_quantile(scores: npt.NDArray[np.float64], *, false_alarm_rate: float)
     return float(np.quantile(scores, 1 - false_alarm_rate, method="higher"))
 
 
-def gamma_quantile(scores: npt.NDArray[np.float64], *, false_alarm_rate: float) -> float:
+def gamma_quantile(scores: Scores, *, false_alarm_rate: float) -> float:
     """The score that this share of a gamma distribution exceeds, fitted by maximum likelihood: rates below 1/n too.
 
     The DCASE baselines since 2021 take the 90 % quantile of one. Scores may be negative, and a location that is fitted

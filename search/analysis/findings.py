@@ -81,7 +81,7 @@ def warning(analysis: Analysis) -> str | None:
 def inventory_finding(analysis: Analysis) -> Finding:
     inventory, clips = analysis.inventory, analysis.view.corpus.clips
     machines = analysis.view.corpus.machines
-    seconds = sum(clip.samples / clip.sample_rate for clip in clips)
+    seconds = sum(clip.seconds for clip in clips)
     headline = (
         f"{_counted(len(clips), 'clip')} of {_counted(len(machines), 'machine')} "
         f"({_counted(len(inventory.rows), 'machine ID')}), {_duration(seconds)} in all"

@@ -75,7 +75,7 @@ def inventory(view: View, statistics: Statistics, *, progress: KindProgress) -> 
 def _row(of_id: MachineId, clips: list[Clip], hidden: set[str], statistics: Statistics) -> Row:
     tests = [clip for clip in clips if clip.split == "test" and clip.name not in hidden]
     labels = Counter(clip.label for clip in tests)
-    lengths = [clip.samples / clip.sample_rate for clip in clips]
+    lengths = [clip.seconds for clip in clips]
     training = [clip for clip in clips if clip.split == "train"]
     normal = [clip for clip in tests if clip.label == NORMAL]
     levels = statistics.levels(training)

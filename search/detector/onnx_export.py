@@ -37,6 +37,7 @@ import torch
 
 from features.clips.synthetic_corpus import FAULTS, MACHINE_IDS, SAMPLE_RATE, synthesize
 from features.clips.wav import Waveform
+from features.errors import first_line
 from features.frames.feature_settings import FeatureSettings
 from features.store.files import FrameStore
 from models.labels import UNKNOWN
@@ -167,7 +168,7 @@ def _exported(network: DetectorNetwork, trial: _Trial) -> Any:
                 traced, input_names=list(inputs), output_names=["scores"], dynamo=True, verbose=False
             )
     except RuntimeError as error:  # torch's errors about what it cannot export derive from it
-        raise OnnxError(f"torch cannot write this network as ONNX: {_first_line(error)}") from error
+        raise OnnxError(f"torch cannot write this network as ONNX: {first_line(error)}") from error
     assert program is not None
     return program.model_proto
 
@@ -248,7 +249,3 @@ def _require_packages() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise OnnxError(f"an ONNX file needs {error.name}: pip install 'offkey[onnx]'") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

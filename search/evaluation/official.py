@@ -24,13 +24,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from features.clips.clip import Domain
+from features.clips.clip import DOMAINS, Domain
 from features.clips.machine_id import MachineId
 
 PartValues = npt.NDArray[np.float64]
 Year = Literal[2020, 2021, 2022]
-
-DOMAINS: tuple[Domain, Domain] = ("source", "target")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from features.clips.clip import ANOMALY, NORMAL, Description, Domain, parse_stem
+from features.clips.clip import ANOMALY, DOMAINS, NORMAL, Description, Domain, parse_stem
 from features.clips.corpus import Corpus, read_corpus
 from features.clips.ground_truth import completed_by
 from features.errors import CorpusError
@@ -29,7 +29,7 @@ from search.evaluation.official import Year
 from search.evaluation.score_files import Key, ScoreRow, distinct, machine_in, path_in, table_of
 from search.evaluation.truth import Truth
 
-_DOMAINS: Mapping[str, Domain] = {"source": "source", "target": "target"}
+_DOMAINS: Mapping[str, Domain] = {name: name for name in DOMAINS}
 _LABELS = {"0": NORMAL, "1": ANOMALY, "normal": NORMAL, "anomaly": ANOMALY}
 
 #: The challenge's tables that hold labels or domains of clips.

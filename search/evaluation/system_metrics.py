@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.clips.clip import DOMAINS
 from search.errors import StudyError
 from search.evaluation.evaluate import Metrics, evaluate
 from search.evaluation.metrics import domain_aucs, metric_of
-from search.evaluation.official import DOMAINS, Year, harmonic_mean
+from search.evaluation.official import Year, harmonic_mean
 from search.evaluation.score_truth import LabelledScores
 
 

@@ -313,9 +313,10 @@ def snapshot(transaction: Transaction, study: StudyKey) -> Snapshot:
         TrialRow.rate,
         TrialRow.memory,
     )
-    now = transaction.execute(select(database_now())).scalar_one()
     trials = transaction.execute(select(*columns).where(study.trials).order_by(TrialRow.number)).all()
-    return Snapshot(now, trials, transaction.execute(select(StudyRow.budget).where(study.row)).scalar_one())
+    budget = transaction.execute(select(StudyRow.budget).where(study.row)).scalar_one()
+    # Last: a lease that was renewed since an earlier `now` would seem longer than it is.
+    return Snapshot(transaction.execute(select(database_now())).scalar_one(), trials, budget)
 
 
 def scores(transaction: Transaction, study: StudyKey, numbers: Collection[int] | None) -> dict[int, bytes]:

@@ -284,7 +284,7 @@ def crops_of(sounds: list[Array]) -> Crops:
     store = FrameStore(frames=np.concatenate(frames), offsets=np.cumsum([0, *map(len, frames)], dtype=np.int64))
     paths = [Path(f"{number}.wav") for number in range(len(sounds))]
     clips = StoredClips(store, range(len(sounds)), paths)
-    return Crops(clips, frames=SEEN, hop=7, crops_per_clip=3, device=torch.device("cpu"))
+    return Crops(clips, frames=SEEN, hop=7, crops_per_clip=3, setting="model.frames", device=torch.device("cpu"))
 
 
 def healthy(*, clips: int, seed: int) -> list[Array]:

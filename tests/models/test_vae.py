@@ -251,7 +251,7 @@ def windows_of(sounds: list[Array]) -> ContextWindows:
     store = FrameStore(frames=np.concatenate(frames), offsets=np.cumsum([0, *map(len, frames)], dtype=np.int64))
     paths = [Path(f"{number}.wav") for number in range(len(sounds))]
     clips = StoredClips(store, range(len(sounds)), paths)
-    return ContextWindows(clips, context=QUICK.context, device=torch.device("cpu"))
+    return ContextWindows(clips, context=QUICK.context, setting="model.context", device=torch.device("cpu"))
 
 
 def healthy(*, clips: int, seed: int) -> list[Array]:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from features.clips.clip import ANOMALY, NORMAL, Clip
+from features.clips.clip import ANOMALY, DOMAINS, NORMAL, Clip
 from features.clips.corpus import Corpus
 from features.clips.inspection import Suspicion
 from features.clips.machine_id import MachineId
@@ -30,9 +30,9 @@ def corpus(recordings: Corpus) -> RenderableType:
         columns["supplemental"] = lambda clips: sum(clip.split == "supplemental" for clip in clips)
     if any(clip.domain for clip in recordings.clips):
         columns["source/target"] = lambda clips: "/".join(
-            str(sum(clip.domain == domain for clip in clips)) for domain in ("source", "target")
+            str(sum(clip.domain == domain for clip in clips)) for domain in DOMAINS
         )
-    columns["seconds"] = lambda clips: _spread([clip.samples / clip.sample_rate for clip in clips])
+    columns["seconds"] = lambda clips: _spread([clip.seconds for clip in clips])
     columns["Hz"] = lambda clips: ", ".join(map(str, sorted({clip.sample_rate for clip in clips})))
     if any(clip.channels > 1 for clip in recordings.clips):
         columns["channels"] = lambda clips: ", ".join(map(str, sorted({clip.channels for clip in clips})))

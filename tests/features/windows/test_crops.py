@@ -27,7 +27,7 @@ def crops_of(
 ) -> Crops:
     positions = range(len(store.offsets) - 1) if positions is None else positions
     clips = stored_clips(store, positions)
-    return Crops(clips, frames=frames, hop=hop, crops_per_clip=crops_per_clip, device=device)
+    return Crops(clips, frames=frames, hop=hop, crops_per_clip=crops_per_clip, setting="model.frames", device=device)
 
 
 def joined(batches: Iterator[Batch]) -> tuple[list[list[list[float]]], list[int]]:

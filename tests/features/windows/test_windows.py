@@ -40,7 +40,7 @@ def windows_of(
     store: FrameStore, *, context: int, positions: Sequence[int] | None = None, device: torch.device = CPU
 ) -> ContextWindows:
     positions = range(len(store.offsets) - 1) if positions is None else positions
-    return ContextWindows(stored_clips(store, positions), context=context, device=device)
+    return ContextWindows(stored_clips(store, positions), context=context, setting="model.context", device=device)
 
 
 def joined(batches: Iterator[Batch]) -> tuple[list[list[float]], list[int]]:

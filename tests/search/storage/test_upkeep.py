@@ -52,7 +52,7 @@ def test_stop_makes_present_workers_leave_and_later_ones_go_on(
     with monkeypatch.context() as slow:
         slow.setattr(QuickTraining, "pause", 0.05)
         slow.setattr(QuickTraining, "batches", 10_000)
-        worker = study.worker(lease=0.6, quick=True)
+        worker = study.worker(lease=3.0, quick=True)
         at_work = threading.Thread(target=worker.run, daemon=True)
         at_work.start()
         until(lambda: study.ledger.at_work() != [])
