@@ -42,10 +42,14 @@ from search.storage.study_storage import StudyStorage
 from search.storage.tables import TrialRow
 from search.study.study_file import study_of_tree
 from search.validation.split import blind
+from search.workers import worker
 from tests.support import quick
 from tests.support.servers import PostgresServer
 
 EPOCHS = 5
+
+#: No trial is to be given up: faults hit a trial more often here than trials elsewhere that kill their workers.
+_ATTEMPTS = 100
 
 
 @dataclass
@@ -196,6 +200,7 @@ class Chaos:
 def _work(environment: dict[str, str], url: str, name: str, lease: float, pause: float) -> None:
     os.environ |= environment
     logging.basicConfig(level=logging.CRITICAL)
+    worker.MAX_ATTEMPTS = _ATTEMPTS  # type: ignore[attr-defined]
     quick.work(url, name, lease=lease, pause=pause)
 
 
