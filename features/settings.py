@@ -16,6 +16,10 @@ class Settings(BaseModel):
 
     ONLY_BESIDE: ClassVar[Effects] = {}
 
+    #: Settings that change no training, only what is made of it: a trial tries them all on one training. Each with the
+    #: values that stand for a range of it.
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {}
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
@@ -23,3 +27,13 @@ class Settings(BaseModel):
         """The entry of `ONLY_BESIDE` for a setting, here or in a base class; empty if the setting always counts."""
         found = (vars(base)["ONLY_BESIDE"].get(setting) for base in cls.__mro__ if "ONLY_BESIDE" in vars(base))
         return next(filter(None, found), {})
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """The settings that have no effect beside the values of the others."""
+
+        def counts(setting: str) -> bool:
+            beside = {k: v for k, v in self.counts_beside(setting).items() if k in type(self).model_fields}
+            return not beside or any(getattr(self, key) in values for key, values in beside.items())
+
+        return frozenset(setting for setting in type(self).model_fields if not counts(setting))

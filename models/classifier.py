@@ -25,8 +25,9 @@ A score is one of these, or a density of the embeddings' directions. p is the pr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -52,7 +53,7 @@ from models.layers.backbones import (
 )
 from models.layers.margins import AdaCos, ArcFace, CrossEntropy, Head, Targets
 from models.layers.scale import Scale
-from models.settings import CropSettings, DensitySettings
+from models.settings import CropSettings, DensitySettings, FamilySettings
 
 _ADACOS = ("adacos", "subcluster_adacos")
 
@@ -201,6 +202,12 @@ class Model(AnomalyModel):
         transformations = TRANSFORMATIONS[: self.settings.versions]
         scores = [self._scores(transform(crops), own[:, version]) for version, transform in enumerate(transformations)]
         return torch.stack(scores).mean(dim=0)
+
+    def scoring_by(self, settings: FamilySettings) -> Self:
+        other = copy.copy(self)
+        assert isinstance(settings, Settings)
+        other.settings = settings
+        return other
 
     def embed(self, batch: Batch) -> Tensor:
         """The embeddings' directions, of unit length, (batch, embedding_dim), twice as many with `spectrum`."""

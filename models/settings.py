@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
@@ -44,6 +44,12 @@ class ScoringSettings(Settings):
     """How window scores become a clip's score and decision."""
 
     ONLY_BESIDE: ClassVar[Effects] = {"decay": {"pooling": ["gwrp"]}, "top_share": {"pooling": ["top"]}}
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {
+        "pooling": (),
+        "decay": (0.5, 0.8, 0.9, 0.95, 0.99),
+        "top_share": (0.02, 0.05, 0.1, 0.2, 0.5),
+        "calibration": (),
+    }
 
     pooling: Pooling = Field("mean", description="how window scores become one clip score")
     decay: float = Field(0.9, ge=0, le=1, description="gwrp: weight of each window over that of the one ranked before")
@@ -171,6 +177,12 @@ class DensitySettings(FamilySettings):
         "neighbours": {"score": ["knn", "lof"]},
         "local_neighbours": {"score": ["knn"]},
         "components": {"score": ["gmm"]},
+    }
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {
+        "score": (),
+        "neighbours": (1, 2, 4, 8),
+        "local_neighbours": (0, 2, 4, 8),
+        "components": (1, 2, 4),
     }
 
     @property

@@ -11,7 +11,8 @@ Detection" (ICASSP 2023).
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -31,6 +32,8 @@ class Settings(DensitySettings):
     decay: float = Field(
         1.0, ge=0, le=1, description="weight of each frame over that of the next louder one, in each bin; 1: the mean"
     )
+
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {}  # nothing is trained that they could share
 
     @property
     def is_trained(self) -> bool:

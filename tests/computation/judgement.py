@@ -22,9 +22,10 @@ from search.detector.optimism import optimism_of
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import Metric, metric_of
+from search.evaluation.noise import noise_of
 from search.evaluation.official import Year
 from search.evaluation.truth import Truth
-from search.sampling.pruning import noise_key, noise_of
+from search.sampling.pruning import noise_key
 from search.sampling.samplers import pruner_for, sampler_for
 from search.study.search_settings import SearchSettings
 from search.study.study_file import study_of_tree

@@ -29,6 +29,7 @@ from search.evaluation.official import Year
 from search.evaluation.truth import Truth
 from search.storage.lease_rules import LEASE_SECONDS
 from search.study.recipe import Recipe
+from search.training.protocols import VariantScores
 from search.validation import views
 from search.validation.split import labelled_test_clips
 from search.workers import trial_work
@@ -95,6 +96,9 @@ class QuickTraining:
 
     def validation_scores(self) -> Scores:
         return self._scores.copy()
+
+    def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
+        return [self._scores.copy() for _ in recipes]
 
     def frames_of(self, clip: Clip) -> Frames:
         return np.zeros((1, 1), dtype=np.float32)

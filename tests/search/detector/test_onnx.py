@@ -149,7 +149,9 @@ def bundle_of(model: dict[str, Any], scoring: dict[str, Any], **blocks: Any) -> 
     tree = {"study": "onnx", "features": {"n_mels": 32, "n_fft": 512}, "model": {**small, **model}, "scoring": scoring}
     recipe = Recipe.model_validate({**tree, **blocks})
     torch.manual_seed(0)
-    scorer = scorer_of(recipe.member, LABELS, lambda member, labels: Single(member, labels, member.features.limits))
+    scorer = scorer_of(
+        recipe.member, LABELS, lambda member, labels: Single.fresh(member, labels, member.features.limits)
+    )
     scorer.eval()
     rng = np.random.default_rng(0)
     for single in scorer.singles():

@@ -309,7 +309,7 @@ def test_an_epoch_waits_for_the_device_after_its_last_batch_alone(corpus: Corpus
 def test_scoring_waits_for_the_device_after_its_last_batch_alone(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.scoring.scorer._MOST_EXCERPTS", 100)
+    monkeypatch.setattr("models.scoring.network_pass._MOST_EXCERPTS", 100)
     training = Training(recipe_of_probe("dropout"), corpus, VALUELESS)
     model = models_of(training)[0]
     assert isinstance(model, ProbingModel)
@@ -337,9 +337,7 @@ def test_the_order_of_windows_is_the_same_on_every_device(corpus: Corpus, monkey
 
 
 class TestBfloat16:
-    def test_is_used_for_losses_and_scores_and_for_nothing_else(
-        self, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_is_used_for_losses_and_for_nothing_else(self, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
         training = Training(recipe_with(precision="bfloat16"), corpus, CPU)
         used: list[tuple[torch.dtype, torch.dtype | None]] = []
         models_of(training)[0].encoder.register_forward_hook(  # type: ignore[union-attr]
@@ -347,9 +345,10 @@ class TestBfloat16:
         )
 
         training.run_epoch()
-        training.validation_scores()
-
         assert set(used) == {(torch.float32, torch.bfloat16)}
+        used.clear()
+        training.validation_scores()
+        assert set(used) == {(torch.float32, torch.float32)}
         assert {array.dtype for array in models_of(training)[0].state_dict().values()} == {torch.float32}
         assert {array.grad.dtype for array in models_of(training)[0].parameters() if array.grad is not None} == {
             torch.float32
