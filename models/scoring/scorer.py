@@ -123,10 +123,10 @@ class Single(Scorer):
         return not model.knows_ids and (not self.densities or model.unknown_id == "shared")
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
-        """For forward passes and losses; gradients follow their types, and weights stay float32."""
-        if self.member.training.precision == "float32":
-            return nullcontext()
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        """For losses alone: gradients follow their types, weights stay float32, and scores are computed in float32."""
+        if self.member.training.precision == "bfloat16":
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        return nullcontext()
 
     @torch.inference_mode()
     def _pooled_scores(self, recordings: Recordings) -> Scores:
@@ -136,11 +136,10 @@ class Single(Scorer):
         scores = torch.empty(len(excerpts), device=recordings.device)
         clips = torch.empty(len(excerpts), dtype=torch.int64, device=recordings.device)
         done = 0
-        with self.arithmetic(recordings.device):
-            for batch in self._in_order(recordings):
-                part = slice(done, done := done + len(batch.clips))
-                scores[part] = self.model.score(batch)
-                clips[part] = batch.clips
+        for batch in self._in_order(recordings):
+            part = slice(done, done := done + len(batch.clips))
+            scores[part] = self.model.score(batch)
+            clips[part] = batch.clips
         # Pooled on the CPU: a GPU adds in whatever order, and a trial's value would not be the same twice.
         scoring = self.member.scoring
         pooled = pool(
@@ -159,9 +158,8 @@ class Single(Scorer):
         self.model.eval()
 
         def embedded() -> Iterator[tuple[Tensor, Tensor]]:
-            with self.arithmetic(recordings.device):
-                for batch in self._in_order(recordings):
-                    yield self.model.embed(batch).float().cpu(), batch.clips.cpu()
+            for batch in self._in_order(recordings):
+                yield self.model.embed(batch).float().cpu(), batch.clips.cpu()
 
         pooled = pooled_embeddings(embedded(), clip_count=len(recordings), decay=self.member.model.embedding_decay)
         embeddings = np.asarray(pooled.numpy(), dtype=np.float64)

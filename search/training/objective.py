@@ -19,6 +19,7 @@ from features.clips.corpus import Corpus
 from features.errors import UnservedError
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.study.precision import precision_of
 from search.study.recipe import Recipe
 from search.study.search_settings import ConstraintSettings
 from search.study.study import Study
@@ -61,12 +62,20 @@ def objective(
     Raises TrialPruned, or TrialFailure if the trial itself is at fault.
     """
     attributes = trial.user_attrs
-    recipe = trial_recipe(study, trial, threads=attributes.get("threads"), repeat=attributes.get("repeat", 0))
+    recipe = trial_recipe(
+        study,
+        trial,
+        threads=attributes.get("threads"),
+        precision=attributes.get("precision"),
+        device=device,
+        repeat=attributes.get("repeat", 0),
+    )
     first, *others = study.objectives
     limits = Limits(study.search.constraints or ConstraintSettings(), study.objectives)
     with _impossible_settings():
         training = start_training(recipe, validation_data, device, train)
     if "threads" not in attributes:
+        trial.set_user_attr("precision", precision_of(recipe))
         trial.set_user_attr("threads", recipe.training.threads)
     limits.before_training(trial, training)
     is_baseline = trial.number == 0 and bool(study.baseline)  # never pruned: others are compared with its last value
