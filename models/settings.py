@@ -18,6 +18,9 @@ Pooling = Literal["mean", "max", "top", "gwrp"]
 Backend = Literal["mahalanobis", "gmm", "knn", "lof"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
+#: What `auto` stands for on a device: models.precision.
+ClosedPrecision = Literal["float32", "bfloat16"]
+
 
 class TrainingSettings(Settings):
     """How a model is trained (Adam)."""
@@ -25,8 +28,10 @@ class TrainingSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, le=1e30, description="Adam's step size")
     batch_size: int = Field(1000, ge=1, description="windows or crops in one step")
     epochs: int = Field(100, ge=1, description="passes over the training clips")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the arithmetic; bfloat16 (autocast) is faster on a GPU, and coarser"
+    precision: Literal["auto"] | ClosedPrecision = Field(
+        "auto",
+        description="of the arithmetic in training; auto: bfloat16 (autocast) where the device computes it natively, "
+        "else float32. Scores are always float32",
     )
     calibration_share: float = Field(
         0.1,

@@ -62,6 +62,9 @@ class Settings(EnsembleSettings):
     def ensemble(self) -> Mapping[str, Member]:
         return self.members
 
+    def with_ensemble(self, members: Mapping[str, Member]) -> Settings:
+        return self.model_copy(update={"members": members})
+
     def repeated(self, times: int) -> Settings:
         """Members with seeds of their own count them up."""
         members = {
@@ -72,7 +75,7 @@ class Settings(EnsembleSettings):
             else member
             for name, member in self.members.items()
         }
-        return self.model_copy(update={"members": members})
+        return self.with_ensemble(members)
 
     @property
     def is_trained(self) -> bool:

@@ -132,10 +132,10 @@ class Single(Scorer):
         return not model.knows_ids and (not self.densities or model.unknown_id == "shared")
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
-        """For forward passes and losses; gradients follow their types, and weights stay float32."""
-        if self.member.training.precision == "float32":
-            return nullcontext()
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        """For losses alone: gradients follow their types, weights stay float32, and scores are computed in float32."""
+        if self.member.training.precision == "bfloat16":
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        return nullcontext()
 
     def _pooled_scores(self, recordings: Recordings) -> Scores:
         scores, clips = self._pass().window_scores(recordings, self.reading)

@@ -153,11 +153,6 @@ def _require_supported(bundle: Bundle) -> None:
         )
     if recipe.features.kind != "logmel":
         raise OnnxError(f"features.kind: logmel can be written as an ONNX file, but this is {recipe.features.kind}")
-    if recipe.training.precision != "float32":
-        raise OnnxError(
-            f"training.precision: float32 can be written as an ONNX file, but this is {recipe.training.precision}: its "
-            "scores and thresholds come from coarser arithmetic, which ONNX runtimes do not repeat"
-        )
     if recipe.model.backend is not None and recipe.model.backend not in ("mahalanobis", "knn"):
         raise OnnxError(
             "the densities mahalanobis and knn can be written as an ONNX file, but model.score is "

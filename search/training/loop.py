@@ -28,6 +28,7 @@ from features.store.files import FrameStore
 from features.windows.normalization import bin_limits
 from models.labels import Labels
 from models.member import Member
+from models.precision import native_precision
 from models.recordings import Recordings
 from models.scoring.network_pass import NetworkPass
 from models.scoring.reconstruction import reconstruction_of
@@ -35,6 +36,7 @@ from models.scoring.scorer import Scorer, Single
 from models.scoring.scorer_of_recipe import scorer_of
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.study.precision import with_precision
 from search.study.recipe import Recipe
 from search.training.memory import free_gpu, memory_failures
 from search.training.protocols import VariantScores
@@ -95,10 +97,14 @@ class Training:
     """The training of a recipe on a corpus, epoch by epoch; it can score any clips of the corpus."""
 
     def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device) -> None:
-        """Prepare a training. Raises CorpusError, StoreError or StudyError if the clips cannot serve the recipe."""
+        """Prepare a training, in the precision that the device computes natively where the recipe leaves it open.
+
+        Raises CorpusError, StoreError or StudyError if the clips cannot serve the recipe.
+        """
+        free_gpu(device)
+        recipe = with_precision(recipe, None, native=lambda: native_precision(device))
         if recipe.training.seed is None or recipe.training.threads is None:
             raise ValueError("a recipe that is trained has a seed and a number of threads")
-        free_gpu(device)
         torch.set_num_threads(recipe.training.threads)
         self.recipe = recipe
         self.device = device

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -19,9 +20,11 @@ from features.clips.corpus import Corpus
 from features.errors import UnservedError
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.study.precision import precision_of
 from search.study.recipe import Recipe
 from search.study.search_settings import ConstraintSettings
 from search.study.study import Study
+from search.study.trial_recipe import trial_recipe
 from search.study.variants import variants_of
 from search.training.costs import Limits
 from search.training.cross_validation import start_training
@@ -65,7 +68,15 @@ def objective(
     Raises TrialPruned, or TrialFailure if the trial itself is at fault.
     """
     attributes = trial.user_attrs
-    variants = variants_of(study, trial, threads=attributes.get("threads"), repeat=attributes.get("repeat", 0))
+    close = partial(
+        trial_recipe,
+        study,
+        threads=attributes.get("threads"),
+        precision=attributes.get("precision"),
+        device=device,
+        repeat=attributes.get("repeat", 0),
+    )
+    variants = variants_of(study, trial, close)
     recipe = variants[0].recipe
     first, *others = study.objectives
     choice = VariantChoice(variants, validation_data, first, evidence or NoEvidence())
@@ -73,6 +84,7 @@ def objective(
     with _impossible_settings():
         training = start_training([variant.recipe for variant in variants], validation_data, device, train)
     if "threads" not in attributes:
+        trial.set_user_attr("precision", precision_of(recipe))
         trial.set_user_attr("threads", recipe.training.threads)
     limits.before_training(trial, training)
     is_baseline = trial.number == 0 and bool(study.baseline)  # never pruned: others are compared with its last value

@@ -108,6 +108,7 @@ def recipe_of(changes: dict[str, Any]) -> Recipe:
             "epochs": 2,
             "seed": 1,
             "threads": 1,
+            "precision": "float32",
             "calibration_share": 0.25,
         },
     }

@@ -55,7 +55,7 @@ def quick_study(root: str, *, name: str, **blocks: Any) -> dict[str, Any]:
         "study": name,
         "corpus": {"root": root},
         "model": {"family": "quick", "width": {"low": 8, "high": 4096}, "depth": {"low": 2, "high": 64}},
-        "training": {"threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+        "training": {"threads": 1, "precision": "float32", "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
         **blocks,
     }
 
