@@ -16,6 +16,10 @@ class Settings(BaseModel):
 
     ONLY_BESIDE: ClassVar[Effects] = {}
 
+    #: Settings of which a value other than the default is refused where it has no effect; others cause a warning.
+    #: Texts of recipes name them only where they change something.
+    NEVER_IDLE: ClassVar[frozenset[str]] = frozenset()
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
@@ -23,3 +27,14 @@ class Settings(BaseModel):
         """The entry of `ONLY_BESIDE` for a setting, here or in a base class; empty if the setting always counts."""
         found = (vars(base)["ONLY_BESIDE"].get(setting) for base in cls.__mro__ if "ONLY_BESIDE" in vars(base))
         return next(filter(None, found), {})
+
+    @property
+    def changing_nothing(self) -> frozenset[str]:
+        """The settings of `NEVER_IDLE` that have their default here, or no effect beside the other settings."""
+        return frozenset(name for name in self.NEVER_IDLE if not self._changes_something(name))
+
+    def _changes_something(self, setting: str) -> bool:
+        fields = type(self).model_fields
+        beside = {key: values for key, values in self.counts_beside(setting).items() if key in fields}
+        has_effect = not beside or any(getattr(self, key) in values for key, values in beside.items())
+        return has_effect and getattr(self, setting) != fields[setting].default

@@ -40,7 +40,7 @@ class Settings(WindowSettings, ConditionalSettings, DensitySettings):
         description="weight of the Kullback-Leibler divergence in the loss, beside a window's summed squared error: "
         "the β of a β-VAE",
     )
-    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof"] = Field(
+    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
         "reconstruction", description="a window's reconstruction error, or a density of its clip's µ"
     )
 
