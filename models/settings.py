@@ -177,7 +177,9 @@ class DensitySettings(FamilySettings):
         "tied where IDs have few clips and vary in like ways",
     )
     distance: Literal["euclidean", "cosine"] = Field(
-        "euclidean", description="knn: between points, or by the angle between them; cosine where loudness says nothing"
+        "euclidean",
+        description="knn: between points, or by the angle between them; cosine where it matters which dimensions stand "
+        "out, and not by how much",
     )
     nu: float = Field(
         0.1, ge=1e-3, lt=1, description="ocsvm: share of the training clips that may lie outside, roughly"

@@ -9,7 +9,7 @@ scores      : (batch,) float64, higher is more anomalous; not a number for a mac
 It repeats what `models.scoring.scorer` does with numpy around the networks, in operations that ONNX has. It does not
 support:
 
-    ensembles; features other than log-mel; bfloat16; densities gmm and lof; empirical calibration
+    ensembles; features other than log-mel; bfloat16; the densities gmm and lof; empirical calibration
 """
 
 from __future__ import annotations
