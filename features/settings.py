@@ -20,6 +20,10 @@ class Settings(BaseModel):
     #: values that stand for a range of it.
     SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {}
 
+    #: Settings of which a value other than the default is refused where it has no effect; others cause a warning.
+    #: Texts of recipes name them only where they change something.
+    NEVER_IDLE: ClassVar[frozenset[str]] = frozenset()
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
@@ -37,3 +41,10 @@ class Settings(BaseModel):
             return not beside or any(getattr(self, key) in values for key, values in beside.items())
 
         return frozenset(setting for setting in type(self).model_fields if not counts(setting))
+
+    @property
+    def changing_nothing(self) -> frozenset[str]:
+        """The settings of `NEVER_IDLE` that have their default here, or no effect beside the other settings."""
+        fields = type(self).model_fields
+        default = {name for name in self.NEVER_IDLE if getattr(self, name) == fields[name].default}
+        return frozenset(default | (self.NEVER_IDLE & self.idle))

@@ -41,7 +41,7 @@ class Settings(WindowSettings, ConditionalSettings, DensitySettings):
     layers: int = Field(4, ge=1, description="hidden layers before the bottleneck, and as many behind it")
     h_dim: int = Field(128, ge=1, description="units in each hidden layer")
     z_dim: int = Field(8, ge=1, description="units in the bottleneck")
-    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof"] = Field(
+    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
         "reconstruction", description="a window's reconstruction error, or a density of its clip's bottleneck"
     )
 
@@ -80,7 +80,7 @@ class Model(AnomalyModel):
     def residual(self, batch: Batch) -> Tensor:
         target: Tensor = self.scale(batch.inputs)
         error = self._reconstruction(target, batch) - target
-        return log_error_of_bins(error.unflatten(1, (-1, self.scale.bins)))
+        return log_error_of_bins(error.view(len(error), -1, self.scale.bins))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """The windows in the feature's units; a linear output may lie outside of their limits."""

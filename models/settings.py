@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from features.errors import UnservedError
 from features.settings import Effects, Settings
@@ -15,7 +15,7 @@ from models.labels import Labels
 Pooling = Literal["mean", "max", "top", "gwrp"]
 
 #: Densities of a model's embeddings: models.scoring.densities.
-Backend = Literal["mahalanobis", "gmm", "knn", "lof"]
+Backend = Literal["mahalanobis", "gmm", "knn", "lof", "ocsvm"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 #: What `auto` stands for on a device: models.precision.
@@ -177,18 +177,54 @@ class DensitySettings(FamilySettings):
         4, ge=0, description="knn: a neighbour's own ones, by whose distance it counts; 0: distances as they are"
     )
     components: int = Field(2, ge=1, description="gmm: Gaussians")
+    standardize: bool = Field(
+        False,
+        description="each dimension of an embedding by the mean and deviation of the machine ID's training clips, "
+        "before the density; where some dimensions vary more than others",
+    )
+    covariance: Literal["own", "tied"] = Field(
+        "own",
+        description="mahalanobis: of the machine ID's own training clips, or one of all IDs' around their own means; "
+        "tied where IDs have few clips and vary in like ways",
+    )
+    distance: Literal["euclidean", "cosine"] = Field(
+        "euclidean",
+        description="knn: between points, or by the angle between them; cosine where it matters which dimensions stand "
+        "out, and not by how much",
+    )
+    nu: float = Field(
+        0.1, ge=1e-3, lt=1, description="ocsvm: share of the training clips that may lie outside, roughly"
+    )
 
     ONLY_BESIDE: ClassVar[Effects] = {
         "neighbours": {"score": ["knn", "lof"]},
         "local_neighbours": {"score": ["knn"]},
         "components": {"score": ["gmm"]},
+        "standardize": {"score": BACKENDS},
+        "covariance": {"score": ["mahalanobis"]},
+        "distance": {"score": ["knn"]},
+        "nu": {"score": ["ocsvm"]},
     }
     SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {
         "score": (),
         "neighbours": (1, 2, 4, 8),
         "local_neighbours": (0, 2, 4, 8),
         "components": (1, 2, 4),
+        "standardize": (),
+        "covariance": (),
+        "distance": (),
+        "nu": (0.05, 0.1, 0.2, 0.5),
     }
+    NEVER_IDLE: ClassVar[frozenset[str]] = frozenset({"standardize", "covariance", "distance", "nu"})
+
+    @model_validator(mode="after")
+    def _is_tied_to_others(self) -> DensitySettings:
+        if self.per_id and self.backend == "mahalanobis" and self.covariance == "tied":
+            raise ValueError(
+                "covariance: tied takes several machine IDs in one model, but per_id: true makes a model for each: "
+                "set per_id: false or covariance: own"
+            )
+        return self
 
     @property
     def backend(self) -> Backend | None:

@@ -41,7 +41,7 @@ class Settings(WindowSettings, ConditionalSettings, DensitySettings):
         description="weight of the Kullback-Leibler divergence in the loss, beside a window's summed squared error: "
         "the β of a β-VAE",
     )
-    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof"] = Field(
+    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
         "reconstruction", description="a window's reconstruction error, or a density of its clip's µ"
     )
 
@@ -85,7 +85,7 @@ class Model(AnomalyModel):
     def residual(self, batch: Batch) -> Tensor:
         target: Tensor = self.scale(batch.inputs)
         error = self._reconstruction(target, batch) - target
-        return log_error_of_bins(error.unflatten(1, (-1, self.scale.bins)))
+        return log_error_of_bins(error.view(len(error), -1, self.scale.bins))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """The windows from µ, in the feature's units."""

@@ -5,6 +5,7 @@ scorer            clips to scores, with everything around a model
 scorer_of_recipe  which scorers a recipe asks for
 pooling           window scores to one clip score
 densities         how unusual an embedding is
+standardization   embeddings in standard deviations of the training clips, without torch
 covariance        Mahalanobis distances, without torch
 fusion            an ensemble's scores, combined
 calibration       scores on one scale for each machine ID

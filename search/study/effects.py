@@ -30,14 +30,23 @@ def idle_settings(space: Space) -> list[str]:
     """Return a sentence for each value, other than the default, that has no effect in any trial."""
     if "from" in space.tree:  # an exported recipe may hold settings of other families or poolings of its search
         return []
+    return [f"{'.'.join(map(str, path))} has no effect: {why}" for path, why in idle_values(space)]
+
+
+def idle_values(space: Space) -> Iterator[tuple[Path, str]]:
+    """Yield the path of each value, other than the default, that has no effect in any trial, and why it has none."""
     recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
     open_paths = {setting.path for setting in space.settings}
-    idle = []
     for path, value in _values(space.tree):
         is_set = path not in open_paths and value != default_of(space.tree, path)
         if is_set and (why := why_idle(path, space, recipes)):
-            idle.append(f"{'.'.join(map(str, path))} has no effect: {why}")
-    return idle
+            yield path, why
+
+
+def may_be_idle(path: Path, tree: Tree) -> bool:
+    """Whether a value without effect is a matter for a warning, and not for an error (`NEVER_IDLE`)."""
+    schema = block_schema(tree, path[:-1])
+    return schema is None or not issubclass(schema, Settings) or path[-1] not in schema.NEVER_IDLE
 
 
 def why_idle(path: Path, space: Space, recipes: list[Recipe]) -> str:

@@ -44,12 +44,18 @@ def surroundings(corpus: Corpus) -> Identity:
 
 
 def _with_defaults(study: Study) -> dict[str, Any]:
-    """Return the study's tree with its defaults: a study file that writes out a default is the same study."""
+    """Return the study's tree with its defaults: a study file that writes out a default is the same study.
+
+    Settings that recipes do not name at their default (`NEVER_IDLE`) are left out there, too.
+    """
     tree = study.tree
     blocks = {key: default for key, default in study.first_recipe().tree().items() if isinstance(default, dict)}
     filled = {key: {**default, **tree.get(key, {})} for key, default in blocks.items() if key != "model"}
     if isinstance(tree["model"], dict):
-        filled["model"] = {**blocks["model"], **tree["model"]}
+        model = study.first_recipe().model
+        defaults = {name: type(model).model_fields[name].default for name in model.NEVER_IDLE}
+        both = {**blocks["model"], **tree["model"]}
+        filled["model"] = {key: value for key, value in both.items() if key not in defaults or value != defaults[key]}
     return {**tree, **filled}
 
 

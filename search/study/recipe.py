@@ -187,10 +187,15 @@ class Recipe(Settings):
         return max((member.training.epochs for member in self.members if member.model.is_trained), default=1)
 
     def tree(self) -> dict[str, Any]:
-        """Return the recipe as plain values, in the order of the schema, without null and without idle settings."""
+        """Return the recipe as plain values, in the order of the schema, without null and without idle settings.
+
+        Settings of models that have no idle value (`NEVER_IDLE`) are also left out at their default.
+        """
         tree = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        _drop(tree["model"], self.model.changing_nothing)
         written = tree["model"].get("members", {})
         for name, member in self.ensemble.items():
+            _drop(written[name]["model"], member.model.changing_nothing)
             # With null values: if one were left out, the member would inherit the study's value.
             written[name]["features"] = member.features.model_dump(mode="json")
             for block, keys in OF_THE_WHOLE.items():

@@ -1,7 +1,7 @@
 """Checks of study files beyond the schema, before any work; each error names the place of the first broken rule.
 
 A setting takes effect in the blocks that read it (search.study.effects). A range without any effect would be searched
-for nothing and is refused; a value without any effect causes a warning.
+for nothing and is refused; a value without any effect causes a warning, or is refused too (`Settings.NEVER_IDLE`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from features.frames.feature_settings import settings_of as settings_of_kind
 from search.errors import StudyError
 from search.study.corners import first_recipe, is_between_settings, legal_corner, probe, problems
 from search.study.document import Document
-from search.study.effects import branches_of, kinds_of, readers_of, uses, why_idle
+from search.study.effects import branches_of, idle_values, kinds_of, may_be_idle, readers_of, uses, why_idle
 from search.study.proxies import proxies_named
 from search.study.recipe import OF_THE_WHOLE, ValidationSettings
 from search.study.schema.schema_lookup import explained
@@ -172,8 +172,11 @@ def _check_validation(document: Document, space: Space) -> None:
 
 
 def _check_effects(document: Document, space: Space) -> None:
-    """Refuse a range that can have no effect in any trial."""
+    """Refuse a range, and a value of a setting that is never idle, without an effect in any trial."""
     recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
     for setting in space.settings:
         if why := why_idle(setting.path, space, recipes):
             raise document.error(setting.path, f"would be searched for nothing: {why}")
+    for path, why in idle_values(space):
+        if not may_be_idle(path, space.tree):
+            raise document.error(path, f"has no effect: {why}. Set that, or leave {path[-1]} out")

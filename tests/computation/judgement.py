@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from models.layers.masked import log_densities
 from models.scoring.calibration import Calibration
-from models.scoring.densities import density_of
+from models.scoring.densities.each_id import DensityOfEachId, density_of
 from models.scoring.pooling import pool, pooled_embeddings
 from models.scoring.scores import Scores
 from models.scoring.threshold import threshold_of
@@ -122,6 +122,14 @@ def _density(score: Any, **settings: Any) -> list[float]:
     return listed(density.scores_of(rng.normal(1, 3, (8, 3))))
 
 
+def _tied(**settings: Any) -> list[float]:
+    """Two machine IDs, and clips of both and of neither."""
+    densities = DensityOfEachId(Settings(score="mahalanobis", covariance="tied", **settings), ("fan/00", "fan/02"))
+    rng = _RNG(6)
+    densities.fit(np.concatenate([rng.normal(0, 1, (14, 3)), rng.normal(3, 2, (4, 3))]), np.repeat([0, 1], [14, 4]))
+    return listed(densities.scores_of(rng.normal(1, 3, (8, 3)), np.arange(8) % 3 - 1))
+
+
 def _log_densities(components: int) -> list[float]:
     """Of 12 values, by Gaussians narrower than the narrowest that counts and wider ones."""
     rng = _RNG(8)
@@ -202,6 +210,11 @@ CASES: dict[str, Case] = {
     **{f"density: {backend}": without_clips(_density, backend) for backend in BACKENDS},
     "density: knn of plain distances": without_clips(_density, "knn", local_neighbours=0, neighbours=3),
     "density: gmm of diagonal covariances": without_clips(_density, "gmm", components=9),
+    **{f"density: {backend}, standardised": without_clips(_density, backend, standardize=True) for backend in BACKENDS},
+    "density: knn of cosine distances": without_clips(_density, "knn", distance="cosine"),
+    "density: ocsvm, half outside": without_clips(_density, "ocsvm", nu=0.5),
+    "density: mahalanobis, tied": without_clips(_tied, unknown_id="shared"),
+    "density: mahalanobis, tied and standardised": without_clips(_tied, unknown_id="shared", standardize=True),
     **{f"density: masked, {count} components": without_clips(_log_densities, count) for count in (1, 3)},
     **{f"pruning: {name}": without_clips(_pruned, name) for name in ("hyperband", "median", "noise", "wilcoxon")},
     **{f"suggestions: {name}": without_clips(_suggestions, blocks) for name, blocks in _SAMPLERS.items()},

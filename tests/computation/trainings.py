@@ -73,6 +73,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "classifier, a network of timm's": {**_CLASSIFIER, "frames": 32, "backbone": "test_efficientnet"},
     **{f"stat, {backend}": {**_STAT, "score": backend} for backend in BACKENDS},
     "stat, mean over time, others shared": {"family": "stat", "unknown_id": "shared"},
+    "stat, tied and standardised": {**_STAT, "covariance": "tied", "standardize": True},
+    "vae, nearest standardised directions": {**_VAE, "score": "knn", "distance": "cosine", "standardize": True},
     **{f"fusion, {how}": {**_FUSION, "combine": how} for how in ("mean", "min", "max", "rank", "weights")},
     "fusion, empirical": {**_FUSION, "calibrate": "empirical"},
 }

@@ -160,7 +160,7 @@ def test_one_frame_is_enough(tmp_path: Path) -> None:
     [
         ({"decay": 1.1}, "less than or equal to 1"),
         ({"decay": -0.1}, "greater than or equal to 0"),
-        ({"score": "reconstruction"}, "should be 'mahalanobis', 'gmm', 'knn' or 'lof'"),
+        ({"score": "reconstruction"}, "should be 'mahalanobis', 'gmm', 'knn', 'lof' or 'ocsvm'"),
         ({"context": 3}, "Extra inputs are not permitted"),
         ({"neighbours": 0}, "greater than or equal to 1"),
     ],

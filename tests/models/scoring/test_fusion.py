@@ -31,7 +31,7 @@ class Told(Single):
     def __init__(self, scores: Sequence[float]) -> None:
         nn.Module.__init__(self)
         self.told = np.array(scores, dtype=np.float64)
-        self.densities = nn.ModuleList()
+        self.densities = None
 
     def scores_of(self, recordings: Recordings) -> Scores:
         return np.array([self.told[int(path.stem)] for path in recordings.paths])

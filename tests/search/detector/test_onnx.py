@@ -28,7 +28,7 @@ from features.store.files import FrameStore
 from features.windows.excerpts import Batch
 from models.labels import Labels
 from models.recordings import Recordings
-from models.scoring.densities import Density
+from models.scoring.densities.each_id import DensityOfEachId
 from models.scoring.scorer import Calibrated, Single
 from models.scoring.scorer_of_recipe import scorer_of
 from models.settings import CropSettings
@@ -137,6 +137,10 @@ DETECTORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nearest neighbours": ({"family": "classifier", "frames": 16, "spectrum": True, "score": "knn"}, {}),
     "stat": ({"family": "stat", "decay": 0.9, "score": "knn"}, {}),
     "stat by maxima": ({"family": "stat", "decay": 0}, {}),
+    "standardised": ({"family": "stat", "standardize": True}, {}),
+    "tied covariance": ({"family": "stat", "standardize": True, "covariance": "tied", "unknown_id": "shared"}, {}),
+    "cosine distances": ({"family": "stat", "score": "knn", "distance": "cosine", "standardize": True}, {}),
+    "one-class SVM": ({"family": "vae", "score": "ocsvm", "nu": 0.3}, {"calibration": "z"}),
 }
 
 SMALL = {"context": 3, "h_dim": 16, "z_dim": 4}
@@ -155,9 +159,9 @@ def bundle_of(model: dict[str, Any], scoring: dict[str, Any], **blocks: Any) -> 
     scorer.eval()
     rng = np.random.default_rng(0)
     for single in scorer.singles():
-        for density in single.densities:
-            assert isinstance(density, Density)
-            density.fit(rng.normal(0, 1, (12, embedding_size(single))))
+        if isinstance(single.densities, DensityOfEachId):
+            count = len(single.labels.ids)
+            single.densities.fit(rng.normal(0, 1, (12 * count, embedding_size(single))), np.arange(12 * count) % count)
     if isinstance(scorer, Calibrated):
         scorer.calibration.fit(rng.normal(0.02, 0.01, 12), np.arange(12) % 3)
     return Bundle(recipe=recipe, scorer=scorer, labels=LABELS, thresholds={"pump/00": 0.5})
@@ -203,7 +207,9 @@ def test_the_network_gives_the_detector_s_own_scores(detector: str) -> None:
     np.testing.assert_allclose(scores, own, rtol=1e-4)
 
 
-@pytest.mark.parametrize("detector", ["calibrated", "per ID, and a shared one", "a distance for each ID"])
+@pytest.mark.parametrize(
+    "detector", ["calibrated", "per ID, and a shared one", "a distance for each ID", "tied covariance"]
+)
 def test_a_machine_id_never_trained_on_is_scored_as_the_detector_scores_it(detector: str) -> None:
     bundle, waveform = bundle_of(*DETECTORS[detector]), SOUNDS["machine"]
 
@@ -223,8 +229,8 @@ def test_a_machine_id_that_the_detector_cannot_score_has_no_score(detector: str)
 VAE = {"family": "vae"}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "other features": ({"features": {"kind": "logmel+chroma"}}, "features.kind: logmel .* this is logmel+chroma"),
-    "a mixture": ({"model": {"family": "stat", "score": "gmm"}}, "mahalanobis and knn .* model.score is gmm"),
-    "outliers": ({"model": {"family": "stat", "score": "lof"}}, "mahalanobis and knn .* model.score is lof"),
+    "a mixture": ({"model": {"family": "stat", "score": "gmm"}}, "mahalanobis, knn and ocsvm .* model.score is gmm"),
+    "outliers": ({"model": {"family": "stat", "score": "lof"}}, "mahalanobis, knn and ocsvm .* model.score is lof"),
     "ranks": ({"scoring": {"calibration": "empirical"}}, "none and z .* this is empirical"),
     "an ensemble": (
         {"model": {"family": "fusion", "members": {"a": {"model": VAE}, "b": {"model": VAE}}}},

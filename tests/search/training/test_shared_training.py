@@ -58,7 +58,8 @@ def corpus(corpus_root: Path) -> Corpus:
 def recipes_of(name: str) -> list[Recipe]:
     """The recipe of a family by its defaults, and its variants."""
     model, varied = FAMILIES[name]
-    blocks = [({}, scoring) for scoring in VARIED_SCORING] + [(block, {}) for block in varied]
+    blocks: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, scoring) for scoring in VARIED_SCORING]
+    blocks += [(block, {}) for block in varied]
     return [
         Recipe.model_validate(
             {
@@ -88,7 +89,7 @@ def test_a_variant_scores_as_its_own_training_does(name: str, corpus: Corpus) ->
 
     for recipe, scores in zip(recipes, shared, strict=True):
         alone = trained(recipe, corpus).validation_scores()
-        np.testing.assert_array_equal(scores, alone, err_msg=f"{recipe.model} {recipe.scoring}")  # type: ignore[arg-type]
+        np.testing.assert_array_equal(scores, alone, err_msg=f"{recipe.model} {recipe.scoring}")
 
 
 def test_members_of_an_ensemble_are_trained_once_for_all_variants(corpus: Corpus) -> None:
@@ -106,7 +107,7 @@ def test_members_of_an_ensemble_are_trained_once_for_all_variants(corpus: Corpus
     shared = trained(recipes[0], corpus).scores_of_variants(recipes)
 
     for each, scores in zip(recipes, shared, strict=True):
-        np.testing.assert_array_equal(scores, trained(each, corpus).validation_scores())  # type: ignore[arg-type]
+        np.testing.assert_array_equal(scores, trained(each, corpus).validation_scores())
 
 
 def test_each_network_reads_the_recordings_once_for_all_variants_of_a_kind(
@@ -135,7 +136,7 @@ def test_a_variant_that_the_clips_cannot_serve_leaves_the_others_as_they_are(cor
 
     scores, reason = training.scores_of_variants([plain, calibrated])
 
-    np.testing.assert_array_equal(scores, training.validation_scores())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(scores, training.validation_scores())
     assert "withheld" in str(reason)
 
 
@@ -159,7 +160,7 @@ def test_folds_share_their_trainings_and_a_resumed_one_knows_the_earlier_folds(c
         alone = folds([recipe])
         for _ in range(4):
             alone.run_epoch(lambda: None)
-        np.testing.assert_array_equal(scores, alone.validation_scores())  # type: ignore[arg-type]
+        np.testing.assert_array_equal(scores, alone.validation_scores())
 
 
 def test_the_training_goes_on_as_if_no_variant_had_been_scored(corpus: Corpus) -> None:
