@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from features.frames.feature_settings import KINDS
+from features.frames.feature_settings import KINDS, is_framed
 from models.families import FAMILIES
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe
 from search.study.schema.settings_in_words import Schema, blocks, settings_in
@@ -152,11 +152,14 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/definitions/{name}"}
 
 
+#: The kinds of features that can be stacked.
+_FRAMED = [kind for kind in KINDS if is_framed(kind)]
+
 #: The kinds of features: pydantic only knows that they are text.
 _KIND = _any_of(
     [
         {"type": "string", "enum": list(KINDS)},
-        {"type": "string", "pattern": "^({0})([+]({0}))+$".format("|".join(KINDS))},
-        {"type": "array", "items": {"enum": list(KINDS)}, "minItems": 1, "uniqueItems": True},
+        {"type": "string", "pattern": "^({0})([+]({0}))+$".format("|".join(_FRAMED))},
+        {"type": "array", "items": {"enum": _FRAMED}, "minItems": 1, "uniqueItems": True},
     ]
 )
