@@ -10,6 +10,8 @@ from typing import Any
 import optuna
 
 from features.clips.corpus import Corpus
+from features.frames.feature_settings import FeatureSettings
+from search.study.branches import features_of
 from search.study.computation import COMPUTATION
 from search.study.study import Study
 
@@ -50,6 +52,9 @@ def _with_defaults(study: Study) -> dict[str, Any]:
     filled = {key: {**default, **tree.get(key, {})} for key, default in blocks.items() if key != "model"}
     if isinstance(tree["model"], dict):
         filled["model"] = {**blocks["model"], **tree["model"]}
+    elif any(features_of(tree, branch) for branch in range(len(tree["model"]))):
+        # The first recipe has the features of its branch, not the study's.
+        filled["features"] = {**dict(FeatureSettings()), **(tree.get("features") or {})}
     return {**tree, **filled}
 
 

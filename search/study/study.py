@@ -55,8 +55,9 @@ class Study:
 
     def grid(self) -> list[dict[str, Any]]:
         """Return every combination of the open choices, by parameter name, the baseline first."""
-        names = [setting.name for setting in self.space.settings]
-        choices = itertools.product(*(setting.extremes for setting in self.space.settings))
+        settings = self.space.settings_of(0)  # a grid has one branch
+        names = [setting.name for setting in settings]
+        choices = itertools.product(*(setting.extremes for setting in settings))
         combinations = [dict(zip(names, values, strict=True)) for values in choices]
         return sorted(combinations, key=lambda combination: not self.baseline.items() <= combination.items())
 
