@@ -13,6 +13,9 @@ from features.settings import Settings
 from models.families import settings_from
 from models.settings import FamilySettings, ScoringSettings, TrainingSettings
 
+#: The names that a member, or a branch of a study, may have: parameters and `--set` put them between dots.
+NAME = r"[A-Za-z0-9][A-Za-z0-9_+-]*"
+
 #: A `model:` block of any family.
 AnyFamily = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(settings_from)]
 

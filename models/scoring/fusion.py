@@ -24,14 +24,11 @@ from torch import nn
 
 from features.settings import Effects
 from models.labels import Labels
-from models.member import EnsembleSettings, Member, members_in
+from models.member import NAME, EnsembleSettings, Member, members_in
 from models.recordings import Recordings
 from models.scoring.calibration import Calibration
 from models.scoring.scorer import Calibrated, Scorer, Single
 from models.scoring.scores import Scores
-
-#: What a member may be called: parameters and `--set` name it between dots.
-NAME = r"[A-Za-z0-9][A-Za-z0-9_+-]*"
 
 
 class FusionMember(Member):

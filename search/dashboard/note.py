@@ -60,7 +60,7 @@ def _about(stored: StoredStudy) -> str:
     study = stored.study()
     by_machine = stored.truth.machines
     ids = sum(map(len, by_machine.values()))
-    families = ", ".join(study.space.families)
+    families = study.space.families_in_words
     settings = "\n".join(f"| `{setting.name}` | {_escaped(setting.in_words)} |" for setting in study.space.settings)
     return (
         f"# {_escaped(stored.name)}\n\n"

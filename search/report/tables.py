@@ -47,7 +47,7 @@ def searched(
     limits = search.constraints.model_dump(exclude_none=True) if search.constraints is not None else {}
     if limits:
         yield "limits", ", ".join(f"{name} {number(value)}" for name, value in limits.items())
-    yield "model families", ", ".join(study.space.families)
+    yield "model families", study.space.families_in_words
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
     hours = "" if search.hours is None else f" or {number(search.hours)} hours"
     yield "budget", f"{status.budget} trials{hours}; {counts}"
@@ -72,7 +72,7 @@ def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
         return {"name": name, "about": about, "range": span, **values}
 
     if len(study.space.families) > 1:
-        yield row("family", "kind of model", ", ".join(study.space.families))
+        yield row("family", "kind of model", study.space.families_in_words)
     for setting in study.space.settings:
         yield row(setting.name, description_of(study.space.tree, setting.path), setting.in_words)
 

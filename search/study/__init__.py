@@ -1,6 +1,7 @@
 """Study files: their schema, their rules, and the studies and recipes that they hold.
 
 recipe           the schema of their blocks
+branches         the families of a list: their names, and features of their own
 space            open settings: ranges and choices
 document         the text of a file: keys with their lines, `--set`
 study_file       reads and writes files

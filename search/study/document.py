@@ -15,6 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from features.did_you_mean import did_you_mean
 from search.errors import MisuseError, StudyFileError
 from search.study import space as spaces
+from search.study.branches import names_of
 from search.study.space import Tree
 
 
@@ -106,12 +107,12 @@ class Document:
             self.tree["baseline"] = {name: value for name, value in kept if name is not None}
 
     def _of_family(self, path: spaces.Path, text: str) -> spaces.Path:
-        families = [block.get("family") for block in self.tree["model"] if isinstance(block, dict)]
-        if len(families) < len(self.tree["model"]) or not families:
+        families = names_of(self.tree)
+        if not families or not all(isinstance(block, dict) for block in self.tree["model"]):
             raise self.error(("model",), "must be a list of blocks, one for each family")
         if len(path) < 3 or path[1] not in families:
             raise StudyFileError(f"setting {text}: `model` is a list; name the family: model.{families[0]}.…")
-        return ("model", families.index(path[1]), *path[2:])
+        return ("model", families.index(str(path[1])), *path[2:])
 
     def _require_member(self, path: spaces.Path, text: str) -> None:
         """Raise StudyFileError if the path names a member that does not exist. A whole member may be new."""

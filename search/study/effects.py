@@ -1,7 +1,7 @@
 """Which settings of a study have an effect, and why others have none.
 
 A setting takes effect in the blocks that read it. For example, a setting of `training:` takes effect in each family, or
-member of an ensemble, that does not have its own value.
+member of an ensemble, that does not have its own value, and one of `features:` in each branch that does not replace it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from models.families import settings_of
 from models.member import Member
 from models.settings import BACKENDS
 from search.study import space as spaces
+from search.study.branches import features_of
 from search.study.corners import first_recipe
 from search.study.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
 from search.study.schema.schema_lookup import block_schema, default_of
@@ -53,7 +54,9 @@ def why_idle(path: Path, space: Space, recipes: list[Recipe]) -> str:
     """Return why a setting has no effect in any trial; empty if it has one."""
     readers = list(readers_of(space.tree, path))
     if not readers:
-        return "each member has its own"
+        of_branches = (features_of(space.tree, branch) for branch in range(len(space.families)))
+        is_replaced = path[0] == "features" and all(path[-1] in own for own in of_branches)
+        return f"each {'branch' if is_replaced else 'member'} has its own"
     return (
         _untrained(path, readers, recipes)
         or _unused_by_kinds(path, readers)
@@ -83,10 +86,11 @@ def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 @dataclass(frozen=True)
 class _Branch:
-    """The block of a family, with its members."""
+    """The block of a family, with its members, and the blocks that it reads of the study."""
 
     path: Path
     block: Tree
+    shared: Mapping[str, Tree]  # by name: `features:`, with what the branch replaces, `training:` and `scoring:`
 
     @property
     def members(self) -> dict[str, Tree]:
@@ -96,7 +100,7 @@ class _Branch:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A block in which a setting takes effect; a member's block includes what it inherits from the study."""
+    """A block in which a setting takes effect; it includes what a member or branch inherits from the study."""
 
     branch: int
     member: str | None
@@ -104,9 +108,13 @@ class _Reader:
 
 
 def branches_of(tree: Tree) -> list[_Branch]:
-    if isinstance(tree["model"], list):
-        return [_Branch(("model", index), block) for index, block in enumerate(tree["model"])]
-    return [_Branch(("model",), tree["model"])]
+    shared = {block: tree.get(block) or {} for block in SHARED_BLOCKS}
+    if not isinstance(tree["model"], list):
+        return [_Branch(("model",), tree["model"], shared)]
+    return [
+        _Branch(("model", index), block, shared | {"features": {**shared["features"], **features_of(tree, index)}})
+        for index, block in enumerate(tree["model"])
+    ]
 
 
 def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
@@ -114,19 +122,20 @@ def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
 
     The path of a whole block counts as a setting that no member has of its own.
     """
-    block, key = path[0], path[-1]
-    if block not in SHARED_BLOCKS or key in OF_THE_WHOLE[str(block)]:
+    block, key = str(spaces.in_branch(path)[0]), path[-1]
+    if block not in SHARED_BLOCKS or key in OF_THE_WHOLE[block]:
         yield _own_reader(tree, path)
         return
-    shared = tree.get(str(block)) or {}
     cleaning = spaces.values_of((tree.get("cleaning") or {}).get("method", "none"))
-    if block == "features" and cleaning != ["none"]:
-        yield _Reader(0, None, shared)
     for index, branch in enumerate(branches_of(tree)):
-        if not branch.members:
+        is_of_branch = path[0] == "model"
+        if index != path[1] if is_of_branch else block == "features" and key in features_of(tree, index):
+            continue
+        shared = branch.shared[block]
+        if not branch.members or (block == "features" and cleaning != ["none"]):
             yield _Reader(index, None, shared)
         for name, member in branch.members.items():
-            own = member.get(str(block)) or {}
+            own = member.get(block) or {}
             if key not in own:
                 yield _Reader(index, name, {**shared, **own})
 
@@ -139,7 +148,7 @@ def _own_reader(tree: Tree, path: Path) -> _Reader:
     for key in path[:-1]:
         block = block[key]
     if name is not None and path[-2] in SHARED_BLOCKS:
-        block = {**(tree.get(str(path[-2])) or {}), **block}
+        block = {**branches_of(tree)[index].shared[str(path[-2])], **block}
     return _Reader(index, name, block)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import optuna
 
 from features.clips.corpus import Corpus
+from features.frames.feature_settings import FeatureSettings
+from search.study.branches import features_of
 from search.study.computation import COMPUTATION
 from search.study.study import Study
 
@@ -56,6 +58,9 @@ def _with_defaults(study: Study) -> dict[str, Any]:
         defaults = {name: type(model).model_fields[name].default for name in model.NEVER_IDLE}
         both = {**blocks["model"], **tree["model"]}
         filled["model"] = {key: value for key, value in both.items() if key not in defaults or value != defaults[key]}
+    elif any(features_of(tree, branch) for branch in range(len(tree["model"]))):
+        # The first recipe has the features of its branch, not the study's.
+        filled["features"] = {**dict(FeatureSettings()), **(tree.get("features") or {})}
     return {**tree, **filled}
 
 

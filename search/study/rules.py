@@ -7,15 +7,18 @@ for nothing and is refused; a value without any effect causes a warning, or is r
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from features.did_you_mean import did_you_mean
-from features.frames.feature_settings import KINDS
+from features.frames.feature_settings import KINDS, SHARED
 from features.frames.feature_settings import settings_of as settings_of_kind
+from models.member import NAME
 from search.errors import StudyError
+from search.study import branches
 from search.study.corners import first_recipe, is_between_settings, legal_corner, probe, problems
 from search.study.document import Document
 from search.study.effects import branches_of, idle_values, kinds_of, may_be_idle, readers_of, uses, why_idle
@@ -35,13 +38,41 @@ def check(document: Document, space: Space) -> None:
     """Raise StudyFileError for the first broken rule."""
     for branch in range(len(space.families)):
         _check_closed(document, space, branch, {})
+    of_branches = [space.settings_of(branch) for branch in range(len(space.families))]
     for setting in space.settings:
-        for value in setting.extremes:
-            _check_closed(document, space, setting.branch or 0, {setting.path: value})
+        for branch in [branch for branch, settings in enumerate(of_branches) if setting in settings][:1]:
+            for value in setting.extremes:
+                _check_closed(document, space, branch, {setting.path: value})
     _check_members(document, space.tree)
     _check_features(document, space.tree)
     _check_effects(document, space)
     _check_validation(document, space)
+
+
+def check_branches(document: Document) -> None:
+    """Raise StudyFileError for a name or for features that a branch cannot have."""
+    model = document.tree.get("model")
+    if isinstance(model, Mapping):
+        for key, remedy in zip(branches.KEYS, ("remove it", "set them in the study's `features:`"), strict=True):
+            if key in model:
+                raise document.error(("model", key), f"is for the families of a list, but this is one: {remedy}")
+    for index, block in enumerate(model if isinstance(model, list) else []):
+        path = ("model", index)
+        if not isinstance(block, Mapping):
+            continue  # the schema reports it
+        name, features = block.get("name"), block.get("features")
+        if name is not None and not (isinstance(name, str) and re.fullmatch(NAME, name)):
+            raise document.error((*path, "name"), f"must be of letters, digits, _, + and -, but got {name!r}")
+        if features is not None and not isinstance(features, Mapping):
+            raise document.error(
+                (*path, "features"), f"must be a block such as {{kind: clip_spectrum}}, but got {features!r}"
+            )
+        for key in SHARED:
+            if key in (features or {}):
+                raise document.error(
+                    (*path, "features", key),
+                    "is one for all branches, which read the same sound: set it in the study's `features:`",
+                )
 
 
 def checked_baseline(document: Document, space: Space, values: Any) -> dict[str, Any]:
@@ -82,7 +113,7 @@ def require_grid(document: Document, space: Space) -> None:
 def require_few_combinations(document: Document, space: Space) -> None:
     """Refuse a study of which each trial would score too many variants of its training."""
     for branch, family in enumerate(space.families):
-        scoring = [setting for setting in space.of_branch(branch) if setting.is_scoring]
+        scoring = [setting for setting in space.settings_of(branch) if setting.is_scoring]
         count = math.prod(len(setting.scoring_values) for setting in scoring)
         if count > _MOST_COMBINATIONS:
             shown = ", ".join(f"{setting.name} ({len(setting.scoring_values)})" for setting in scoring)
@@ -125,10 +156,15 @@ def _check_features(document: Document, tree: Tree) -> None:
     kinds = [kind for reader in readers_of(tree, ("features",)) for kind in kinds_of(reader.block)]
     kinds += kinds_of(shared) if "kind" in shared else []
     _require_used(document, ("features",), shared, kinds)
-    for branch in branches_of(tree):
+    for index, branch in enumerate(branches_of(tree)):
+        if own := branches.features_of(tree, index):
+            path = (*branch.path, "features")
+            kinds = [kind for reader in readers_of(tree, path) for kind in kinds_of(reader.block)]
+            _require_used(document, path, own, kinds)
         for name, member in branch.members.items():
             own = member.get("features") or {}
-            _require_used(document, (*branch.path, "members", name, "features"), own, kinds_of({**shared, **own}))
+            of_member = kinds_of({**branch.shared["features"], **own})
+            _require_used(document, (*branch.path, "members", name, "features"), own, of_member)
 
 
 def _require_used(document: Document, path: Path, block: Mapping[str, Any], kinds: list[str]) -> None:

@@ -1,8 +1,9 @@
 """The search space of a study: its open settings, their ranges and their parameter names.
 
 A setting is a value, `{low, high, log, step}` or `{choices: […]}`. `model:` is the block of one family or a list of
-blocks; the families of a list are the branches of a conditional space, chosen by the parameter `family`. Members of an
-ensemble have blocks of their own, with settings that may be open, too: model.members.chroma.features.n_chroma.
+blocks; those of a list are the branches of a conditional space (search.study.branches), and the parameter `family`
+chooses one by its name. Members of an ensemble and branches have blocks of their own, with settings that may be open,
+too: model.members.chroma.features.n_chroma.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import BaseTrial
 
 from features.did_you_mean import did_you_mean
+from search.study.branches import close_branch, names_of, replaces
 
 Path = tuple[str | int, ...]
 Tree = dict[str, Any]
@@ -58,10 +60,16 @@ def values_of(content: Any) -> list[Any]:
     return list(content["choices"]) if is_range(content) and "choices" in content else [content]
 
 
+def in_branch(path: Path) -> Path:
+    """Return the path that a setting has in the closed tree of its branch."""
+    if path[:1] != ("model",) or len(path) < 3 or not isinstance(path[1], int):
+        return path
+    return path[2:] if path[2] == "features" else ("model", *path[2:])
+
+
 def without_member(path: Path) -> Path:
     """Return the path that a member's setting would have in a recipe of its own."""
-    depth = path.index("members") if "members" in path else -2
-    return path[depth + 2 :]
+    return path[path.index("members") + 2 :] if "members" in path else in_branch(path)
 
 
 def ranges_in(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -119,7 +127,7 @@ class OpenSetting:
 
     @property
     def branch(self) -> int | None:
-        """The position of its family in a list; None for a setting of all families, or of the only one."""
+        """The position of its branch in a list; None for a setting of all branches, or of the only family."""
         return self.path[1] if self.path[0] == "model" and isinstance(self.path[1], int) else None
 
     @property
@@ -157,7 +165,7 @@ class Space:
     """The tree of a study, with its open settings."""
 
     tree: Tree
-    families: tuple[str, ...]  # if there are several, the parameter `family` chooses one
+    families: tuple[str, ...]  # names of the branches; if there are several, the parameter `family` chooses one
     settings: tuple[OpenSetting, ...]
 
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -172,26 +180,46 @@ class Space:
         """Whether trials can differ in what they train."""
         return len(self.families) > 1 or not all(setting.is_scoring for setting in self.settings)
 
-    def of_branch(self, branch: int) -> list[OpenSetting]:
-        """Return the open settings of a family, those of all families included."""
-        return [setting for setting in self.settings if setting.branch in (None, branch)]
+    @property
+    def families_in_words(self) -> str:
+        """The names of the branches, each with its family if that is another name."""
+        blocks = self.tree["model"] if isinstance(self.tree["model"], list) else [self.tree["model"]]
+        return ", ".join(
+            name if name == block["family"] else f"{name} ({block['family']})"
+            for name, block in zip(self.families, blocks, strict=True)
+        )
+
+    def settings_of(self, branch: int) -> list[OpenSetting]:
+        """Return the open settings of a branch: its own, and those of the study that its features do not replace."""
+        return [
+            setting
+            for setting in self.settings
+            if setting.branch == branch
+            or (
+                setting.branch is None
+                and not (setting.path[0] == "features" and replaces(self.tree, branch, str(setting.path[-1])))
+            )
+        ]
 
     def suggest(self, trial: BaseTrial) -> int:
-        """Let the trial suggest its family and all settings that change its training; return the family's position."""
+        """Let the trial suggest its branch and all settings that change its training; return the branch."""
         branch = self._branch(trial)
-        for setting in self.of_branch(branch):
+        for setting in self.settings_of(branch):
             if not setting.is_scoring:
                 setting.suggest(trial)
         return branch
 
     def close(self, trial: BaseTrial) -> Tree:
-        """Return the tree with the trial's values in place of ranges, and with the trial's family."""
-        tree = copy.deepcopy(self.tree)
+        """Return the tree with the trial's values in place of ranges, and with the trial's branch."""
         branch = self._branch(trial)
-        for setting in self.of_branch(branch):
-            put(tree, setting.path, setting.suggest(trial))
-        if isinstance(tree["model"], list):
-            tree["model"] = tree["model"][branch]
+        return self.closed(branch, {setting.path: setting.suggest(trial) for setting in self.settings_of(branch)})
+
+    def closed(self, branch: int, values: Mapping[Path, Any]) -> Tree:
+        """Return the tree of a branch, with a value for each of the branch's settings."""
+        tree = copy.deepcopy(self.tree)
+        for path, value in values.items():
+            put(tree, path, value)
+        close_branch(tree, branch)
         return tree
 
     def _branch(self, trial: BaseTrial) -> int:
@@ -209,13 +237,16 @@ def read_space(
     a setting that a trial closes after its training, and None for any other setting.
     Raises RangeError with the path of the first broken rule.
     """
-    families = _families(tree)
+    families = names_of(tree)
     ranges = list(ranges_in(tree))
     for path, _ in ranges:
-        if any(without_member(path)[: len(closed)] == closed for closed in CLOSED_FOR_GOOD) or path[-1] == "family":
+        if any(without_member(path)[: len(closed)] == closed for closed in CLOSED_FOR_GOOD) or path[-1] in (
+            "family",
+            "name",
+        ):
             raise RangeError(path, "holds a range, but this setting cannot be searched: give one value")
     names = parameter_names(tree)
-    _check_names(names, families)
+    _check_names(tree, names, families)
     settings = [
         replace(
             _open(path, names[path], content, real=is_real(path)),
@@ -227,11 +258,11 @@ def read_space(
 
 
 def parameter_names(tree: Tree) -> dict[Path, str]:
-    """Return the parameter name of every range, and of the list of families.
+    """Return the parameter name of every range, and of the list of branches.
 
-    It is the setting's own name; where several settings share it, the family or member comes first.
+    It is the setting's own name; where several settings share it, the name of the branch or member comes first.
     """
-    families = _families(tree)
+    families = names_of(tree)
     paths = [path for path, _ in ranges_in(tree)]
     shared = Counter(str(path[-1]) for path in paths)
     names: dict[Path, str] = {("model",): "family"} if len(families) > 1 else {}
@@ -239,20 +270,20 @@ def parameter_names(tree: Tree) -> dict[Path, str]:
         name = str(path[-1])
         if shared[name] > 1 and "members" in path:
             name = f"{path[path.index('members') + 1]}.{name}"
-        elif shared[name] > 1 and len(path) == 3 and isinstance(path[1], int):
+        elif shared[name] > 1 and path[0] == "model" and len(path) > 2 and isinstance(path[1], int):
             name = f"{families[path[1]]}.{name}"
         names[path] = name
     return names
 
 
 def only_families(tree: Tree, kept: Sequence[int]) -> Tree:
-    """Return a study's tree with only these families; the baseline is kept unless its family is removed."""
+    """Return a study's tree with only these branches; the baseline is kept unless its branch is removed."""
     names = parameter_names(tree)
     rest = copy.deepcopy(tree)
     rest["model"] = [rest["model"][branch] for branch in kept]
     new_names = parameter_names(rest)
     baseline = rest.get("baseline") or {}
-    if "family" in baseline and baseline["family"] not in _families(rest):
+    if "family" in baseline and baseline["family"] not in names_of(rest):
         return rest | {"baseline": {}}
     moved = {}
     for path, name in names.items():
@@ -267,12 +298,7 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _families(tree: Tree) -> tuple[str, ...]:
-    blocks = tree["model"] if isinstance(tree.get("model"), list) else [tree.get("model")]
-    return tuple(str(block.get("family")) if isinstance(block, Mapping) else "" for block in blocks)
-
-
-def _check_names(names: Mapping[Path, str], families: tuple[str, ...]) -> None:
+def _check_names(tree: Tree, names: Mapping[Path, str], families: tuple[str, ...]) -> None:
     if not families:
         raise RangeError(("model",), "must be one family's block, or a list of at least one")
     first: dict[str, Path] = {}
@@ -285,7 +311,14 @@ def _check_names(names: Mapping[Path, str], families: tuple[str, ...]) -> None:
         first[name] = path
     for index, family in enumerate(families):
         if family in families[:index]:
-            raise RangeError(("model", index), f"names the family {family} again: each may stand once in the list")
+            block = tree["model"][index]
+            if "name" in block:
+                raise RangeError(
+                    ("model", index, "name"), f"is that of another branch: each needs its own, not {family}"
+                )
+            raise RangeError(
+                ("model", index), f"names the family {family} again: give the branch a `name` beside its family"
+            )
 
 
 def _open(path: Path, name: str, content: Mapping[str, Any], *, real: bool) -> OpenSetting:

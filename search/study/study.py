@@ -55,7 +55,8 @@ class Study:
 
     def grid(self) -> list[dict[str, Any]]:
         """Return every combination of choices that change a training, by parameter name, the baseline first."""
-        settings = [setting for setting in self.space.settings if not setting.is_scoring]
+        # A grid has one branch.
+        settings = [setting for setting in self.space.settings_of(0) if not setting.is_scoring]
         names = [setting.name for setting in settings]
         choices = itertools.product(*(setting.extremes for setting in settings))
         combinations = [dict(zip(names, values, strict=True)) for values in choices]

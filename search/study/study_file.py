@@ -23,7 +23,13 @@ from search.study.document import Document
 from search.study.effects import idle_settings
 from search.study.member_recipes import fill_in_recipes
 from search.study.recipe import Recipe
-from search.study.rules import check, checked_baseline, require_few_combinations, require_grid
+from search.study.rules import (
+    check,
+    check_branches,
+    checked_baseline,
+    require_few_combinations,
+    require_grid,
+)
 from search.study.schema.schema_lookup import EXTRA_KEYS, explained, scoring_grid, takes_reals
 from search.study.search_settings import SearchSettings
 from search.study.space import Tree
@@ -117,6 +123,7 @@ def _text_of(source: str | Path) -> tuple[str, str]:
 def _study(document: Document) -> Study:
     """Read a document as a study. Raises StudyFileError for the first broken rule."""
     search = _search_settings(document)
+    check_branches(document)
     baseline = document.tree.get("baseline") or {}
     tree = {key: value for key, value in document.tree.items() if key not in EXTRA_KEYS}
     try:

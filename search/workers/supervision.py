@@ -62,12 +62,13 @@ class Moment:
 
 
 def build_features(prepared: Prepared, *, progress: Progress | None = None) -> None:
-    """Computes the frames that all trials share, unless they exist. If features are open, trials compute their own."""
+    """Computes the frames of each branch, unless they exist. If features are open, trials compute their own."""
     from search.training.loop import open_corpus_stores
 
     if any("features" in setting.path for setting in prepared.study.space.settings):
         return
-    open_corpus_stores(prepared.validation_data.views[0], prepared.study.first_recipe(), progress=progress)
+    for recipe in prepared.study.recipes():
+        open_corpus_stores(prepared.validation_data.views[0], recipe, progress=progress)
 
 
 def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[StudyStorage, StoredStudy, str | None]:

@@ -203,6 +203,16 @@ def test_any_name_can_be_a_title(tmp_path: Path, name: str) -> None:
     assert [exhibit.name for exhibit in exhibits_of(Hall(clips, frames), np.array([0.0, 1.0]))] == NAMES
 
 
+@pytest.mark.parametrize("model", [{"family": "stat"}, {"family": "vae", "context": 1}], ids=["stat", "vae"])
+def test_a_single_frame_is_shown_too(corpus: Corpus, model: dict[str, Any]) -> None:
+    recipe = recipe_with().tree() | {"features": {"kind": "clip_spectrum", "n_bands": 40}, "model": model}
+    training = trained(Recipe.model_validate(recipe), corpus)
+
+    exhibits = list(exhibits_of(training, training.validation_scores()))
+
+    assert [exhibit.name for exhibit in exhibits] == NAMES
+
+
 def test_only_validation_clips_are_shown(corpus_root: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     validation_data = set(labelled_test_clips(corpus))
     held_out = set(labelled_test_clips(read_corpus(corpus_root))) - validation_data
