@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from search.sampling.samplers import sampler_for
+from search.study.open_setting import OpenSetting
 from search.study.search_settings import SearchSettings
-from search.study.space import OpenSetting, Space
+from search.study.space import Space
 from search.study.study import Study
 
 BUDGETS = (50, 100, 200)

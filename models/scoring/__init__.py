@@ -1,6 +1,7 @@
 """From a trained network to clip scores.
 
 scores            the type of scores, without torch
+network_pass      what a network says of recordings, read once for several detectors
 scorer            clips to scores, with everything around a model
 scorer_of_recipe  which scorers a recipe asks for
 pooling           window scores to one clip score

@@ -2,7 +2,9 @@
 
 recipe           the schema of their blocks
 branches         the families of a list: their names, and features of their own
-space            open settings: ranges and choices
+open_setting     one range, its parameter and its rules
+space            all open settings of a study
+variants         the detectors that a trial makes of its one training
 document         the text of a file: keys with their lines, `--set`
 study_file       reads and writes files
 study            a checked study

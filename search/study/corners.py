@@ -16,8 +16,9 @@ from pydantic_core import ErrorDetails
 
 from models.families import FAMILIES
 from search.study import space as spaces
+from search.study.open_setting import OpenSetting, Path
 from search.study.recipe import SHARED_BLOCKS, Recipe, members_of
-from search.study.space import OpenSetting, Path, Space, Tree
+from search.study.space import Space, Tree
 
 #: The most combinations of extremes that are tried for a block's open settings.
 _MOST_CORNERS = 1000

@@ -19,9 +19,10 @@ from models.settings import BACKENDS
 from search.study import space as spaces
 from search.study.branches import features_of
 from search.study.corners import first_recipe
+from search.study.open_setting import Path, is_range, values_of
 from search.study.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
 from search.study.schema.schema_lookup import block_schema, default_of
-from search.study.space import Path, Space, Tree
+from search.study.space import Space, Tree
 
 #: Settings of `scoring:` that combine the scores of windows into one.
 _POOLING = ("pooling", "decay", "top_share")
@@ -73,7 +74,7 @@ def _values(tree: Tree) -> Iterator[tuple[Path, Any]]:
 
 
 def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    if isinstance(node, Mapping) and not spaces.is_range(node):
+    if isinstance(node, Mapping) and not is_range(node):
         inner: Iterator[tuple[str | int, Any]] = iter(node.items())
     elif isinstance(node, list) and path == ("model",):
         inner = enumerate(node)
@@ -126,7 +127,7 @@ def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
     if block not in SHARED_BLOCKS or key in OF_THE_WHOLE[block]:
         yield _own_reader(tree, path)
         return
-    cleaning = spaces.values_of((tree.get("cleaning") or {}).get("method", "none"))
+    cleaning = values_of((tree.get("cleaning") or {}).get("method", "none"))
     for index, branch in enumerate(branches_of(tree)):
         is_of_branch = path[0] == "model"
         if index != path[1] if is_of_branch else block == "features" and key in features_of(tree, index):
@@ -170,7 +171,7 @@ def _unpooled(path: Path, readers: list[_Reader], tree: Tree) -> str:
         branch = branches_of(tree)[reader.branch]
         model = branch.block if reader.member is None else branch.members[reader.member]["model"]
         score = settings_of(model["family"]).model_fields.get("score")
-        if score is None or not set(BACKENDS).issuperset(spaces.values_of(model.get("score", score.default))):
+        if score is None or not set(BACKENDS).issuperset(values_of(model.get("score", score.default))):
             return ""
     return "a density gives a clip's score, and windows have none to pool"
 
@@ -196,7 +197,7 @@ def _needs_another(path: Path, readers: list[_Reader], space: Space) -> str:
     beside = {key: values for key, values in schema.counts_beside(str(path[-1])).items() if key in schema.model_fields}
     for key, values in beside.items():
         for block in blocks:
-            if set(values).intersection(spaces.values_of(block.get(key, schema.model_fields[key].default))):
+            if set(values).intersection(values_of(block.get(key, schema.model_fields[key].default))):
                 return ""
     shown = ".".join(str(part) for part in place if not isinstance(part, int))
     wanted = [f"{shown}.{key}: {' or '.join(map(str, values))}" for key, values in beside.items()]
@@ -205,7 +206,7 @@ def _needs_another(path: Path, readers: list[_Reader], space: Space) -> str:
 
 def kinds_of(block: Mapping[str, Any]) -> list[str]:
     """Return the kinds and stacks that a `features:` block may have."""
-    choices = spaces.values_of(block.get("kind", FeatureSettings().kind))
+    choices = values_of(block.get("kind", FeatureSettings().kind))
     return [FeatureSettings.model_validate({"kind": choice}).kind for choice in choices]
 
 

@@ -22,10 +22,11 @@ from search.study import branches
 from search.study.corners import first_recipe, is_between_settings, legal_corner, probe, problems
 from search.study.document import Document
 from search.study.effects import branches_of, idle_values, kinds_of, may_be_idle, readers_of, uses, why_idle
+from search.study.open_setting import Path
 from search.study.proxies import proxies_named
 from search.study.recipe import OF_THE_WHOLE, ValidationSettings
 from search.study.schema.schema_lookup import explained
-from search.study.space import Path, Space, Tree
+from search.study.space import Space, Tree
 
 #: With fewer folds, no p-value before the last fold is below the one at which the pruner stops a trial.
 _FEWEST_FOLDS_FOR_WILCOXON = 5

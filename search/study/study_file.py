@@ -22,6 +22,7 @@ from search.study import space as spaces
 from search.study.document import Document
 from search.study.effects import idle_settings
 from search.study.member_recipes import fill_in_recipes
+from search.study.open_setting import RangeError
 from search.study.recipe import Recipe
 from search.study.rules import (
     check,
@@ -132,7 +133,7 @@ def _study(document: Document) -> Study:
             is_real=lambda path: takes_reals(tree, path),
             scoring_grid=lambda path: scoring_grid(tree, path),
         )
-    except spaces.RangeError as error:
+    except RangeError as error:
         raise document.error(error.path, str(error)) from error
     check(document, space)
     require_few_combinations(document, space)

@@ -15,9 +15,9 @@ from typing import Any
 from optuna.trial import BaseTrial, FixedTrial
 
 from search.errors import TrialFailure
+from search.study.open_setting import OpenSetting
 from search.study.recipe import Recipe
 from search.study.schema.schema_lookup import default_of
-from search.study.space import OpenSetting
 from search.study.study import Study
 
 #: Settings of `scoring:` without effect where a density gives a clip's score.

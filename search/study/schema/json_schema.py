@@ -16,9 +16,10 @@ from pydantic import BaseModel
 from features.frames.feature_settings import KINDS, SHARED, is_framed
 from models.families import FAMILIES
 from models.member import NAME
+from search.study.open_setting import Path
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe
 from search.study.schema.settings_in_words import Schema, blocks, settings_in
-from search.study.space import CLOSED_FOR_GOOD, Path
+from search.study.space import CLOSED_FOR_GOOD
 
 #: The types of a choice, and of a value of the baseline.
 _SCALARS = ("boolean", "number", "string", "null")

@@ -19,12 +19,12 @@ from models.member import Member
 from models.settings import FamilySettings
 from search.errors import StudyFileError
 from search.study import branches
-from search.study import space as spaces
 from search.study.corners import family_of
 from search.study.document import Document
+from search.study.open_setting import Path, range_hint
 from search.study.recipe import Recipe
 from search.study.schema.settings_in_words import Schema, settings_in, values_in_words
-from search.study.space import Path, Tree
+from search.study.space import Tree
 
 #: Keys of a study file that a recipe does not have.
 EXTRA_KEYS = ("search", "baseline")
@@ -127,7 +127,7 @@ def _hint(problem: ErrorDetails) -> str:
     if problem["type"] == "literal_error":
         return did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     is_range_amiss = isinstance(problem["input"], dict) and problem["type"] != "too_short"
-    return f"; {spaces.range_hint(problem['input'])}" if is_range_amiss else ""
+    return f"; {range_hint(problem['input'])}" if is_range_amiss else ""
 
 
 def _nearest(got: Any, setting: Schema) -> str:
