@@ -9,8 +9,6 @@ measures the effect.
 noise     : (resamples,) float, the deviations of a trial's metric over bootstrap resamples of the clips, scaled so that
             the length of the vector is the metric's standard error. All trials have the same resamples, so that the
             length of the difference of two trials' noise is the standard error of the difference of their metrics.
-rung      : an epoch at which trials are compared: 1, 3, 9, 27, ... as in successive halving (Jamieson and Talwalkar
-            2016).
 reference : the last trial of the best third of the other trials at a rung.
 """
 
@@ -28,10 +26,8 @@ from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap, fewest_recordings
 from search.evaluation.metrics import Metric
 from search.evaluation.truth import Truth
+from search.sampling.rungs import REDUCTION_FACTOR, is_rung
 from search.study.search_settings import keeps_to_limits
-
-#: Rungs are powers of this factor, and the reference is the last of the best 1/3 of the trials.
-REDUCTION_FACTOR = 3
 
 #: The fewest other trials at a rung with which a trial may be stopped there.
 FEWEST_OTHERS = 5
@@ -42,13 +38,6 @@ MARGIN = 1.645
 
 #: Bootstrap resamples. 200 give a standard error to within 5 % of itself; a trial stores 200 numbers at each rung.
 RESAMPLES = 200
-
-
-def is_rung(epoch: int) -> bool:
-    """Whether trials are compared after this epoch (counted from 1)."""
-    while epoch > 1 and epoch % REDUCTION_FACTOR == 0:
-        epoch //= REDUCTION_FACTOR
-    return epoch == 1
 
 
 def noise_key(epoch: int) -> str:
@@ -78,12 +67,12 @@ class NoisePruner(BasePruner):
     count. A trial whose metric is NaN, or whose noise is not known, does not count and is not stopped.
     """
 
-    def __init__(self, *, margin: float = MARGIN) -> None:
-        self._margin = margin
+    def __init__(self, *, first_rung: int = 1, margin: float = MARGIN) -> None:
+        self._first_rung, self._margin = first_rung, margin
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         epoch = trial.last_step
-        if epoch is None or not is_rung(epoch) or not _is_measured(trial, epoch):
+        if epoch is None or not is_rung(epoch, first=self._first_rung) or not _is_measured(trial, epoch):
             return False
         others = [
             other
