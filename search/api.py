@@ -190,7 +190,7 @@ class Study:
         if ending == "stopped":
             _warn(f"{self.name} was stopped by `offkey stop`: every trial was given back, and run() continues it")
         elif ending == "out of time":
-            _warn(f"the hours of {self.name} are used up; raise them with run(hours=…)")
+            _warn(f"the hours of {self.name} are used up, or too short for another trial; raise them with run(hours=…)")
         return self.summary()
 
     def summary(self) -> Summary:

@@ -16,7 +16,8 @@ from optuna.samplers import BaseSampler
 from models.scoring.scores import Scores
 from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
-from search.sampling.pruning import is_rung, noise_key
+from search.sampling.pruning import noise_key
+from search.sampling.rungs import first_rung, is_rung
 from search.sampling.samplers import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, curves_read, pruner_for, sampler_for
 from search.sampling.stored_evidence import StoredEvidence
 from search.storage.hold import Hold
@@ -47,7 +48,7 @@ class Suggestions:
 
     @cached_property
     def pruner(self) -> BasePruner:
-        return pruner_for(self.study.search, max_steps=self.study.max_steps)
+        return pruner_for(self.study.search, max_steps=self.study.max_steps, families=len(self.study.space.families))
 
     def optuna_study(self, sampler: BaseSampler | None = None) -> optuna.Study:
         """Optuna's view of the study, with finished trials cached."""
@@ -79,11 +80,11 @@ class Suggestions:
 
     def evidence(self, hold: Hold) -> StoredEvidence:
         """What the study knows of the variants of the trial's family."""
-        return StoredEvidence(self._storage, self.optuna_study(), hold)
+        return StoredEvidence(self._storage, self.optuna_study(), hold, max_steps=self.study.max_steps)
 
     def note_for_pruner(self, hold: Hold, step: int, scores: Scores, truth: Truth) -> None:
         """Stores the noise that the pruner needs at this step, before the step's report."""
-        if self.study.search.pruner != "noise" or not is_rung(step):
+        if self.study.search.pruner != "noise" or not is_rung(step, first=first_rung(self.study.max_steps)):
             return
         noise = noise_of(scores, truth, metric=self._stored.metric)
         if noise is not None:
@@ -93,7 +94,7 @@ class Suggestions:
 
     def _trial_of(self, hold: Hold, draw: int) -> optuna.Trial:
         """The trial as its last worker left it: it keeps the parameters that it has, and its reports go on."""
-        sampler = sampler_for(self.study, hold.number, draw=draw)
+        sampler = sampler_for(self.study, hold.number, draw=draw, remaining=hold.remaining)
         # A new Optuna study for each draw: its sampler sees only the trials that were there at its first suggestion.
         study = self.optuna_study(sampler)
         study.get_trials(deepcopy=False)  # Optuna's cache accepts parameters only for trials that it has read

@@ -16,7 +16,14 @@ class SearchSettings(Settings):
     """The budget, the sampler and the pruner."""
 
     trials: int = Field(100, ge=1, description="trials in all, over all workers")
-    hours: float | None = Field(None, gt=0, description="wall-clock hours with at least one worker")
+    hours: float | None = Field(
+        None,
+        gt=0,
+        description="wall-clock hours with at least one worker; no trial is begun that would probably outlast them",
+    )
+    trial_minutes: float | None = Field(
+        None, gt=0, description="a trial that has been worked on for longer fails, at its next batch"
+    )
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="grid: each combination of choices once")
     pruner: Literal["hyperband", "median", "noise", "wilcoxon", "none"] = Field(
         "hyperband",

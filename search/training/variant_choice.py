@@ -37,8 +37,12 @@ class VariantChoice:
         return len(self._variants) > 1
 
     def is_judged(self, step: int, *, is_last: bool) -> bool:
-        """Whether the training is scored after this step: each time costs a pass, and with a choice many densities."""
-        return not self.is_open or is_last or self._evidence.judges(step)
+        """Whether the training is scored after this step: each time costs a pass, and with a choice many densities.
+
+        Each fold of a cross-validation is: the clips of its view have their scores anyway.
+        """
+        has_folds = len(self._validation_data.views) > 1
+        return not self.is_open or is_last or has_folds or self._evidence.judges(step)
 
     def scores(self, training: TrialTraining) -> Scores:
         """Return the scores of the validation clips under the variant that the trial takes.

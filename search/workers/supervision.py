@@ -26,8 +26,8 @@ from search.workers.fleet import Fleet
 if TYPE_CHECKING:
     from search.preparation.prepared import Prepared
 
-#: "done": the budget is met. "out of time": the hours are used up. "stopped": by `offkey stop`. "interrupted": by
-#: KeyboardInterrupt. "left": by KeyboardInterrupt, and the workers stay at work.
+#: "done": the budget is met. "out of time": the hours are used up, or too short for another trial. "stopped": by
+#: `offkey stop`. "interrupted": by KeyboardInterrupt. "left": by KeyboardInterrupt, and the workers stay at work.
 Ending = Literal["done", "out of time", "stopped", "interrupted", "left"]
 
 
@@ -158,4 +158,4 @@ def _ending(fleet: Workers) -> Ending:
     ledger = StudyLedger(fleet.storage, fleet.stored)
     if fleet.was_stopped() and ledger.unfinished():
         return "stopped"
-    return "out of time" if ledger.out_of_time() else "done"
+    return "out of time" if ledger.out_of_time() or ledger.unfinished() else "done"

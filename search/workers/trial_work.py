@@ -21,6 +21,7 @@ from search.errors import TrialFailure
 from search.evaluation.metrics import id_aucs
 from search.storage.hold import Hold
 from search.storage.ledger import LeaseLost
+from search.storage.optuna_rows import SECONDS
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.study.search_settings import keeps_to_limits
@@ -137,6 +138,9 @@ class TrialWork:
             raise LeaseLost
         if self.stop.is_set():
             raise Drained
+        limit = self.suggestions.study.search.trial_minutes
+        if limit is not None and self.hold.seconds > 60 * limit:
+            raise TrialFailure(f"took longer than search.trial_minutes: {limit:g}")
 
     def _after_epoch(self, training: TrialTraining) -> None:
         hold = self.hold
@@ -166,9 +170,9 @@ class TrialWork:
         return {"parameters": parameters, "curve": self._evidence.curve}
 
     def _attributes(self, scores: Scores | None = None) -> dict[str, Any]:
-        """The trial's attributes for the dashboard. The seconds are those of the worker that ends the trial."""
+        """The trial's attributes, for the dashboard and for the sampler, which reads the seconds."""
         own = {
-            "seconds": round(self.lease.seconds, 1),
+            SECONDS: round(self.hold.seconds, 2),
             "memory, MB": round(memory_used(self.device) / 1e6),
             "device": device_name(self.device),
         }

@@ -192,7 +192,7 @@ def run_search(
     elif ending == "stopped":
         err.print("Stopped by `offkey stop`: every trial was given back.")
     elif ending == "out of time":
-        err.print("The study's hours are used up; raise them with --hours.")
+        err.print("The study's hours are used up, or too short for another trial; raise them with --hours.")
     return fleet.storage, fleet.stored, ending in ("interrupted", "stopped", "left")
 
 
