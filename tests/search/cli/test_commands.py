@@ -350,8 +350,8 @@ def test_status_shows_who_works_on_what_where_and_how_fast(
     assert 0 < row["rate"] < 40
     assert row["memory"] > 50e6
     assert 0 < row["lease_seconds"] <= 2.0
-    assert re.search(r"trial +epoch +AUC +batches/s +device +memory +lease +worker", shown.stdout)
-    assert re.search(rf"0 +— +— +[\d.]+ +cpu +[\d.]+ [MG]B +\d s +{re.escape(worker.owner)}", shown.stdout)
+    assert re.search(r"trial +epoch +AUC +batches/s +device +precision +memory +lease +worker", shown.stdout)
+    assert re.search(rf"0 +— +— +[\d.]+ +cpu +float32 +[\d.]+ [MG]B +\d s +{re.escape(worker.owner)}", shown.stdout)
 
 
 def test_a_study_can_be_named_by_its_file(offkey: Offkey, finished: TinyStudy) -> None:
