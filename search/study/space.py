@@ -8,6 +8,7 @@ ensemble have blocks of their own, with settings that may be open, too: model.me
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,6 +63,11 @@ def without_member(path: Path) -> Path:
     """Return the path that a member's setting would have in a recipe of its own."""
     depth = path.index("members") if "members" in path else -2
     return path[depth + 2 :]
+
+
+def of_one(path: Path) -> Path:
+    """Return the path that a setting has in a tree of one family alone."""
+    return ("model", *path[2:]) if path[0] == "model" and isinstance(path[1], int) else path
 
 
 def ranges_in(tree: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -149,6 +155,13 @@ class Space:
             parameters["family"] = CategoricalDistribution(self.families)
         return parameters
 
+    def combinations(self, *, ahead: Mapping[str, Any]) -> list[Tree]:
+        """Return every combination of the extremes of the open settings, by parameter name: those `ahead` first."""
+        names = [setting.name for setting in self.settings]
+        extremes = itertools.product(*(setting.extremes for setting in self.settings))
+        combinations = [dict(zip(names, values, strict=True)) for values in extremes]
+        return sorted(combinations, key=lambda combination: not ahead.items() <= combination.items())
+
     def close(self, trial: BaseTrial) -> Tree:
         """Return the tree with the trial's values in place of ranges, and with the trial's family."""
         tree = copy.deepcopy(self.tree)
@@ -168,7 +181,7 @@ def read_space(tree: Tree, *, is_real: Callable[[Path], bool]) -> Space:
 
     Raises RangeError with the path of the first broken rule.
     """
-    families = _families(tree)
+    families = families_in(tree)
     ranges = list(ranges_in(tree))
     for path, _ in ranges:
         if any(without_member(path)[: len(closed)] == closed for closed in CLOSED_FOR_GOOD) or path[-1] == "family":
@@ -184,7 +197,7 @@ def parameter_names(tree: Tree) -> dict[Path, str]:
 
     It is the setting's own name; where several settings share it, the family or member comes first.
     """
-    families = _families(tree)
+    families = families_in(tree)
     paths = [path for path, _ in ranges_in(tree)]
     shared = Counter(str(path[-1]) for path in paths)
     names: dict[Path, str] = {("model",): "family"} if len(families) > 1 else {}
@@ -199,28 +212,42 @@ def parameter_names(tree: Tree) -> dict[Path, str]:
 
 
 def only_families(tree: Tree, kept: Sequence[int]) -> Tree:
-    """Return a study's tree with only these families; the baseline is kept unless its family is removed."""
-    names = parameter_names(tree)
+    """Return a study's tree with only these families.
+
+    The baseline and the entries of `search.first` are kept unless their family is removed: then they are empty.
+    """
     rest = copy.deepcopy(tree)
     rest["model"] = [rest["model"][branch] for branch in kept]
-    new_names = parameter_names(rest)
-    baseline = rest.get("baseline") or {}
-    if "family" in baseline and baseline["family"] not in _families(rest):
-        return rest | {"baseline": {}}
-    moved = {}
-    for path, name in names.items():
+    names: dict[str, str | None] = {}
+    new_names, families = parameter_names(rest), families_in(rest)
+    for path, name in parameter_names(tree).items():
         if path[0] == "model" and len(path) > 1 and isinstance(path[1], int):
             path = ("model", kept.index(path[1]), *path[2:]) if path[1] in kept else ()
-        if name in baseline and path in new_names:
-            moved[new_names[path]] = baseline[name]
-    return rest | {"baseline": moved}
+        names[name] = new_names.get(path)
+    baseline = rest.get("baseline") or {}
+    rest["baseline"] = followed(baseline, names, families)
+    if (rest.get("search") or {}).get("first"):
+        rest["search"]["first"] = [followed(entry, names, families) for entry in rest["search"]["first"]]
+    return rest
+
+
+def followed(values: Mapping[str, Any], names: Mapping[str, str | None], families: Sequence[str]) -> Tree:
+    """Return a trial's values after its parameters were renamed; empty if its family is not among the `families`."""
+    return renamed(values, names) if values.get("family") in (None, *families) else {}
+
+
+def renamed(values: Mapping[str, Any], names: Mapping[str, str | None]) -> Tree:
+    """Return values of parameters under new names: without those whose new name is None; others keep their names."""
+    kept = ((names.get(name, name), value) for name, value in values.items())
+    return {name: value for name, value in kept if name is not None}
 
 
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _families(tree: Tree) -> tuple[str, ...]:
+def families_in(tree: Tree) -> tuple[str, ...]:
+    """Return the families of a tree; an empty name stands for a block without one."""
     blocks = tree["model"] if isinstance(tree.get("model"), list) else [tree.get("model")]
     return tuple(str(block.get("family")) if isinstance(block, Mapping) else "" for block in blocks)
 
