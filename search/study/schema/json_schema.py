@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from features.frames.feature_settings import KINDS
 from models.families import FAMILIES
+from search.study.portfolio import DEFAULT_TOP
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe
 from search.study.schema.settings_in_words import Schema, blocks, settings_in
 from search.study.space import CLOSED_FOR_GOOD, Path
@@ -59,6 +60,10 @@ def _definitions() -> dict[str, Any]:
     definitions = {name: _block(settings, _path_of(name)) for name, settings in blocks().items()}
     definitions["from"] = _block(Origin, ("from",))
     definitions["features"]["properties"]["kind"] |= _open(_KIND)
+    first = definitions["search"]["properties"]["first"]
+    definitions["search"]["properties"]["first"] = {"description": first["description"]} | _any_of(
+        [{"type": "array", "items": _ENTRY}, _ENTRY, {"type": "null"}]
+    )
     definitions["search"]["properties"]["constraints"] |= {"anyOf": [_ref("constraints"), {"type": "null"}]}
     definitions["fusion"]["properties"]["members"] |= {
         "minProperties": 2,
@@ -151,6 +156,19 @@ def _object(properties: dict[str, Any], *, required: Collection[str] = ()) -> di
 def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/definitions/{name}"}
 
+
+#: An entry of `search.first`: studies and recipes, or open settings by name, each with one of its values.
+_ENTRY: dict[str, Any] = {
+    "if": {"type": "object", "required": ["from"]},
+    "then": _object(
+        {
+            "from": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            "top": {"type": "integer", "minimum": 1, "default": DEFAULT_TOP},
+        },
+        required=["from"],
+    ),
+    "else": {"type": "object", "additionalProperties": {"type": list(_SCALARS)}},
+}
 
 #: The kinds of features: pydantic only knows that they are text.
 _KIND = _any_of(
