@@ -1,12 +1,12 @@
-"""How a trial takes one of its variants: what Offkey's rule is worth, replayed over random splits of the labelled clips.
+"""Which variant a trial takes: what Offkey's rule is worth, replayed over random splits of the labelled clips.
 
     python -m benchmarks.variants ROOT [-o FOLDER] [--families ae vae cae classifier] [--trainings 4] [--splits 50]
 
-Random settings of some families of a study (`best`, with smaller networks and more variants) are trained once, and every variant scores
-all labelled clips once. With -o the scores are kept in FOLDER, and what is there is not trained again. Then each split
-draws half of the clips of each machine ID and label for validation, holds the others out, and draws an order of the
-trainings. Every second split swaps the halves of the one before, so that neither is the easier one in the mean. In a
-split's order each training takes a variant by its validation AUC, in three ways:
+Random settings of some families of a study (`best`, with smaller networks and more variants) are trained once, and
+every variant scores all labelled clips once. With -o the scores are kept in FOLDER, and what is there is not trained
+again. Then each split draws half of the clips of each machine ID and label for validation, holds the others out, and
+draws an order of the trainings. Every second split swaps the halves of the one before, so that neither is the easier
+one in the mean. In a split's order each training takes a variant by its validation AUC, in three ways:
 
 default : the variant by defaults, whatever its AUC
 highest : the variant with the highest AUC of this training
@@ -28,7 +28,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import joblib
@@ -52,6 +52,7 @@ from search.evaluation.truth import Truth
 from search.study.space import only_families
 from search.study.study import Study
 from search.study.study_file import load_study, study_of_tree
+from search.study.trial_recipe import trial_recipe
 from search.study.variants import Variant, variants_of
 from search.training.choice import Table as VariantTable
 from search.training.choice import choose
@@ -115,7 +116,7 @@ class Taken:
 
 
 def studies_of(source: str, families: Iterable[str], overrides: Sequence[str]) -> dict[str, Study]:
-    """A study of each family alone, with small networks and many variants. Raises StudyFileError if the study has no such family."""
+    """A study of each family alone, with small networks and many variants."""
     tree = load_study(source).space.tree
     studies = {}
     for family in families:
@@ -130,7 +131,7 @@ def record(study: Study, family: str, number: int, corpus: Corpus, folder: Path 
     """Train one random setting of a family, unless that is in the folder. None if it gives no detector."""
     trial = optuna.create_study(sampler=RandomSampler(seed=number)).ask()
     try:
-        variants = variants_of(study, trial, threads=1, repeat=number)
+        variants = variants_of(study, trial, partial(trial_recipe, study, threads=1, repeat=number))
     except TrialFailure as failure:
         print(f"{family} {number}: {failure}")
         return None
@@ -180,13 +181,13 @@ def in_strata(truth: Truth) -> _Mask:
 
 
 def half(truth: Truth, rng: np.random.Generator) -> _Mask:
-    """A random half of the clips of each machine ID and label. Of an odd number it is the smaller or the larger half."""
+    """A random half of the clips of each machine ID and label; of an odd number, the smaller or the larger one."""
     ids, labels = np.array(truth.ids), np.array(truth.labels)
     chosen = np.zeros(len(ids), dtype=bool)
     for name in sorted(set(truth.ids)):
         for label in (NORMAL, ANOMALY):
             members = np.flatnonzero((ids == name) & (labels == label))
-            count = (len(members) + rng.integers(2)) // 2
+            count = (len(members) + int(rng.integers(2))) // 2
             chosen[rng.choice(members, min(max(count, 1), len(members) - 1), replace=False)] = True
     return chosen
 

@@ -155,10 +155,11 @@ class Study:
 
         On KeyboardInterrupt (a notebook's stop button) the workers give their trials back and leave, which loses no
         finished epoch; then it is raised. A second one ends them at once. Raises StudyError if the recordings do not
-        serve the study, if the storage has another study of its name, or if workers keep failing.
+        serve the study, if the storage has another study of its name, or if workers keep failing, StudyFileError if
+        `search.first` names a study or recipe that cannot be used.
         """
+        from search.preparation.portfolio_sources import with_choices
         from search.preparation.prepared import prepare
-        from search.storage.stored_study import with_stored_proxies
 
         if workers != "auto" and (not isinstance(workers, int) or workers < 1):
             raise MisuseError(f"workers must be a number of at least 1, or 'auto', but got {workers!r}")
@@ -174,7 +175,7 @@ class Study:
                     progress(progress_of(moment.status))
 
         with storage_errors(self._url):
-            prepared = prepare(with_stored_proxies(study, self._url), default_root=os.environ.get("OFFKEY_DATA"))
+            prepared = prepare(with_choices(study, self._url), default_root=os.environ.get("OFFKEY_DATA"))
             for warning in prepared.warnings:
                 _warn(warning)
             build_features(prepared)

@@ -4,5 +4,6 @@ status      counts, workers, the best trials
 comparison  intervals, ties, and the gain over the baseline
 trials      a row for each trial, and a summary
 export      the recipe of a trial
+portfolio   what the trials of `search.first` gave
 wording     how values are written
 """

@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from search.results.portfolio import Portfolio, portfolio_of
 from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
@@ -52,6 +53,7 @@ class Status:
     objectives: tuple[Objective, ...]  # the first one decides which trial is best
     #: With several objectives, the best trade-offs: no other trial is as good in all objectives and better in one.
     front: tuple[FrozenTrial, ...]
+    portfolio: Portfolio | None  # the trials of `search.first`
     step: str  # at which trials are compared: epoch or fold
 
     @property
@@ -122,6 +124,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         beyond_limits=len(complete) - len(finished),
         baseline=None if baseline is None else worth(baseline),
         objectives=stored.objectives,
+        portfolio=portfolio_of(stored, trials, finished, budget),
         step="epoch" if stored.validation.folds is None else "fold",
         front=front,
     )

@@ -36,6 +36,7 @@ class Trial:
     params: dict[str, Any]  # by the name of the setting
     values: dict[str, float]  # of every objective that it has a value for, by name
     reason: str  # why it failed; empty for others
+    first: int | None = None  # which entry of `search.first` it is, counted from 1; None for other trials
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Reading:
             params=dict(trial.params),
             values=values,
             reason=self._reasons.get(trial.number, ""),
+            first=trial.user_attrs.get("first"),
         )
 
     @property

@@ -25,6 +25,7 @@ from search.storage.outages import StorageAway
 from search.storage.stored_study import StoredStudy
 from search.storage.study_storage import StudyStorage
 from search.storage.trial_cache import Cache
+from search.study.portfolio import closed, place_in_first
 
 if TYPE_CHECKING:
     from search.study.study import Study
@@ -61,8 +62,11 @@ class Suggestions:
         A suggestion that another trial has is drawn again if the study wants fresh ones (`duplicates: fresh`) and its
         sampler can draw others; else the trial becomes a repeat.
         """
-        search, is_baseline = self.study.search, hold.number == 0 and bool(self.study.baseline)
-        can_differ = search.sampler != "grid" and self.study.space.has_trainings and not is_baseline
+        study, search = self.study, self.study.search
+        is_baseline = hold.number == 0 and bool(study.baseline)
+        given = study.tried_first.get(hold.number)
+        is_open = (study.space if given is None else closed(study.space, given)).has_trainings
+        can_differ = search.sampler != "grid" and is_open and not is_baseline
         redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if search.duplicates == "fresh" and can_differ else 0
         for draw in range(redraws + 1):
             trial = self._trial_of(hold, draw)
@@ -75,6 +79,9 @@ class Suggestions:
             hold.start_over(parameters=True)
         if repeat and "repeat" not in trial.user_attrs:
             trial.set_user_attr("repeat", repeat)
+        place = place_in_first(hold.number, study.baseline, search.first)
+        if place is not None and "first" not in trial.user_attrs:
+            trial.set_user_attr("first", place)
         _log.debug("trial %d: settings %s, tried %d times before", hold.number, trial.params, repeat)
         return trial
 

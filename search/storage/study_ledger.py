@@ -42,12 +42,14 @@ class StudyLedger:
         model = stored.tree["model"]
         self._families = len(model) if isinstance(model, list) else 1
 
-    def claim(self, owner: str, *, first: Mapping[str, Any], there_since: float | None = None) -> Hold | None:
+    def claim(
+        self, owner: str, *, first: Mapping[int, Mapping[str, Any]], there_since: float | None = None
+    ) -> Hold | None:
         """Claims a trial for `owner`: one that lost its worker or was given back, else a new one.
 
-        `first` are the parameters of the study's first trial. Returns None if the budget is handed out (or the hours
-        are used up, or too short for a new trial) and no trial is free, or if workers that have been there since
-        `there_since` were asked to leave.
+        `first` are the parameters of the study's first trials, by number. Returns None if the budget is handed out (or
+        the hours are used up, or too short for a new trial) and no trial is free, or if workers that have been there
+        since `there_since` were asked to leave.
         """
         lease = self._storage.lease
 
@@ -71,7 +73,7 @@ class StudyLedger:
         claim = self._storage.transact(take)
         return None if claim is None else Hold(self._storage, claim)
 
-    def _start_trial(self, session: Session, owner: str, first: Mapping[str, Any]) -> Claim | None:
+    def _start_trial(self, session: Session, owner: str, first: Mapping[int, Mapping[str, Any]]) -> Claim | None:
         remaining = study_rows.take_slot(session, self.study)
         if remaining is None:
             return None

@@ -9,6 +9,7 @@ document         the text of a file: keys with their lines, `--set`
 study_file       reads and writes files
 study            a checked study
 rules            checks beyond the schema
+portfolio        the trials that a study tries first
 effects          which settings have an effect
 schema           what the schema knows of each setting: lookup, words, JSON Schema
 corners          recipes at the ends of the ranges

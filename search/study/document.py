@@ -100,12 +100,13 @@ class Document:
         self._follow_names(before, spaces.parameter_names(self.tree))
 
     def _follow_names(self, before: Mapping[Path, str], after: Mapping[Path, str]) -> None:
-        """Remove closed settings from the baseline, and rename those with another parameter name."""
-        baseline = self.tree.get("baseline")
-        if isinstance(baseline, dict):
-            names = {name: after.get(path) for path, name in before.items()}
-            kept = ((names.get(name, name), value) for name, value in baseline.items())
-            self.tree["baseline"] = {name: value for name, value in kept if name is not None}
+        """Remove closed settings from the baseline and from `search.first`, and rename those with another name."""
+        names = {name: after.get(path) for path, name in before.items()}
+        if isinstance(baseline := self.tree.get("baseline"), dict):
+            self.tree["baseline"] = spaces.renamed(baseline, names)
+        search, families = self.tree.get("search"), names_of(self.tree)
+        if isinstance(search, dict) and isinstance(entries := search.get("first"), list):
+            search["first"] = [spaces.followed(e, names, families) if isinstance(e, dict) else e for e in entries]
 
     def _of_family(self, path: Path, text: str) -> Path:
         families = names_of(self.tree)

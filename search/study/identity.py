@@ -29,7 +29,10 @@ _NOT_IDENTITY = (
 
 def identity_of(study: Study, corpus: Corpus) -> Identity:
     """Return what workers on this study and corpus must agree on."""
-    return {**surroundings(corpus), "study": _without(_with_defaults(study))}
+    tree = _with_defaults(study)
+    if study.first_in_file is not None:  # what other studies hold may change: their names identify the portfolio
+        tree["search"] = {**tree["search"], "first": study.first_in_file}
+    return {**surroundings(corpus), "study": _without(tree)}
 
 
 def surroundings(corpus: Corpus) -> Identity:

@@ -11,9 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 
-from features.did_you_mean import did_you_mean
 from features.frames.feature_settings import KINDS, SHARED
 from features.frames.feature_settings import settings_of as settings_of_kind
 from models.member import NAME
@@ -74,32 +73,6 @@ def check_branches(document: Document) -> None:
                     (*path, "features", key),
                     "is one for all branches, which read the same sound: set it in the study's `features:`",
                 )
-
-
-def checked_baseline(document: Document, space: Space, values: Any) -> dict[str, Any]:
-    """Return the baseline. Raises StudyFileError if a value is not in the range of its parameter."""
-    if not isinstance(values, dict):
-        raise document.error(("baseline",), f"must name parameters and values, but got {values!r}")
-    distributions = space.distributions()
-    for name, value in values.items():
-        if name not in distributions:
-            hint = did_you_mean(name, distributions) or f"; open here: {', '.join(distributions) or 'nothing'}"
-            raise document.error(("baseline", name), f"is not an open setting{hint}")
-        distribution = distributions[name]
-        if isinstance(distribution, CategoricalDistribution):
-            inside = value in distribution.choices
-            rule = f"must be one of {', '.join(map(str, distribution.choices))}"
-        else:
-            assert isinstance(distribution, IntDistribution | FloatDistribution)
-            low, high, step = distribution.low, distribution.high, distribution.step
-            kinds = (int,) if isinstance(distribution, IntDistribution) else (int, float)
-            inside = type(value) in kinds and low <= value <= high
-            steps = (value - low) / step if inside and step else 0
-            inside = inside and math.isclose(steps, round(steps), abs_tol=1e-8)
-            rule = f"must lie in its range, {low} to {high}" + ("" if step is None else f" in steps of {step}")
-        if not inside:
-            raise document.error(("baseline", name), f"{rule}, but got {value!r}")
-    return dict(values)
 
 
 def require_grid(document: Document, space: Space) -> None:

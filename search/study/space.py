@@ -9,6 +9,7 @@ too: model.members.chroma.features.n_chroma.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -110,6 +111,18 @@ class Space:
             )
         ]
 
+    def combinations(self, *, ahead: Mapping[str, Any]) -> list[Tree]:
+        """Return every combination of the extremes of settings that change a training, in a study of one family.
+
+        By parameter name; those with the values of `ahead` come first.
+        """
+        settings = [setting for setting in self.settings_of(0) if not setting.is_scoring]
+        names = [setting.name for setting in settings]
+        extremes = itertools.product(*(setting.extremes for setting in settings))
+        combinations = [dict(zip(names, values, strict=True)) for values in extremes]
+        wanted = {name: value for name, value in ahead.items() if name in names}
+        return sorted(combinations, key=lambda combination: not wanted.items() <= combination.items())
+
     def suggest(self, trial: BaseTrial) -> int:
         """Let the trial suggest its branch and all settings that change its training; return the branch."""
         branch = self._branch(trial)
@@ -186,21 +199,34 @@ def parameter_names(tree: Tree) -> dict[Path, str]:
 
 
 def only_families(tree: Tree, kept: Sequence[int]) -> Tree:
-    """Return a study's tree with only these branches; the baseline is kept unless its branch is removed."""
-    names = parameter_names(tree)
+    """Return a study's tree with only these branches.
+
+    The baseline and the entries of `search.first` are kept unless their branch is removed: then they are empty.
+    """
     rest = copy.deepcopy(tree)
     rest["model"] = [rest["model"][branch] for branch in kept]
-    new_names = parameter_names(rest)
-    baseline = rest.get("baseline") or {}
-    if "family" in baseline and baseline["family"] not in names_of(rest):
-        return rest | {"baseline": {}}
-    moved = {}
-    for path, name in names.items():
+    names: dict[str, str | None] = {}
+    new_names, families = parameter_names(rest), names_of(rest)
+    for path, name in parameter_names(tree).items():
         if path[0] == "model" and len(path) > 1 and isinstance(path[1], int):
             path = ("model", kept.index(path[1]), *path[2:]) if path[1] in kept else ()
-        if name in baseline and path in new_names:
-            moved[new_names[path]] = baseline[name]
-    return rest | {"baseline": moved}
+        names[name] = new_names.get(path)
+    baseline = rest.get("baseline") or {}
+    rest["baseline"] = followed(baseline, names, families)
+    if (rest.get("search") or {}).get("first"):
+        rest["search"]["first"] = [followed(entry, names, families) for entry in rest["search"]["first"]]
+    return rest
+
+
+def followed(values: Mapping[str, Any], names: Mapping[str, str | None], families: Sequence[str]) -> Tree:
+    """Return a trial's values after its parameters were renamed; empty if its family is not among the `families`."""
+    return renamed(values, names) if values.get("family") in (None, *families) else {}
+
+
+def renamed(values: Mapping[str, Any], names: Mapping[str, str | None]) -> Tree:
+    """Return values of parameters under new names: without those whose new name is None; others keep their names."""
+    kept = ((names.get(name, name), value) for name, value in values.items())
+    return {name: value for name, value in kept if name is not None}
 
 
 def _check_names(tree: Tree, names: Mapping[Path, str], families: tuple[str, ...]) -> None:

@@ -46,7 +46,7 @@ def variants_of(study: Study, trial: BaseTrial, close: Callable[[BaseTrial], Rec
         return (Variant({}, close(trial)),)
     branch = study.space.suggest(trial)
     settings = [setting for setting in study.space.settings_of(branch) if setting.is_scoring]
-    fixed = study.baseline if trial.number == 0 else {}
+    fixed = study.tried_first.get(trial.number, {})
     values = [[fixed[s.name]] if s.name in fixed else _default_first(study, s) for s in settings]
     found: dict[str, Variant] = {}
     failure = None

@@ -75,7 +75,7 @@ class Worker:
 
     def run(self) -> None:
         """Works until no trial is left, or `stop` is set. Raises StudyError if the study is deleted meanwhile."""
-        first = self.stored.tree.get("baseline", {})
+        first = self.stored.tried_first
         self.began = self.began or self.storage.now()
         had_trials, pause = False, _POLL_SECONDS
         while not self.stop.is_set():

@@ -17,6 +17,7 @@ from features.frames.feature_settings import KINDS, SHARED, is_framed
 from models.families import FAMILIES
 from models.member import NAME
 from search.study.open_setting import Path
+from search.study.portfolio import DEFAULT_TOP
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe
 from search.study.schema.settings_in_words import Schema, blocks, settings_in
 from search.study.space import CLOSED_FOR_GOOD
@@ -61,6 +62,10 @@ def _definitions() -> dict[str, Any]:
     definitions = {name: _block(settings, _path_of(name)) for name, settings in blocks().items()}
     definitions["from"] = _block(Origin, ("from",))
     definitions["features"]["properties"]["kind"] |= _open(_KIND)
+    first = definitions["search"]["properties"]["first"]
+    definitions["search"]["properties"]["first"] = {"description": first["description"]} | _any_of(
+        [{"type": "array", "items": _ENTRY}, _ENTRY, {"type": "null"}]
+    )
     definitions["search"]["properties"]["constraints"] |= {"anyOf": [_ref("constraints"), {"type": "null"}]}
     definitions["branch"]["properties"]["features"] |= {"anyOf": [_ref("branch_features"), {"type": "null"}]}
     definitions["fusion"]["properties"]["members"] |= {
@@ -175,6 +180,18 @@ def _ref(name: str) -> dict[str, Any]:
 
 #: The kinds of features that can be stacked.
 _FRAMED = [kind for kind in KINDS if is_framed(kind)]
+#: An entry of `search.first`: studies and recipes, or open settings by name, each with one of its values.
+_ENTRY: dict[str, Any] = {
+    "if": {"type": "object", "required": ["from"]},
+    "then": _object(
+        {
+            "from": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            "top": {"type": "integer", "minimum": 1, "default": DEFAULT_TOP},
+        },
+        required=["from"],
+    ),
+    "else": {"type": "object", "additionalProperties": {"type": list(_SCALARS)}},
+}
 
 #: The kinds of features: pydantic only knows that they are text.
 _KIND = _any_of(

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from search.errors import StudyError
 from search.preparation.prepared import prepare
 from search.results.export import export_recipe
-from search.storage.stored_study import load_stored, require_same, with_stored_proxies
+from search.storage.stored_study import load_stored, require_same, with_stored_choices
 from search.storage.tables import StudyRow
 from search.study.identity import identity_of
 from search.study.study_file import study_of_tree
@@ -142,16 +142,16 @@ def test_a_study_that_lists_no_proxies_takes_those_of_the_stored_study(
 ) -> None:
     tree = {"study": "tiny", "model": {"family": "stat"}, "validation": BY_PROXIES}
     unnamed = study_of_tree(tree, origin="here")
-    assert with_stored_proxies(unnamed, storage_url) == unnamed
-    assert with_stored_proxies(unnamed, f"sqlite:///{tmp_path / 'none.db'}") == unnamed
+    assert with_stored_choices(unnamed, storage_url) == unnamed
+    assert with_stored_choices(unnamed, f"sqlite:///{tmp_path / 'none.db'}") == unnamed
 
     tiny_study(validation={**BY_PROXIES, "proxies": ["other IDs"]})
 
-    joining = with_stored_proxies(unnamed, storage_url)
+    joining = with_stored_choices(unnamed, storage_url)
     assert joining.validation.proxies == ["other IDs"]
     assert joining.tree == {**unnamed.tree, "validation": {**BY_PROXIES, "proxies": ["other IDs"]}}
     named = study_of_tree({**tree, "validation": {**BY_PROXIES, "proxies": ["knock 1"]}}, origin="here")
-    assert with_stored_proxies(named, storage_url) == named
+    assert with_stored_choices(named, storage_url) == named
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
