@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-#: Setting → others of its block, and those values of them beside which it has an effect: one such value is enough.
+#: Setting → others of its block, and those values of them beside which it has an effect: one such value is enough,
+#: alone or in a stack (features.stacks).
 Effects = Mapping[str, Mapping[str, Sequence[object]]]
 
 

@@ -4,6 +4,7 @@ scores            the type of scores, without torch
 scorer            clips to scores, with everything around a model
 scorer_of_recipe  which scorers a recipe asks for
 pooling           window scores to one clip score
+statistics        vectors of a clip's windows to one vector
 densities         how unusual an embedding is
 covariance        Mahalanobis distances, without torch
 fusion            an ensemble's scores, combined

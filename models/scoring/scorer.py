@@ -29,8 +29,9 @@ from models.member import Member
 from models.recordings import Recordings
 from models.scoring.calibration import Calibration, require_normals, require_withheld
 from models.scoring.densities import Density, density_of
-from models.scoring.pooling import pool, pooled_embeddings
+from models.scoring.pooling import pool
 from models.scoring.scores import Array, Scores
+from models.scoring.statistics import clip_statistics, input_levels
 from models.settings import DensitySettings
 
 #: Windows or crops scored at a time, at most, and numbers that they may hold together.
@@ -155,16 +156,21 @@ class Single(Scorer):
 
     @torch.inference_mode()
     def _embeddings(self, recordings: Recordings) -> Array:
-        """The embedding of each clip, (clips, dim). Raises FloatingPointError where the network has diverged."""
-        self.model.eval()
+        """The embedding of each clip, (clips, dim): the statistics of those of its windows.
 
-        def embedded() -> Iterator[tuple[Tensor, Tensor]]:
+        Raises FloatingPointError where the network has diverged.
+        """
+        self.model.eval()
+        settings = self.member.model
+        assert isinstance(settings, DensitySettings)
+
+        def embedded() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             with self.arithmetic(recordings.device):
                 for batch in self._in_order(recordings):
-                    yield self.model.embed(batch).float().cpu(), batch.clips.cpu()
+                    vectors = self.model.embed(batch).float()
+                    yield vectors.cpu(), input_levels(batch.inputs).cpu(), batch.clips.cpu()
 
-        pooled = pooled_embeddings(embedded(), clip_count=len(recordings), decay=self.member.model.embedding_decay)
-        embeddings = np.asarray(pooled.numpy(), dtype=np.float64)
+        embeddings = clip_statistics(embedded(), clip_count=len(recordings), settings=settings)
         if not np.isfinite(embeddings).all():
             raise FloatingPointError("embeddings are not finite")
         return embeddings

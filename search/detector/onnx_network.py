@@ -6,8 +6,8 @@ machine_ids : (batch,) int64, which of the detector's machine IDs each clip is o
 scores      : (batch,) float64, higher is more anomalous; not a number for a machine ID that the detector was not
               trained on and cannot score, and for clips that do not fill one of its windows or crops
 
-It repeats what `models.scoring.scorer` does with numpy around the networks, in operations that ONNX has. It does not
-support:
+It repeats what `models.scoring.scorer` does with numpy around the networks, in operations that ONNX has; statistics
+over time are in search.detector.onnx_statistics. It does not support:
 
     ensembles; features other than log-mel; bfloat16; densities gmm and lof; empirical calibration
 """
@@ -27,8 +27,10 @@ from features.windows.excerpts import Batch
 from models.labels import UNKNOWN
 from models.scoring.densities import Knn, Mahalanobis
 from models.scoring.scorer import Calibrated, PerId, Scorer, Single
-from models.settings import CropSettings, ScoringSettings
+from models.scoring.statistics import input_levels
+from models.settings import CropSettings, DensitySettings, ScoringSettings
 from search.detector.bundle import Bundle
+from search.detector.onnx_statistics import mean_by_rank, statistics_of
 
 
 class OnnxError(OffkeyError):
@@ -69,7 +71,6 @@ class _SingleNetwork(nn.Module):
         member = single.member
         self.single = single
         self.scoring = member.scoring
-        self.decay = member.model.embedding_decay
         self.length = member.model.excerpt_frames(member.features.bins)
         self.hop = member.model.hop(member.features.bins) if isinstance(member.model, CropSettings) else None
 
@@ -86,9 +87,12 @@ class _SingleNetwork(nn.Module):
         batch = Batch(inputs=inputs, clips=owners, ids=ids[owners])
         if not self.single.densities:
             return _pooled(self.single.model.score(batch).reshape(clips, count).double(), self.scoring)
-        embeddings = self.single.model.embed(batch)
-        embeddings = _mean_by_rank(embeddings.reshape(clips, count, embeddings.shape[1]).double(), self.decay)
-        return _chosen([_FORMULAS[type(density)](density, embeddings) for density in self.single.densities], ids)
+        settings = self.single.member.model
+        assert isinstance(settings, DensitySettings)
+        vectors = self.single.model.embed(batch)
+        vectors = vectors.reshape(clips, count, vectors.shape[1]).double()
+        points = statistics_of(vectors, input_levels(inputs).reshape(clips, count), settings)
+        return _chosen([_FORMULAS[type(density)](density, points) for density in self.single.densities], ids)
 
     def _firsts(self, frames: int) -> Tensor:
         """The first frames of a clip's windows or crops, (count,), as in features.windows.excerpts and .crops."""
@@ -183,16 +187,7 @@ def _pooled(scores: Tensor, scoring: ScoringSettings) -> Tensor:
         ranks = torch.arange(scores.shape[1]).double()
         weights = (ranks < torch.ceil(scoring.top_share * (ranks[-1] + 1) - 1e-9).clamp(min=1)).double()
         return (ranked * weights).sum(dim=1) / weights.sum()
-    return _mean_by_rank(scores, scoring.decay if scoring.pooling == "gwrp" else 1.0)
-
-
-def _mean_by_rank(values: Tensor, decay: float) -> Tensor:
-    """The mean over dimension 1, weights falling by `decay` from the largest value to the next."""
-    if decay == 1:
-        return values.mean(dim=1)
-    weights = torch.pow(decay, torch.arange(values.shape[1]).double())
-    total: Tensor = torch.tensordot(values.sort(dim=1, descending=True).values, weights, dims=([1], [0]))
-    return total / weights.sum()
+    return mean_by_rank(scores, scoring.decay if scoring.pooling == "gwrp" else 1.0)
 
 
 def _mahalanobis(density: Mahalanobis, points: Tensor) -> Tensor:

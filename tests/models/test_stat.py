@@ -79,8 +79,9 @@ def profile(training: Training, path: Path, decay: float) -> Array:
 
 def test_its_defaults_are_the_mean_over_time_and_the_distance_from_the_healthy_ones() -> None:
     settings = Settings()
-    assert (settings.decay, settings.score, settings.backend) == (1.0, "mahalanobis", "mahalanobis")
-    assert (settings.excerpt_frames(128), settings.embedding_decay, settings.is_trained) == (1, 1.0, False)
+    assert (settings.statistic, settings.decay, settings.whiten) == ("mean", 1.0, 0)
+    assert (settings.score, settings.backend) == ("mahalanobis", "mahalanobis")
+    assert (settings.excerpt_frames(128), settings.is_trained) == (1, False)
 
 
 def test_it_embeds_frames_as_they_are_between_the_bins_limits() -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from features.frames.feature_settings import KINDS
-from models.families import FAMILIES
+from models.families import FAMILIES, settings_of
+from models.settings import STATISTICS, DensitySettings
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe
 from search.study.schema.settings_in_words import Schema, blocks, settings_in
 from search.study.space import CLOSED_FOR_GOOD, Path
@@ -58,7 +59,10 @@ def _definitions() -> dict[str, Any]:
 
     definitions = {name: _block(settings, _path_of(name)) for name, settings in blocks().items()}
     definitions["from"] = _block(Origin, ("from",))
-    definitions["features"]["properties"]["kind"] |= _open(_KIND)
+    definitions["features"]["properties"]["kind"] |= _open(_stack(KINDS))
+    for family in FAMILIES:
+        if issubclass(settings_of(family), DensitySettings):
+            definitions[family]["properties"]["statistic"] |= _open(_stack(STATISTICS))
     definitions["search"]["properties"]["constraints"] |= {"anyOf": [_ref("constraints"), {"type": "null"}]}
     definitions["fusion"]["properties"]["members"] |= {
         "minProperties": 2,
@@ -152,11 +156,12 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/definitions/{name}"}
 
 
-#: The kinds of features: pydantic only knows that they are text.
-_KIND = _any_of(
-    [
-        {"type": "string", "enum": list(KINDS)},
-        {"type": "string", "pattern": "^({0})([+]({0}))+$".format("|".join(KINDS))},
-        {"type": "array", "items": {"enum": list(KINDS)}, "minItems": 1, "uniqueItems": True},
-    ]
-)
+def _stack(names: Collection[str]) -> dict[str, Any]:
+    """Return the schema of a name or several (features.stacks): pydantic only knows that they are text."""
+    return _any_of(
+        [
+            {"type": "string", "enum": list(names)},
+            {"type": "string", "pattern": "^({0})([+]({0}))+$".format("|".join(names))},
+            {"type": "array", "items": {"enum": list(names)}, "minItems": 1, "uniqueItems": True},
+        ]
+    )

@@ -38,6 +38,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "power between": ({"power": 1.5}, "should be 1 or 2"),
     "another kind": ({"kind": "melody"}, "each kind must be one of logmel, mfcc, .* but got 'melody'"),
     "a kind twice": ({"kind": ["logmel", "logmel"]}, "each kind may stand once"),
+    "a kind and nothing": ({"kind": "logmel+"}, r"must stand between two names, but got 'logmel\+': write logmel, or"),
     "no kind": ({"kind": []}, "each kind must be one of"),
     "channel before the first": ({"channel": -1}, "channel ≥ 0 must hold"),
     "another channel": ({"channel": "left"}, "'mean'"),

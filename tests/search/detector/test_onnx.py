@@ -31,7 +31,7 @@ from models.recordings import Recordings
 from models.scoring.densities import Density
 from models.scoring.scorer import Calibrated, Single
 from models.scoring.scorer_of_recipe import scorer_of
-from models.settings import CropSettings
+from models.settings import STATISTICS, CropSettings, DensitySettings
 from search.cli.detector.onnx import onnx
 from search.detector.bundle import Bundle, load_bundle, save_bundle
 from search.detector.onnx_export import TOLERANCE, require_same_scores
@@ -137,6 +137,14 @@ DETECTORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nearest neighbours": ({"family": "classifier", "frames": 16, "spectrum": True, "score": "knn"}, {}),
     "stat": ({"family": "stat", "decay": 0.9, "score": "knn"}, {}),
     "stat by maxima": ({"family": "stat", "decay": 0}, {}),
+    **{f"stat, {name}": ({"family": "stat", "statistic": name, "share": 0.3}, {}) for name in STATISTICS},
+    "stat, stacked and whitened": ({"family": "stat", "statistic": "quantile+maximum+change", "whiten": 7}, {}),
+    "stat, whitened over more bands than there are": ({"family": "stat", "whiten": 81}, {}),
+    "latents of quiet windows": ({"family": "ae", "score": "mahalanobis", "statistic": "quiet"}, {}),
+    "latents of loud crops": (
+        {"family": "cae", "frames": 32, "crop_hop": 9, "width": 2, "score": "knn", "statistic": "loud", "share": 0.4},
+        {},
+    ),
 }
 
 SMALL = {"context": 3, "h_dim": 16, "z_dim": 4}
@@ -162,12 +170,15 @@ def bundle_of(model: dict[str, Any], scoring: dict[str, Any], **blocks: Any) -> 
 
 
 def embedding_size(single: Single) -> int:
+    """Values of the vector that a density judges."""
     model, bins = single.member.model, single.member.features.bins
+    assert isinstance(model, DensitySettings)
     length = model.excerpt_frames(bins)
     zeros = torch.zeros(2, dtype=torch.int64)
     inputs = torch.zeros((2, 1, bins, length) if isinstance(model, CropSettings) else (2, length * bins))
     with torch.inference_mode():
-        return int(single.model.embed(Batch(inputs=inputs, clips=zeros, ids=zeros)).shape[1])
+        embedded = single.model.embed(Batch(inputs=inputs, clips=zeros, ids=zeros))
+    return len(model.statistics) * embedded.shape[1]
 
 
 def own_scores(bundle: Bundle, waveforms: list[Waveform], ids: list[str]) -> Any:
