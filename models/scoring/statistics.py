@@ -161,11 +161,11 @@ def _quantile_of(windows: Windows, share: float) -> Array:
 
 
 def _minimum(windows: Windows, settings: DensitySettings) -> Array:
-    return windows.vectors.min(axis=0).astype(np.float64)
+    return np.asarray(windows.vectors.min(axis=0), dtype=np.float64)
 
 
 def _maximum(windows: Windows, settings: DensitySettings) -> Array:
-    return windows.vectors.max(axis=0).astype(np.float64)
+    return np.asarray(windows.vectors.max(axis=0), dtype=np.float64)
 
 
 def _quiet(windows: Windows, settings: DensitySettings) -> Array:

@@ -50,7 +50,8 @@ def _quantile(vectors: Tensor, share: float) -> Tensor:
     ranks = torch.arange(vectors.shape[1]).double()
     # Ranks less than one away from the quantile's place weigh what is missing to one: a linear interpolation.
     weights = (1 - (ranks - share * ranks[-1]).abs()).clamp(min=0)
-    return torch.tensordot(vectors.sort(dim=1).values, weights, dims=([1], [0]))
+    quantile: Tensor = torch.tensordot(vectors.sort(dim=1).values, weights, dims=([1], [0]))
+    return quantile
 
 
 def _mean_of_share(vectors: Tensor, levels: Tensor, share: float) -> Tensor:
@@ -60,7 +61,8 @@ def _mean_of_share(vectors: Tensor, levels: Tensor, share: float) -> Tensor:
     ordered = vectors.gather(1, order[:, :, None].expand_as(vectors))
     ranks = torch.arange(vectors.shape[1]).double()
     count = torch.ceil(share * (ranks[-1] + 1) - 1e-9).clamp(min=1)
-    return torch.tensordot(ordered, (ranks < count).double(), dims=([1], [0])) / count
+    total: Tensor = torch.tensordot(ordered, (ranks < count).double(), dims=([1], [0]))
+    return total / count
 
 
 def _change(vectors: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def mean_by_level(windows: Windows, share: float, *, loudest: bool) -> Array:
     count = max(int(np.ceil(round(share * len(windows), 9))), 1)
     sign = -1 if loudest else 1
     order = sorted(range(len(windows)), key=lambda window: (sign * windows.levels[window], window))
-    return np.mean([windows.vectors[window].astype(np.float64) for window in order[:count]], axis=0)
+    return np.asarray(np.mean([windows.vectors[window].astype(np.float64) for window in order[:count]], axis=0))
 
 
 def mean_by_rank(vectors: Array, decay: float) -> Array:
