@@ -51,8 +51,9 @@ from features.clips.synthetic_corpus import make_corpus
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
 from search.evaluation.interval import Interval
+from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
-from search.sampling.pruning import NoisePruner, is_rung, noise_key, noise_of
+from search.sampling.pruning import NoisePruner, is_rung, noise_key
 from search.sampling.samplers import pruner_for, sampler_for
 from search.study.recipe import Recipe, ValidationSettings
 from search.study.search_settings import SearchSettings
@@ -164,7 +165,7 @@ def learning_curve(recipe: Recipe, corpus: Corpus) -> Scores:
 def scores_of_folds(recipe: Recipe, views: Sequence[Corpus]) -> Scores:
     """Scores of one model after the other, (clips,)."""
     try:
-        training = CrossValidation(recipe, views, "cpu", train_for_real)
+        training = CrossValidation([recipe], views, "cpu", train_for_real)
         while training.epoch < recipe.epochs * len(views):
             training.run_epoch(lambda: None)
     except TrialFailure:

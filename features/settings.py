@@ -7,8 +7,10 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from features.stacks import parts_of
+
 #: Setting → others of its block, and those values of them beside which it has an effect: one such value is enough,
-#: alone or in a stack (features.stacks).
+#: alone or in a stack (features.stacks), if that other setting has an effect itself.
 Effects = Mapping[str, Mapping[str, Sequence[object]]]
 
 
@@ -17,6 +19,10 @@ class Settings(BaseModel):
 
     ONLY_BESIDE: ClassVar[Effects] = {}
 
+    #: Settings that change no training, only what is made of it: a trial tries them all on one training. Each with the
+    #: values that stand for a range of it.
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {}
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
@@ -24,3 +30,16 @@ class Settings(BaseModel):
         """The entry of `ONLY_BESIDE` for a setting, here or in a base class; empty if the setting always counts."""
         found = (vars(base)["ONLY_BESIDE"].get(setting) for base in cls.__mro__ if "ONLY_BESIDE" in vars(base))
         return next(filter(None, found), {})
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """The settings that have no effect beside the values of the others."""
+
+        def counts(setting: str) -> bool:
+            beside = {k: v for k, v in self.counts_beside(setting).items() if k in type(self).model_fields}
+            return not beside or any(
+                counts(key) and any(part in values for part in parts_of(getattr(self, key)))
+                for key, values in beside.items()
+            )
+
+        return frozenset(setting for setting in type(self).model_fields if not counts(setting))

@@ -25,6 +25,7 @@ from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
+from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
 from models.settings import DensitySettings, WindowSettings
 
@@ -75,6 +76,11 @@ class Model(AnomalyModel):
     def embed(self, batch: Batch) -> Tensor:
         """The bottleneck as the decoder is given it, (batch, z_dim), at least 0."""
         return self._bottleneck(self.scale(batch.inputs), batch)
+
+    def residual(self, batch: Batch) -> Tensor:
+        target: Tensor = self.scale(batch.inputs)
+        error = self._reconstruction(target, batch) - target
+        return log_error_of_bins(error.unflatten(1, (-1, self.scale.bins)))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """The windows in the feature's units; a linear output may lie outside of their limits."""

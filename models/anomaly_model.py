@@ -8,10 +8,12 @@ scores : (batch,) float32, higher is more anomalous.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 from torch import Tensor, nn
 
 from features.windows.excerpts import Batch
+from models.settings import FamilySettings
 
 
 class AnomalyModel(nn.Module, ABC):
@@ -25,8 +27,16 @@ class AnomalyModel(nn.Module, ABC):
     def score(self, batch: Batch) -> Tensor:
         """The score of each window or crop, (batch,): higher is more anomalous."""
 
+    def scoring_by(self, settings: FamilySettings) -> Self:
+        """The same network with the window score that these settings name; itself if its family has one score."""
+        return self
+
     def embed(self, batch: Batch) -> Tensor:
         """Embeddings for a density, (batch, dim); for families with densities among their scores."""
+        raise NotImplementedError
+
+    def residual(self, batch: Batch) -> Tensor:
+        """How badly each bin is reconstructed, (batch, bins): log mean squared error; for families that reconstruct."""
         raise NotImplementedError
 
     def reconstruct(self, batch: Batch) -> Tensor | None:

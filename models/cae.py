@@ -35,6 +35,7 @@ from features.errors import UnservedError
 from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
+from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
 from models.settings import CropSettings, DensitySettings
 
@@ -112,6 +113,11 @@ class Model(AnomalyModel):
         """The latent of each crop, (batch, z_dim): the mean of a map, so that the crop's size does not show."""
         latent: Tensor = self.encoder(self.scale(batch.inputs))
         return latent.mean(dim=(2, 3))
+
+    def residual(self, batch: Batch) -> Tensor:
+        target: Tensor = self.scale(batch.inputs)
+        error = self._reconstruction(target) - target
+        return log_error_of_bins(error[:, 0].transpose(1, 2))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """The crops in the feature's units."""

@@ -25,8 +25,9 @@ A score is one of these, or a density of the embeddings' directions. p is the pr
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -52,7 +53,7 @@ from models.layers.backbones import (
 )
 from models.layers.margins import AdaCos, ArcFace, CrossEntropy, Head, Targets
 from models.layers.scale import Scale
-from models.settings import CropSettings, DensitySettings
+from models.settings import CropSettings, DensitySettings, FamilySettings
 
 _ADACOS = ("adacos", "subcluster_adacos")
 
@@ -191,7 +192,7 @@ class Model(AnomalyModel):
             crops = share * crops + (1 - share) * crops[partners]
             targets = [(share, labels), (1 - share, labels[partners])]
         embeddings = self._embedding(crops)
-        with _whole_precision(embeddings):
+        with torch.autocast(embeddings.device.type, enabled=False):  # in bfloat16, a cosine near 1 has two digits
             loss: Tensor = self.head(embeddings, targets)
         return loss
 
@@ -202,6 +203,12 @@ class Model(AnomalyModel):
         scores = [self._scores(transform(crops), own[:, version]) for version, transform in enumerate(transformations)]
         return torch.stack(scores).mean(dim=0)
 
+    def scoring_by(self, settings: FamilySettings) -> Self:
+        other = copy.copy(self)
+        assert isinstance(settings, Settings)
+        other.settings = settings
+        return other
+
     def embed(self, batch: Batch) -> Tensor:
         """The embeddings' directions, of unit length, (batch, embedding_dim), twice as many with `spectrum`."""
         return functional.normalize(self._embedding(self.scale(batch.inputs)))
@@ -209,10 +216,9 @@ class Model(AnomalyModel):
     def _scores(self, crops: Tensor, own: Tensor) -> Tensor:
         """The scores of crops; `own` (batch, classes) bool says which classes each crop may have."""
         embeddings = self._embedding(crops)
-        with _whole_precision(embeddings):
-            if self.settings.score == "cosine":
-                return 1 - self.head.cosines(embeddings).masked_fill(~own, -torch.inf).amax(dim=1)
-            logits = self.head.logits(embeddings)
+        if self.settings.score == "cosine":
+            return 1 - self.head.cosines(embeddings).masked_fill(~own, -torch.inf).amax(dim=1)
+        logits = self.head.logits(embeddings)
         odds = log_odds(logits, logits.masked_fill(~own, -torch.inf).argmax(dim=1))
         return odds.sigmoid() if self.settings.score == "softmax" else odds
 
@@ -241,8 +247,3 @@ def _head(settings: Settings, dim: int, classes: int) -> Head:
         return ArcFace(dim, classes, margin=settings.margin, scale=settings.logit_scale)
     subclusters = settings.subclusters if settings.loss == "subcluster_adacos" else 1
     return AdaCos(dim, classes, subclusters=subclusters, is_dynamic=settings.adacos_scale == "dynamic")
-
-
-def _whole_precision(embeddings: Tensor) -> torch.autocast:
-    """Switches autocast off: in bfloat16 a cosine near 1 has two digits behind the point."""
-    return torch.autocast(embeddings.device.type, enabled=False)

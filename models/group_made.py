@@ -16,7 +16,9 @@ With `each_last` every frame is predicted from every number of others just once:
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -26,6 +28,7 @@ from features.windows.excerpts import Batch
 from models.labels import Labels
 from models.layers.masked import MaskedModel, MaskedSettings
 from models.layers.scale import Scale
+from models.settings import FamilySettings
 
 Orderings = Literal["each_last", "middle_last", "in_time"]
 
@@ -39,6 +42,8 @@ class Settings(MaskedSettings):
         "window", description="negative log-likelihood of all frames, or of the last ones, given all others"
     )
 
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {"score": ()}
+
 
 class Model(MaskedModel):
     """Predicts each frame of a window from those before it in one or several orders."""
@@ -48,6 +53,12 @@ class Model(MaskedModel):
         super().__init__(settings, orderings, scale.bins, scale, labels)
         self.last_frames = orderings[:, -1].tolist()
         self.is_last_frame_scored = settings.score == "last_frame"
+
+    def scoring_by(self, settings: FamilySettings) -> Self:
+        other = copy.copy(self)
+        assert isinstance(settings, Settings)
+        other.is_last_frame_scored = settings.score == "last_frame"
+        return other
 
     def score(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood of a window's values, or of its last frames', nats, mean over the orderings."""

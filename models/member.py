@@ -34,6 +34,10 @@ class EnsembleSettings(FamilySettings):
     def ensemble(self) -> Mapping[str, Member]:
         """Members by name."""
 
+    @abstractmethod
+    def with_ensemble(self, members: Mapping[str, Member]) -> EnsembleSettings:
+        """The same ensemble of other members, whose names stay."""
+
 
 def members_in(model: FamilySettings) -> Mapping[str, Member]:
     """The members of an ensemble by name; empty for any other family."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, cast, get_args
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -23,6 +23,9 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 Statistic = Literal["mean", "median", "quantile", "minimum", "maximum", "quiet", "loud", "deviation", "change"]
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 
+#: What `auto` stands for on a device: models.precision.
+ClosedPrecision = Literal["float32", "bfloat16"]
+
 
 class TrainingSettings(Settings):
     """How a model is trained (Adam)."""
@@ -30,8 +33,10 @@ class TrainingSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, le=1e30, description="Adam's step size")
     batch_size: int = Field(1000, ge=1, description="windows or crops in one step")
     epochs: int = Field(100, ge=1, description="passes over the training clips")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the arithmetic; bfloat16 (autocast) is faster on a GPU, and coarser"
+    precision: Literal["auto"] | ClosedPrecision = Field(
+        "auto",
+        description="of the arithmetic in training; auto: bfloat16 (autocast) where the device computes it natively, "
+        "else float32. Scores are always float32",
     )
     calibration_share: float = Field(
         0.1,
@@ -49,6 +54,12 @@ class ScoringSettings(Settings):
     """How window scores become a clip's score and decision."""
 
     ONLY_BESIDE: ClassVar[Effects] = {"decay": {"pooling": ["gwrp"]}, "top_share": {"pooling": ["top"]}}
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {
+        "pooling": (),
+        "decay": (0.5, 0.8, 0.9, 0.95, 0.99),
+        "top_share": (0.02, 0.05, 0.1, 0.2, 0.5),
+        "calibration": (),
+    }
 
     pooling: Pooling = Field("mean", description="how window scores become one clip score")
     decay: float = Field(0.9, ge=0, le=1, description="gwrp: weight of each window over that of the one ranked before")
@@ -192,6 +203,15 @@ class DensitySettings(FamilySettings):
         "neighbours": {"score": ["knn", "lof"]},
         "local_neighbours": {"score": ["knn"]},
         "components": {"score": ["gmm"]},
+    }
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {
+        "score": (),
+        "neighbours": (1, 2, 4, 8),
+        "local_neighbours": (0, 2, 4, 8),
+        "components": (1, 2, 4),
+        "statistic": (),
+        "share": (0.05, 0.1, 0.25, 0.5),
+        "decay": (0.0, 0.5, 0.9, 0.99, 1.0),
     }
 
     @field_validator("statistic")

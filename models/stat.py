@@ -11,7 +11,8 @@ Estimator for Anomalous Sound Detection" (ICASSP 2023).
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -33,6 +34,8 @@ class Settings(DensitySettings):
         ge=0,
         description="bins whose running median is subtracted from each statistic: an odd number from 3; 0: nothing is",
     )
+
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {}  # nothing is trained that they could share
 
     @field_validator("whiten")
     @classmethod

@@ -23,6 +23,7 @@ from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
+from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
 from models.settings import DensitySettings, WindowSettings
 
@@ -80,6 +81,11 @@ class Model(AnomalyModel):
     def embed(self, batch: Batch) -> Tensor:
         """µ of each window, (batch, z_dim)."""
         return self._mean(self.scale(batch.inputs), batch)
+
+    def residual(self, batch: Batch) -> Tensor:
+        target: Tensor = self.scale(batch.inputs)
+        error = self._reconstruction(target, batch) - target
+        return log_error_of_bins(error.unflatten(1, (-1, self.scale.bins)))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """The windows from µ, in the feature's units."""

@@ -14,7 +14,7 @@ they meet. These are withheld ones; where an ID has fewer than ten, all of the t
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -39,6 +39,8 @@ class FusionMember(Member):
 
     weight: float = Field(1.0, ge=0, description="combine: weights: how much it counts")
 
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {"weight": (0.25, 0.5, 1.0, 2.0, 4.0)}
+
 
 class Settings(EnsembleSettings):
     """Members by name; what a member leaves out of its features, training and scoring is as in the study."""
@@ -54,10 +56,14 @@ class Settings(EnsembleSettings):
         "calibrate": {"combine": ["mean", "min", "max", "weights"]},
         "weight": {"combine": ["weights"]},  # of each member
     }
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {"combine": (), "calibrate": ()}
 
     @property
     def ensemble(self) -> Mapping[str, Member]:
         return self.members
+
+    def with_ensemble(self, members: Mapping[str, Member]) -> Settings:
+        return self.model_copy(update={"members": members})
 
     def repeated(self, times: int) -> Settings:
         """Members with seeds of their own count them up."""
@@ -69,7 +75,7 @@ class Settings(EnsembleSettings):
             else member
             for name, member in self.members.items()
         }
-        return self.model_copy(update={"members": members})
+        return self.with_ensemble(members)
 
     @property
     def is_trained(self) -> bool:

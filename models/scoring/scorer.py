@@ -18,24 +18,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from features.errors import UnservedError
 from features.frames.framing import Frames
-from features.windows.excerpts import Batch
+from models.anomaly_model import AnomalyModel
 from models.families import build
 from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
 from models.scoring.calibration import Calibration, require_normals, require_withheld
 from models.scoring.densities import Density, density_of
+from models.scoring.network_pass import NetworkPass, Reading
 from models.scoring.pooling import pool
-from models.scoring.scores import Array, Scores
-from models.scoring.statistics import clip_statistics, input_levels
+from models.scoring.scores import Scores
 from models.settings import DensitySettings
-
-#: Windows or crops scored at a time, at most, and numbers that they may hold together.
-_MOST_EXCERPTS, _MOST_NUMBERS = 1024, 4_000_000
 
 
 class Scorer(nn.Module, ABC):
@@ -71,17 +68,28 @@ class Scorer(nn.Module, ABC):
 class Single(Scorer):
     """One model, and the density of its embeddings if that gives the score."""
 
-    def __init__(self, member: Member, labels: Labels, limits: tuple[Frames, Frames]) -> None:
+    def __init__(self, member: Member, labels: Labels, model: AnomalyModel) -> None:
         super().__init__()
         self.member = member
         self.labels = labels
-        self.model = build(member.model, limits, labels)
+        self.model = model
+        self.reading = Reading.of(member)
+        self.shared_pass: NetworkPass | None = None  # with other detectors of the same network
         # One for each machine ID, in their order, and perhaps one for all.
         self.densities = nn.ModuleList()
         if member.model.backend is not None:
             assert isinstance(member.model, DensitySettings)
             shared = member.model.unknown_id == "shared"
             self.densities.extend(density_of(member.model) for _ in range(len(labels.ids) + shared))
+
+    @classmethod
+    def fresh(cls, member: Member, labels: Labels, limits: tuple[Frames, Frames]) -> Single:
+        """One with new weights, for frames whose bins lie within limits, (bins,) twice."""
+        return cls(member, labels, build(member.model, limits, labels))
+
+    def under(self, member: Member) -> Single:
+        """Another detector of the same network, by a member that differs in settings of scoring alone."""
+        return Single(member, self.labels, self.model.scoring_by(member.model))
 
     def singles(self) -> Iterator[Single]:
         yield self
@@ -92,7 +100,7 @@ class Single(Scorer):
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         if not self.densities:
             return
-        embeddings, ids = self._embeddings(train), train.id_indices(self.labels)
+        embeddings, ids = self._pass().embeddings(train, self.reading), train.id_indices(self.labels)
         for index, density in enumerate(self.densities):
             assert isinstance(density, Density)
             density.fit(embeddings[ids == index] if index < len(self.labels.ids) else embeddings)
@@ -106,7 +114,7 @@ class Single(Scorer):
             )
         if not self.densities:
             return self._pooled_scores(recordings)
-        embeddings = self._embeddings(recordings)
+        embeddings = self._pass().embeddings(recordings, self.reading)
         scores = np.empty(len(ids))
         for index in np.unique(ids):
             density = self.densities[int(index)]  # UNKNOWN is -1: the last one, which is for all
@@ -124,29 +132,17 @@ class Single(Scorer):
         return not model.knows_ids and (not self.densities or model.unknown_id == "shared")
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
-        """For forward passes and losses; gradients follow their types, and weights stay float32."""
-        if self.member.training.precision == "float32":
-            return nullcontext()
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        """For losses alone: gradients follow their types, weights stay float32, and scores are computed in float32."""
+        if self.member.training.precision == "bfloat16":
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        return nullcontext()
 
-    @torch.inference_mode()
     def _pooled_scores(self, recordings: Recordings) -> Scores:
-        self.model.eval()
-        excerpts = recordings.excerpts(self.member.features, self.member.model, self.labels)
-        # Filled in place: results kept between large passing arrays would leave holes that grow with the corpus.
-        scores = torch.empty(len(excerpts), device=recordings.device)
-        clips = torch.empty(len(excerpts), dtype=torch.int64, device=recordings.device)
-        done = 0
-        with self.arithmetic(recordings.device):
-            for batch in self._in_order(recordings):
-                part = slice(done, done := done + len(batch.clips))
-                scores[part] = self.model.score(batch)
-                clips[part] = batch.clips
-        # Pooled on the CPU: a GPU adds in whatever order, and a trial's value would not be the same twice.
+        scores, clips = self._pass().window_scores(recordings, self.reading)
         scoring = self.member.scoring
         pooled = pool(
-            scores.cpu(),
-            clips.cpu(),
+            scores,
+            clips,
             clip_count=len(recordings),
             pooling=scoring.pooling,
             decay=scoring.decay,
@@ -154,33 +150,8 @@ class Single(Scorer):
         )
         return np.asarray(pooled.numpy(), dtype=np.float64)
 
-    @torch.inference_mode()
-    def _embeddings(self, recordings: Recordings) -> Array:
-        """The embedding of each clip, (clips, dim): the statistics of those of its windows.
-
-        Raises FloatingPointError where the network has diverged.
-        """
-        self.model.eval()
-        settings = self.member.model
-        assert isinstance(settings, DensitySettings)
-
-        def embedded() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            with self.arithmetic(recordings.device):
-                for batch in self._in_order(recordings):
-                    vectors = self.model.embed(batch).float()
-                    yield vectors.cpu(), input_levels(batch.inputs).cpu(), batch.clips.cpu()
-
-        embeddings = clip_statistics(embedded(), clip_count=len(recordings), settings=settings)
-        if not np.isfinite(embeddings).all():
-            raise FloatingPointError("embeddings are not finite")
-        return embeddings
-
-    def _in_order(self, recordings: Recordings) -> Iterator[Batch]:
-        features, model = self.member.features, self.member.model
-        size = model.excerpt_frames(features.bins) * features.bins
-        return recordings.excerpts(features, model, self.labels).in_order(
-            max(min(_MOST_EXCERPTS, _MOST_NUMBERS // size), 1)
-        )
+    def _pass(self) -> NetworkPass:
+        return self.shared_pass or NetworkPass(self.member, self.labels, {self.reading: self.model})
 
 
 #: Makes the model of a member for some labels: a fresh one, in training; in a bundle, one whose weights are loaded.

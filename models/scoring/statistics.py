@@ -31,7 +31,7 @@ A dimension in which a value is not finite has no statistics: not a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,36 +69,53 @@ class Windows:
         return np.argsort(self.levels, kind="stable")
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """Which statistics of a clip a density judges."""
+
+    names: tuple[Statistic, ...]
+    share: float
+    decay: float
+    bands: int  # of the running median that is subtracted from each; 0 for none
+
+    @classmethod
+    def of(cls, settings: DensitySettings) -> Statistics:
+        return cls(settings.statistics, settings.share, settings.decay, settings.bands_of_median)
+
+
 def input_levels(inputs: Tensor) -> Tensor:
     """The level of each window of a batch, (batch,) float32: the mean of its inputs."""
     # Rounded from float64: windows that sound alike are equally loud, however the sum was divided.
     return inputs.flatten(start_dim=1).mean(dim=1, dtype=torch.float64).float()
 
 
-def statistics_of(windows: Windows, settings: DensitySettings) -> Array:
-    """The statistics of a clip that the settings name, (k · dim,)."""
+def statistics_of(windows: Windows, statistics: Statistics) -> Array:
+    """The statistics of a clip, (k · dim,), not whitened."""
     with np.errstate(invalid="ignore"):  # of a network that has diverged
-        found = np.stack([_STATISTICS[name](windows, settings) for name in settings.statistics])
+        found = np.stack([_STATISTICS[name](windows, statistics) for name in statistics.names])
     found[:, ~np.isfinite(windows.vectors).all(axis=0)] = np.nan
     return found.reshape(-1)
 
 
 def clip_statistics(
-    batches: Iterable[tuple[Tensor, Tensor, Tensor]], *, clip_count: int, settings: DensitySettings
-) -> Array:
-    """The statistics of every clip, (clip_count, k · dim), whitened if the settings ask for it.
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]], *, clip_count: int, each: Sequence[Statistics]
+) -> list[Array]:
+    """Each of some statistics of every clip, (clip_count, k · dim), from one pass.
 
     `batches` are as `windows_of_clips` takes them. Memory does not grow with the number of windows.
     """
-    found: Array | None = None
+    found: list[Array] = []
     for clip, windows in windows_of_clips(batches):
-        own = statistics_of(windows, settings)
-        if found is None:
-            found = np.zeros((clip_count, len(own)))
-        found[clip] = own
-    if found is None:
+        dim = windows.vectors.shape[1]
+        found = found or [np.zeros((clip_count, len(statistics.names) * dim)) for statistics in each]
+        for statistics, of_clips in zip(each, found, strict=True):
+            of_clips[clip] = statistics_of(windows, statistics)
+    if not found:
         raise ValueError("there are no windows")
-    return whitened(found, parts=len(settings.statistics), bands=settings.bands_of_median)
+    return [
+        whitened(of_clips, parts=len(statistics.names), bands=statistics.bands)
+        for statistics, of_clips in zip(each, found, strict=True)
+    ]
 
 
 def windows_of_clips(batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Iterator[tuple[int, Windows]]:
@@ -138,19 +155,19 @@ def _joined(held: list[tuple[Tensor, Tensor]]) -> Windows:
     return Windows(vectors, levels)
 
 
-def _mean(windows: Windows, settings: DensitySettings) -> Array:
-    if settings.decay == 1:
+def _mean(windows: Windows, statistics: Statistics) -> Array:
+    if statistics.decay == 1:
         return torch.from_numpy(windows.vectors).double().mean(dim=0).numpy()
-    weights = np.power(settings.decay, np.arange(len(windows), dtype=np.float64))[::-1]  # rank 0 comes last
+    weights = np.power(statistics.decay, np.arange(len(windows), dtype=np.float64))[::-1]  # rank 0 comes last
     return np.asarray(weights @ windows.ranked.astype(np.float64) / weights.sum())
 
 
-def _median(windows: Windows, settings: DensitySettings) -> Array:
+def _median(windows: Windows, statistics: Statistics) -> Array:
     return _quantile_of(windows, 0.5)
 
 
-def _quantile(windows: Windows, settings: DensitySettings) -> Array:
-    return _quantile_of(windows, settings.share)
+def _quantile(windows: Windows, statistics: Statistics) -> Array:
+    return _quantile_of(windows, statistics.share)
 
 
 def _quantile_of(windows: Windows, share: float) -> Array:
@@ -160,20 +177,20 @@ def _quantile_of(windows: Windows, share: float) -> Array:
     return np.asarray(below + (above - below) * (position - low))
 
 
-def _minimum(windows: Windows, settings: DensitySettings) -> Array:
+def _minimum(windows: Windows, statistics: Statistics) -> Array:
     return np.asarray(windows.vectors.min(axis=0), dtype=np.float64)
 
 
-def _maximum(windows: Windows, settings: DensitySettings) -> Array:
+def _maximum(windows: Windows, statistics: Statistics) -> Array:
     return np.asarray(windows.vectors.max(axis=0), dtype=np.float64)
 
 
-def _quiet(windows: Windows, settings: DensitySettings) -> Array:
-    return _mean_of_share(windows, windows.by_level, settings.share)
+def _quiet(windows: Windows, statistics: Statistics) -> Array:
+    return _mean_of_share(windows, windows.by_level, statistics.share)
 
 
-def _loud(windows: Windows, settings: DensitySettings) -> Array:
-    return _mean_of_share(windows, np.argsort(-windows.levels, kind="stable"), settings.share)
+def _loud(windows: Windows, statistics: Statistics) -> Array:
+    return _mean_of_share(windows, np.argsort(-windows.levels, kind="stable"), statistics.share)
 
 
 def _mean_of_share(windows: Windows, order: npt.NDArray[np.int64], share: float) -> Array:
@@ -181,17 +198,17 @@ def _mean_of_share(windows: Windows, order: npt.NDArray[np.int64], share: float)
     return np.asarray(windows.vectors[order[:count]].mean(axis=0, dtype=np.float64))
 
 
-def _deviation(windows: Windows, settings: DensitySettings) -> Array:
+def _deviation(windows: Windows, statistics: Statistics) -> Array:
     return np.asarray(windows.vectors.std(axis=0, dtype=np.float64))
 
 
-def _change(windows: Windows, settings: DensitySettings) -> Array:
+def _change(windows: Windows, statistics: Statistics) -> Array:
     if len(windows) == 1:
         return np.zeros(windows.vectors.shape[1])
     return np.asarray(np.diff(windows.vectors.astype(np.float64), axis=0).std(axis=0))
 
 
-_STATISTICS: dict[Statistic, Callable[[Windows, DensitySettings], Array]] = {
+_STATISTICS: dict[Statistic, Callable[[Windows, Statistics], Array]] = {
     "mean": _mean,
     "median": _median,
     "quantile": _quantile,

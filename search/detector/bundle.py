@@ -176,7 +176,7 @@ def _on_disk(place: str | Path) -> Iterator[Path]:
 def _untrained(member: Member, labels: Labels) -> Single:
     """A model whose weights are still to be loaded, including the limits of its bins."""
     untrained = member.model_copy(update={"model": member.model.to_be_loaded})
-    return Single(untrained, labels, member.features.limits)
+    return Single.fresh(untrained, labels, member.features.limits)
 
 
 def _versions() -> dict[str, str]:

@@ -118,7 +118,7 @@ def _repeat_trial(
         model.append(Training(recipe, view, torch.device(device)))
         return model[0]
 
-    trial = start_training(recipe, validation_data, str(device), train)
+    trial = start_training([recipe], validation_data, str(device), train)
     by_member: dict[str, list[Scores]] = defaultdict(list)  # the clips of one view after those of the other
     while trial.epoch < recipe.epochs * len(validation_data.views):
         trial.run_epoch(no_interruption)

@@ -28,7 +28,7 @@ from models.labels import UNKNOWN
 from models.scoring.densities import Knn, Mahalanobis
 from models.scoring.scorer import Calibrated, PerId, Scorer, Single
 from models.scoring.statistics import input_levels
-from models.settings import CropSettings, DensitySettings, ScoringSettings
+from models.settings import CropSettings, ScoringSettings
 from search.detector.bundle import Bundle
 from search.detector.onnx_statistics import mean_by_rank, statistics_of
 
@@ -71,6 +71,7 @@ class _SingleNetwork(nn.Module):
         member = single.member
         self.single = single
         self.scoring = member.scoring
+        self.statistics = single.reading.statistics
         self.length = member.model.excerpt_frames(member.features.bins)
         self.hop = member.model.hop(member.features.bins) if isinstance(member.model, CropSettings) else None
 
@@ -87,11 +88,10 @@ class _SingleNetwork(nn.Module):
         batch = Batch(inputs=inputs, clips=owners, ids=ids[owners])
         if not self.single.densities:
             return _pooled(self.single.model.score(batch).reshape(clips, count).double(), self.scoring)
-        settings = self.single.member.model
-        assert isinstance(settings, DensitySettings)
+        assert self.statistics is not None
         vectors = self.single.model.embed(batch)
         vectors = vectors.reshape(clips, count, vectors.shape[1]).double()
-        points = statistics_of(vectors, input_levels(inputs).reshape(clips, count), settings)
+        points = statistics_of(vectors, input_levels(inputs).reshape(clips, count), self.statistics)
         return _chosen([_FORMULAS[type(density)](density, points) for density in self.single.densities], ids)
 
     def _firsts(self, frames: int) -> Tensor:
@@ -157,11 +157,6 @@ def _require_supported(bundle: Bundle) -> None:
         )
     if recipe.features.kind != "logmel":
         raise OnnxError(f"features.kind: logmel can be written as an ONNX file, but this is {recipe.features.kind}")
-    if recipe.training.precision != "float32":
-        raise OnnxError(
-            f"training.precision: float32 can be written as an ONNX file, but this is {recipe.training.precision}: its "
-            "scores and thresholds come from coarser arithmetic, which ONNX runtimes do not repeat"
-        )
     if recipe.model.backend is not None and recipe.model.backend not in ("mahalanobis", "knn"):
         raise OnnxError(
             "the densities mahalanobis and knn can be written as an ONNX file, but model.score is "

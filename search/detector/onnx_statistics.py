@@ -10,14 +10,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.settings import DensitySettings, Statistic
+from models.scoring.statistics import Statistics
+from models.settings import Statistic
 
 
-def statistics_of(vectors: Tensor, levels: Tensor, settings: DensitySettings) -> Tensor:
-    """The statistics that the settings name, one after another, whitened if the settings ask for it."""
-    found = [_statistic(name, vectors, levels, settings) for name in settings.statistics]
-    if settings.bands_of_median:
-        found = [part - _running_median(part, settings.bands_of_median) for part in found]
+def statistics_of(vectors: Tensor, levels: Tensor, statistics: Statistics) -> Tensor:
+    """The statistics of each clip, one after another, whitened if that is asked for."""
+    found = [_statistic(name, vectors, levels, statistics) for name in statistics.names]
+    if statistics.bands:
+        found = [part - _running_median(part, statistics.bands) for part in found]
     return torch.cat(found, dim=1)
 
 
@@ -30,17 +31,17 @@ def mean_by_rank(values: Tensor, decay: float) -> Tensor:
     return total / weights.sum()
 
 
-def _statistic(name: Statistic, vectors: Tensor, levels: Tensor, settings: DensitySettings) -> Tensor:
+def _statistic(name: Statistic, vectors: Tensor, levels: Tensor, statistics: Statistics) -> Tensor:
     if name == "mean":
-        return mean_by_rank(vectors, settings.decay)
+        return mean_by_rank(vectors, statistics.decay)
     if name in ("median", "quantile"):
-        return _quantile(vectors, 0.5 if name == "median" else settings.share)
+        return _quantile(vectors, 0.5 if name == "median" else statistics.share)
     if name == "minimum":
         return vectors.amin(dim=1)
     if name == "maximum":
         return vectors.amax(dim=1)
     if name in ("quiet", "loud"):
-        return _mean_of_share(vectors, levels if name == "quiet" else -levels, settings.share)
+        return _mean_of_share(vectors, levels if name == "quiet" else -levels, statistics.share)
     if name == "deviation":
         return (vectors - vectors.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()
     return _change(vectors)

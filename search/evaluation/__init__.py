@@ -3,6 +3,7 @@
 truth           the labels that scores are measured against
 metrics         AUC, pAUC, and the metrics that a search can use
 bootstrap       resamples of the clips
+noise           how far a metric depends on the clips, by which trials and variants are compared
 interval        the 95 % interval of a metric, from its resamples
 evaluate        all metrics of one set of scored clips
 official        the challenge's score, by the rule of each year

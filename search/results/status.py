@@ -32,6 +32,7 @@ class Running:
     lease_seconds: float  # left; below 0 when the worker is lost and no other has taken the trial over yet
     attempts: int
     device: str | None
+    precision: str | None  # of its training; None before it starts
     rate: float | None  # batches a second
     memory: int | None  # bytes, on the device
 
@@ -96,6 +97,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
                     lease_seconds=left,
                     attempts=row.attempts,
                     device=row.device,
+                    precision=trial.user_attrs.get("precision"),
                     rate=row.rate,
                     memory=row.memory,
                 )

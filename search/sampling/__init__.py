@@ -2,5 +2,6 @@
 
 samplers     Optuna's samplers and pruners, and a sampler of our own for several families
 pruning      a pruner that compares trials by the noise of their metrics
+stored_evidence  the values of the variants of a study's trainings
 suggestions  the parameters of a worker's trials: none tried twice
 """

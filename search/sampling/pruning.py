@@ -6,9 +6,7 @@ measured on the same clips. What counts is therefore the standard error of the d
 where both rank the same clips as anomalies, and larger than either trial's own where they do not. benchmarks/pruning.py
 measures the effect.
 
-noise     : (resamples,) float, the deviations of a trial's metric over bootstrap resamples of the clips, scaled so that
-            the length of the vector is the metric's standard error. All trials have the same resamples, so that the
-            length of the difference of two trials' noise is the standard error of the difference of their metrics.
+noise     : the deviations of a trial's metric over bootstrap resamples of the clips (search.evaluation.noise).
 rung      : an epoch at which trials are compared: 1, 3, 9, 27, ... as in successive halving (Jamieson and Talwalkar
             2016).
 reference : the last trial of the best third of the other trials at a rung.
@@ -24,10 +22,6 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from models.scoring.scores import Scores
-from search.evaluation.bootstrap import Bootstrap, fewest_recordings
-from search.evaluation.metrics import Metric
-from search.evaluation.truth import Truth
 from search.study.search_settings import keeps_to_limits
 
 #: Rungs are powers of this factor, and the reference is the last of the best 1/3 of the trials.
@@ -40,9 +34,6 @@ FEWEST_OTHERS = 5
 #: further behind in 5 % of the draws of clips.
 MARGIN = 1.645
 
-#: Bootstrap resamples. 200 give a standard error to within 5 % of itself; a trial stores 200 numbers at each rung.
-RESAMPLES = 200
-
 
 def is_rung(epoch: int) -> bool:
     """Whether trials are compared after this epoch (counted from 1)."""
@@ -54,19 +45,6 @@ def is_rung(epoch: int) -> bool:
 def noise_key(epoch: int) -> str:
     """The system attribute of a trial's noise at a rung. It must be written before the rung's report."""
     return f"noise:{epoch}"
-
-
-def noise_of(scores: Scores, truth: Truth, *, metric: Metric = "auc") -> list[float] | None:
-    """The noise of a metric, (resamples,).
-
-    None if a stratum has a single recording: every resample repeats it, which says nothing of other recordings.
-    Raises StudyError if the metric is undefined on these clips.
-    """
-    if fewest_recordings(truth) < 2:
-        return None
-    resampled = Bootstrap(truth, resamples=RESAMPLES).metric(metric, scores)
-    deviations = (resampled - resampled.mean()) / math.sqrt(RESAMPLES - 1)
-    return [round(deviation, 6) for deviation in deviations.tolist()]
 
 
 class NoisePruner(BasePruner):

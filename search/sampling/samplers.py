@@ -123,7 +123,7 @@ class FamilySampler(BaseSampler):
     def _suggested(self, family: str, study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
         """Suggests all settings of a family together, from the trials of that family alone."""
         branch = self._space.families.index(family)
-        settings = [setting for setting in self._space.settings if setting.branch in (None, branch)]
+        settings = [setting for setting in self._space.of_branch(branch) if not setting.is_scoring]
         sampler = TPESampler(seed=self._seed, n_startup_trials=_STARTUP_OF_A_FAMILY)
         alone = optuna.create_study(directions=study.directions, sampler=sampler)
         used = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)

@@ -14,9 +14,11 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from models.scoring.scores import Scores
+from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
-from search.sampling.pruning import is_rung, noise_key, noise_of
+from search.sampling.pruning import is_rung, noise_key
 from search.sampling.samplers import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, curves_read, pruner_for, sampler_for
+from search.sampling.stored_evidence import StoredEvidence
 from search.storage.hold import Hold
 from search.storage.outages import StorageAway
 from search.storage.stored_study import StoredStudy
@@ -59,12 +61,12 @@ class Suggestions:
         sampler can draw others; else the trial becomes a repeat.
         """
         search, is_baseline = self.study.search, hold.number == 0 and bool(self.study.baseline)
-        can_differ = search.sampler != "grid" and bool(self.study.space.distributions()) and not is_baseline
+        can_differ = search.sampler != "grid" and self.study.space.has_trainings and not is_baseline
         redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if search.duplicates == "fresh" and can_differ else 0
         for draw in range(redraws + 1):
             trial = self._trial_of(hold, draw)
             with self._cache.as_read():
-                self.study.space.close(trial)
+                self.study.space.suggest(trial)
             digest = hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:40]
             repeat = hold.settle(digest, may_repeat=draw == redraws)
             if repeat is not None:
@@ -74,6 +76,10 @@ class Suggestions:
             trial.set_user_attr("repeat", repeat)
         _log.debug("trial %d: settings %s, tried %d times before", hold.number, trial.params, repeat)
         return trial
+
+    def evidence(self, hold: Hold) -> StoredEvidence:
+        """What the study knows of the variants of the trial's family."""
+        return StoredEvidence(self._storage, self.optuna_study(), hold)
 
     def note_for_pruner(self, hold: Hold, step: int, scores: Scores, truth: Truth) -> None:
         """Stores the noise that the pruner needs at this step, before the step's report."""

@@ -8,11 +8,12 @@ on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -153,18 +154,27 @@ class Hold:
         scores: Scores | None = None,
         attributes: Mapping[str, Any] | None = None,
         exhibits: Mapping[str, str] | None = None,
+        parameters: Mapping[str, tuple[Any, BaseDistribution]] | None = None,
+        curve: Mapping[int, float] | None = None,
     ) -> None:
         """Ends the trial for Optuna and for the ledger in one transaction.
 
         `attributes` are the user attributes that the dashboard lists, `exhibits` the system attributes of the trial's
-        artifacts.
+        artifacts. `parameters` are values that were chosen after the training, with their ranges, and `curve` the
+        trial's value at each step under them, in place of its reports.
 
         A trial whose own settings made it fail becomes PRUNED for Optuna, with a violated constraint: samplers learn
         from that, and they ignore the state FAIL.
         """
         blob = None if scores is None else scores.astype(np.float64).tobytes()
         ended = TrialState.COMPLETE if state == "complete" else TrialState.PRUNED
-        self._end(state, ended, values, user=attributes, system=exhibits, reason=reason, scores=blob)
+
+        def chosen(session: Session) -> None:
+            optuna_rows.set_parameters(session, self.trial_id, parameters or {})
+            for step, value in (curve or {}).items():
+                optuna_rows.report(session, self.trial_id, step, value)
+
+        self._end(state, ended, values, user=attributes, system=exhibits, also=chosen, reason=reason, scores=blob)
 
     def give_up(self) -> None:
         """Ends a trial whose workers were lost too often."""
@@ -180,15 +190,20 @@ class Hold:
         *,
         user: Mapping[str, Any] | None = None,
         system: Mapping[str, str] | None = None,
+        also: Callable[[Session], None] = lambda session: None,
         **columns: Any,
     ) -> None:
-        """Ends the trial with these user and system attributes, and writes `columns` to the ledger's row."""
+        """Ends the trial with these user and system attributes, and writes `columns` to the ledger's row.
+
+        `also` adds to the transaction.
+        """
 
         def write(session: Session) -> None:
             ledger.fence(session, self._claim, state=state, lease_until=None, **columns)
             if state == "failed" and ended == TrialState.PRUNED:
                 self._storage.mark_failed(session, self.trial_id)
             optuna_rows.set_attributes(session, self.trial_id, user=user, system=system)
+            also(session)
 
         def end() -> None:
             self._require_held()

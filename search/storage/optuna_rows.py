@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
@@ -131,6 +131,18 @@ def forget_pruning(session: Session, trial_id: int) -> None:
     """Deletes what the pruner stored in the trial's system attributes at each rung."""
     table = models.TrialSystemAttributeModel
     session.execute(delete(table).where(table.trial_id == trial_id, table.key != "fixed_params"))
+
+
+def set_parameters(session: Session, trial_id: int, parameters: Mapping[str, tuple[Any, BaseDistribution]]) -> None:
+    """Sets parameters of a trial, each with its range. Replaces those that exist."""
+    table = models.TrialParamModel
+    for name, (value, distribution) in parameters.items():
+        values = {
+            "param_value": distribution.to_internal_repr(value),
+            "distribution_json": distribution_to_json(distribution),
+        }
+        statement = _insert(session, table).values(trial_id=trial_id, param_name=name, **values)
+        session.execute(statement.on_conflict_do_update(index_elements=[table.trial_id, table.param_name], set_=values))
 
 
 def forget_parameters(session: Session, trial_id: int) -> None:

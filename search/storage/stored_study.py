@@ -29,6 +29,7 @@ from search.storage.tables import StudyRow
 from search.study.identity import Identity, identity_of
 from search.study.objectives import IN_WORDS, METRICS, directions_of
 from search.study.recipe import Objective, ValidationSettings
+from search.study.space import Tree
 from search.study.study import Study, trained_on
 from search.study.study_file import study_of_tree
 from search.validation.views import ValidationData, validation_data_of
@@ -191,16 +192,26 @@ def was_deleted(name: str) -> StudyError:
 
 def _stored(name: str, row: StudyRow) -> StoredStudy:
     truth = {key: tuple(values) for key, values in json.loads(row.truth).items()}
+    identity = json.loads(row.identity)
     return StoredStudy(
         study_id=row.study_id,
         uid=row.uid,
         name=name,
-        tree=json.loads(row.document),
-        identity=json.loads(row.identity),
+        tree=_with_its_precision(json.loads(row.document), identity),
+        identity=identity,
         truth=Truth(**truth),
         budget=row.budget,
         artifacts=row.artifacts,
     )
+
+
+def _with_its_precision(tree: Tree, identity: Identity) -> Tree:
+    """A stored study's tree with the default precision of the version that created it, which its identity holds.
+
+    It was float32 before it was auto: without it, the trials that are left would train in another precision.
+    """
+    default = identity["study"].get("training", {}).get("precision", "auto")
+    return tree if default == "auto" else tree | {"training": {"precision": default, **(tree.get("training") or {})}}
 
 
 def require_same(stored: StoredStudy, here: Identity) -> None:

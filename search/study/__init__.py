@@ -11,6 +11,7 @@ schema           what the schema knows of each setting: lookup, words, JSON Sche
 corners          recipes at the ends of the ranges
 objectives       the words and the direction of each objective
 proxies          the names of the proxies
+precision        closes `training.precision: auto`
 trial_recipe     the recipe that a trial trains
 member_recipes   members of an ensemble that name the file of a recipe
 ensembles        combines several recipes into one

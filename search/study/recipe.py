@@ -129,7 +129,7 @@ OF_THE_WHOLE: Mapping[str, tuple[str, ...]] = {
 }
 
 #: Settings without effect for a family that trains no network.
-TRAINED_ONLY = ("learning_rate", "batch_size", "epochs")
+TRAINED_ONLY = ("learning_rate", "batch_size", "epochs", "precision")
 
 
 class Recipe(Settings):
@@ -152,6 +152,17 @@ class Recipe(Settings):
     def _members_leave_out_what_the_recipe_says(cls, tree: Any) -> Any:
         members = members_of(tree)
         return tree | {"model": tree["model"] | {"members": _completed(members, tree)}} if members else tree
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exported_without_precision_is_float32(cls, tree: Any) -> Any:
+        """A trial that trained a network exports its precision, unless its Offkey had float32 alone.
+
+        This runs before the validator above, whose members inherit the precision.
+        """
+        if not isinstance(tree, dict) or tree.get("from") is None or not isinstance(tree.get("training", {}), dict):
+            return tree
+        return tree | {"training": {"precision": "float32", **tree.get("training", {})}}
 
     @property
     def member(self) -> Member:

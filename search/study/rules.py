@@ -27,6 +27,9 @@ from search.study.space import Path, Space, Tree
 #: With fewer folds, no p-value before the last fold is below the one at which the pruner stops a trial.
 _FEWEST_FOLDS_FOR_WILCOXON = 5
 
+#: The most combinations of settings that a trial tries on one training.
+_MOST_COMBINATIONS = 1000
+
 
 def check(document: Document, space: Space) -> None:
     """Raise StudyFileError for the first broken rule."""
@@ -74,6 +77,20 @@ def require_grid(document: Document, space: Space) -> None:
             raise document.error(setting.path, "must be given as choices for search.sampler: grid")
     if len(space.families) > 1:
         raise document.error(("model",), "must be one family for search.sampler: grid")
+
+
+def require_few_combinations(document: Document, space: Space) -> None:
+    """Refuse a study of which each trial would score too many variants of its training."""
+    for branch, family in enumerate(space.families):
+        scoring = [setting for setting in space.of_branch(branch) if setting.is_scoring]
+        count = math.prod(len(setting.scoring_values) for setting in scoring)
+        if count > _MOST_COMBINATIONS:
+            shown = ", ".join(f"{setting.name} ({len(setting.scoring_values)})" for setting in scoring)
+            raise document.error(
+                scoring[0].path,
+                f"and the other settings that are closed after a training would give {count:,} combinations for the "
+                f"family {family}, more than {_MOST_COMBINATIONS:,}: {shown}. Close some of them, or cut choices",
+            )
 
 
 def _check_closed(document: Document, space: Space, branch: int, values: Mapping[Path, Any]) -> None:

@@ -11,7 +11,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -98,6 +98,24 @@ class OpenSetting:
     path: Path
     name: str
     distribution: BaseDistribution
+    #: Values that stand for the range inside a trial; None for a setting that changes the training.
+    grid: tuple[Any, ...] | None = None
+
+    @property
+    def is_scoring(self) -> bool:
+        """Whether a trial closes it after its training: it changes only what is made of the training."""
+        return self.grid is not None
+
+    @property
+    def scoring_values(self) -> list[Any]:
+        """The values that a trial tries on its training: every choice, or the grid's values in the range."""
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            return list(d.choices)
+        assert isinstance(d, IntDistribution | FloatDistribution)
+        kind = int if isinstance(d, IntDistribution) else float
+        inside = [value for value in map(kind, self.grid or ()) if d._contains(float(value))]
+        return inside or list(dict.fromkeys([d.low, d.high]))
 
     @property
     def branch(self) -> int | None:
@@ -149,23 +167,46 @@ class Space:
             parameters["family"] = CategoricalDistribution(self.families)
         return parameters
 
+    @property
+    def has_trainings(self) -> bool:
+        """Whether trials can differ in what they train."""
+        return len(self.families) > 1 or not all(setting.is_scoring for setting in self.settings)
+
+    def of_branch(self, branch: int) -> list[OpenSetting]:
+        """Return the open settings of a family, those of all families included."""
+        return [setting for setting in self.settings if setting.branch in (None, branch)]
+
+    def suggest(self, trial: BaseTrial) -> int:
+        """Let the trial suggest its family and all settings that change its training; return the family's position."""
+        branch = self._branch(trial)
+        for setting in self.of_branch(branch):
+            if not setting.is_scoring:
+                setting.suggest(trial)
+        return branch
+
     def close(self, trial: BaseTrial) -> Tree:
         """Return the tree with the trial's values in place of ranges, and with the trial's family."""
         tree = copy.deepcopy(self.tree)
-        branch = 0
-        if len(self.families) > 1:
-            branch = self.families.index(trial.suggest_categorical("family", self.families))
-        for setting in self.settings:
-            if setting.branch in (None, branch):
-                put(tree, setting.path, setting.suggest(trial))
+        branch = self._branch(trial)
+        for setting in self.of_branch(branch):
+            put(tree, setting.path, setting.suggest(trial))
         if isinstance(tree["model"], list):
             tree["model"] = tree["model"][branch]
         return tree
 
+    def _branch(self, trial: BaseTrial) -> int:
+        if len(self.families) == 1:
+            return 0
+        return self.families.index(trial.suggest_categorical("family", self.families))
 
-def read_space(tree: Tree, *, is_real: Callable[[Path], bool]) -> Space:
-    """Read and check the ranges of a tree; `is_real` returns whether a setting takes real numbers.
 
+def read_space(
+    tree: Tree, *, is_real: Callable[[Path], bool], scoring_grid: Callable[[Path], Sequence[Any] | None]
+) -> Space:
+    """Read and check the ranges of a tree.
+
+    `is_real` returns whether a setting takes real numbers. `scoring_grid` returns the values that stand for a range of
+    a setting that a trial closes after its training, and None for any other setting.
     Raises RangeError with the path of the first broken rule.
     """
     families = _families(tree)
@@ -175,18 +216,26 @@ def read_space(tree: Tree, *, is_real: Callable[[Path], bool]) -> Space:
             raise RangeError(path, "holds a range, but this setting cannot be searched: give one value")
     names = parameter_names(tree)
     _check_names(names, families)
-    settings = [_open(path, names[path], content, real=is_real(path)) for path, content in ranges]
+    settings = [
+        replace(
+            _open(path, names[path], content, real=is_real(path)),
+            grid=None if (grid := scoring_grid(path)) is None else tuple(grid),
+        )
+        for path, content in ranges
+    ]
     return Space(tree=tree, families=families, settings=tuple(settings))
 
 
 def parameter_names(tree: Tree) -> dict[Path, str]:
     """Return the parameter name of every range, and of the list of families.
 
-    It is the setting's own name; where several settings share it, the family or member comes first.
+    It is the setting's own name; where several settings share it, the family or member comes first. Of a setting of
+    `model:` and one of another block, such as `decay`, that of `model:` has its family first.
     """
     families = _families(tree)
     paths = [path for path, _ in ranges_in(tree)]
     shared = Counter(str(path[-1]) for path in paths)
+    in_blocks = Counter(str(path[-1]) for path in paths if len(path) == 2)
     names: dict[Path, str] = {("model",): "family"} if len(families) > 1 else {}
     for path in paths:
         name = str(path[-1])
@@ -194,6 +243,8 @@ def parameter_names(tree: Tree) -> dict[Path, str]:
             name = f"{path[path.index('members') + 1]}.{name}"
         elif shared[name] > 1 and len(path) == 3 and isinstance(path[1], int):
             name = f"{families[path[1]]}.{name}"
+        elif path[0] == "model" and len(path) == 2 and in_blocks[name] > 1:
+            name = f"{families[0]}.{name}"
         names[path] = name
     return names
 

@@ -54,11 +54,13 @@ class Study:
         return max(int(max(itertools.chain([], *opened), default=0)), *(recipe.epochs for recipe in self.recipes()))
 
     def grid(self) -> list[dict[str, Any]]:
-        """Return every combination of the open choices, by parameter name, the baseline first."""
-        names = [setting.name for setting in self.space.settings]
-        choices = itertools.product(*(setting.extremes for setting in self.space.settings))
+        """Return every combination of choices that change a training, by parameter name, the baseline first."""
+        settings = [setting for setting in self.space.settings if not setting.is_scoring]
+        names = [setting.name for setting in settings]
+        choices = itertools.product(*(setting.extremes for setting in settings))
         combinations = [dict(zip(names, values, strict=True)) for values in choices]
-        return sorted(combinations, key=lambda combination: not self.baseline.items() <= combination.items())
+        wanted = {name: value for name, value in self.baseline.items() if name in names}
+        return sorted(combinations, key=lambda combination: not wanted.items() <= combination.items())
 
     def close(self, trial: BaseTrial) -> Recipe:
         """Return the recipe with the values that the trial suggests."""

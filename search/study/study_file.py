@@ -23,8 +23,8 @@ from search.study.document import Document
 from search.study.effects import idle_settings
 from search.study.member_recipes import fill_in_recipes
 from search.study.recipe import Recipe
-from search.study.rules import check, checked_baseline, require_grid
-from search.study.schema.schema_lookup import EXTRA_KEYS, explained, takes_reals
+from search.study.rules import check, checked_baseline, require_few_combinations, require_grid
+from search.study.schema.schema_lookup import EXTRA_KEYS, explained, scoring_grid, takes_reals
 from search.study.search_settings import SearchSettings
 from search.study.space import Tree
 from search.study.study import Study
@@ -120,10 +120,15 @@ def _study(document: Document) -> Study:
     baseline = document.tree.get("baseline") or {}
     tree = {key: value for key, value in document.tree.items() if key not in EXTRA_KEYS}
     try:
-        space = spaces.read_space(tree, is_real=lambda path: takes_reals(tree, path))
+        space = spaces.read_space(
+            tree,
+            is_real=lambda path: takes_reals(tree, path),
+            scoring_grid=lambda path: scoring_grid(tree, path),
+        )
     except spaces.RangeError as error:
         raise document.error(error.path, str(error)) from error
     check(document, space)
+    require_few_combinations(document, space)
     if not space.distributions() and "trials" not in (document.tree.get("search") or {}):
         search = search.model_copy(update={"trials": 1})  # a recipe has nothing to search
     study = Study(space=space, search=search, baseline=checked_baseline(document, space, baseline))

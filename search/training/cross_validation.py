@@ -14,19 +14,24 @@ from typing import BinaryIO
 import numpy as np
 
 from features.clips.corpus import Corpus
+from features.errors import UnservedError
 from models.scoring.scores import Scores
 from search.study.recipe import Recipe
-from search.training.protocols import Train, TrialTraining
+from search.training.protocols import Train, TrialTraining, VariantScores
 from search.validation.views import ValidationData
 
 
 class CrossValidation:
     """The models of a recipe, one for each view of the corpus."""
 
-    def __init__(self, recipe: Recipe, views: Sequence[Corpus], device: str, train: Train) -> None:
-        """Start with the first view. Raises what `train` raises if the recordings cannot serve the recipe."""
-        self._recipe, self._views, self._device, self._train = recipe, views, device, train
-        self._scores: list[Scores] = []  # of the folds that have ended
+    def __init__(self, recipes: Sequence[Recipe], views: Sequence[Corpus], device: str, train: Train) -> None:
+        """Start with the first view. `recipes` differ in settings of scoring alone.
+
+        Raises what `train` raises if the recordings cannot serve the first recipe.
+        """
+        self._recipes, self._views, self._device, self._train = recipes, views, device, train
+        self._recipe = recipes[0]
+        self._scores: list[list[VariantScores]] = []  # of the folds that have ended, by recipe
         self._begin(0)
 
     @property
@@ -52,18 +57,38 @@ class CrossValidation:
             self._begin(self._fold + 1)
         self._model.run_epoch(before_batch)
         if self._model.epoch == self._recipe.epochs:
-            self._scores.append(self._model.validation_scores())
+            several = len(self._recipes) > 1
+            self._scores.append(
+                self._model.scores_of_variants(self._recipes) if several else [self._model.validation_scores()]
+            )
 
     def validation_scores(self) -> Scores:
         """Return the scores of the validation clips of all folds that have ended, one fold after the other."""
-        return np.concatenate(self._scores)
+        scores = self._of_all_folds(0)
+        if isinstance(scores, Exception):
+            raise scores
+        return scores
+
+    def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
+        """Return the same by each recipe, or the reason why it gives no detector in one of the folds."""
+        return [self._of_all_folds(variant) for variant in range(len(recipes))]
+
+    def _of_all_folds(self, variant: int) -> VariantScores:
+        parts: list[Scores] = []
+        for fold in self._scores:
+            scores = fold[variant]
+            if isinstance(scores, Exception):
+                return scores
+            parts.append(scores)
+        return np.concatenate(parts)
 
     def latency_ms(self) -> float:
         return self._model.latency_ms()
 
     def save(self, file: BinaryIO) -> None:
         """Write a checkpoint of the current fold, and the scores of the folds before it."""
-        state = {"fold": self._fold, "scores": [scores.tolist() for scores in self._scores]}
+        scores = [[str(s) if isinstance(s, Exception) else s.tolist() for s in fold] for fold in self._scores]
+        state = {"fold": self._fold, "scores": scores}
         head = json.dumps(state).encode()
         file.write(len(head).to_bytes(8) + head)
         self._model.save(file)
@@ -71,7 +96,7 @@ class CrossValidation:
     def resume(self, file: BinaryIO) -> None:
         """Continue from a checkpoint that `save` wrote."""
         state = json.loads(file.read(int.from_bytes(file.read(8))))
-        self._scores = [np.array(scores) for scores in state["scores"]]
+        self._scores = [[UnservedError(s) if isinstance(s, str) else np.array(s) for s in f] for f in state["scores"]]
         if state["fold"] != self._fold:
             self._end()
             self._begin(state["fold"])
@@ -84,8 +109,10 @@ class CrossValidation:
         del self._model  # a device may have memory for one model, but not for two
 
 
-def start_training(recipe: Recipe, validation_data: ValidationData, device: str, train: Train) -> TrialTraining:
-    """Start the training of a trial: one model, or one for each fold."""
+def start_training(
+    recipes: Sequence[Recipe], validation_data: ValidationData, device: str, train: Train
+) -> TrialTraining:
+    """Start the training of a trial: one model, or one for each fold. `recipes` differ in settings of scoring alone."""
     if len(validation_data.views) > 1:
-        return CrossValidation(recipe, validation_data.views, device, train)
-    return train(recipe, validation_data.views[0], device)
+        return CrossValidation(recipes, validation_data.views, device, train)
+    return train(recipes[0], validation_data.views[0], device)

@@ -28,14 +28,18 @@ from features.store.files import FrameStore
 from features.windows.normalization import bin_limits
 from models.labels import Labels
 from models.member import Member
+from models.precision import native_precision
 from models.recordings import Recordings
+from models.scoring.network_pass import NetworkPass
 from models.scoring.reconstruction import reconstruction_of
-from models.scoring.scorer import Single
+from models.scoring.scorer import Scorer, Single
 from models.scoring.scorer_of_recipe import scorer_of
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.study.precision import with_precision
 from search.study.recipe import Recipe
 from search.training.memory import free_gpu, memory_failures
+from search.training.protocols import VariantScores
 from search.validation.split import TrainingClips, labelled_test_clips, training_clips
 
 _log = logging.getLogger(__name__)
@@ -93,10 +97,14 @@ class Training:
     """The training of a recipe on a corpus, epoch by epoch; it can score any clips of the corpus."""
 
     def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device) -> None:
-        """Prepare a training. Raises CorpusError, StoreError or StudyError if the clips cannot serve the recipe."""
+        """Prepare a training, in the precision that the device computes natively where the recipe leaves it open.
+
+        Raises CorpusError, StoreError or StudyError if the clips cannot serve the recipe.
+        """
+        free_gpu(device)
+        recipe = with_precision(recipe, None, native=lambda: native_precision(device))
         if recipe.training.seed is None or recipe.training.threads is None:
             raise ValueError("a recipe that is trained has a seed and a number of threads")
-        free_gpu(device)
         torch.set_num_threads(recipe.training.threads)
         self.recipe = recipe
         self.device = device
@@ -149,6 +157,33 @@ class Training:
             raise TrialFailure(f"scores are not finite after epoch {self.epoch}")
         return scores
 
+    def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
+        """Return the scores of the validation clips by recipes that differ in settings of scoring alone, (clips,) each.
+
+        Each network reads the recordings once for all of them. A recipe that gives no detector has its reason instead.
+        """
+        scorers = [self._sharing(recipe) for recipe in recipes]
+        for network, singles in enumerate(zip(*(list(scorer.singles()) for scorer in scorers), strict=True)):
+            first = list(self.scorer.singles())[network]
+            shared = NetworkPass(first.member, first.labels, {single.reading: single.model for single in singles})
+            for single in singles:
+                single.shared_pass = shared
+        return [self._scores_or_reason(scorer) for scorer in scorers]
+
+    def _sharing(self, recipe: Recipe) -> Scorer:
+        """Create the scorer of a recipe around the networks of this training."""
+        trained = iter(list(self.scorer.singles()))
+        return scorer_of(recipe.member, self.labels, lambda member, labels: next(trained).under(member))
+
+    def _scores_or_reason(self, scorer: Scorer) -> VariantScores:
+        try:
+            with memory_failures():
+                scorer.fit(self._train, self._withheld)
+                scores = scorer.scores_of(self._validation)
+        except (FloatingPointError, UnservedError, TrialFailure) as reason:
+            return reason
+        return scores if np.isfinite(scores).all() else FloatingPointError("scores are not finite")
+
     def scores_of(self, clips: Sequence[Clip]) -> Scores:
         """Return the scores of these clips of the corpus, (clips,)."""
         return self._scores_of(self.recordings_of(clips))
@@ -194,7 +229,7 @@ class Training:
             if len(recordings):
                 recordings.excerpts(features, member.model, labels)
         limits = bin_limits(self._store(features), train.positions) if features.normalize == "bin" else features.limits
-        return Single(member, labels, limits)
+        return Single.fresh(member, labels, limits)
 
     @property
     def frame_seconds(self) -> float:

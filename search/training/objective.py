@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -19,13 +20,16 @@ from features.clips.corpus import Corpus
 from features.errors import UnservedError
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.study.precision import precision_of
 from search.study.recipe import Recipe
 from search.study.search_settings import ConstraintSettings
 from search.study.study import Study
 from search.study.trial_recipe import trial_recipe
+from search.study.variants import variants_of
 from search.training.costs import Limits
 from search.training.cross_validation import start_training
-from search.training.protocols import ModelTraining, Train, TrialTraining
+from search.training.protocols import Evidence, ModelTraining, Train, TrialTraining
+from search.training.variant_choice import NoEvidence, VariantChoice
 from search.validation.views import ValidationData
 
 _log = logging.getLogger(__name__)
@@ -51,47 +55,67 @@ def objective(
     before_batch: Callable[[], None] = lambda: None,
     after_epoch: Callable[[TrialTraining], None] = lambda training: None,
     on_scores: Callable[[Scores], None] = lambda scores: None,
+    evidence: Evidence | None = None,
 ) -> float | tuple[float, ...]:
     """Run a trial and return its value after the last epoch: one number, or one for each of several objectives.
 
     Of a metric, a higher value is better; of a cost, a lower one.
+
+    Settings that change nothing of the training are closed after it, by `evidence` (search.training.choice).
 
     The training continues from `checkpoint`. `after_epoch` is called after each epoch, before the epoch's value is
     reported: it may save a checkpoint. `on_scores` is called at each step with the scores of the validation clips.
     Raises TrialPruned, or TrialFailure if the trial itself is at fault.
     """
     attributes = trial.user_attrs
-    recipe = trial_recipe(study, trial, threads=attributes.get("threads"), repeat=attributes.get("repeat", 0))
+    close = partial(
+        trial_recipe,
+        study,
+        threads=attributes.get("threads"),
+        precision=attributes.get("precision"),
+        device=device,
+        repeat=attributes.get("repeat", 0),
+    )
+    variants = variants_of(study, trial, close)
+    recipe = variants[0].recipe
     first, *others = study.objectives
+    choice = VariantChoice(variants, validation_data, first, evidence or NoEvidence())
     limits = Limits(study.search.constraints or ConstraintSettings(), study.objectives)
     with _impossible_settings():
-        training = start_training(recipe, validation_data, device, train)
+        training = start_training([variant.recipe for variant in variants], validation_data, device, train)
     if "threads" not in attributes:
+        trial.set_user_attr("precision", precision_of(recipe))
         trial.set_user_attr("threads", recipe.training.threads)
     limits.before_training(trial, training)
     is_baseline = trial.number == 0 and bool(study.baseline)  # never pruned: others are compared with its last value
 
     def validated() -> tuple[Scores, float]:
         with _impossible_settings():
-            scores = training.validation_scores()
+            scores = choice.scores(training)
         on_scores(scores)
         return scores, validation_data.metric(first, scores)
 
+    def is_judged() -> bool:
+        step, is_last = training.step, training.epoch == epochs
+        return step is not None and choice.is_judged(step, is_last=is_last)
+
+    epochs = recipe.epochs * len(validation_data.views)
     scores, value = np.empty(0), math.nan
     if checkpoint is not None:
         training.resume(checkpoint)
-        if training.step is not None:
+        if is_judged():
             scores, value = validated()
             limits.after_step(trial, training)
-    while training.epoch < recipe.epochs * len(validation_data.views):
+    while training.epoch < epochs:
         # Asked before an epoch, not after it: a trial that continues from a checkpoint is asked, too.
-        if training.step is not None and not is_baseline and trial.should_prune():
+        if is_judged() and not is_baseline and trial.should_prune():
             raise optuna.TrialPruned
         with _impossible_settings():
             training.run_epoch(before_batch)
-        if training.step is None:
+        if not is_judged():
             after_epoch(training)
         else:
+            assert training.step is not None
             scores, value = validated()
             after_epoch(training)
             _log.debug("trial %d: %s %.4f at step %d", trial.number, first, value, training.step)
@@ -108,8 +132,10 @@ def objective(
 
 @contextmanager
 def _impossible_settings() -> Iterator[None]:
-    """Raise TrialFailure for settings that the recordings cannot serve."""
+    """Raise TrialFailure for settings that the recordings cannot serve, and for scores that are not finite."""
     try:
         yield
+    except FloatingPointError as error:
+        raise TrialFailure(str(error)) from error
     except UnservedError as error:
         raise TrialFailure(f"impossible setting: {error}") from error

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
+from features.errors import UnservedError
 from features.frames.framing import Frames
 from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Resumable
+from search.errors import TrialFailure
 from search.study.recipe import Recipe
+
+#: The scores of validation clips under one variant, (clips,), or the reason why it gives no detector.
+VariantScores = Scores | UnservedError | TrialFailure | FloatingPointError
+
+
+class Evidence(Protocol):
+    """What a study knows of the variants of a trial's family."""
+
+    def judges(self, step: int) -> bool:
+        """Whether variants are scored after this step of a training; they always are after the last one."""
+
+    def others(self) -> Sequence[Sequence[float | None]]:
+        """Return the last table of each other complete training of the family: the value of each variant."""
+
+    def own(self) -> Mapping[int, Sequence[float | None]]:
+        """Return the tables that an earlier worker kept of this trial, by step."""
+
+    def keep(self, step: int, values: Sequence[float | None]) -> None:
+        """Keep a table of this trial."""
+
+    def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:
+        """Note which variant the trial takes: its parameters, and its value at each judged step."""
 
 
 class TrialTraining(Resumable, Protocol):
@@ -27,6 +51,9 @@ class TrialTraining(Resumable, Protocol):
 
     def validation_scores(self) -> Scores:
         """At a step, return the scores of the validation clips of all folds so far, (clips,), in the truth's order."""
+
+    def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
+        """At a step, return the scores as `validation_scores`, by recipes that differ in settings of scoring alone."""
 
     def latency_ms(self) -> float: ...
 

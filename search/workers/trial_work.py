@@ -62,7 +62,8 @@ class TrialWork:
     stop: threading.Event
     train: Train | None  # instead of the real training
     show: Show | None  # draws a leading trial's exhibits, if there are any
-    _epochs: list[Scores] = field(default_factory=list, init=False)  # the validation clips' scores after each epoch
+    _scores: list[Scores] = field(default_factory=list, init=False)  # the validation clips', after each judged step
+    _noted: int = field(default=0, init=False)  # of them, those that a checkpoint or the pruner has seen
     _models: list[ModelTraining] = field(default_factory=list, init=False)  # the last trained model alone
 
     def run(self) -> bool:
@@ -83,6 +84,7 @@ class TrialWork:
             # depend on its earlier ones.
             hold.start_over(parameters=not hold.is_settled())
         trial = self.suggestions.settled_trial(hold)
+        self._evidence = self.suggestions.evidence(hold)
         try:
             worth = objective(
                 trial,
@@ -93,12 +95,13 @@ class TrialWork:
                 checkpoint=checkpoint,
                 before_batch=self._before_batch,
                 after_epoch=self._after_epoch,
-                on_scores=self._epochs.append,
+                on_scores=self._scores.append,
+                evidence=self._evidence,
             )
         except optuna.TrialPruned:
-            scores = self._epochs[-1]
+            scores = self._scores[-1]
             value = self.validation_data.metric(self.stored.objectives[0], scores)
-            hold.finish("pruned", values=[value], scores=scores, attributes=self._attributes(scores))
+            hold.finish("pruned", values=[value], scores=scores, attributes=self._attributes(scores), **self._chosen())
             _log.info("trial %d: pruned, %s %.4f", hold.number, self.stored.metric_name, value)
         except TrialFailure as failure:
             attributes = self._attributes() | {"failure": str(failure)}
@@ -109,13 +112,14 @@ class TrialWork:
         return False
 
     def _complete(self, trial: optuna.Trial, values: tuple[float, ...]) -> bool:
-        leads, scores = self._leads(trial, values[0]), self._epochs[-1]
+        leads, scores = self._leads(trial, values[0]), self._scores[-1]
         self.hold.finish(
             "complete",
             values=values,
             scores=scores,
             attributes=self._attributes(scores),
             exhibits=self._exhibits(self.show, scores) if leads and self.show is not None else None,
+            **self._chosen(),
         )
         _log.info("trial %d: complete, %s %.4f", self.hold.number, self.stored.metric_name, values[0])
         return leads
@@ -136,15 +140,17 @@ class TrialWork:
 
     def _after_epoch(self, training: TrialTraining) -> None:
         hold = self.hold
-        if training.step is not None:
-            scores = self._epochs[-1]
+        is_scored = len(self._scores) > self._noted  # and so reported next
+        self._noted = len(self._scores)
+        if training.step is not None and is_scored:
+            scores = self._scores[-1]
             self.suggestions.note_for_pruner(hold, training.step, scores, self.validation_data.truth.first(len(scores)))
         if not hold.has_unsent_reports():
             last = hold.checkpoint_in_ledger()
             entry = self.checkpoints.write(training, trial=hold.number, token=hold.token, beside=last)
             if entry is not None and entry != last:
                 hold.keep_checkpoint(entry)
-                if training.step is None:  # no report follows that would enter it
+                if not is_scored:  # no report follows that would enter it
                     hold.enter_checkpoint()
 
     def _leads(self, trial: optuna.Trial, value: float) -> bool:
@@ -152,6 +158,12 @@ class TrialWork:
             return False
         best = self.ledger.best_value()
         return best is None or value > best
+
+    def _chosen(self) -> dict[str, Any]:
+        """What was chosen after the training: parameters with their ranges, and the curve under them."""
+        ranges = self.suggestions.study.space.distributions()
+        parameters = {name: (value, ranges[name]) for name, value in self._evidence.parameters.items()}
+        return {"parameters": parameters, "curve": self._evidence.curve}
 
     def _attributes(self, scores: Scores | None = None) -> dict[str, Any]:
         """The trial's attributes for the dashboard. The seconds are those of the worker that ends the trial."""

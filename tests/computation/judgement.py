@@ -15,7 +15,7 @@ from models.scoring.calibration import Calibration
 from models.scoring.densities import density_of
 from models.scoring.pooling import pool
 from models.scoring.scores import Scores
-from models.scoring.statistics import clip_statistics
+from models.scoring.statistics import Statistics, clip_statistics
 from models.scoring.threshold import threshold_of
 from models.settings import BACKENDS, STATISTICS, Pooling, ScoringSettings
 from models.stat import Settings as StatSettings
@@ -24,9 +24,10 @@ from search.detector.optimism import optimism_of
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import Metric, metric_of
+from search.evaluation.noise import noise_of
 from search.evaluation.official import Year
 from search.evaluation.truth import Truth
-from search.sampling.pruning import noise_key, noise_of
+from search.sampling.pruning import noise_key
 from search.sampling.samplers import pruner_for, sampler_for
 from search.study.search_settings import SearchSettings
 from search.study.study_file import study_of_tree
@@ -117,7 +118,8 @@ def _statistics(**settings: Any) -> list[float]:
     batches = [
         (vectors[start : start + 6], levels[start : start + 6], clips[start : start + 6]) for start in range(0, 20, 6)
     ]
-    return listed(clip_statistics(batches, clip_count=3, settings=StatSettings(**settings)))
+    (found,) = clip_statistics(batches, clip_count=3, each=[Statistics.of(StatSettings(**settings))])
+    return listed(found)
 
 
 def _density(score: Any, **settings: Any) -> list[float]:

@@ -111,6 +111,7 @@ def recipe_of(changes: dict[str, Any]) -> Recipe:
             "epochs": 2,
             "seed": 1,
             "threads": 1,
+            "precision": "float32",
             "calibration_share": 0.25,
         },
     }
@@ -148,7 +149,7 @@ def _folds(corpus: Corpus) -> list[float]:
     """A cross-validation of two folds: the scores of their clips."""
     recipe = recipe_of({"validation": {"folds": 2}})
     validation_data = validation_data_of(corpus, recipe.validation)
-    trial = start_training(recipe, validation_data, "cpu", lambda recipe, view, device: Training(recipe, view, CPU))
+    trial = start_training([recipe], validation_data, "cpu", lambda recipe, view, device: Training(recipe, view, CPU))
     while trial.epoch < recipe.epochs * len(validation_data.views):
         trial.run_epoch(no_interruption)
     scores = trial.validation_scores()

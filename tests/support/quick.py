@@ -29,6 +29,7 @@ from search.evaluation.official import Year
 from search.evaluation.truth import Truth
 from search.storage.lease_rules import LEASE_SECONDS
 from search.study.recipe import Recipe
+from search.training.protocols import VariantScores
 from search.validation import views
 from search.validation.split import labelled_test_clips
 from search.workers import trial_work
@@ -54,7 +55,7 @@ def quick_study(root: str, *, name: str, **blocks: Any) -> dict[str, Any]:
         "study": name,
         "corpus": {"root": root},
         "model": {"family": "quick", "width": {"low": 8, "high": 4096}, "depth": {"low": 2, "high": 64}},
-        "training": {"threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+        "training": {"threads": 1, "precision": "float32", "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
         **blocks,
     }
 
@@ -95,6 +96,9 @@ class QuickTraining:
 
     def validation_scores(self) -> Scores:
         return self._scores.copy()
+
+    def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
+        return [self._scores.copy() for _ in recipes]
 
     def frames_of(self, clip: Clip) -> Frames:
         return np.zeros((1, 1), dtype=np.float32)

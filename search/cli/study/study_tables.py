@@ -76,7 +76,7 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
 
 def _at_work(status: Status) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for column in ("trial", status.step, status.metric_name, "batches/s", "device", "memory", "lease"):
+    for column in ("trial", status.step, status.metric_name, "batches/s", "device", "precision", "memory", "lease"):
         table.add_column(column, no_wrap=True)
     table.add_column("worker", overflow="ellipsis")  # cut off on a narrow terminal
     for r in status.running:
@@ -86,6 +86,7 @@ def _at_work(status: Status) -> Table:
             "—" if r.value is None else f"{r.value:.3f}",
             "—" if r.rate is None else f"{r.rate:.3g}",
             escape(r.device or "—"),
+            escape(r.precision or "—"),
             "—" if r.memory is None else decimal(r.memory),
             f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "[yellow]lost[/yellow]",
             escape(r.owner),

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from features.did_you_mean import did_you_mean
 from features.errors import OffkeyError
+from features.settings import Settings
 from models.families import FAMILIES, settings_of
 from models.member import Member
 from models.settings import FamilySettings
@@ -57,6 +58,12 @@ def takes_reals(tree: Tree, path: Path) -> bool:
     """Whether the setting at this path takes real numbers."""
     annotation = schema_at(tree, path)
     return annotation is float or float in typing.get_args(annotation)
+
+
+def scoring_grid(tree: Tree, path: Path) -> Sequence[object] | None:
+    """Return the values that stand for a range of a setting that changes no training; None for any other setting."""
+    schema = block_schema(tree, path[:-1])
+    return schema.SCORING_ONLY.get(str(path[-1])) if schema is not None and issubclass(schema, Settings) else None
 
 
 def description_of(tree: Tree, path: Path) -> str:

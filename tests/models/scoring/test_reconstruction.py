@@ -99,7 +99,7 @@ def clip_of(frames: Frames) -> Recordings:
 
 def single_of(network: AnomalyModel, model: dict[str, Any], **training: Any) -> Single:
     member = Member.model_validate({"features": FEATURES, "model": model, "training": training})
-    single = Single(member, LABELS, FEATURES.limits)
+    single = Single.fresh(member, LABELS, FEATURES.limits)
     single.model = network
     return single
 
@@ -212,7 +212,7 @@ def test_numbers_of_another_type_become_float32(model: dict[str, Any]) -> None:
             return inputs.bfloat16()
 
     frames = frames_of(30)
-    made = reconstruction_of(single_of(Halved(), model, precision="bfloat16"), clip_of(frames))
+    made = reconstruction_of(single_of(Halved(), model), clip_of(frames))
     assert made is not None
     assert made.dtype == np.float32
     np.testing.assert_allclose(made, frames, rtol=2**-8)
@@ -221,7 +221,7 @@ def test_numbers_of_another_type_become_float32(model: dict[str, Any]) -> None:
 def test_a_family_s_own_reconstruction_is_in_the_features_units() -> None:
     torch.manual_seed(0)
     member = Member.model_validate({"features": FEATURES, "model": crops(25, 10)})
-    single, frames = Single(member, LABELS, FEATURES.limits), frames_of(25)
+    single, frames = Single.fresh(member, LABELS, FEATURES.limits), frames_of(25)
     made = reconstruction_of(single, clip_of(frames))
     assert made is not None
     assert made.shape == frames.shape

@@ -15,11 +15,13 @@ from hypothesis.extra import numpy as st_numpy
 from pydantic import ValidationError
 
 from models import ae, cae, classifier, stat, vae
-from models.scoring.statistics import Windows, clip_statistics, input_levels, statistics_of, whitened
-from models.settings import STATISTICS
+from models.scoring.statistics import Statistics, Windows, clip_statistics, input_levels, statistics_of, whitened
+from models.settings import STATISTICS, DensitySettings
 
 Array = npt.NDArray[np.float64]
 Clips = Sequence[Windows]
+
+NAMES = ("vectors", "levels")
 
 
 def windows_of(length: int, dim: int = 3, *, seed: int = 0) -> Windows:
@@ -30,17 +32,16 @@ def windows_of(length: int, dim: int = 3, *, seed: int = 0) -> Windows:
 
 
 def statistic_of(windows: Windows, statistic: str, **others: Any) -> Array:
-    return statistics_of(windows, stat.Settings(statistic=statistic, **others))
+    return statistics_of(windows, Statistics.of(stat.Settings(statistic=statistic, **others)))
 
 
 def of_clips(clips: Clips, sizes: Sequence[int], **model: Any) -> Array:
     """The statistics of clips by way of batches of these sizes."""
-    vectors, levels = (
-        torch.from_numpy(np.concatenate([getattr(clip, name) for clip in clips])) for name in ("vectors", "levels")
-    )
+    vectors, levels = (torch.from_numpy(np.concatenate([getattr(clip, name) for clip in clips])) for name in NAMES)
     owners = torch.tensor([index for index, clip in enumerate(clips) for _ in range(len(clip))])
     batches = zip(*(torch.split(values, list(sizes)) for values in (vectors, levels, owners)), strict=True)
-    return clip_statistics(batches, clip_count=len(clips), settings=stat.Settings(**model))
+    (found,) = clip_statistics(batches, clip_count=len(clips), each=[Statistics.of(stat.Settings(**model))])
+    return found
 
 
 def mean_by_level(windows: Windows, share: float, *, loudest: bool) -> Array:
@@ -136,6 +137,18 @@ def test_a_clip_has_the_same_statistics_alone_and_among_others_in_any_order(clip
         np.testing.assert_array_equal(row, of_clips([clips[index]], [len(clips[index])], **ALL)[0])
 
 
+def test_several_statistics_of_one_pass_are_those_of_a_pass_each() -> None:
+    clips = [windows_of(length) for length in (5, 1, 30)]
+    each: list[dict[str, Any]] = [{}, {"decay": 0.5}, {"statistic": "quiet+median", "share": 0.4}, ALL]
+    vectors, levels = (torch.from_numpy(np.concatenate([getattr(c, name) for c in clips])) for name in NAMES)
+    batch = vectors, levels, torch.tensor([0] * 5 + [1] + [2] * 30)
+
+    together = clip_statistics([batch], clip_count=3, each=[Statistics.of(stat.Settings(**model)) for model in each])
+
+    for found, model in zip(together, each, strict=True):
+        np.testing.assert_array_equal(found, of_clips(clips, [36], **model))
+
+
 VECTORS = st_numpy.arrays(
     np.float32, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=st.floats(-100, 100, width=32)
 )
@@ -198,7 +211,7 @@ def test_a_dimension_with_a_value_that_is_not_finite_has_no_statistic(statistic:
 
 def test_there_must_be_windows() -> None:
     with pytest.raises(ValueError, match="no windows"):
-        clip_statistics([], clip_count=2, settings=stat.Settings())
+        clip_statistics([], clip_count=2, each=[Statistics.of(stat.Settings())])
 
 
 @pytest.mark.parametrize("bands", [3, 5, 15, 41])
@@ -245,3 +258,18 @@ def test_every_family_with_densities_takes_the_plain_mean_unless_told_otherwise(
 def test_impossible_settings_are_refused(content: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
         stat.Settings.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "idle"),
+    [
+        (vae.Settings(), {"statistic", "share", "decay"}),  # no density judges
+        (vae.Settings(statistic="quiet"), {"statistic", "share", "decay"}),
+        (vae.Settings(score="knn"), {"share"}),
+        (vae.Settings(score="knn", statistic="maximum+quiet"), {"decay"}),
+        (stat.Settings(statistic="mean+quantile"), set()),
+        (stat.Settings(statistic="change"), {"share", "decay"}),
+    ],
+)
+def test_a_setting_counts_beside_a_stack_that_has_its_value(chosen: DensitySettings, idle: set[str]) -> None:
+    assert chosen.idle & {"statistic", "share", "decay"} == idle

@@ -344,7 +344,7 @@ def test_status_shows_who_works_on_what_where_and_how_fast(
     at_work.join(timeout=10)
 
     assert row.keys() == {
-        "trial", "owner", "epoch", "value", "lease_seconds", "attempts", "device", "rate", "memory",
+        "trial", "owner", "epoch", "value", "lease_seconds", "attempts", "device", "precision", "rate", "memory",
     }  # fmt: skip
     assert (row["trial"], row["owner"], row["attempts"], row["device"]) == (0, worker.owner, 1, "cpu")
     assert 0 < row["rate"] < 40

@@ -17,8 +17,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.metrics import metric_of
+from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
-from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, is_rung, noise_key, noise_of
+from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, is_rung, noise_key
 from search.sampling.samplers import pruner_for
 from search.storage.study_storage import FAILED
 from search.study.search_settings import SearchSettings

@@ -2,24 +2,74 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import optuna
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from search.errors import StudyError
-from search.storage.stored_study import load_stored, with_stored_proxies
+from search.preparation.prepared import prepare
+from search.results.export import export_recipe
+from search.storage.stored_study import load_stored, require_same, with_stored_proxies
 from search.storage.tables import StudyRow
+from search.study.identity import identity_of
 from search.study.study_file import study_of_tree
 from tests.support.holding import first_answer_lost
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
 
     MakeStudy = Callable[..., TinyStudy]
+
+
+@pytest.fixture
+def of_an_older_version(tiny_study: MakeStudy) -> TinyStudy:
+    """A study with no trial yet whose file names no precision, stored where float32 was the default."""
+    tiny = tiny_study(trials=1)
+
+    def age(session: Session) -> None:
+        row = session.get_one(StudyRow, tiny.stored.study_id)
+        identity = json.loads(row.identity)
+        assert identity["study"]["training"]["precision"] == "auto"
+        assert "precision" not in json.loads(row.document)["training"]
+        identity["study"]["training"]["precision"] = "float32"
+        row.identity = json.dumps(identity)
+
+    tiny.storage.transact(age)
+    return replace(tiny, stored=load_stored(tiny.storage, "tiny"))
+
+
+def test_a_study_of_an_older_version_goes_on_in_float32_on_every_cpu(
+    of_an_older_version: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+
+    study = of_an_older_version
+    study.worker().run()
+
+    (trial,) = trials_of(study)
+    assert trial.user_attrs["precision"] == "float32"
+    assert export_recipe(study.storage, study.stored).training.precision == "float32"
+
+
+def test_a_study_of_an_older_version_is_joined_by_its_name_and_by_a_file_that_says_float32(
+    of_an_older_version: TinyStudy, tiny_study: MakeStudy
+) -> None:
+    stored = of_an_older_version.stored
+    corpus = prepare(stored.study(), default_root=None).corpus
+    require_same(stored, identity_of(stored.study(), corpus))
+    training = {**stored.tree["training"], "precision": "float32"}
+
+    assert tiny_study(trials=2, training=training).stored.budget == 2
+    with pytest.raises(StudyError, match="training.precision: stored float32, here auto"):
+        tiny_study(trials=3)
 
 
 def test_a_study_whose_creation_got_no_answer_is_joined(tiny_study: MakeStudy) -> None:

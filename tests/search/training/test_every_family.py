@@ -178,6 +178,6 @@ def test_how_many_excerpts_are_scored_at_a_time_changes_nothing(
 ) -> None:
     training = trained(recipe_of(family, epochs=1), corpus)
     whole = training.validation_scores()
-    monkeypatch.setattr("models.scoring.scorer._MOST_EXCERPTS", 3)
+    monkeypatch.setattr("models.scoring.network_pass._MOST_EXCERPTS", 3)
 
     np.testing.assert_allclose(training.validation_scores(), whole, rtol=2e-5, atol=1e-6)

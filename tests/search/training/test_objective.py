@@ -195,6 +195,22 @@ def test_the_trial_says_on_how_many_threads_it_ran(validation_data: ValidationDa
     assert trial_recipe(study_with(), FixedTrial({"h_dim": 16}), threads=4).training.threads == 4
 
 
+@pytest.mark.parametrize(("instructions", "precision"), [({}, "float32"), ({"amx_bf16": True}, "bfloat16")])
+def test_the_trial_says_in_which_precision_it_trains(
+    validation_data: ValidationData, instructions: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: instructions, raising=False)
+    trials = [FixedTrial({"h_dim": 16}, number=5) for _ in range(2)]
+
+    left_open, explicit = (
+        objective(trial, study_with(training={**TINY["training"], "precision": setting}), validation_data)
+        for trial, setting in zip(trials, ("auto", precision), strict=True)
+    )
+
+    assert left_open == explicit
+    assert [trial.user_attrs["precision"] for trial in trials] == [precision, precision]
+
+
 @pytest.mark.parametrize("finished_epochs", [0, 1, 2])
 @pytest.mark.parametrize("into_the_next", [0, 1])
 def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_never_stopped(

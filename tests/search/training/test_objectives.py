@@ -256,11 +256,11 @@ class TestFolds:
                 training.run_epoch(lambda: None)
             return training
 
-        begun = run(CrossValidation(recipe, validation_data.views, "cpu", train_for_real), until=epoch)
+        begun = run(CrossValidation([recipe], validation_data.views, "cpu", train_for_real), until=epoch)
         file = io.BytesIO()
         begun.save(file)
         file.seek(0)
-        resumed = CrossValidation(recipe, validation_data.views, "cpu", train_for_real)
+        resumed = CrossValidation([recipe], validation_data.views, "cpu", train_for_real)
         resumed.resume(file)
         assert (resumed.epoch, resumed.step) == (epoch, epoch // 2 if epoch % 2 == 0 else None)
         np.testing.assert_array_equal(
@@ -371,7 +371,9 @@ class TestFolds:
             alive.add(model := QuickTraining(recipe, view, device))
             return model
 
-        training = CrossValidation(recipe, validation_data_of(corpus, ValidationSettings(folds=3)).views, "cpu", train)
+        training = CrossValidation(
+            [recipe], validation_data_of(corpus, ValidationSettings(folds=3)).views, "cpu", train
+        )
         file = io.BytesIO()
         while training.epoch < 6:
             training.run_epoch(lambda: None)
@@ -379,7 +381,7 @@ class TestFolds:
             training.save(file)
         file.seek(0)
         del training
-        CrossValidation(recipe, validation_data_of(corpus, ValidationSettings(folds=3)).views, "cpu", train).resume(
+        CrossValidation([recipe], validation_data_of(corpus, ValidationSettings(folds=3)).views, "cpu", train).resume(
             file
         )
 

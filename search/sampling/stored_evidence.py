@@ -1,0 +1,53 @@
+"""What a study knows of the variants of a family: the tables of its trials, kept as system attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from search.sampling.pruning import is_rung
+from search.storage.hold import Hold
+from search.storage.outages import StorageAway
+from search.storage.study_storage import StudyStorage
+
+#: The key of a table in a trial's system attributes; the step follows.
+_KEY = "variants:"
+
+
+class StoredEvidence:
+    """The tables of one trial and of the other trials of its family."""
+
+    def __init__(self, storage: StudyStorage, study: optuna.Study, hold: Hold) -> None:
+        """`study` is Optuna's view of the study; it is read anew at each judged step."""
+        self._storage, self._study, self._hold = storage, study, hold
+        self.parameters: dict[str, Any] = {}  # of the variant that the trial takes
+        self.curve: dict[int, float] = {}  # its value at each judged step
+
+    def judges(self, step: int) -> bool:
+        return is_rung(step)
+
+    def others(self) -> Sequence[Sequence[float | None]]:
+        trials = self._study.get_trials(deepcopy=False)
+        family = next((t.params.get("family") for t in trials if t.number == self._hold.number), None)
+        complete = (t for t in trials if t.state == TrialState.COMPLETE and t.params.get("family") == family)
+        tables = (_tables(trial.system_attrs) for trial in complete)
+        return [table[max(table)] for table in tables if table]
+
+    def own(self) -> Mapping[int, Sequence[float | None]]:
+        return _tables(self._storage.get_trial(self._hold.trial_id).system_attrs)
+
+    def keep(self, step: int, values: Sequence[float | None]) -> None:
+        # Without a table the trial goes on: it is no evidence for other trials.
+        with suppress(StorageAway), self._storage.impatient():
+            self._storage.set_trial_system_attr(self._hold.trial_id, f"{_KEY}{step}", list(values))
+
+    def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:
+        self.parameters, self.curve = dict(values), dict(curve)
+
+
+def _tables(attributes: Mapping[str, Any]) -> dict[int, list[float | None]]:
+    return {int(key.removeprefix(_KEY)): values for key, values in attributes.items() if key.startswith(_KEY)}

@@ -1,0 +1,112 @@
+"""The variants of one trial: scored after a judged step, kept as evidence, and one of them taken."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from models.scoring.scores import Scores
+from search.evaluation.noise import noise_of
+from search.study.objectives import METRICS
+from search.study.variants import Variant
+from search.training.choice import ErrorByClips, Table, choose
+from search.training.protocols import Evidence, TrialTraining, VariantScores
+from search.validation.views import ValidationData
+
+_log = logging.getLogger(__name__)
+
+
+class VariantChoice:
+    """Scores the variants of a training at each judged step, and takes one."""
+
+    def __init__(
+        self, variants: Sequence[Variant], validation_data: ValidationData, objective: str, evidence: Evidence
+    ) -> None:
+        self._variants, self._validation_data, self._objective = variants, validation_data, objective
+        self._evidence = evidence
+        self._tables = {step: _table(values) for step, values in evidence.own().items()}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a choice."""
+        return len(self._variants) > 1
+
+    def is_judged(self, step: int, *, is_last: bool) -> bool:
+        """Whether the training is scored after this step: each time costs a pass, and with a choice many densities."""
+        return not self.is_open or is_last or self._evidence.judges(step)
+
+    def scores(self, training: TrialTraining) -> Scores:
+        """Return the scores of the validation clips under the variant that the trial takes.
+
+        Raises UnservedError, TrialFailure or FloatingPointError if the training gives no detector.
+        """
+        if not self.is_open:
+            self._evidence.take(self._variants[0].values, {})
+            return training.validation_scores()
+        scores = training.scores_of_variants([variant.recipe for variant in self._variants])
+        table = _table([None if isinstance(s, Exception) else self._value(s) for s in scores])
+        if not np.isfinite(table).any():
+            raise next(s for s in scores if isinstance(s, Exception))
+        for variant, reason in zip(self._variants, scores, strict=True):
+            if isinstance(reason, Exception):
+                _log.info("no detector with %s: %s", dict(variant.values), reason)
+        assert training.step is not None
+        self._evidence.keep(training.step, [None if math.isnan(value) else value for value in table.tolist()])
+        self._tables[training.step] = table
+        others = [_table(values) for values in self._evidence.others()]
+        taken = choose(
+            table,
+            [other for other in others if len(other) == len(table)],
+            [variant.changes for variant in self._variants],
+            self._error_by_clips(scores),
+        )
+        curve = {step: float(values[taken]) for step, values in sorted(self._tables.items())}
+        self._evidence.take(self._variants[taken].values, curve)
+        chosen = scores[taken]
+        assert not isinstance(chosen, Exception)
+        return chosen
+
+    def _value(self, scores: Scores) -> float:
+        return self._validation_data.metric(self._objective, scores)
+
+    def _error_by_clips(self, scores: Sequence[VariantScores]) -> ErrorByClips:
+        @cache
+        def noise(variant: int) -> Table | None:
+            own = scores[variant]
+            assert not isinstance(own, Exception)
+            found = noise_of(own, self._validation_data.truth.first(len(own)), metric=METRICS[self._objective])
+            return None if found is None else np.array(found)
+
+        def error(one: int, other: int) -> float:
+            first, second = noise(one), noise(other)
+            return 0.0 if first is None or second is None else float(np.linalg.norm(first - second))
+
+        return error
+
+
+class NoEvidence:
+    """The evidence of a trial that stands alone: every step is judged, and no other training counts."""
+
+    def judges(self, step: int) -> bool:
+        return True
+
+    def others(self) -> Sequence[Sequence[float | None]]:
+        return ()
+
+    def own(self) -> Mapping[int, Sequence[float | None]]:
+        return {}
+
+    def keep(self, step: int, values: Sequence[float | None]) -> None:
+        return None
+
+    def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:
+        return None
+
+
+def _table(values: Sequence[float | None]) -> Table:
+    return np.array(values, dtype=np.float64)  # None becomes NaN
