@@ -7,7 +7,10 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-#: Setting → others of its block, and those values of them beside which it has an effect: one such value is enough.
+from features.stacks import parts_of
+
+#: Setting → others of its block, and those values of them beside which it has an effect: one such value is enough,
+#: alone or in a stack (features.stacks), if that other setting has an effect itself.
 Effects = Mapping[str, Mapping[str, Sequence[object]]]
 
 
@@ -38,7 +41,10 @@ class Settings(BaseModel):
 
         def counts(setting: str) -> bool:
             beside = {k: v for k, v in self.counts_beside(setting).items() if k in type(self).model_fields}
-            return not beside or any(getattr(self, key) in values for key, values in beside.items())
+            return not beside or any(
+                counts(key) and any(part in values for part in parts_of(getattr(self, key)))
+                for key, values in beside.items()
+            )
 
         return frozenset(setting for setting in type(self).model_fields if not counts(setting))
 

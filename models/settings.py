@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, cast, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from features.errors import UnservedError
 from features.settings import Effects, Settings
+from features.stacks import joined, require_stack
 from models.labels import Labels
 
 #: How window scores become one clip score: models.scoring.pooling.
@@ -17,6 +18,10 @@ Pooling = Literal["mean", "max", "top", "gwrp"]
 #: Densities of a model's embeddings: models.scoring.densities.
 Backend = Literal["mahalanobis", "gmm", "knn", "lof", "ocsvm"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+#: Statistics over time of a clip's embeddings: models.scoring.statistics.
+Statistic = Literal["mean", "median", "quantile", "minimum", "maximum", "quiet", "loud", "deviation", "change"]
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 
 #: What `auto` stands for on a device: models.precision.
 ClosedPrecision = Literal["float32", "bfloat16"]
@@ -117,11 +122,6 @@ class FamilySettings(Settings):
         """The density that gives the score; None where the network itself does."""
         return None
 
-    @property
-    def embedding_decay(self) -> float:
-        """The weight of each embedding of a clip over that of the rank before, in each dimension; 1: the mean."""
-        return 1.0
-
     def require(self, labels: Labels, judged: Collection[str]) -> None:
         """Raises UnservedError unless it can learn from these labels and score clips of these machine IDs."""
         unknown = sorted(set(judged) - set(labels.ids))
@@ -195,8 +195,29 @@ class DensitySettings(FamilySettings):
     nu: float = Field(
         0.1, ge=1e-3, lt=1, description="ocsvm: share of the training clips that may lie outside, roughly"
     )
+    statistic: Annotated[str, BeforeValidator(joined)] = Field(
+        "mean",
+        description="of a clip's embeddings over time, for a density: one of "
+        f"{', '.join(STATISTICS)}, or several: [quantile, maximum] or quantile+maximum",
+    )
+    share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="quantile: of the windows that are below it; quiet, loud: of the windows that count",
+    )
+    decay: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="mean: weight of each window over that of the next higher one, in each dimension; 1: the mean, "
+        "0: the maximum",
+    )
 
     ONLY_BESIDE: ClassVar[Effects] = {
+        "statistic": {"score": BACKENDS},
+        "share": {"statistic": ["quantile", "quiet", "loud"]},
+        "decay": {"statistic": ["mean"]},
         "neighbours": {"score": ["knn", "lof"]},
         "local_neighbours": {"score": ["knn"]},
         "components": {"score": ["gmm"]},
@@ -214,8 +235,13 @@ class DensitySettings(FamilySettings):
         "covariance": (),
         "distance": (),
         "nu": (0.05, 0.1, 0.2, 0.5),
+        "statistic": (),
+        "share": (0.05, 0.1, 0.25, 0.5),
+        "decay": (0.0, 0.5, 0.9, 0.99, 1.0),
     }
-    NEVER_IDLE: ClassVar[frozenset[str]] = frozenset({"standardize", "covariance", "distance", "nu"})
+    NEVER_IDLE: ClassVar[frozenset[str]] = frozenset(
+        {"standardize", "covariance", "distance", "nu", "statistic", "share", "decay"}
+    )
 
     @model_validator(mode="after")
     def _is_tied_to_others(self) -> DensitySettings:
@@ -225,6 +251,22 @@ class DensitySettings(FamilySettings):
                 "set per_id: false or covariance: own"
             )
         return self
+
+    @field_validator("statistic")
+    @classmethod
+    def _statistics_exist(cls, statistic: str) -> str:
+        require_stack(statistic, STATISTICS, what="statistic")
+        return statistic
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The names of the stack."""
+        return cast("tuple[Statistic, ...]", tuple(self.statistic.split("+")))
+
+    @property
+    def bands_of_median(self) -> int:
+        """The number of neighbouring dimensions whose median is subtracted from each statistic; 0: none is."""
+        return 0
 
     @property
     def backend(self) -> Backend | None:

@@ -25,11 +25,11 @@ from pydantic import (
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.clips.wav import Waveform, resampled_length, waveform_of
-from features.did_you_mean import did_you_mean
 from features.errors import CorpusError
 from features.frames import centroid, chroma, clip_spectrum, logmel, logspectrum, mfcc, rms, zero_crossings
 from features.frames.framing import FRAMING, Frames, ends, frame_count
 from features.frames.parameters import Parameters
+from features.stacks import joined, require_stack
 
 
 class FeatureKind(Protocol):
@@ -64,28 +64,18 @@ SHARED = ("sample_rate", "channel", "resample")
 DEVIATIONS = 4.0
 
 
-def _joined(kind: Any) -> Any:
-    return "+".join(kind) if isinstance(kind, list) and all(isinstance(part, str) for part in kind) else kind
-
-
 class FeatureSettings(Parameters):
     """How waveforms become frames (librosa's parameters and names; its defaults are for another sample rate)."""
 
-    kind: Annotated[str, BeforeValidator(_joined)] = Field(
+    kind: Annotated[str, BeforeValidator(joined)] = Field(
         "logmel", description=f"one of {', '.join(KINDS)}, or several: [logmel, chroma] or logmel+chroma"
     )
 
     @field_validator("kind")
     @classmethod
     def _kinds_exist(cls, kind: str) -> str:
+        require_stack(kind, KINDS, what="kind")
         kinds = kind.split("+")
-        unknown = [part for part in kinds if part not in KINDS]
-        if unknown:
-            raise ValueError(
-                f"each kind must be one of {', '.join(KINDS)}, but got {unknown[0]!r}{did_you_mean(unknown[0], KINDS)}"
-            )
-        if len(set(kinds)) < len(kinds):
-            raise ValueError(f"each kind may stand once, but got {kind}")
         alone = [part for part in kinds if not is_framed(part)]
         if alone and len(kinds) > 1:
             raise ValueError(

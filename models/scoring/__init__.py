@@ -4,7 +4,9 @@ scores            the type of scores, without torch
 network_pass      what a network says of recordings, read once for several detectors
 scorer            clips to scores, with everything around a model
 scorer_of_recipe  which scorers a recipe asks for
+network_pass      what a network says of recordings, read once for several detectors
 pooling           window scores to one clip score
+statistics        vectors of a clip's windows to one vector
 densities         how unusual an embedding is
 standardization   embeddings in standard deviations of the training clips, without torch
 covariance        Mahalanobis distances, without torch

@@ -1,7 +1,8 @@
 """What a network says of recordings, read in one pass for one detector or for several that share the network.
 
     window scores     (windows,) float32 on the CPU, with (windows,) int64, the position of each window's clip
-    clip embeddings   (clips, dim) float64, pooled while the network is at work: memory does not grow with the windows
+    clip embeddings   (clips, dim) float64, statistics of those of its windows (models.scoring.statistics), computed
+                      while the network is at work: memory does not grow with the windows
 
 A pass gives the same numbers to the last bit, whichever other readings it serves.
 """
@@ -21,8 +22,9 @@ from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
-from models.scoring.pooling import pooled_embeddings
 from models.scoring.scores import Array
+from models.scoring.statistics import Statistics, clip_statistics, input_levels
+from models.settings import DensitySettings
 
 #: Windows or crops scored at a time, at most, and numbers that they may hold together.
 _MOST_EXCERPTS, _MOST_NUMBERS = 1024, 4_000_000
@@ -40,14 +42,15 @@ class Reading:
     """What one detector needs of a network: its own window scores, or the embeddings of clips."""
 
     score: str | None  # the kind of window score; None for embeddings
-    decay: float = 1.0  # of the embeddings that are pooled
+    statistics: Statistics | None = None  # of the embeddings
 
     @classmethod
     def of(cls, member: Member) -> Reading:
         """The reading that a member's settings ask for."""
         if member.model.backend is None:
             return cls(score=str(getattr(member.model, "score", "score")))
-        return cls(score=None, decay=member.model.embedding_decay)
+        assert isinstance(member.model, DensitySettings)
+        return cls(score=None, statistics=Statistics.of(member.model))
 
 
 class NetworkPass:
@@ -81,8 +84,7 @@ class NetworkPass:
             model.eval()
             if reading.score is not None:
                 self._window_scores[recordings, reading] = self._scored(recordings, model.score)
-            else:
-                self._embeddings[recordings, reading] = self._embedded(recordings, reading, model.embed)
+        self._embed(recordings)
         self._done.add(recordings)
 
     def _scored(self, recordings: Recordings, score: Callable[[Batch], Tensor]) -> WindowScores:
@@ -98,13 +100,20 @@ class NetworkPass:
         # Pooled on the CPU: a GPU adds in whatever order, and a trial's value would not be the same twice.
         return WindowScores(scores.cpu(), clips.cpu())
 
-    def _embedded(self, recordings: Recordings, reading: Reading, embed: Callable[[Batch], Tensor]) -> Array:
-        def embedded() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in self._in_order(recordings):
-                yield embed(batch).float().cpu(), batch.clips.cpu()
+    def _embed(self, recordings: Recordings) -> None:
+        """Every reading of embeddings at once: no setting of scoring changes what a network embeds."""
+        models = {reading: model for reading, model in self._models.items() if reading.statistics is not None}
+        if not models:
+            return
+        model, each = next(iter(models.values())), [reading.statistics for reading in models if reading.statistics]
 
-        pooled = pooled_embeddings(embedded(), clip_count=len(recordings), decay=reading.decay)
-        return np.asarray(pooled.numpy(), dtype=np.float64)
+        def embedded() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for batch in self._in_order(recordings):
+                yield model.embed(batch).float().cpu(), input_levels(batch.inputs).cpu(), batch.clips.cpu()
+
+        found = clip_statistics(embedded(), clip_count=len(recordings), each=each)
+        for reading, embeddings in zip(models, found, strict=True):
+            self._embeddings[recordings, reading] = embeddings
 
     def _in_order(self, recordings: Recordings) -> Iterator[Batch]:
         features = self._member.features

@@ -11,5 +11,6 @@ model_card      the bundle's README
 scored_clips    clips to scores and decisions
 submission      scores as the challenge's files
 onnx_network    a detector as one network, from a waveform to a score
+onnx_statistics statistics over time, as a part of that network
 onnx_export     that network as an ONNX file, checked
 """

@@ -6,8 +6,8 @@ machine_ids : (batch,) int64, which of the detector's machine IDs each clip is o
 scores      : (batch,) float64, higher is more anomalous; not a number for a machine ID that the detector was not
               trained on and cannot score, and for clips that do not fill one of its windows or crops
 
-It repeats what `models.scoring.scorer` does with numpy around the networks, in operations that ONNX has. It does not
-support:
+It repeats what `models.scoring.scorer` does with numpy around the networks, in operations that ONNX has; statistics
+over time are in search.detector.onnx_statistics. It does not support:
 
     ensembles; features other than log-mel; bfloat16; the densities gmm and lof; empirical calibration
 """
@@ -30,8 +30,10 @@ from models.scoring.densities.mahalanobis import Mahalanobis
 from models.scoring.densities.nearest import Knn
 from models.scoring.densities.ocsvm import OneClassSvm
 from models.scoring.scorer import Calibrated, PerId, Scorer, Single
+from models.scoring.statistics import input_levels
 from models.settings import CropSettings, ScoringSettings
 from search.detector.bundle import Bundle
+from search.detector.onnx_statistics import mean_by_rank, statistics_of
 
 
 class OnnxError(OffkeyError):
@@ -72,7 +74,7 @@ class _SingleNetwork(nn.Module):
         member = single.member
         self.single = single
         self.scoring = member.scoring
-        self.decay = member.model.embedding_decay
+        self.statistics = single.reading.statistics
         self.length = member.model.excerpt_frames(member.features.bins)
         self.hop = member.model.hop(member.features.bins) if isinstance(member.model, CropSettings) else None
 
@@ -89,9 +91,11 @@ class _SingleNetwork(nn.Module):
         batch = Batch(inputs=inputs, clips=owners, ids=ids[owners])
         if self.single.densities is None:
             return _pooled(self.single.model.score(batch).reshape(clips, count).double(), self.scoring)
-        embeddings = self.single.model.embed(batch)
-        embeddings = _mean_by_rank(embeddings.reshape(clips, count, embeddings.shape[1]).double(), self.decay)
-        return _chosen([_scores(density, embeddings) for density in self.single.densities], ids)
+        assert self.statistics is not None
+        vectors = self.single.model.embed(batch)
+        vectors = vectors.reshape(clips, count, vectors.shape[1]).double()
+        points = statistics_of(vectors, input_levels(inputs).reshape(clips, count), self.statistics)
+        return _chosen([_scores(density, points) for density in self.single.densities], ids)
 
     def _firsts(self, frames: int) -> Tensor:
         """The first frames of a clip's windows or crops, (count,), as in features.windows.excerpts and .crops."""
@@ -181,16 +185,7 @@ def _pooled(scores: Tensor, scoring: ScoringSettings) -> Tensor:
         ranks = torch.arange(scores.shape[1]).double()
         weights = (ranks < torch.ceil(scoring.top_share * (ranks[-1] + 1) - 1e-9).clamp(min=1)).double()
         return (ranked * weights).sum(dim=1) / weights.sum()
-    return _mean_by_rank(scores, scoring.decay if scoring.pooling == "gwrp" else 1.0)
-
-
-def _mean_by_rank(values: Tensor, decay: float) -> Tensor:
-    """The mean over dimension 1, weights falling by `decay` from the largest value to the next."""
-    if decay == 1:
-        return values.mean(dim=1)
-    weights = torch.pow(decay, torch.arange(values.shape[1]).double())
-    total: Tensor = torch.tensordot(values.sort(dim=1, descending=True).values, weights, dims=([1], [0]))
-    return total / weights.sum()
+    return mean_by_rank(scores, scoring.decay if scoring.pooling == "gwrp" else 1.0)
 
 
 def _scores(density: nn.Module, points: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ member of an ensemble, that does not have its own value, and one of `features:` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from features.frames.feature_settings import FeatureSettings
 from features.frames.feature_settings import settings_of as settings_of_kind
 from features.settings import Settings
+from features.stacks import parts_of
 from models.families import settings_of
 from models.member import Member
 from models.settings import BACKENDS
@@ -194,14 +195,33 @@ def _needs_another(path: Path, readers: list[_Reader], space: Space) -> str:
         blocks = [_own_reader(space.tree, (*place, "")).block]
     if schema is None or not issubclass(schema, Settings):
         return ""
-    beside = {key: values for key, values in schema.counts_beside(str(path[-1])).items() if key in schema.model_fields}
-    for key, values in beside.items():
-        for block in blocks:
-            if set(values).intersection(values_of(block.get(key, schema.model_fields[key].default))):
-                return ""
+    missing = _missing(schema, str(path[-1]), blocks)
     shown = ".".join(str(part) for part in place if not isinstance(part, int))
-    wanted = [f"{shown}.{key}: {' or '.join(map(str, values))}" for key, values in beside.items()]
+    wanted = [f"{shown}.{key}: {' or '.join(map(str, values))}" for key, values in missing.items()]
     return f"it counts with {', or with '.join(wanted)}" if wanted else ""
+
+
+def _missing(schema: type[Settings], setting: str, blocks: Sequence[Tree]) -> dict[str, Sequence[object]]:
+    """Return settings, with values of which a block would need one, where the setting counts in none of the blocks.
+
+    A setting beside one that does not count itself does not count either.
+    """
+    missing: dict[str, Sequence[object]] = {}
+    for key, values in schema.counts_beside(setting).items():
+        if key not in schema.model_fields:
+            continue
+        default = schema.model_fields[key].default
+        fitting = [block for block in blocks if _may_be_one_of(block.get(key, default), values)]
+        deeper = _missing(schema, key, fitting) if fitting else {key: values}
+        if not deeper:
+            return {}
+        missing |= deeper
+    return missing
+
+
+def _may_be_one_of(content: Any, values: Sequence[object]) -> bool:
+    """Whether a setting may have one of these values, alone or in a stack."""
+    return any(part in values for value in values_of(content) for part in parts_of(value))
 
 
 def kinds_of(block: Mapping[str, Any]) -> list[str]:

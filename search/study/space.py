@@ -182,11 +182,13 @@ def read_space(
 def parameter_names(tree: Tree) -> dict[Path, str]:
     """Return the parameter name of every range, and of the list of branches.
 
-    It is the setting's own name; where several settings share it, the name of the branch or member comes first.
+    It is the setting's own name; where several settings share it, the name of the branch or member comes first. Of a
+    setting of `model:` and one of another block, such as `decay`, that of `model:` has its family first.
     """
     families = names_of(tree)
     paths = [path for path, _ in ranges_in(tree)]
     shared = Counter(str(path[-1]) for path in paths)
+    in_blocks = Counter(str(path[-1]) for path in paths if len(path) == 2)
     names: dict[Path, str] = {("model",): "family"} if len(families) > 1 else {}
     for path in paths:
         name = str(path[-1])
@@ -194,6 +196,8 @@ def parameter_names(tree: Tree) -> dict[Path, str]:
             name = f"{path[path.index('members') + 1]}.{name}"
         elif shared[name] > 1 and path[0] == "model" and len(path) > 2 and isinstance(path[1], int):
             name = f"{families[path[1]]}.{name}"
+        elif path[0] == "model" and len(path) == 2 and in_blocks[name] > 1:
+            name = f"{families[0]}.{name}"
         names[path] = name
     return names
 

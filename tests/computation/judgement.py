@@ -13,10 +13,12 @@ from optuna.trial import TrialState
 from models.layers.masked import log_densities
 from models.scoring.calibration import Calibration
 from models.scoring.densities.each_id import DensityOfEachId, density_of
-from models.scoring.pooling import pool, pooled_embeddings
+from models.scoring.pooling import pool
 from models.scoring.scores import Scores
+from models.scoring.statistics import Statistics, clip_statistics
 from models.scoring.threshold import threshold_of
-from models.settings import BACKENDS, Pooling, ScoringSettings
+from models.settings import BACKENDS, STATISTICS, Pooling, ScoringSettings
+from models.stat import Settings as StatSettings
 from models.vae import Settings
 from search.detector.optimism import optimism_of
 from search.evaluation.bootstrap import Bootstrap
@@ -108,11 +110,16 @@ def _pooled(pooling: Pooling) -> list[float]:
     return listed(pool(scores, clips, clip_count=4, pooling=pooling, decay=0.8, top_share=0.2).numpy())
 
 
-def _pooled_embeddings(decay: float) -> list[float]:
-    embeddings = torch.from_numpy(_RNG(5).normal(0, 1, (20, 3)).astype(np.float32))
+def _statistics(**settings: Any) -> list[float]:
+    """Of three clips' windows, whose levels have ties."""
+    vectors = torch.from_numpy(_RNG(5).normal(0, 1, (20, 3)).astype(np.float32))
+    levels = torch.from_numpy(np.round(_RNG(9).normal(-40, 1, 20)).astype(np.float32))
     clips = torch.arange(20) // 7
-    batches = [(embeddings[start : start + 6], clips[start : start + 6]) for start in range(0, 20, 6)]
-    return listed(pooled_embeddings(batches, clip_count=3, decay=decay).numpy())
+    batches = [
+        (vectors[start : start + 6], levels[start : start + 6], clips[start : start + 6]) for start in range(0, 20, 6)
+    ]
+    (found,) = clip_statistics(batches, clip_count=3, each=[Statistics.of(StatSettings(**settings))])
+    return listed(found)
 
 
 def _density(score: Any, **settings: Any) -> list[float]:
@@ -206,7 +213,9 @@ CASES: dict[str, Case] = {
     **{f"threshold: {name}": without_clips(_thresholds, name) for name in ("quantile", "gamma")},
     **{f"calibration: {kind}": without_clips(_calibrated, kind) for kind in ("z", "empirical")},
     **{f"pooling: {name}": without_clips(_pooled, name) for name in get_args(Pooling)},
-    **{f"pooling of embeddings, decay {decay:g}": without_clips(_pooled_embeddings, decay) for decay in (1.0, 0.6)},
+    **{f"pooling of embeddings, decay {decay:g}": without_clips(_statistics, decay=decay) for decay in (1.0, 0.6)},
+    **{f"statistic: {name}": without_clips(_statistics, statistic=name, share=0.3) for name in STATISTICS},
+    "statistic: a stack, whitened": without_clips(_statistics, statistic="quiet+deviation", share=0.5, whiten=3),
     **{f"density: {backend}": without_clips(_density, backend) for backend in BACKENDS},
     "density: knn of plain distances": without_clips(_density, "knn", local_neighbours=0, neighbours=3),
     "density: gmm of diagonal covariances": without_clips(_density, "gmm", components=9),

@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from features.frames.feature_settings import KINDS, SHARED, is_framed
-from models.families import FAMILIES
+from models.families import FAMILIES, settings_of
 from models.member import NAME
+from models.settings import STATISTICS, DensitySettings
 from search.study.open_setting import Path
 from search.study.portfolio import DEFAULT_TOP
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe
@@ -61,7 +62,10 @@ def _definitions() -> dict[str, Any]:
 
     definitions = {name: _block(settings, _path_of(name)) for name, settings in blocks().items()}
     definitions["from"] = _block(Origin, ("from",))
-    definitions["features"]["properties"]["kind"] |= _open(_KIND)
+    definitions["features"]["properties"]["kind"] |= _open(_stack(KINDS, stackable=_FRAMED))
+    for family in FAMILIES:
+        if issubclass(settings_of(family), DensitySettings):
+            definitions[family]["properties"]["statistic"] |= _open(_stack(STATISTICS, stackable=STATISTICS))
     first = definitions["search"]["properties"]["first"]
     definitions["search"]["properties"]["first"] = {"description": first["description"]} | _any_of(
         [{"type": "array", "items": _ENTRY}, _ENTRY, {"type": "null"}]
@@ -178,8 +182,20 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/definitions/{name}"}
 
 
+def _stack(names: Collection[str], *, stackable: Collection[str]) -> dict[str, Any]:
+    """Return the schema of a name, or of several `stackable` ones (features.stacks): pydantic only knows it is text."""
+    return _any_of(
+        [
+            {"type": "string", "enum": list(names)},
+            {"type": "string", "pattern": "^({0})([+]({0}))+$".format("|".join(stackable))},
+            {"type": "array", "items": {"enum": list(stackable)}, "minItems": 1, "uniqueItems": True},
+        ]
+    )
+
+
 #: The kinds of features that can be stacked.
 _FRAMED = [kind for kind in KINDS if is_framed(kind)]
+
 #: An entry of `search.first`: studies and recipes, or open settings by name, each with one of its values.
 _ENTRY: dict[str, Any] = {
     "if": {"type": "object", "required": ["from"]},
@@ -192,12 +208,3 @@ _ENTRY: dict[str, Any] = {
     ),
     "else": {"type": "object", "additionalProperties": {"type": list(_SCALARS)}},
 }
-
-#: The kinds of features: pydantic only knows that they are text.
-_KIND = _any_of(
-    [
-        {"type": "string", "enum": list(KINDS)},
-        {"type": "string", "pattern": "^({0})([+]({0}))+$".format("|".join(_FRAMED))},
-        {"type": "array", "items": {"enum": _FRAMED}, "minItems": 1, "uniqueItems": True},
-    ]
-)

@@ -43,6 +43,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
         r"clip_spectrum has one frame for each clip and cannot be stacked .* but got logmel\+clip_spectrum: give it",
     ),
     "no band": ({"kind": "clip_spectrum", "n_bands": 0}, "greater than 0"),
+    "a kind and nothing": ({"kind": "logmel+"}, r"must stand between two names, but got 'logmel\+': write logmel, or"),
     "no kind": ({"kind": []}, "each kind must be one of"),
     "channel before the first": ({"channel": -1}, "channel ≥ 0 must hold"),
     "another channel": ({"channel": "left"}, "'mean'"),

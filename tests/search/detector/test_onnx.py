@@ -31,7 +31,7 @@ from models.recordings import Recordings
 from models.scoring.densities.each_id import DensityOfEachId
 from models.scoring.scorer import Calibrated, Single
 from models.scoring.scorer_of_recipe import scorer_of
-from models.settings import CropSettings
+from models.settings import STATISTICS, CropSettings, DensitySettings
 from search.cli.detector.onnx import onnx
 from search.detector.bundle import Bundle, load_bundle, save_bundle
 from search.detector.onnx_export import TOLERANCE, require_same_scores
@@ -141,6 +141,14 @@ DETECTORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tied covariance": ({"family": "stat", "standardize": True, "covariance": "tied", "unknown_id": "shared"}, {}),
     "cosine distances": ({"family": "stat", "score": "knn", "distance": "cosine", "standardize": True}, {}),
     "one-class SVM": ({"family": "vae", "score": "ocsvm", "nu": 0.3}, {"calibration": "z"}),
+    **{f"stat, {name}": ({"family": "stat", "statistic": name, "share": 0.3}, {}) for name in STATISTICS},
+    "stat, stacked and whitened": ({"family": "stat", "statistic": "quantile+maximum+change", "whiten": 7}, {}),
+    "stat, whitened over more bands than there are": ({"family": "stat", "whiten": 81}, {}),
+    "latents of quiet windows": ({"family": "ae", "score": "mahalanobis", "statistic": "quiet"}, {}),
+    "latents of loud crops": (
+        {"family": "cae", "frames": 32, "crop_hop": 9, "width": 2, "score": "knn", "statistic": "loud", "share": 0.4},
+        {},
+    ),
 }
 
 SMALL = {"context": 3, "h_dim": 16, "z_dim": 4}
@@ -168,12 +176,15 @@ def bundle_of(model: dict[str, Any], scoring: dict[str, Any], **blocks: Any) -> 
 
 
 def embedding_size(single: Single) -> int:
+    """Values of the vector that a density judges."""
     model, bins = single.member.model, single.member.features.bins
+    assert isinstance(model, DensitySettings)
     length = model.excerpt_frames(bins)
     zeros = torch.zeros(2, dtype=torch.int64)
     inputs = torch.zeros((2, 1, bins, length) if isinstance(model, CropSettings) else (2, length * bins))
     with torch.inference_mode():
-        return int(single.model.embed(Batch(inputs=inputs, clips=zeros, ids=zeros)).shape[1])
+        embedded = single.model.embed(Batch(inputs=inputs, clips=zeros, ids=zeros))
+    return len(model.statistics) * embedded.shape[1]
 
 
 def own_scores(bundle: Bundle, waveforms: list[Waveform], ids: list[str]) -> Any:

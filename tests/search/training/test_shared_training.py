@@ -29,6 +29,9 @@ VARIED_SCORING: list[dict[str, Any]] = [
 ]
 DENSITIES: list[dict[str, Any]] = [
     {"score": "mahalanobis"},
+    {"score": "mahalanobis", "statistic": "quantile+deviation", "share": 0.25},
+    {"score": "knn", "statistic": "loud", "share": 0.25},
+    {"score": "knn", "decay": 0.5},
     {"score": "knn", "neighbours": 1},
     {"score": "knn", "neighbours": 2, "local_neighbours": 0},
     {"score": "gmm"},
@@ -123,6 +126,23 @@ def test_each_network_reads_the_recordings_once_for_all_variants_of_a_kind(
     training.scores_of_variants(recipes[:1])
     once = len(reads)
     training.scores_of_variants([recipe for recipe in recipes if recipe.scoring.calibration == "none"])
+
+    assert len(reads) == 2 * once
+
+
+def test_each_network_embeds_the_recordings_once_for_all_statistics(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = [recipe for recipe in recipes_of("vae") if recipe.model.backend is not None]
+    training = trained(recipes[0], corpus)
+    (single,) = training.scorer.singles()
+    reads: list[int] = []
+    embed = single.model.embed
+    monkeypatch.setattr(single.model, "embed", lambda batch: reads.append(1) or embed(batch))  # type: ignore[func-returns-value]
+
+    training.scores_of_variants(recipes[:1])
+    once = len(reads)
+    training.scores_of_variants(recipes)
 
     assert len(reads) == 2 * once
 
