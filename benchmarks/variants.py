@@ -1,12 +1,12 @@
-"""How a trial takes one of its variants: what Offkey's rule is worth, replayed over random splits of the labelled clips.
+"""Which variant a trial takes: what Offkey's rule is worth, replayed over random splits of the labelled clips.
 
     python -m benchmarks.variants ROOT [-o FOLDER] [--families ae vae cae classifier] [--trainings 4] [--splits 50]
 
-Random settings of some families of a study (`best`, with smaller networks and more variants) are trained once, and every variant scores
-all labelled clips once. With -o the scores are kept in FOLDER, and what is there is not trained again. Then each split
-draws half of the clips of each machine ID and label for validation, holds the others out, and draws an order of the
-trainings. Every second split swaps the halves of the one before, so that neither is the easier one in the mean. In a
-split's order each training takes a variant by its validation AUC, in three ways:
+Random settings of some families of a study (`best`, with smaller networks and more variants) are trained once, and
+every variant scores all labelled clips once. With -o the scores are kept in FOLDER, and what is there is not trained
+again. Then each split draws half of the clips of each machine ID and label for validation, holds the others out, and
+draws an order of the trainings. Every second split swaps the halves of the one before, so that neither is the easier
+one in the mean. In a split's order each training takes a variant by its validation AUC, in three ways:
 
 default : the variant by defaults, whatever its AUC
 highest : the variant with the highest AUC of this training
@@ -115,7 +115,7 @@ class Taken:
 
 
 def studies_of(source: str, families: Iterable[str], overrides: Sequence[str]) -> dict[str, Study]:
-    """A study of each family alone, with small networks and many variants. Raises StudyFileError if the study has no such family."""
+    """A study of each family alone, with small networks and many variants."""
     tree = load_study(source).space.tree
     studies = {}
     for family in families:
@@ -180,7 +180,7 @@ def in_strata(truth: Truth) -> _Mask:
 
 
 def half(truth: Truth, rng: np.random.Generator) -> _Mask:
-    """A random half of the clips of each machine ID and label. Of an odd number it is the smaller or the larger half."""
+    """A random half of the clips of each machine ID and label; of an odd number, the smaller or the larger one."""
     ids, labels = np.array(truth.ids), np.array(truth.labels)
     chosen = np.zeros(len(ids), dtype=bool)
     for name in sorted(set(truth.ids)):
