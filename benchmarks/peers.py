@@ -131,7 +131,8 @@ class Vae(nn.Module):
 def auc_of(model: Vae, labelled: Labelled) -> float:
     """The mean AUC over the machine IDs that have both labels; NaN if a score is not finite."""
     with torch.inference_mode():
-        by_window = np.concatenate([model.score(x).numpy() for x in torch.from_numpy(labelled.windows).split(8192)])
+        batches = torch.split(torch.from_numpy(labelled.windows), 8192)
+        by_window = np.concatenate([model.score(x).numpy() for x in batches])
     scores = np.bincount(labelled.clips, by_window) / np.bincount(labelled.clips)
     if not np.isfinite(scores).all():
         return float("nan")
@@ -146,7 +147,8 @@ def training(train: Windows, validation: Labelled, settings: Mapping[str, Any]) 
     model = Vae(windows.shape[1], settings["h_dim"], settings["z_dim"])
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["learning_rate"])
     for _ in range(settings["epochs"]):
-        for batch in torch.randperm(len(windows)).split(settings["batch_size"]):
+        order = torch.randperm(len(windows))
+        for batch in torch.split(order, settings["batch_size"]):
             loss = model.loss(windows[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -262,6 +264,7 @@ def search_with_ray(task: Task, folder: Path, train: Windows, validation: Labell
             scheduler=ASHAScheduler(max_t=max(EPOCHS), grace_period=1, reduction_factor=3),
             search_alg=BasicVariantGenerator(points_to_evaluate=[FIRST], random_state=task.seed),
             num_samples=task.trials,
+            reuse_actors=True,  # else each trial imports everything anew
             time_budget_s=task.seconds,
         ),
         run_config=tune.RunConfig(storage_path=str(folder / "ray"), verbose=0),

@@ -186,7 +186,7 @@ def half(truth: Truth, rng: np.random.Generator) -> _Mask:
     for name in sorted(set(truth.ids)):
         for label in (NORMAL, ANOMALY):
             members = np.flatnonzero((ids == name) & (labels == label))
-            count = (len(members) + rng.integers(2)) // 2
+            count = (len(members) + int(rng.integers(2))) // 2
             chosen[rng.choice(members, min(max(count, 1), len(members) - 1), replace=False)] = True
     return chosen
 
