@@ -27,14 +27,14 @@ from models.labels import Labels
 from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
 from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
-from models.settings import DensitySettings, WindowSettings
+from models.settings import ReconstructionSettings, WindowSettings
 
 #: Keras's defaults, which the baseline uses: its momentum .99 is .01 of the new batch here. Running averages, by which
 #: clips are scored, settle in some 500 steps: many epochs of a small corpus, a part of the first of the challenge's.
 _MOMENTUM, _EPSILON = 0.01, 1e-3
 
 
-class Settings(WindowSettings, ConditionalSettings, DensitySettings):
+class Settings(WindowSettings, ConditionalSettings, ReconstructionSettings):
     """A dense autoencoder with batch normalisation on context windows."""
 
     family: Literal["ae"] = "ae"

@@ -37,7 +37,7 @@ from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
-from models.settings import CropSettings, DensitySettings
+from models.settings import CropSettings, ReconstructionSettings
 
 #: Kernel and padding of the convolutions of stride 2.
 _CONVOLUTIONS = ((5, 2), (5, 2), (3, 0), (3, 0))
@@ -51,7 +51,7 @@ _LEAST = 25
 Size = tuple[int, int]  # bins, frames
 
 
-class Settings(CropSettings, DensitySettings):
+class Settings(CropSettings, ReconstructionSettings):
     """A convolutional autoencoder on crops."""
 
     family: Literal["cae"] = "cae"

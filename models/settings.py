@@ -53,17 +53,33 @@ class TrainingSettings(Settings):
 class ScoringSettings(Settings):
     """How window scores become a clip's score and decision."""
 
-    ONLY_BESIDE: ClassVar[Effects] = {"decay": {"pooling": ["gwrp"]}, "top_share": {"pooling": ["top"]}}
+    #: Settings without effect where a density gives a clip's score.
+    OF_WINDOWS: ClassVar[frozenset[str]] = frozenset({"pooling", "decay", "top_share", "windows", "windows_share"})
+
+    ONLY_BESIDE: ClassVar[Effects] = {
+        "decay": {"pooling": ["gwrp"]},
+        "top_share": {"pooling": ["top"]},
+        "windows_share": {"windows": ["quiet", "loud"]},
+    }
+    NEVER_IDLE: ClassVar[frozenset[str]] = frozenset({"windows", "windows_share"})
     SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {
         "pooling": (),
         "decay": (0.5, 0.8, 0.9, 0.95, 0.99),
         "top_share": (0.02, 0.05, 0.1, 0.2, 0.5),
+        "windows": (),
+        "windows_share": (0.05, 0.1, 0.25, 0.5),
         "calibration": (),
     }
 
     pooling: Pooling = Field("mean", description="how window scores become one clip score")
     decay: float = Field(0.9, ge=0, le=1, description="gwrp: weight of each window over that of the one ranked before")
     top_share: float = Field(0.1, gt=0, le=1, description="top: share of a clip's windows that counts")
+    windows: Literal["all", "quiet", "loud"] = Field(
+        "all",
+        description="windows that are pooled: all of a clip's, or those of the lowest or highest input level; quiet "
+        "where noise comes and goes, loud where faults knock",
+    )
+    windows_share: float = Field(0.25, gt=0, le=1, description="quiet, loud: share of a clip's windows that is pooled")
     calibration: Literal["none", "z", "empirical"] = Field(
         "none", description="of clip scores, for each machine ID, by its withheld normal clips"
     )
@@ -272,3 +288,17 @@ class DensitySettings(FamilySettings):
     def backend(self) -> Backend | None:
         score = getattr(self, "score", None)  # each family has the field, with names of its own beside the densities'
         return next((backend for backend in BACKENDS if backend == score), None)
+
+
+class ReconstructionSettings(DensitySettings):
+    """Families that reconstruct their inputs: a density judges their embeddings, or how they err."""
+
+    points: Literal["embedding", "residual"] = Field(
+        "embedding",
+        description="what a density judges of each window: its embedding, or the log error of each bin's "
+        "reconstruction; residual where faults change some bands alone",
+    )
+
+    ONLY_BESIDE: ClassVar[Effects] = {"points": {"score": BACKENDS}}
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {**DensitySettings.SCORING_ONLY, "points": ()}
+    NEVER_IDLE: ClassVar[frozenset[str]] = DensitySettings.NEVER_IDLE | {"points"}

@@ -25,10 +25,10 @@ from models.labels import Labels
 from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
 from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
-from models.settings import DensitySettings, WindowSettings
+from models.settings import ReconstructionSettings, WindowSettings
 
 
-class Settings(WindowSettings, ConditionalSettings, DensitySettings):
+class Settings(WindowSettings, ConditionalSettings, ReconstructionSettings):
     """A dense variational autoencoder on context windows."""
 
     family: Literal["vae"] = "vae"

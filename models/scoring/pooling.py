@@ -41,6 +41,20 @@ def pool(
     return total.scatter_add_(0, clips, weights * scores) / weight.scatter_add_(0, clips, weights)
 
 
+def quietest(levels: Tensor, clips: Tensor, *, share: float) -> Tensor:
+    """Which windows are among the share of their clip's that has the lowest levels, (windows,) bool; at least one.
+
+    Of equally loud ones, the earlier ones are.
+    """
+    order = torch.argsort(levels, stable=True)
+    order = order[torch.argsort(clips[order], stable=True)]
+    counts = torch.bincount(clips)
+    ranks = torch.arange(len(clips)) - (counts.cumsum(0) - counts)[clips[order]]
+    chosen = torch.zeros(len(clips), dtype=torch.bool)
+    chosen[order[ranks < _rounded_up(share, counts)[clips[order]]]] = True
+    return chosen
+
+
 def _rounded_up(share: float, counts: Tensor) -> Tensor:
     """A share of each count, at least one: 0.07 · 100 is 7, though not in binary."""
     return torch.ceil(share * counts.double() - 1e-9).clamp(min=1)

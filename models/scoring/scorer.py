@@ -30,7 +30,7 @@ from models.recordings import Recordings
 from models.scoring.calibration import Calibration, require_normals, require_withheld
 from models.scoring.densities.each_id import DensityOfEachId
 from models.scoring.network_pass import NetworkPass, Reading
-from models.scoring.pooling import pool
+from models.scoring.pooling import pool, quietest
 from models.scoring.scores import Scores
 from models.settings import DensitySettings
 
@@ -127,8 +127,11 @@ class Single(Scorer):
         return nullcontext()
 
     def _pooled_scores(self, recordings: Recordings) -> Scores:
-        scores, clips = self._pass().window_scores(recordings, self.reading)
+        scores, levels, clips = self._pass().window_scores(recordings, self.reading)
         scoring = self.member.scoring
+        if scoring.windows != "all":
+            chosen = quietest(levels if scoring.windows == "quiet" else -levels, clips, share=scoring.windows_share)
+            scores, clips = scores[chosen], clips[chosen]
         pooled = pool(
             scores,
             clips,

@@ -92,7 +92,7 @@ class _SingleNetwork(nn.Module):
         if self.single.densities is None:
             return _pooled(self.single.model.score(batch).reshape(clips, count).double(), self.scoring)
         assert self.statistics is not None
-        vectors = self.single.model.embed(batch)
+        vectors = self.single.reading.vectors(self.single.model, batch)
         vectors = vectors.reshape(clips, count, vectors.shape[1]).double()
         points = statistics_of(vectors, input_levels(inputs).reshape(clips, count), self.statistics)
         return _chosen([_scores(density, points) for density in self.single.densities], ids)
@@ -165,6 +165,8 @@ def _require_supported(bundle: Bundle) -> None:
             "the densities mahalanobis, knn and ocsvm can be written as an ONNX file, but model.score is "
             f"{recipe.model.backend}"
         )
+    if recipe.scoring.windows != "all":
+        raise OnnxError(f"scoring.windows: all can be written as an ONNX file, but this is {recipe.scoring.windows}")
     if recipe.scoring.calibration == "empirical":
         raise OnnxError("scoring.calibration: none and z can be written as an ONNX file, but this is empirical")
 

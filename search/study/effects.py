@@ -16,7 +16,7 @@ from features.settings import Settings
 from features.stacks import parts_of
 from models.families import settings_of
 from models.member import Member
-from models.settings import BACKENDS
+from models.settings import BACKENDS, ScoringSettings
 from search.study import space as spaces
 from search.study.branches import features_of
 from search.study.corners import first_recipe
@@ -24,9 +24,6 @@ from search.study.open_setting import Path, is_range, values_of
 from search.study.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
 from search.study.schema.schema_lookup import block_schema, default_of
 from search.study.space import Space, Tree
-
-#: Settings of `scoring:` that combine the scores of windows into one.
-_POOLING = ("pooling", "decay", "top_share")
 
 
 def idle_settings(space: Space) -> list[str]:
@@ -166,7 +163,7 @@ def _untrained(path: Path, readers: list[_Reader], recipes: list[Recipe]) -> str
 
 
 def _unpooled(path: Path, readers: list[_Reader], tree: Tree) -> str:
-    if spaces.without_member(path)[:-1] != ("scoring",) or path[-1] not in _POOLING:
+    if spaces.without_member(path)[:-1] != ("scoring",) or path[-1] not in ScoringSettings.OF_WINDOWS:
         return ""
     for reader in readers:
         branch = branches_of(tree)[reader.branch]

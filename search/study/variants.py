@@ -20,9 +20,6 @@ from search.study.recipe import Recipe
 from search.study.schema.schema_lookup import default_of
 from search.study.study import Study
 
-#: Settings of `scoring:` without effect where a density gives a clip's score.
-_POOLING = frozenset({"pooling", "decay", "top_share"})
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -75,7 +72,7 @@ def _effective(recipe: Recipe) -> str:
     """Return the settings of scoring that have an effect, as a key."""
     parts: list[Any] = [recipe.model.model_dump(exclude={"members", *recipe.model.idle}), recipe.scoring.calibration]
     for member in recipe.members:
-        idle = member.scoring.idle | (_POOLING if member.model.backend is not None else frozenset())
+        idle = member.scoring.idle | (member.scoring.OF_WINDOWS if member.model.backend is not None else frozenset())
         parts += [
             member.model.model_dump(exclude=set(member.model.idle)),
             member.scoring.model_dump(exclude=set(idle)),
