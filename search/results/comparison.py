@@ -106,7 +106,7 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
         "beyond_limits": status.beyond_limits,
         "best": best,
         "baseline": {"value": status.baseline},
-        "first": None if status.portfolio is None else status.portfolio.as_json(),
+        **({} if status.portfolio is None else {"first": status.portfolio.as_json()}),
         "workers": [
             {("trial" if key == "number" else key): value for key, value in asdict(running).items()}
             for running in status.running
