@@ -7,6 +7,7 @@ pooling           window scores to one clip score
 densities         how unusual an embedding is
 covariance        Mahalanobis distances, without torch
 fusion            an ensemble's scores, combined
+combination       the scores of an ensemble's members made one, without torch
 calibration       scores on one scale for each machine ID
 threshold         from which score on a clip is called an anomaly
 learnt_arrays     arrays that are learnt beside the weights

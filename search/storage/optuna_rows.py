@@ -25,6 +25,9 @@ from sqlalchemy.orm import Session
 #: The keys of the system attributes that describe artifacts begin with this; the artifact's ID follows.
 ARTIFACT_KEY = "artifacts:"
 
+#: The key of the system attribute with the scale of a trial's scores in an ensemble.
+SCALES = "scales"
+
 #: Numbers that a column cannot hold, by Optuna's name for their kind.
 _NOT_FINITE = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 

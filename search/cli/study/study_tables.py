@@ -60,6 +60,8 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
         several = len(status.objectives) > 1
         table = _trade_offs(status, comparison) if several else _best_trials(status, comparison)
         parts += [table, _best_sentence(status, comparison)]
+        if comparison.ensemble is not None:
+            parts.append(Text(comparison.ensemble.in_words(status.study, worth(status.best))))
     if status.beyond_limits:
         trials = "1 complete trial is" if status.beyond_limits == 1 else f"{status.beyond_limits} complete trials are"
         parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
