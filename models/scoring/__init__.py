@@ -11,6 +11,7 @@ densities         how unusual an embedding is
 standardization   embeddings in standard deviations of the training clips, without torch
 covariance        Mahalanobis distances, without torch
 fusion            an ensemble's scores, combined
+combination       the scores of an ensemble's members made one, without torch
 calibration       scores on one scale for each machine ID
 threshold         from which score on a clip is called an anomaly
 learnt_arrays     arrays that are learnt beside the weights

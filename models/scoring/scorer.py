@@ -225,6 +225,10 @@ class Calibrated(Scorer):
 
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         self.scorer.fit(train, withheld)
+        self.calibrate(train, withheld)
+
+    def calibrate(self, train: Recordings, withheld: Recordings) -> None:
+        """Learns the scale of a scorer that has learnt the rest."""
         parts = [withheld]
         if self.is_member:
             fewest = min(withheld.ids.count(name) for name in self.labels.ids)

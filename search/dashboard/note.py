@@ -91,13 +91,15 @@ def _result(status: Status, comparison: Comparison | None) -> str:
     )
     if len(status.objectives) > 1:
         text += f" {len(status.front)} trials are trade-offs, which no other trial beats in every objective."
-    if comparison.gain is None:
-        return text
-    if status.best.number == 0:
-        return f"{text} It is the baseline: no gain over it."
-    gain = comparison.gain
-    difference = f"{gain.difference:+.3f} (95 % interval {interval(gain.interval)})"
-    return f"{text} Over the baseline ({status.baseline:.3f}): {difference}, {gain.in_words}."
+    if comparison.gain is not None and status.best.number == 0:
+        text += " It is the baseline: no gain over it."
+    elif comparison.gain is not None:
+        gain = comparison.gain
+        difference = f"{gain.difference:+.3f} (95 % interval {interval(gain.interval)})"
+        text += f" Over the baseline ({status.baseline:.3f}): {difference}, {gain.in_words}."
+    if comparison.ensemble is not None:
+        text += f"\n\n{_escaped(comparison.ensemble.in_words(status.study, worth(status.best)))}"
+    return text
 
 
 def _escaped(text: str) -> str:

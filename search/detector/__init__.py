@@ -4,6 +4,7 @@ detector        a trained model, its thresholds and its metrics
 making          from a recipe to a bundle: read and check the recordings, train, measure, save
 final_training  the training, and its measurement on the held-out test clips
 optimism        validation minus test, and the spread over seeds
+best_member     an ensemble of a study's trials beside its best member alone
 caveats         sentences that qualify the metrics
 bundle          a detector's folder or bucket: written and read
 bundle_files    the bundle's JSON files, key by key

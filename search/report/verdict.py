@@ -83,6 +83,7 @@ def verdict(
         measured,
         *_several(status),
         _gain(stored, status, comparison),
+        *_ensemble(status, comparison),
         *_limits(status),
     )
     return Verdict(headline, sentences, steps)
@@ -96,6 +97,13 @@ def _several(status: Status) -> Iterator[str]:
             f"The search's objectives include {others} too: {len(status.front)} of its trials are trade-offs, which no "
             "other trial beats in every objective (under “Trade-offs”). “Best” refers to the first objective alone."
         )
+
+
+def _ensemble(status: Status, comparison: Comparison) -> Iterator[str]:
+    """A sentence about the ensemble of the leading trials, if there are enough of them."""
+    if comparison.ensemble is not None:
+        assert status.best is not None
+        yield f"{comparison.ensemble.in_words(shlex.quote(status.study), worth(status.best))}."
 
 
 def _limits(status: Status) -> Iterator[str]:

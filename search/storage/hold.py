@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from models.scoring.combination import Scales
 from models.scoring.scores import Scores
 from search.storage import ledger, optuna_rows, study_rows
 from search.storage.lease_rules import MAX_ATTEMPTS
@@ -167,14 +168,15 @@ class Hold:
         scores: Scores | None = None,
         attributes: Mapping[str, Any] | None = None,
         exhibits: Mapping[str, str] | None = None,
+        scales: Scales | None = None,
         parameters: Mapping[str, tuple[Any, BaseDistribution]] | None = None,
         curve: Mapping[int, float] | None = None,
     ) -> None:
         """Ends the trial for Optuna and for the ledger in one transaction.
 
         `attributes` are the user attributes that the dashboard lists, `exhibits` the system attributes of the trial's
-        artifacts. `parameters` are values that were chosen after the training, with their ranges, and `curve` the
-        trial's value at each step under them, in place of its reports.
+        artifacts, `scales` the scale of its scores in an ensemble. `parameters` are values that were chosen after the
+        training, with their ranges, and `curve` the trial's value at each step under them, in place of its reports.
 
         A trial whose own settings made it fail becomes PRUNED for Optuna, with a violated constraint: samplers learn
         from that, and they ignore the state FAIL.
@@ -187,7 +189,8 @@ class Hold:
             for step, value in (curve or {}).items():
                 optuna_rows.report(session, self.trial_id, step, value)
 
-        self._end(state, ended, values, user=attributes, system=exhibits, also=chosen, reason=reason, scores=blob)
+        system = {**(exhibits or {}), **({} if scales is None else {optuna_rows.SCALES: scales})}
+        self._end(state, ended, values, user=attributes, system=system, also=chosen, reason=reason, scores=blob)
 
     def give_up(self) -> None:
         """Ends a trial whose workers were lost too often."""
@@ -202,7 +205,7 @@ class Hold:
         values: Sequence[float] | None,
         *,
         user: Mapping[str, Any] | None = None,
-        system: Mapping[str, str] | None = None,
+        system: Mapping[str, Any] | None = None,
         also: Callable[[Session], None] = lambda session: None,
         **columns: Any,
     ) -> None:

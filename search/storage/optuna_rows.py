@@ -28,6 +28,9 @@ ARTIFACT_KEY = "artifacts:"
 #: The user attribute that says how long workers have worked on a trial, over all its attempts.
 SECONDS = "seconds"
 
+#: The key of the system attribute with the scale of a trial's scores in an ensemble.
+SCALES = "scales"
+
 #: Numbers that a column cannot hold, by Optuna's name for their kind.
 _NOT_FINITE = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 

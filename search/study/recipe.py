@@ -5,7 +5,7 @@ A study file has the same keys; `search.study.space` defines which of them may h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
@@ -112,10 +112,28 @@ class ValidationSettings(Settings):
 
 
 class Origin(Settings):
-    """The trial that a recipe was exported from."""
+    """The trial that a recipe was exported from, or those of the members of an ensemble."""
 
     study: str
-    trial: int
+    trial: int | None = Field(None, description="its number")
+    trials: list[int] | None = Field(None, min_length=2, description="the trials of an ensemble's members, best first")
+
+    @model_validator(mode="after")
+    def _of_one_or_of_several(self) -> Origin:
+        if (self.trial is None) == (self.trials is None):
+            raise ValueError("names either a trial or the trials of an ensemble")
+        return self
+
+    @property
+    def in_words(self) -> str:
+        """Names the trials: trial 7, or trials 3, 7 and 12."""
+        return f"trial {self.trial}" if self.trials is None else trials_in_words(self.trials)
+
+
+def trials_in_words(numbers: Sequence[int]) -> str:
+    """Name several trials: trials 3, 7 and 12."""
+    *others, last = map(str, numbers)
+    return f"trials {', '.join(others)} and {last}"
 
 
 #: Blocks that a study and the members of an ensemble have.

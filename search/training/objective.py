@@ -18,6 +18,7 @@ from optuna.trial import BaseTrial
 
 from features.clips.corpus import Corpus
 from features.errors import UnservedError
+from models.scoring.combination import Scales
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
 from search.study.precision import precision_of
@@ -55,6 +56,7 @@ def objective(
     before_batch: Callable[[], None] = lambda: None,
     after_epoch: Callable[[TrialTraining], None] = lambda training: None,
     on_scores: Callable[[Scores], None] = lambda scores: None,
+    on_scales: Callable[[Scales], None] | None = None,
     evidence: Evidence | None = None,
 ) -> float | tuple[float, ...]:
     """Run a trial and return its value after the last epoch: one number, or one for each of several objectives.
@@ -65,7 +67,8 @@ def objective(
 
     The training continues from `checkpoint`. `after_epoch` is called after each epoch, before the epoch's value is
     reported: it may save a checkpoint. `on_scores` is called at each step with the scores of the validation clips.
-    Raises TrialPruned, or TrialFailure if the trial itself is at fault.
+    `on_scales` is called after the last epoch with the scale that these scores would have in an ensemble, if they have
+    one. Raises TrialPruned, or TrialFailure if the trial itself is at fault.
     """
     attributes = trial.user_attrs
     close = partial(
@@ -124,6 +127,8 @@ def objective(
             trial.report(validation_data.last_models_metric(first, scores) if fold_alone else value, training.step)
             limits.after_step(trial, training)
     limits.after_training(trial, validation_data, scores)
+    if on_scales is not None and (scales := training.scales_of(choice.taken)) is not None:
+        on_scales(scales)
     if not others:
         return value
     costs = limits.costs(trial)

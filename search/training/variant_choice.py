@@ -30,6 +30,7 @@ class VariantChoice:
         self._variants, self._validation_data, self._objective = variants, validation_data, objective
         self._evidence = evidence
         self._tables = {step: _table(values) for step, values in evidence.own().items()}
+        self.taken = variants[0].recipe  # by the last step that was judged
 
     @property
     def is_open(self) -> bool:
@@ -71,6 +72,7 @@ class VariantChoice:
         )
         curve = {step: float(values[taken]) for step, values in sorted(self._tables.items())}
         self._evidence.take(self._variants[taken].values, curve)
+        self.taken = self._variants[taken].recipe
         chosen = scores[taken]
         assert not isinstance(chosen, Exception)
         return chosen

@@ -64,6 +64,7 @@ class TrialWork:
     train: Train | None  # instead of the real training
     show: Show | None  # draws a leading trial's exhibits, if there are any
     _scores: list[Scores] = field(default_factory=list, init=False)  # the validation clips', after each judged step
+    _scales: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)  # of these, in an ensemble
     _noted: int = field(default=0, init=False)  # of them, those that a checkpoint or the pruner has seen
     _models: list[ModelTraining] = field(default_factory=list, init=False)  # the last trained model alone
 
@@ -97,6 +98,8 @@ class TrialWork:
                 before_batch=self._before_batch,
                 after_epoch=self._after_epoch,
                 on_scores=self._scores.append,
+                # With several objectives no ensemble is made of a study's trials.
+                on_scales=self._scales.update if len(self.stored.objectives) == 1 else None,
                 evidence=self._evidence,
             )
         except optuna.TrialPruned:
@@ -120,6 +123,7 @@ class TrialWork:
             scores=scores,
             attributes=self._attributes(scores),
             exhibits=self._exhibits(self.show, scores) if leads and self.show is not None else None,
+            scales=self._scales or None,
             **self._chosen(),
         )
         _log.info("trial %d: complete, %s %.4f", self.hold.number, self.stored.metric_name, values[0])

@@ -60,6 +60,8 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
         several = len(status.objectives) > 1
         table = _trade_offs(status, comparison) if several else _best_trials(status, comparison)
         parts += [table, _best_sentence(status, comparison)]
+        if comparison.ensemble is not None:
+            parts.append(Text(comparison.ensemble.in_words(status.study, worth(status.best))))
     if status.portfolio is not None:
         parts.append(Text(status.portfolio.in_words(status.metric_name)))
     if status.beyond_limits:
