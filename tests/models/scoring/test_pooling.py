@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.scoring.pooling import pool
+from models.scoring.pooling import pool, quietest
 from models.settings import Pooling
 
 #: Scores as a float32 model gives them, negative ones too (log-odds are).
@@ -88,3 +89,33 @@ def test_clips_keep_their_places(pooling: Pooling, expected: list[float]) -> Non
 def test_a_mean_over_many_windows_keeps_the_precision_that_float32_sums_lose() -> None:
     # 2²⁴ is where float32 stops counting: adding 1 to it changes nothing.
     assert pooled([[float(2**24)] + [1.0] * 1023], pooling="mean") == [(2**24 + 1023) / 1024]
+
+
+@pytest.mark.parametrize(
+    ("share", "chosen"),
+    [
+        (0.01, [0, 1, 0, 0, 0, 1]),  # one of each clip at least
+        (0.5, [1, 1, 0, 0, 0, 1]),
+        (0.51, [1, 1, 1, 0, 1, 1]),  # rounded up; of equally loud ones, the earlier
+        (1.0, [1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_the_quietest_share_of_a_clip_s_windows_is_chosen(share: float, chosen: list[int]) -> None:
+    levels = torch.tensor([-40.0, -50.0, -30.0, -30.0, -20.0, -60.0])
+    clips = torch.tensor([0, 0, 0, 0, 1, 1])
+
+    assert quietest(levels, clips, share=share).int().tolist() == chosen
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5)), min_size=1, max_size=30), st.floats(0.01, 1.0))
+def test_no_window_left_out_is_quieter_than_a_chosen_one_of_its_clip(
+    windows: list[tuple[int, int]], share: float
+) -> None:
+    clips, levels = (torch.tensor(values) for values in zip(*windows, strict=True))
+    chosen = quietest(levels.float(), clips, share=share)
+
+    for clip in set(clips.tolist()):
+        own = clips == clip
+        assert int((own & chosen).sum()) == max(math.ceil(share * int(own.sum()) - 1e-9), 1)
+        if (own & ~chosen).any():
+            assert levels[own & chosen].max() <= levels[own & ~chosen].min()

@@ -153,7 +153,7 @@ def test_its_members_are_the_trials_recipes_and_a_study_file_that_leaves_nothing
 
 def test_status_and_export_say_what_it_is_worth(command: Callable[..., Ran], tiny_study: MakeStudy) -> None:
     searched(tiny_study)
-    ensemble = json.loads(command("status", "tiny", "--json").stdout).get("ensemble")
+    ensemble = json.loads(command("status", "tiny", "--json").stdout)["ensemble"]
     *others, last = map(str, ensemble["trials"])
     named = f"trials {', '.join(others)} and {last}"
 
@@ -171,7 +171,7 @@ def test_trials_that_kept_no_scale_make_an_ensemble_of_unknown_value(
     """As those of folds, and those that an earlier version ended."""
     study = searched(tiny_study, validation={"folds": 2})
 
-    ensemble = json.loads(command("status", "tiny", "--json").stdout).get("ensemble")
+    ensemble = json.loads(command("status", "tiny", "--json").stdout)["ensemble"]
     said = " ".join(command("status", "tiny").stdout.split())
 
     assert ensemble["value"] is None

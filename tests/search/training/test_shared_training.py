@@ -26,6 +26,8 @@ VARIED_SCORING: list[dict[str, Any]] = [
     {"pooling": "max"},
     {"pooling": "gwrp", "decay": 0.5},
     {"calibration": "z"},
+    {"windows": "quiet"},
+    {"windows": "loud", "windows_share": 0.1, "pooling": "max"},
 ]
 DENSITIES: list[dict[str, Any]] = [
     {"score": "mahalanobis"},
@@ -38,17 +40,23 @@ DENSITIES: list[dict[str, Any]] = [
     {"score": "lof"},
 ]
 
+RESIDUALS: list[dict[str, Any]] = [
+    {"score": "mahalanobis", "points": "residual", "standardize": True},
+    {"score": "mahalanobis", "points": "residual", "statistic": "quiet", "covariance": "tied"},
+]
+QUIET: list[dict[str, Any]] = [{"score": "mahalanobis", "statistic": "quiet"}, {"score": "knn", "statistic": "loud"}]
+
 #: Family → its settings, and variants of its `model:` block.
 FAMILIES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
-    "vae": ({**WINDOWS, "z_dim": 2}, DENSITIES),
-    "vae, one for each ID": ({**WINDOWS, "z_dim": 2, "per_id": True}, DENSITIES),
-    "ae": ({**WINDOWS, "z_dim": 2, "layers": 1}, DENSITIES),
-    "cae": ({"frames": 32, "width": 2, "z_dim": 2, "crops_per_clip": 2}, DENSITIES),
+    "vae": ({**WINDOWS, "z_dim": 2}, DENSITIES + RESIDUALS),
+    "vae, one for each ID": ({**WINDOWS, "z_dim": 2, "per_id": True}, QUIET),
+    "ae": ({**WINDOWS, "z_dim": 2, "layers": 1}, QUIET + RESIDUALS),
+    "cae": ({"frames": 32, "width": 2, "z_dim": 2, "crops_per_clip": 2}, QUIET + RESIDUALS),
     "made": (WINDOWS, []),
     "group_made": ({**WINDOWS, "context": 3}, [{"score": "last_frame"}]),
     "classifier": (
         {"frames": 32, "crops_per_clip": 2, "embedding_dim": 4},
-        [{"score": "softmax"}, {"score": "cosine"}, *DENSITIES],
+        [{"score": "softmax"}, {"score": "cosine"}, *QUIET],
     ),
 }
 
