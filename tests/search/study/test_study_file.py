@@ -227,6 +227,23 @@ def test_a_statistic_that_means_nothing_is_refused_with_its_line(setting: str, m
 
 
 @pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("statistic: quiet", "model.statistic has no effect: it counts with model.score: mahalanobis or gmm or knn"),
+        ("decay: 0.5", "model.decay has no effect: it counts with model.score: mahalanobis or gmm or knn"),
+        ("score: knn\n  share: 0.2", "model.share has no effect: it counts with model.statistic: quantile or quiet or"),
+        (
+            "score: knn\n  statistic: quantile+maximum\n  decay: 0.5",
+            "model.decay has no effect: it counts with model.statistic: mean. Set that, or leave decay out",
+        ),
+    ],
+)
+def test_a_statistic_of_embeddings_that_no_density_judges_is_refused(setting: str, message: str) -> None:
+    line = 4 + setting.count("\n")
+    assert f"study.yaml, line {line}: {message}" in refusal(f"study: a\nmodel:\n  family: vae\n  {setting}\n")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("study: [", "study.yaml, line 1: not valid YAML"),
