@@ -387,9 +387,9 @@ def test_on_a_terminal_a_search_shows_its_workers_with_rate_device_and_memory(ti
     quick = Quick(pause=0.4, lease=0.9)
     with offkey_process("search", "tiny", "--workers", "2", url=study.url, quick=quick, terminal=terminal) as search:
         assert search.ended(within=60) == 0
-    assert re.search(r"trial +epoch +AUC +batches/s +device +memory +lease +worker", terminal.shown)
+    assert re.search(r"trial +epoch +AUC +batches/s +device +precision +memory +lease +worker", terminal.shown)
     host = re.escape(socket.gethostname()[:8])
-    assert re.search(rf"\d +\d +0\.\d{{3}} +[\d.]+ +cpu +[\d.]+ [MG]B +\d+ s +{host}", terminal.shown)
+    assert re.search(rf"\d +\d +0\.\d{{3}} +[\d.]+ +cpu +b?float\d+ +[\d.]+ [MG]B +\d+ s +{host}", terminal.shown)
     assert re.search(r"tiny +[━╸╺]+ +[012]/2 trials +best AUC", terminal.shown)
 
 
