@@ -1,4 +1,4 @@
-"""Samplers on a conditional space: how far from the best they end, and whether they find the best family.
+"""Samplers on a conditional space: regret after equal time, and how often they find the best family.
 
     python -m benchmarks.conditional [--seeds 100] [--jobs 1]
 
@@ -7,6 +7,9 @@ share, and in place of a training a formula: a family's AUC falls from its best 
 where its settings are best. Where that is, which settings count, and how two of them make up for one another, is drawn
 anew for each seed and family. A trial is told the AUC with noise; regret is what the chosen one's, without noise,
 falls short of the best there is.
+
+A trial takes as long as its family's trials do (SECONDS), times a random factor. The time of a study is that of all its
+workers together. A study ends after the longest budget of time, or after MOST_TRIALS trials if these come first.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from search.study.space import Space
 from search.study.study import Study
 
 BUDGETS = (1000, 2500, 5000)  # seconds of the workers together
-MOST_TRIALS = 400
+MOST_TRIALS = 400  # twice as many as studies/best.yaml has
 NOISE = 0.01  # AUC, standard deviation from training to training
 
 #: Seconds of a trial of each family, roughly as of studies/best.yaml on a CPU; a single trial's differ by a factor.

@@ -14,6 +14,9 @@ recorded. As in a search, the complete trial with the highest validation AUC is 
 one's AUC of all other labelled clips falls short of that of the best setting of the pool. With folds, an AUC is the
 mean over the models.
 
+Beside Offkey's pruners stand "of all": the same without its rules, which compare all families with one another, and
+from the first epoch on.
+
 Regret is given after the whole pool, and after as many steps as 8 and 16 trials of full length have: there a pruner
 has seen more settings. Beside it stands how many trials were stopped, and how many of these would have had the highest
 validation AUC so far. Seeds differ in clips and order; settings, trainings and folds are the same in all.

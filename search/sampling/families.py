@@ -4,7 +4,7 @@ seconds  : how long workers have worked on a trial, over all its attempts.
 expected : seconds that a trial of a family is expected to take: the median of its ended trials. A family without one is
            expected to take as long as the others do on average.
 typical  : the mean of the families' expected seconds.
-charge   : what a family pays for a trial: its seconds, but at least a tenth of a typical trial. One that has not ended
+charge   : what a family pays for a trial: its seconds, but at least a third of a typical trial. One that has not ended
            pays at least what is expected of it; one that failed pays at least a typical trial.
 
 The rules:
@@ -13,8 +13,10 @@ The rules:
 2. From then on, the family that is k-th best gets 1/k of the time of the best one. So a slow family does not hold up
    quick ones: after its first trial they work, by their ranks, until their times are in proportion. It gets its random
    trials (`STARTUP`) when its share of time has room for them.
-3. By the least charge, a quick family gets at most ten trials in the time of a typical one, and settings that fail at
-   once do not use up a study's trials.
+3. By the least charge, a quick family gets at most three trials in the time of a typical one, and settings that fail
+   at once do not use up a study's trials. A budget has trials, too: with a tenth in place of a third, a quick family
+   that is decent at once takes most of 200 trials, and the slow one that would beat it never gets enough
+   (benchmarks/conditional.py).
 4. Two families are compared by equally many of their first trials: the best of fifty is higher than the best of two by
    luck alone, and slow families have few.
 """
@@ -35,7 +37,7 @@ from search.study.search_settings import keeps_to_limits
 STARTUP = 5
 
 #: A trial is charged at least this share of a typical trial.
-LEAST_CHARGE = 0.1
+LEAST_CHARGE = 1 / 3
 
 
 def families_by_claim(
