@@ -112,7 +112,12 @@ class Chaos:
         tree = quick.quick_study(
             str(self.root),
             name="chaos",
-            training={"epochs": EPOCHS, "threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+            training={
+                "epochs": EPOCHS,
+                "threads": 1,
+                "precision": "float32",
+                "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+            },
             search={"trials": self.trials, "pruner": "none", "sampler": "random"},
         )
         prepared = prepare(study_of_tree(tree, origin="chaos"), default_root=None)

@@ -99,7 +99,12 @@ def _measure(url: str, root: Path, sides: list[str], *, size: int, workers: int)
     tree = quick_study(
         str(root),
         name=OURS,
-        training={"epochs": EPOCHS, "threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+        training={
+            "epochs": EPOCHS,
+            "threads": 1,
+            "precision": "float32",
+            "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+        },
         search={"trials": size + 10_000},
     )
     prepared = prepare(study_of_tree(tree, origin="benchmark"), default_root=None)

@@ -59,7 +59,12 @@ def _measure(folder: Path, server: PostgresServer, workers: int, trials: int) ->
     tree = quick_study(
         str(folder / "corpus"),
         name="crowd",
-        training={"epochs": EPOCHS, "threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+        training={
+            "epochs": EPOCHS,
+            "threads": 1,
+            "precision": "float32",
+            "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+        },
         search={"trials": trials},
     )
     prepared = prepare(study_of_tree(tree, origin="crowd"), default_root=None)

@@ -71,7 +71,12 @@ def _filled(url: str, root: str, trials: int) -> int:
     tree = quick_study(
         root,
         name="polled",
-        training={"epochs": EPOCHS, "threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+        training={
+            "epochs": EPOCHS,
+            "threads": 1,
+            "precision": "float32",
+            "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+        },
         search={"trials": trials},
     )
     prepared = prepare(study_of_tree(tree, origin="benchmark"), default_root=None)

@@ -49,7 +49,13 @@ def main() -> None:
             {
                 "study": "epoch",
                 "model": {"family": "vae", "context": CONTEXT},
-                "training": {"batch_size": BATCH, "seed": 0, "threads": 1, "calibration_share": 0.0},
+                "training": {
+                    "batch_size": BATCH,
+                    "precision": "float32",  # as the other side
+                    "seed": 0,
+                    "threads": 1,
+                    "calibration_share": 0.0,
+                },
             }
         )
         training = Training(recipe, blind(corpus, recipe.validation), torch.device("cpu"))

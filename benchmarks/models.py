@@ -50,7 +50,8 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def recipe_of(model: dict[str, Any], *, epochs: int) -> Recipe:
     batch_size = 64 if FAMILIES[model["family"]] in ("models.cae", "models.classifier") else 1000
-    training = {"batch_size": batch_size, "epochs": epochs, "seed": 0, "threads": 1}
+    # In float32, as the steps on one batch.
+    training = {"batch_size": batch_size, "epochs": epochs, "precision": "float32", "seed": 0, "threads": 1}
     return Recipe.model_validate({"study": "speed", "model": model, "training": training})
 
 

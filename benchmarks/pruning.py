@@ -38,7 +38,8 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.pruners import BasePruner
+from optuna.distributions import CategoricalDistribution
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner
 from optuna.samplers import RandomSampler
 from rich.console import Console
 from rich.progress import track
@@ -53,7 +54,8 @@ from search.errors import TrialFailure
 from search.evaluation.interval import Interval
 from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
-from search.sampling.pruning import NoisePruner, is_rung, noise_key
+from search.sampling.pruning import NoisePruner, noise_key
+from search.sampling.rungs import is_rung
 from search.sampling.samplers import pruner_for, sampler_for
 from search.study.recipe import Recipe, ValidationSettings
 from search.study.search_settings import SearchSettings
@@ -149,6 +151,19 @@ def record(folder: Path, pools: Iterable[str]) -> None:
         np.save(file, scores_of_folds(recipe, views) if pool == "folds" else learning_curve(recipe, corpus))
 
 
+def families_in(pool: str) -> list[str]:
+    model = POOLS[pool][0]["model"]
+    return [block["family"] for block in (model if isinstance(model, list) else [model])]
+
+
+def family_of(pool: str, number: int) -> str:
+    """The family of a setting, which is drawn again."""
+    study = study_of_tree(POOLS[pool][0], origin=pool)
+    trial = optuna.create_study(direction="maximize", sampler=sampler_for(study, number)).ask()
+    study.space.close(trial)
+    return str(trial.params.get("family", families_in(pool)[0]))
+
+
 def learning_curve(recipe: Recipe, corpus: Corpus) -> Scores:
     """Scores after each epoch, (epochs, clips)."""
     curve: list[Scores] = []
@@ -197,6 +212,7 @@ class Replay:
     own: Scores  # (trials, steps), the same, but of each model by itself
     noise: Sequence[dict[int, list[float] | None]]  # of each trial's aucs, at each rung
     true: Scores  # (trials,), of the other labelled clips after the last step
+    families: Sequence[str]  # of each trial
 
 
 def mean_aucs(scores: Scores, truth: Truth) -> Scores:
@@ -220,12 +236,15 @@ def drawn(truth: Truth, *, clips: int, rng: np.random.Generator) -> _Mask:
     return chosen
 
 
-def replay_of_curves(curves: Sequence[Scores], truth: Truth, *, clips: int, seed: int) -> Replay:
+def replay_of_curves(
+    curves: Sequence[Scores], families: Sequence[str], truth: Truth, *, clips: int, seed: int
+) -> Replay:
     """A seed's clips and order; curves: (epochs, clips) of each setting."""
     rng = np.random.default_rng([seed, clips])
     validates = drawn(truth, clips=clips, rng=rng)
     seen, unseen = part_of(truth, validates), part_of(truth, ~validates)
-    shuffled = [curves[setting] for setting in rng.permutation(len(curves))]
+    order = rng.permutation(len(curves))
+    shuffled = [curves[setting] for setting in order]
     aucs = np.array([mean_aucs(curve[:, validates], seen) for curve in shuffled])
     return Replay(
         aucs=aucs,
@@ -235,6 +254,7 @@ def replay_of_curves(curves: Sequence[Scores], truth: Truth, *, clips: int, seed
             for curve in shuffled
         ],
         true=np.concatenate([mean_aucs(curve[-1:, ~validates], unseen) for curve in shuffled]),
+        families=[families[setting] for setting in order],
     )
 
 
@@ -259,6 +279,7 @@ def replay_of_folds(recorded: Sequence[Scores], truth: Truth, *, clips: int, see
         own=own,
         noise=[{step: noise_of(scores[mask], seen[step]) for step, mask in rungs.items()} for scores in shuffled],
         true=of_each_model(~validates).mean(axis=1),
+        families=["vae"] * len(shuffled),
     )
 
 
@@ -274,9 +295,11 @@ def sides_of(pool: str) -> dict[str, Side]:
     """What is compared in a pool, by the name it is shown with."""
     max_steps = FOLDS if pool == "folds" else EPOCHS
 
+    families = len(families_in(pool))
+
     def offkey(name: str) -> Callable[[], BasePruner]:
         settings = SearchSettings.model_validate({"pruner": name})
-        return partial(pruner_for, settings, max_steps=max_steps)
+        return partial(pruner_for, settings, max_steps=max_steps, families=families)
 
     sides = {name: Side(offkey(name)) for name in ("none", "hyperband", "median", "noise")}
     if pool == "folds":
@@ -285,7 +308,13 @@ def sides_of(pool: str) -> dict[str, Side]:
             | {"wilcoxon": Side(offkey("wilcoxon"))}
             | {f"{name}, own": Side(offkey(name), own=True) for name in ("hyperband", "median", "wilcoxon")}
         )
-    return sides | {f"noise, margin {margin}": Side(partial(NoisePruner, margin=margin)) for margin in (1, 0)}
+    # All trials beside one another, and from the first epoch on.
+    of_all: dict[str, Callable[[], BasePruner]] = {
+        "hyperband": partial(HyperbandPruner, min_resource=1, max_resource=max_steps, reduction_factor=3),
+        "median": MedianPruner,
+        "noise": NoisePruner,
+    }
+    return sides | {f"{name}, of all": Side(make) for name, make in of_all.items()}
 
 
 @dataclass(frozen=True)
@@ -303,9 +332,11 @@ def outcome(replay: Replay, side: Side) -> Outcome:
     study = optuna.create_study(
         study_name="replay", direction="maximize", sampler=RandomSampler(seed=0), pruner=side.make()
     )
+    families = CategoricalDistribution(sorted(set(replay.families)))
     spent, complete, stopped = 0, list[tuple[int, int]](), list[bool]()
     for number, reports in enumerate((replay.own if side.own else replay.aucs).tolist()):
-        trial = study.ask()
+        study.enqueue_trial({"family": replay.families[number]})
+        trial = study.ask({"family": families})
         for step, auc in enumerate(reports, start=1):
             if step > 1 and trial.should_prune():
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -327,10 +358,15 @@ def outcome(replay: Replay, side: Side) -> Outcome:
     return Outcome(tuple(regrets), spent / replay.aucs.size, len(stopped), sum(stopped))
 
 
-def outcomes(pool: str, recorded: Sequence[Scores], truth: Truth, *, clips: int, seed: int) -> dict[str, Outcome]:
+def outcomes(
+    pool: str, recorded: Sequence[Scores], families: Sequence[str], truth: Truth, *, clips: int, seed: int
+) -> dict[str, Outcome]:
     """Of each side."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    replay = (replay_of_folds if pool == "folds" else replay_of_curves)(recorded, truth, clips=clips, seed=seed)
+    if pool == "folds":
+        replay = replay_of_folds(recorded, truth, clips=clips, seed=seed)
+    else:
+        replay = replay_of_curves(recorded, families, truth, clips=clips, seed=seed)
     return {name: outcome(replay, side) for name, side in sides_of(pool).items()}
 
 
@@ -381,12 +417,14 @@ def main() -> None:
     record(arguments.folder, arguments.pools)
     for pool in arguments.pools:
         truth = read_truth(arguments.folder / ("folds-truth.npz" if pool == "folds" else "truth.npz"))
-        stored = [np.load(file) for file in sorted(arguments.folder.glob(f"{pool}-*.npy"))]
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        stored = [np.load(file) for file in sorted(arguments.folder.glob(f"{pool}-[0-9]*.npy"))]
         recorded = [scores for scores in stored if len(scores)]
+        families = [family_of(pool, number) for number, scores in enumerate(stored) if len(scores)]
         for clips in arguments.clips:
             run = joblib.delayed(outcomes)
             studies = joblib.Parallel(arguments.jobs)(
-                run(pool, recorded, truth, clips=clips, seed=seed) for seed in range(arguments.seeds)
+                run(pool, recorded, families, truth, clips=clips, seed=seed) for seed in range(arguments.seeds)
             )
             show(pool, studies, clips=clips)
 

@@ -76,7 +76,7 @@ class Bench:
         tree = quick_study(
             str(self.root),
             name=name,
-            training={"epochs": epochs, "threads": 1, "learning_rate": learning_rate},
+            training={"epochs": epochs, "threads": 1, "precision": "float32", "learning_rate": learning_rate},
             search={"trials": ended + running + trials, "pruner": pruner},
         )
         prepared = prepare(study_of_tree(tree, origin=name), default_root=None)

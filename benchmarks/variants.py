@@ -28,7 +28,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import joblib
@@ -52,6 +52,7 @@ from search.evaluation.truth import Truth
 from search.study.space import only_families
 from search.study.study import Study
 from search.study.study_file import load_study, study_of_tree
+from search.study.trial_recipe import trial_recipe
 from search.study.variants import Variant, variants_of
 from search.training.choice import Table as VariantTable
 from search.training.choice import choose
@@ -130,7 +131,7 @@ def record(study: Study, family: str, number: int, corpus: Corpus, folder: Path 
     """Train one random setting of a family, unless that is in the folder. None if it gives no detector."""
     trial = optuna.create_study(sampler=RandomSampler(seed=number)).ask()
     try:
-        variants = variants_of(study, trial, threads=1, repeat=number)
+        variants = variants_of(study, trial, partial(trial_recipe, study, threads=1, repeat=number))
     except TrialFailure as failure:
         print(f"{family} {number}: {failure}")
         return None

@@ -10,6 +10,7 @@ settings      the base of every block of settings
 reference     librosa, imported by one process at a time
 digests       digests that identify contents
 did_you_mean  the nearest valid name
+stacks        names joined by +
 progress      a callback for progress
 errors        errors that a user can mend
 """

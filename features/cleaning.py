@@ -19,7 +19,8 @@ from pydantic import Field
 
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
-from features.frames.feature_settings import SHARED, FeatureSettings
+from features.frames.feature_settings import SHARED, FeatureSettings, is_framed
+from features.frames.framing import FRAMING
 from features.settings import Effects, Settings
 from features.store.building import open_store
 
@@ -101,9 +102,12 @@ def deviations(clips: Sequence[Clip], corpus: Corpus, method: Method, features: 
 
 
 def features_of(kind: str, like: FeatureSettings) -> FeatureSettings:
-    """The settings of another kind of feature, with the same frames."""
-    shared = {name: getattr(like, name) for name in SHARED}
-    return FeatureSettings.model_validate({"kind": kind, "n_mels": min(like.n_mels, like.n_fft // 2), **shared})
+    """The settings of another kind of feature, with the same frames; default ones if `like` has one for each clip."""
+    framed = like
+    if not is_framed(like.kind):
+        framed = FeatureSettings.model_validate({name: getattr(like, name) for name in SHARED})
+    shared = {name: getattr(framed, name) for name in (*SHARED, *FRAMING)}
+    return FeatureSettings.model_validate({"kind": kind, "n_mels": min(framed.n_mels, framed.n_fft // 2), **shared})
 
 
 def clip_statistics(clips: Sequence[Clip], corpus: Corpus, features: FeatureSettings) -> Table:

@@ -7,7 +7,10 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-#: Setting → others of its block, and those values of them beside which it has an effect: one such value is enough.
+from features.stacks import parts_of
+
+#: Setting → others of its block, and those values of them beside which it has an effect: one such value is enough,
+#: alone or in a stack (features.stacks), if that other setting has an effect itself.
 Effects = Mapping[str, Mapping[str, Sequence[object]]]
 
 
@@ -19,6 +22,10 @@ class Settings(BaseModel):
     #: Settings that change no training, only what is made of it: a trial tries them all on one training. Each with the
     #: values that stand for a range of it.
     SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {}
+
+    #: Settings of which a value other than the default is refused where it has no effect; others cause a warning.
+    #: Texts of recipes name them only where they change something.
+    NEVER_IDLE: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -34,6 +41,16 @@ class Settings(BaseModel):
 
         def counts(setting: str) -> bool:
             beside = {k: v for k, v in self.counts_beside(setting).items() if k in type(self).model_fields}
-            return not beside or any(getattr(self, key) in values for key, values in beside.items())
+            return not beside or any(
+                counts(key) and any(part in values for part in parts_of(getattr(self, key)))
+                for key, values in beside.items()
+            )
 
         return frozenset(setting for setting in type(self).model_fields if not counts(setting))
+
+    @property
+    def changing_nothing(self) -> frozenset[str]:
+        """The settings of `NEVER_IDLE` that have their default here, or no effect beside the other settings."""
+        fields = type(self).model_fields
+        default = {name for name in self.NEVER_IDLE if getattr(self, name) == fields[name].default}
+        return frozenset(default | (self.NEVER_IDLE & self.idle))

@@ -5,6 +5,7 @@ vae, ae, cae, made, group_made, classifier, stat
 families       the families that a study file can name
 settings       the settings that families share, and those of training and scoring
 member         all settings of one model; ensembles of several
+precision      the precision that a device computes fast
 anomaly_model  the methods of every network: loss, score, embed
 labels         labels of training clips that a model may use
 recordings     clips in the form that each model takes

@@ -25,22 +25,23 @@ from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
+from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
-from models.settings import DensitySettings, WindowSettings
+from models.settings import ReconstructionSettings, WindowSettings
 
 #: Keras's defaults, which the baseline uses: its momentum .99 is .01 of the new batch here. Running averages, by which
 #: clips are scored, settle in some 500 steps: many epochs of a small corpus, a part of the first of the challenge's.
 _MOMENTUM, _EPSILON = 0.01, 1e-3
 
 
-class Settings(WindowSettings, ConditionalSettings, DensitySettings):
+class Settings(WindowSettings, ConditionalSettings, ReconstructionSettings):
     """A dense autoencoder with batch normalisation on context windows."""
 
     family: Literal["ae"] = "ae"
     layers: int = Field(4, ge=1, description="hidden layers before the bottleneck, and as many behind it")
     h_dim: int = Field(128, ge=1, description="units in each hidden layer")
     z_dim: int = Field(8, ge=1, description="units in the bottleneck")
-    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof"] = Field(
+    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
         "reconstruction", description="a window's reconstruction error, or a density of its clip's bottleneck"
     )
 
@@ -75,6 +76,11 @@ class Model(AnomalyModel):
     def embed(self, batch: Batch) -> Tensor:
         """The bottleneck as the decoder is given it, (batch, z_dim), at least 0."""
         return self._bottleneck(self.scale(batch.inputs), batch)
+
+    def residual(self, batch: Batch) -> Tensor:
+        target: Tensor = self.scale(batch.inputs)
+        error = self._reconstruction(target, batch) - target
+        return log_error_of_bins(error.view(len(error), -1, self.scale.bins))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """The windows in the feature's units; a linear output may lie outside of their limits."""

@@ -35,6 +35,10 @@ class AnomalyModel(nn.Module, ABC):
         """Embeddings for a density, (batch, dim); for families with densities among their scores."""
         raise NotImplementedError
 
+    def residual(self, batch: Batch) -> Tensor:
+        """How badly each bin is reconstructed, (batch, bins): log mean squared error; for families that reconstruct."""
+        raise NotImplementedError
+
     def reconstruct(self, batch: Batch) -> Tensor | None:
         """The reconstruction of the inputs, in their shape and unit; None for a family that reconstructs nothing."""
         return None

@@ -35,8 +35,9 @@ from features.errors import UnservedError
 from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
+from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
-from models.settings import CropSettings, DensitySettings
+from models.settings import CropSettings, ReconstructionSettings
 
 #: Kernel and padding of the convolutions of stride 2.
 _CONVOLUTIONS = ((5, 2), (5, 2), (3, 0), (3, 0))
@@ -50,7 +51,7 @@ _LEAST = 25
 Size = tuple[int, int]  # bins, frames
 
 
-class Settings(CropSettings, DensitySettings):
+class Settings(CropSettings, ReconstructionSettings):
     """A convolutional autoencoder on crops."""
 
     family: Literal["cae"] = "cae"
@@ -60,7 +61,7 @@ class Settings(CropSettings, DensitySettings):
         "spatial", description="spatial: a map that grows with the crop; global: z_dim numbers for any crop"
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="share of hidden values left out in training")
-    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof"] = Field(
+    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
         "reconstruction", description="a crop's reconstruction error, or a density of its clip's latent"
     )
 
@@ -112,6 +113,11 @@ class Model(AnomalyModel):
         """The latent of each crop, (batch, z_dim): the mean of a map, so that the crop's size does not show."""
         latent: Tensor = self.encoder(self.scale(batch.inputs))
         return latent.mean(dim=(2, 3))
+
+    def residual(self, batch: Batch) -> Tensor:
+        target: Tensor = self.scale(batch.inputs)
+        error = self._reconstruction(target) - target
+        return log_error_of_bins(error[:, 0].transpose(1, 2))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """The crops in the feature's units."""

@@ -82,7 +82,7 @@ class Settings(CropSettings, DensitySettings):
     mixup: float = Field(
         0.0, ge=0, le=10, description="crops are mixed in pairs, by a share of Beta(mixup, mixup); 0: not at all"
     )
-    score: Literal["log_odds", "softmax", "cosine", "mahalanobis", "gmm", "knn", "lof"] = Field(
+    score: Literal["log_odds", "softmax", "cosine", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
         "log_odds", description="how badly a crop fits its class, or a density of its clip's embedding"
     )
 
@@ -192,7 +192,7 @@ class Model(AnomalyModel):
             crops = share * crops + (1 - share) * crops[partners]
             targets = [(share, labels), (1 - share, labels[partners])]
         embeddings = self._embedding(crops)
-        with _whole_precision(embeddings):
+        with torch.autocast(embeddings.device.type, enabled=False):  # in bfloat16, a cosine near 1 has two digits
             loss: Tensor = self.head(embeddings, targets)
         return loss
 
@@ -216,10 +216,9 @@ class Model(AnomalyModel):
     def _scores(self, crops: Tensor, own: Tensor) -> Tensor:
         """The scores of crops; `own` (batch, classes) bool says which classes each crop may have."""
         embeddings = self._embedding(crops)
-        with _whole_precision(embeddings):
-            if self.settings.score == "cosine":
-                return 1 - self.head.cosines(embeddings).masked_fill(~own, -torch.inf).amax(dim=1)
-            logits = self.head.logits(embeddings)
+        if self.settings.score == "cosine":
+            return 1 - self.head.cosines(embeddings).masked_fill(~own, -torch.inf).amax(dim=1)
+        logits = self.head.logits(embeddings)
         odds = log_odds(logits, logits.masked_fill(~own, -torch.inf).argmax(dim=1))
         return odds.sigmoid() if self.settings.score == "softmax" else odds
 
@@ -248,8 +247,3 @@ def _head(settings: Settings, dim: int, classes: int) -> Head:
         return ArcFace(dim, classes, margin=settings.margin, scale=settings.logit_scale)
     subclusters = settings.subclusters if settings.loss == "subcluster_adacos" else 1
     return AdaCos(dim, classes, subclusters=subclusters, is_dynamic=settings.adacos_scale == "dynamic")
-
-
-def _whole_precision(embeddings: Tensor) -> torch.autocast:
-    """Switches autocast off: in bfloat16 a cosine near 1 has two digits behind the point."""
-    return torch.autocast(embeddings.device.type, enabled=False)

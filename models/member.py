@@ -13,6 +13,9 @@ from features.settings import Settings
 from models.families import settings_from
 from models.settings import FamilySettings, ScoringSettings, TrainingSettings
 
+#: The names that a member, or a branch of a study, may have: parameters and `--set` put them between dots.
+NAME = r"[A-Za-z0-9][A-Za-z0-9_+-]*"
+
 #: A `model:` block of any family.
 AnyFamily = Annotated[SerializeAsAny[FamilySettings], BeforeValidator(settings_from)]
 
@@ -33,6 +36,10 @@ class EnsembleSettings(FamilySettings):
     @abstractmethod
     def ensemble(self) -> Mapping[str, Member]:
         """Members by name."""
+
+    @abstractmethod
+    def with_ensemble(self, members: Mapping[str, Member]) -> EnsembleSettings:
+        """The same ensemble of other members, whose names stay."""
 
 
 def members_in(model: FamilySettings) -> Mapping[str, Member]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from features.frames.feature_settings import FeatureSettings
+from features.frames.feature_settings import FeatureSettings, is_framed
 from features.store.files import FrameStore
 from features.windows.context_windows import ContextWindows
 from features.windows.crops import Crops
@@ -89,6 +89,7 @@ class Recordings:
             self.paths,
             ids=self.id_indices(labels).tolist(),
             attributes=[labels.attribute_index(*pair) for pair in pairs],
+            is_framed=is_framed(features.kind),
         )
 
     def excerpts(self, features: FeatureSettings, model: FamilySettings, labels: Labels) -> Excerpts:

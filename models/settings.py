@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, cast, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from features.errors import UnservedError
 from features.settings import Effects, Settings
+from features.stacks import joined, require_stack
 from models.labels import Labels
 
 #: How window scores become one clip score: models.scoring.pooling.
 Pooling = Literal["mean", "max", "top", "gwrp"]
 
 #: Densities of a model's embeddings: models.scoring.densities.
-Backend = Literal["mahalanobis", "gmm", "knn", "lof"]
+Backend = Literal["mahalanobis", "gmm", "knn", "lof", "ocsvm"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+#: Statistics over time of a clip's embeddings: models.scoring.statistics.
+Statistic = Literal["mean", "median", "quantile", "minimum", "maximum", "quiet", "loud", "deviation", "change"]
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
+
+#: What `auto` stands for on a device: models.precision.
+ClosedPrecision = Literal["float32", "bfloat16"]
 
 
 class TrainingSettings(Settings):
@@ -25,8 +33,10 @@ class TrainingSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, le=1e30, description="Adam's step size")
     batch_size: int = Field(1000, ge=1, description="windows or crops in one step")
     epochs: int = Field(100, ge=1, description="passes over the training clips")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the arithmetic; bfloat16 (autocast) is faster on a GPU, and coarser"
+    precision: Literal["auto"] | ClosedPrecision = Field(
+        "auto",
+        description="of the arithmetic in training; auto: bfloat16 (autocast) where the device computes it natively, "
+        "else float32. Scores are always float32",
     )
     calibration_share: float = Field(
         0.1,
@@ -43,17 +53,33 @@ class TrainingSettings(Settings):
 class ScoringSettings(Settings):
     """How window scores become a clip's score and decision."""
 
-    ONLY_BESIDE: ClassVar[Effects] = {"decay": {"pooling": ["gwrp"]}, "top_share": {"pooling": ["top"]}}
+    #: Settings without effect where a density gives a clip's score.
+    OF_WINDOWS: ClassVar[frozenset[str]] = frozenset({"pooling", "decay", "top_share", "windows", "windows_share"})
+
+    ONLY_BESIDE: ClassVar[Effects] = {
+        "decay": {"pooling": ["gwrp"]},
+        "top_share": {"pooling": ["top"]},
+        "windows_share": {"windows": ["quiet", "loud"]},
+    }
+    NEVER_IDLE: ClassVar[frozenset[str]] = frozenset({"windows", "windows_share"})
     SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {
         "pooling": (),
         "decay": (0.5, 0.8, 0.9, 0.95, 0.99),
         "top_share": (0.02, 0.05, 0.1, 0.2, 0.5),
+        "windows": (),
+        "windows_share": (0.05, 0.1, 0.25, 0.5),
         "calibration": (),
     }
 
     pooling: Pooling = Field("mean", description="how window scores become one clip score")
     decay: float = Field(0.9, ge=0, le=1, description="gwrp: weight of each window over that of the one ranked before")
     top_share: float = Field(0.1, gt=0, le=1, description="top: share of a clip's windows that counts")
+    windows: Literal["all", "quiet", "loud"] = Field(
+        "all",
+        description="windows that are pooled: all of a clip's, or those of the lowest or highest input level; quiet "
+        "where noise comes and goes, loud where faults knock",
+    )
+    windows_share: float = Field(0.25, gt=0, le=1, description="quiet, loud: share of a clip's windows that is pooled")
     calibration: Literal["none", "z", "empirical"] = Field(
         "none", description="of clip scores, for each machine ID, by its withheld normal clips"
     )
@@ -112,11 +138,6 @@ class FamilySettings(Settings):
         """The density that gives the score; None where the network itself does."""
         return None
 
-    @property
-    def embedding_decay(self) -> float:
-        """The weight of each embedding of a clip over that of the rank before, in each dimension; 1: the mean."""
-        return 1.0
-
     def require(self, labels: Labels, judged: Collection[str]) -> None:
         """Raises UnservedError unless it can learn from these labels and score clips of these machine IDs."""
         unknown = sorted(set(judged) - set(labels.ids))
@@ -172,20 +193,112 @@ class DensitySettings(FamilySettings):
         4, ge=0, description="knn: a neighbour's own ones, by whose distance it counts; 0: distances as they are"
     )
     components: int = Field(2, ge=1, description="gmm: Gaussians")
+    standardize: bool = Field(
+        False,
+        description="each dimension of an embedding by the mean and deviation of the machine ID's training clips, "
+        "before the density; where some dimensions vary more than others",
+    )
+    covariance: Literal["own", "tied"] = Field(
+        "own",
+        description="mahalanobis: of the machine ID's own training clips, or one of all IDs' around their own means; "
+        "tied where IDs have few clips and vary in like ways",
+    )
+    distance: Literal["euclidean", "cosine"] = Field(
+        "euclidean",
+        description="knn: between points, or by the angle between them; cosine where it matters which dimensions stand "
+        "out, and not by how much",
+    )
+    nu: float = Field(
+        0.1, ge=1e-3, lt=1, description="ocsvm: share of the training clips that may lie outside, roughly"
+    )
+    statistic: Annotated[str, BeforeValidator(joined)] = Field(
+        "mean",
+        description="of a clip's embeddings over time, for a density: one of "
+        f"{', '.join(STATISTICS)}, or several: [quantile, maximum] or quantile+maximum",
+    )
+    share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="quantile: of the windows that are below it; quiet, loud: of the windows that count",
+    )
+    decay: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="mean: weight of each window over that of the next higher one, in each dimension; 1: the mean, "
+        "0: the maximum",
+    )
 
     ONLY_BESIDE: ClassVar[Effects] = {
+        "statistic": {"score": BACKENDS},
+        "share": {"statistic": ["quantile", "quiet", "loud"]},
+        "decay": {"statistic": ["mean"]},
         "neighbours": {"score": ["knn", "lof"]},
         "local_neighbours": {"score": ["knn"]},
         "components": {"score": ["gmm"]},
+        "standardize": {"score": BACKENDS},
+        "covariance": {"score": ["mahalanobis"]},
+        "distance": {"score": ["knn"]},
+        "nu": {"score": ["ocsvm"]},
     }
     SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {
         "score": (),
         "neighbours": (1, 2, 4, 8),
         "local_neighbours": (0, 2, 4, 8),
         "components": (1, 2, 4),
+        "standardize": (),
+        "covariance": (),
+        "distance": (),
+        "nu": (0.05, 0.1, 0.2, 0.5),
+        "statistic": (),
+        "share": (0.05, 0.1, 0.25, 0.5),
+        "decay": (0.0, 0.5, 0.9, 0.99, 1.0),
     }
+    NEVER_IDLE: ClassVar[frozenset[str]] = frozenset(
+        {"standardize", "covariance", "distance", "nu", "statistic", "share", "decay"}
+    )
+
+    @model_validator(mode="after")
+    def _is_tied_to_others(self) -> DensitySettings:
+        if self.per_id and self.backend == "mahalanobis" and self.covariance == "tied":
+            raise ValueError(
+                "covariance: tied takes several machine IDs in one model, but per_id: true makes a model for each: "
+                "set per_id: false or covariance: own"
+            )
+        return self
+
+    @field_validator("statistic")
+    @classmethod
+    def _statistics_exist(cls, statistic: str) -> str:
+        require_stack(statistic, STATISTICS, what="statistic")
+        return statistic
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The names of the stack."""
+        return cast("tuple[Statistic, ...]", tuple(self.statistic.split("+")))
+
+    @property
+    def bands_of_median(self) -> int:
+        """The number of neighbouring dimensions whose median is subtracted from each statistic; 0: none is."""
+        return 0
 
     @property
     def backend(self) -> Backend | None:
         score = getattr(self, "score", None)  # each family has the field, with names of its own beside the densities'
         return next((backend for backend in BACKENDS if backend == score), None)
+
+
+class ReconstructionSettings(DensitySettings):
+    """Families that reconstruct their inputs: a density judges their embeddings, or how they err."""
+
+    points: Literal["embedding", "residual"] = Field(
+        "embedding",
+        description="what a density judges of each window: its embedding, or the log error of each bin's "
+        "reconstruction; residual where faults change some bands alone",
+    )
+
+    ONLY_BESIDE: ClassVar[Effects] = {"points": {"score": BACKENDS}}
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {**DensitySettings.SCORING_ONLY, "points": ()}
+    NEVER_IDLE: ClassVar[frozenset[str]] = DensitySettings.NEVER_IDLE | {"points"}

@@ -1,11 +1,11 @@
-"""No network: how loud each band of a clip is, time-weighted, and the density of that among normal clips.
+"""No network: statistics over time of how loud each band of a clip is, and their density among normal clips.
 
-After Guan et al., "Time-Weighted Frequency Domain Audio Representation with GMM Estimator for Anomalous Sound
-Detection" (ICASSP 2023).
+With the weighted mean (`decay`) after Guan et al., "Time-Weighted Frequency Domain Audio Representation with GMM
+Estimator for Anomalous Sound Detection" (ICASSP 2023).
 
     inputs (batch, bins), scaled to [0, 1]
-      → of a clip's frames, in each bin the mean weighted by rank (bins,): loudest frames first, weights falling by
-        `decay`; decay 1 is the mean over time, decay 0 the maximum
+      → k statistics of a clip's frames, in each bin (k · bins,): models.scoring.statistics
+      [→ of each statistic, minus its running median over `whiten` bins: what stands out from its neighbours]
       → density (models.scoring.densities)
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from features.windows.excerpts import Batch
@@ -25,15 +25,28 @@ from models.settings import Backend, DensitySettings
 
 
 class Settings(DensitySettings):
-    """Frames pooled over time and a density of them: nothing is trained."""
+    """Statistics of frames over time and a density of them: nothing is trained."""
 
     family: Literal["stat"] = "stat"
     score: Backend = Field("mahalanobis", description="the density that judges a clip")
-    decay: float = Field(
-        1.0, ge=0, le=1, description="weight of each frame over that of the next louder one, in each bin; 1: the mean"
+    whiten: int = Field(
+        0,
+        ge=0,
+        description="bins whose running median is subtracted from each statistic: an odd number from 3; 0: nothing is",
     )
 
     SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {}  # nothing is trained that they could share
+    NEVER_IDLE: ClassVar[frozenset[str]] = DensitySettings.NEVER_IDLE - {"decay"} | {"whiten"}
+
+    @field_validator("whiten")
+    @classmethod
+    def _has_a_middle(cls, whiten: int) -> int:
+        if whiten == 1 or (whiten > 0 and whiten % 2 == 0):
+            raise ValueError(
+                f"must be 0 or an odd number from 3, so that a bin is the middle one, but got {whiten}: "
+                f"write {max(whiten + 1, 3)}"
+            )
+        return whiten
 
     @property
     def is_trained(self) -> bool:
@@ -47,8 +60,8 @@ class Settings(DensitySettings):
         return "features.hop_length"  # one frame: only a clip without any is too short
 
     @property
-    def embedding_decay(self) -> float:
-        return self.decay
+    def bands_of_median(self) -> int:
+        return self.whiten
 
 
 class Model(AnomalyModel):

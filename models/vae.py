@@ -23,11 +23,12 @@ from features.windows.excerpts import Batch
 from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
+from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
-from models.settings import DensitySettings, WindowSettings
+from models.settings import ReconstructionSettings, WindowSettings
 
 
-class Settings(WindowSettings, ConditionalSettings, DensitySettings):
+class Settings(WindowSettings, ConditionalSettings, ReconstructionSettings):
     """A dense variational autoencoder on context windows."""
 
     family: Literal["vae"] = "vae"
@@ -40,7 +41,7 @@ class Settings(WindowSettings, ConditionalSettings, DensitySettings):
         description="weight of the Kullback-Leibler divergence in the loss, beside a window's summed squared error: "
         "the β of a β-VAE",
     )
-    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof"] = Field(
+    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
         "reconstruction", description="a window's reconstruction error, or a density of its clip's µ"
     )
 
@@ -80,6 +81,11 @@ class Model(AnomalyModel):
     def embed(self, batch: Batch) -> Tensor:
         """µ of each window, (batch, z_dim)."""
         return self._mean(self.scale(batch.inputs), batch)
+
+    def residual(self, batch: Batch) -> Tensor:
+        target: Tensor = self.scale(batch.inputs)
+        error = self._reconstruction(target, batch) - target
+        return log_error_of_bins(error.view(len(error), -1, self.scale.bins))
 
     def reconstruct(self, batch: Batch) -> Tensor:
         """The windows from µ, in the feature's units."""

@@ -34,6 +34,7 @@ from features.progress import Progress
 from models.labels import Labels
 from models.member import Member
 from models.settings import FamilySettings, ScoringSettings, TrainingSettings
+from search.detector.best_member import BestMember, MemberOnTest
 from search.detector.optimism import Optimism, SeedSpread, Spread
 from search.errors import BundleError, MisuseError, OffkeyWarning, StorageError, StudyError, StudyFileError
 from search.evaluation.evaluate import IdMetrics, Metrics
@@ -44,6 +45,7 @@ from search.evaluation.score_truth import labelled
 from search.evaluation.system_metrics import DecisionMetrics, IdDecisions, SystemMetrics, measure
 from search.logs import keep_quiet
 from search.results.comparison import Gain
+from search.results.ensemble import Ensemble, export_ensemble
 from search.results.export import export_recipe
 from search.results.trials import SearchProgress, Summary, Trial, progress_of, reading
 from search.storage.counted_evaluations import TestEvaluations
@@ -64,14 +66,14 @@ if TYPE_CHECKING:
 __all__ = ["Study", "evaluate", "load_bundle", "score", "train"]
 
 # The types that these take, return and raise. For a study:
-__all__ += ["Gain", "SearchProgress", "Summary", "Trial"]
+__all__ += ["Ensemble", "Gain", "SearchProgress", "Summary", "Trial"]
 # for a recipe:
 __all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "Origin", "Recipe"]
 __all__ += ["ScoringSettings", "TrainingSettings", "ValidationSettings"]
 # for a detector and its scores:
 __all__ += ["Bundle", "Clip", "DecisionMetrics", "Detector", "IdDecisions", "IdMetrics", "Interval", "Labels"]
 __all__ += ["MachineId", "Metrics", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]
-__all__ += ["SystemMetrics", "TestEvaluations"]
+__all__ += ["BestMember", "MemberOnTest", "SystemMetrics", "TestEvaluations"]
 # errors and warnings:
 __all__ += ["BundleError", "CorpusError", "MisuseError", "OffkeyError", "OffkeyWarning"]
 __all__ += ["StorageError", "StudyError", "StudyFileError"]
@@ -120,9 +122,7 @@ class Study:
         _require(root, str | Path | None, "root", "a corpus: a folder or a table of clips")
         _require(settings, Mapping | None, "settings", 'a dict, for example {"training.epochs": 5}')
         if root is not None and not Path(root).exists():
-            raise CorpusError(
-                f"root: {Path(root).absolute()} does not exist: give a corpus, a folder or a table of clips"
-            )
+            raise CorpusError(f"root: {Path(root).absolute()} does not exist: give a folder or a table of clips")
         url = storage or default_url()
         overrides = [as_override(path, value) for path, value in (settings or {}).items()]
         overrides += [] if root is None else [as_override("corpus.root", root)]
@@ -155,10 +155,11 @@ class Study:
 
         On KeyboardInterrupt (a notebook's stop button) the workers give their trials back and leave, which loses no
         finished epoch; then it is raised. A second one ends them at once. Raises StudyError if the recordings do not
-        serve the study, if the storage has another study of its name, or if workers keep failing.
+        serve the study, if the storage has another study of its name, or if workers keep failing, StudyFileError if
+        `search.first` names a study or recipe that cannot be used.
         """
+        from search.preparation.portfolio_sources import with_choices
         from search.preparation.prepared import prepare
-        from search.storage.stored_study import with_stored_proxies
 
         if workers != "auto" and (not isinstance(workers, int) or workers < 1):
             raise MisuseError(f"workers must be a number of at least 1, or 'auto', but got {workers!r}")
@@ -174,7 +175,7 @@ class Study:
                     progress(progress_of(moment.status))
 
         with storage_errors(self._url):
-            prepared = prepare(with_stored_proxies(study, self._url), default_root=os.environ.get("OFFKEY_DATA"))
+            prepared = prepare(with_choices(study, self._url), default_root=os.environ.get("OFFKEY_DATA"))
             for warning in prepared.warnings:
                 _warn(warning)
             build_features(prepared)
@@ -190,7 +191,7 @@ class Study:
         if ending == "stopped":
             _warn(f"{self.name} was stopped by `offkey stop`: every trial was given back, and run() continues it")
         elif ending == "out of time":
-            _warn(f"the hours of {self.name} are used up; raise them with run(hours=…)")
+            _warn(f"the hours of {self.name} are used up, or too short for another trial; raise them with run(hours=…)")
         return self.summary()
 
     def summary(self) -> Summary:
@@ -221,6 +222,11 @@ class Study:
         with reading(self._url, self.name) as study:
             number = study.best.number if trial is None else trial
             return export_recipe(study.storage, study.stored, number=number)
+
+    def ensemble(self) -> Recipe:
+        """Return the recipe of the ensemble of the leading trials. Raises the errors of `best`, or that it has none."""
+        with reading(self._url, self.name) as study:
+            return export_ensemble(study.storage, study.stored)
 
 
 def train(
@@ -316,9 +322,7 @@ def _require(value: object, kinds: type | UnionType, name: str, wanted: str) -> 
 
 def _recipe_of(file: str | Path) -> Recipe:
     if not Path(file).is_file():
-        raise StudyFileError(
-            f"There is no recipe file {file}: `offkey export` writes one, and study.recipe() gives one"
-        )
+        raise StudyFileError(f"There is no recipe file {file}: `offkey export` and study.recipe() make one")
     remedy = "load it with Study.load, run it, and train study.recipe()"
     return load_recipe(file, tell=_warn, remedy=remedy)
 

@@ -38,6 +38,14 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _a_cpu_without_bfloat16() -> Iterator[None]:
+    """Numbers of `training.precision: auto` are then the same on every host. Processes of their own ask their CPU."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("torch.cpu.get_capabilities", dict, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_list_of_fonts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Made once (it takes seconds), not in each test's cache folder."""
     with pytest.MonkeyPatch.context() as patched:

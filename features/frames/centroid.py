@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from features.clips.wav import Waveform
-from features.frames.framing import Frames, ends
+from features.frames.framing import FRAMING, Frames, ends
 from features.frames.parameters import Parameters
 from features.frames.spectrum import magnitudes
 
 UNIT = "Hz"
-SETTINGS = ()
+SETTINGS = FRAMING
 
 
 def bins(settings: Parameters) -> int:

@@ -11,13 +11,13 @@ from functools import lru_cache
 import numpy as np
 
 from features.clips.wav import Waveform
-from features.frames.framing import Frames, ends
+from features.frames.framing import FRAMING, Frames, ends
 from features.frames.parameters import Parameters
 from features.frames.spectrum import magnitudes
 from features.reference import librosa
 
 UNIT = ""
-SETTINGS = ("n_chroma", "tuning")
+SETTINGS = (*FRAMING, "n_chroma", "tuning")
 
 
 def bins(settings: Parameters) -> int:

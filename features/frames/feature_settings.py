@@ -1,6 +1,7 @@
 """The `features:` block of a study file: how a waveform becomes the frames that a model gets.
 
-One kind of feature, or a stack of several side by side. A setting that none of the kinds uses has no effect.
+One kind of feature, or a stack of several side by side. Most kinds have a frame each hop, and can be stacked;
+clip_spectrum has one frame for each clip. A setting that none of the kinds uses has no effect.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from pydantic import (
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.clips.wav import Waveform, resampled_length, waveform_of
-from features.did_you_mean import did_you_mean
 from features.errors import CorpusError
-from features.frames import centroid, chroma, logmel, logspectrum, mfcc, rms, zero_crossings
-from features.frames.framing import Frames, ends, frame_count
+from features.frames import centroid, chroma, clip_spectrum, logmel, logspectrum, mfcc, rms, zero_crossings
+from features.frames.framing import FRAMING, Frames, ends, frame_count
 from features.frames.parameters import Parameters
+from features.stacks import joined, require_stack
 
 
 class FeatureKind(Protocol):
     """The functions that the module of a kind of feature has."""
 
     UNIT: str  # of the values, empty for none
-    SETTINGS: Any  # names of the settings that it uses, beside those that all kinds use
+    SETTINGS: Any  # names of the settings that it uses, beside those that all kinds use; FRAMING where it has frames
 
     def bins(self, settings: Parameters) -> int: ...
 
@@ -53,37 +54,34 @@ KINDS: dict[str, FeatureKind] = {
     "rms": rms,
     "zero_crossings": zero_crossings,
     "centroid": centroid,
+    "clip_spectrum": clip_spectrum,
 }
 
 #: The settings that every kind uses.
-SHARED = ("sample_rate", "channel", "resample", "n_fft", "hop_length")
+SHARED = ("sample_rate", "channel", "resample")
 
 #: A normalised value lies within this many standard deviations, unless it is an outlier.
 DEVIATIONS = 4.0
 
 
-def _joined(kind: Any) -> Any:
-    return "+".join(kind) if isinstance(kind, list) and all(isinstance(part, str) for part in kind) else kind
-
-
 class FeatureSettings(Parameters):
     """How waveforms become frames (librosa's parameters and names; its defaults are for another sample rate)."""
 
-    kind: Annotated[str, BeforeValidator(_joined)] = Field(
+    kind: Annotated[str, BeforeValidator(joined)] = Field(
         "logmel", description=f"one of {', '.join(KINDS)}, or several: [logmel, chroma] or logmel+chroma"
     )
 
     @field_validator("kind")
     @classmethod
     def _kinds_exist(cls, kind: str) -> str:
+        require_stack(kind, KINDS, what="kind")
         kinds = kind.split("+")
-        unknown = [part for part in kinds if part not in KINDS]
-        if unknown:
+        alone = [part for part in kinds if not is_framed(part)]
+        if alone and len(kinds) > 1:
             raise ValueError(
-                f"each kind must be one of {', '.join(KINDS)}, but got {unknown[0]!r}{did_you_mean(unknown[0], KINDS)}"
+                f"{alone[0]} has one frame for each clip and cannot be stacked with kinds that have a frame each hop, "
+                f"but got {kind}: give it alone; model.family fusion combines it with other kinds"
             )
-        if len(set(kinds)) < len(kinds):
-            raise ValueError(f"each kind may stand once, but got {kind}")
         return kind
 
     @model_validator(mode="after")
@@ -150,7 +148,12 @@ class FeatureSettings(Parameters):
         return np.concatenate(lowest), np.concatenate(highest)
 
     def frame_count(self, samples: int) -> int:
-        """The number of frames of a waveform: one each hop, the first centred on the first sample."""
+        """The number of frames of a waveform: one each hop, the first centred on the first sample.
+
+        A kind with one frame for each clip has none for a waveform that is too short.
+        """
+        if not is_framed(self.kind):
+            return clip_spectrum.frame_count(samples, self)
         return frame_count(samples, n_fft=self.n_fft, hop_length=self.hop_length)
 
     def frames_of(self, clip: Clip) -> int:
@@ -194,8 +197,15 @@ def settings_of(kind: str) -> set[str]:
     return {*SHARED, *(name for part in kind.split("+") for name in KINDS[part].SETTINGS)}
 
 
+def is_framed(kind: str) -> bool:
+    """Whether a kind, or a stack of kinds that exist, has a frame each hop, and not one for each clip."""
+    return settings_of(kind).issuperset(FRAMING)
+
+
 def _standardised(frames: Frames) -> Frames:
     """Zero mean and unit variance over all frames and bins; zeros where all values are the same."""
+    if not len(frames):
+        return frames
     mean, deviation = frames.mean(dtype=np.float64), frames.std(dtype=np.float64)
     if math.isclose(deviation, 0, abs_tol=1e-12):
         return np.zeros_like(frames)

@@ -1,7 +1,8 @@
-"""How a waveform is cut into frames, the same for every transform.
+"""How a waveform is cut into frames, the same for every transform of frames.
 
 waveform : (samples,) float32, full scale is [-1, 1).
 frames   : (frames, bins) float32; one each hop, the first centred on the first sample, as in librosa (`center=True`).
+           A kind that transforms a whole clip has a single one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from features.clips.wav import Waveform
 
 Frames = npt.NDArray[np.float32]
+
+#: The settings of every kind that has a frame each hop.
+FRAMING = ("n_fft", "hop_length")
 
 
 def frame_count(samples: int, *, n_fft: int, hop_length: int) -> int:

@@ -15,12 +15,12 @@ import scipy.fft
 import scipy.sparse
 
 from features.clips.wav import Waveform
-from features.frames.framing import Frames, ends, sliding
+from features.frames.framing import FRAMING, Frames, ends, sliding
 from features.frames.parameters import Parameters
 from features.frames.spectrum import BLOCK, LEAST_POWER, hann, mel_filters
 
 UNIT = "dB"
-SETTINGS = ("n_mels", "fmin", "fmax", "power")
+SETTINGS = (*FRAMING, "n_mels", "fmin", "fmax", "power")
 
 #: The range of levels of ordinary recordings, dB.
 LOWEST, HIGHEST = -90.0, 24.0

@@ -11,12 +11,12 @@ import numpy as np
 
 from features.clips.wav import Waveform
 from features.frames import logmel
-from features.frames.framing import Frames, ends
+from features.frames.framing import FRAMING, Frames, ends
 from features.frames.parameters import Parameters
 from features.frames.spectrum import LEAST_POWER, magnitudes
 
 UNIT = "dB"
-SETTINGS = ()
+SETTINGS = FRAMING
 
 _LEAST_MAGNITUDE = np.float32(math.sqrt(LEAST_POWER))
 

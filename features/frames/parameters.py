@@ -17,14 +17,15 @@ class Parameters(Settings):
     sample_rate: int = Field(16000, gt=0, description="Hz")
     channel: Channel | None = Field(None, description="of clips with several: its number from 0, or mean")
     resample: bool = Field(False, description="clips of another sample rate are resampled, and not refused")
-    n_fft: int = Field(1024, ge=16, description="samples in one frame")
-    hop_length: int = Field(512, gt=0, description="samples from one frame to the next")
+    n_fft: int = Field(1024, ge=16, description="samples in one frame; all kinds but clip_spectrum")
+    hop_length: int = Field(512, gt=0, description="samples from one frame to the next; all kinds but clip_spectrum")
     n_mels: int = Field(128, gt=0, description="logmel, mfcc: mel bands")
     fmin: float = Field(0.0, ge=0, description="logmel, mfcc: Hz, where the lowest band begins")
     fmax: float | None = Field(None, gt=0, description="logmel, mfcc: Hz, where the highest band ends; sample_rate / 2")
     power: Literal[1, 2] = Field(2, description="logmel, mfcc: 2: power spectrum; 1: magnitudes; both in decibels")
     n_mfcc: int = Field(20, gt=0, description="mfcc: coefficients")
     n_chroma: int = Field(12, gt=0, description="chroma: pitch classes of an octave")
+    n_bands: int = Field(1024, gt=0, description="clip_spectrum: bands of equal width, from 0 Hz to sample_rate / 2")
     tuning: float | Literal["estimate"] = Field(
         0.0, description="chroma: deviation from A = 440 Hz in pitch classes; estimate: of each clip, which is slow"
     )

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from features.clips.wav import Waveform
-from features.frames.framing import Frames, ends, sliding
+from features.frames.framing import FRAMING, Frames, ends, sliding
 from features.frames.parameters import Parameters
 
 UNIT = ""
-SETTINGS = ()
+SETTINGS = FRAMING
 
 
 def bins(settings: Parameters) -> int:

@@ -3,7 +3,7 @@ filters."""
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,13 @@ def magnitudes(waveform: Waveform, *, n_fft: int, hop_length: int) -> Frames:
 @cache
 def hann(n_fft: int) -> npt.NDArray[np.float64]:
     """librosa's Hann window, (n_fft,)."""
-    return np.asarray(librosa("filters").get_window("hann", n_fft), dtype=np.float64)
+    return hann_of_clip(n_fft)
+
+
+@lru_cache(maxsize=2)  # the clips of a corpus mostly have one length, and others would fill the memory
+def hann_of_clip(samples: int) -> npt.NDArray[np.float64]:
+    """librosa's Hann window over a whole clip, (samples,)."""
+    return np.asarray(librosa("filters").get_window("hann", samples), dtype=np.float64)
 
 
 def mel_filters(settings: Parameters) -> Frames:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from features.clips.wav import Waveform
-from features.frames.framing import Frames, ends
+from features.frames.framing import FRAMING, Frames, ends
 from features.frames.parameters import Parameters
 
 UNIT = ""
-SETTINGS = ()
+SETTINGS = FRAMING
 
 _ZERO = np.float32(1e-10)
 

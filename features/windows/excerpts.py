@@ -69,7 +69,7 @@ class Excerpts(ABC):
         first_frames, ends = store.offsets[chosen], store.offsets[chosen + 1]
         lengths = ends - first_frames
         for frames_of_clip, path in zip(lengths, clips.paths, strict=True):
-            require_length(int(frames_of_clip), length, path, setting=setting)
+            require_length(int(frames_of_clip), length, path, setting=setting, is_framed=clips.is_framed)
         self.clip_count = len(clips)
         self.device = device
         self._bins = store.frames.shape[1]
@@ -168,13 +168,28 @@ class Excerpts(ABC):
         )
 
 
-def require_length(frames: int, length: int, path: Path, *, setting: str) -> None:
-    """Raises ClipTooShortError, naming the clip, if its frames do not fill one window or crop."""
-    if frames < length:
+def require_length(frames: int, length: int, path: Path, *, setting: str, is_framed: bool) -> None:
+    """Raises ClipTooShortError, naming the clip, if its frames do not fill one window or crop.
+
+    `is_framed`: whether clips have a frame each hop, and not one for the whole clip.
+    """
+    if frames >= length:
+        return
+    if is_framed:
         raise ClipTooShortError(
             f"{setting} is {length} frames, but {path} has only {frames}. "
             f"Lower {setting} or features.hop_length, or remove the clip."
         )
+    if frames == 0:
+        raise ClipTooShortError(
+            f"{path} is too short: its spectrum has fewer bins than there are bands. "
+            "Lower features.n_bands, or remove the clip."
+        )
+    raise ClipTooShortError(
+        f"{setting} is {length} frames, but {path} has only {frames}: features.kind clip_spectrum has one frame for "
+        "each clip, however long it is. Use another features.kind, or a model of one frame: model.family stat, or one "
+        "with model.context: 1."
+    )
 
 
 def _free_memory(device: torch.device) -> int:

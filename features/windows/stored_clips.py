@@ -23,6 +23,7 @@ class StoredClips:
     paths: Sequence[Path]  # their files
     ids: Sequence[int] | None = None  # their machine IDs as indices, -1 for an unknown one; None if no model reads them
     attributes: Sequence[int] | None = None  # ID and attributes together as one index, likewise
+    is_framed: bool = True  # whether clips have a frame each hop, and not one for the whole clip
 
     def __post_init__(self) -> None:
         for name in ("paths", "ids", "attributes"):

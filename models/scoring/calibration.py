@@ -81,19 +81,29 @@ class Calibration(Learnt):
     def calibrated(self, scores: Scores, ids: npt.NDArray[np.int64]) -> Scores:
         """The scores on the common scale, (clips,)."""
         result = np.empty(len(scores))
-        normals, owners = self.normals.numpy(), self.ids.numpy()
         for index in np.unique(ids):
-            own = normals[owners == index] if index in owners else normals
             members = ids == index
-            result[members] = _on_the_scale_of(own, scores[members], self.kind)
+            result[members] = _on_the_scale_of(self._normals_of(index), scores[members], self.kind)
         return result
+
+    def scale_of(self, index: int) -> tuple[float, float]:
+        """The mean and the standard deviation of a machine ID's normal clips, by which z calibrates."""
+        return _scale_of(self._normals_of(index))
+
+    def _normals_of(self, index: int) -> Scores:
+        normals, owners = self.normals.numpy(), self.ids.numpy()
+        return np.asarray(normals[owners == index] if index in owners else normals)
+
+
+def _scale_of(normals: Scores) -> tuple[float, float]:
+    # From one of them: where all are alike, rounding gives their mean a distance, and their scale would be its.
+    return float(normals.mean()), float((normals - normals[0]).std(ddof=1)) or 1.0
 
 
 def _on_the_scale_of(normals: Scores, scores: Scores, kind: str) -> Scores:
-    # From one of them: where all are alike, rounding gives their mean a distance, and their scale would be its.
-    deviation = (normals - normals[0]).std(ddof=1) or 1.0
+    mean, deviation = _scale_of(normals)
     if kind == "z":
-        return np.asarray((scores - normals.mean()) / deviation)
+        return np.asarray((scores - mean) / deviation)
     # Clips that score alike share their mean rank: the line through them stays one.
     heights, counts = np.unique(normals, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2

@@ -9,6 +9,9 @@ they meet. These are withheld ones; where an ID has fewer than ten, all of the t
     min, max  the least and the most alarmed one: all must agree, or one suffices
     rank      mean of the ranks that normal clips would have, within (0, 1): larger scores do not count more
     weights   mean, each member by its `weight`
+
+A mean follows the member that shouts: a score of 40 standard deviations outweighs four members at 2. `squash` brings
+large scores closer together before the mean.
 """
 
 from __future__ import annotations
@@ -19,19 +22,16 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
-from scipy.special import ndtr
 from torch import nn
 
 from features.settings import Effects
 from models.labels import Labels
-from models.member import EnsembleSettings, Member, members_in
+from models.member import NAME, EnsembleSettings, Member, members_in
 from models.recordings import Recordings
 from models.scoring.calibration import Calibration
+from models.scoring.combination import Combine, combined
 from models.scoring.scorer import Calibrated, Scorer, Single
 from models.scoring.scores import Scores
-
-#: What a member may be called: parameters and `--set` name it between dots.
-NAME = r"[A-Za-z0-9][A-Za-z0-9_+-]*"
 
 
 class FusionMember(Member):
@@ -46,21 +46,29 @@ class Settings(EnsembleSettings):
     """Members by name; what a member leaves out of its features, training and scoring is as in the study."""
 
     family: Literal["fusion"] = "fusion"
-    combine: Literal["mean", "min", "max", "rank", "weights"] = Field("mean", description="how scores become one")
+    combine: Combine = Field("mean", description="how scores become one")
     calibrate: Literal["z", "empirical"] = Field(
         "z", description="how members come to one scale, on the normal clips of the training set; rank: empirical"
+    )
+    squash: bool = Field(
+        False,
+        description="mean, weights: each score z becomes sign(z)·log(1 + |z|), so that no member outshouts others",
     )
     members: Mapping[str, FusionMember] = Field(description="models by name, two at least")
 
     ONLY_BESIDE: ClassVar[Effects] = {
         "calibrate": {"combine": ["mean", "min", "max", "weights"]},
+        "squash": {"combine": ["mean", "weights"]},
         "weight": {"combine": ["weights"]},  # of each member
     }
-    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {"combine": (), "calibrate": ()}
+    SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {"combine": (), "calibrate": (), "squash": ()}
 
     @property
     def ensemble(self) -> Mapping[str, Member]:
         return self.members
+
+    def with_ensemble(self, members: Mapping[str, Member]) -> Settings:
+        return self.model_copy(update={"members": members})
 
     def repeated(self, times: int) -> Settings:
         """Members with seeds of their own count them up."""
@@ -72,7 +80,7 @@ class Settings(EnsembleSettings):
             else member
             for name, member in self.members.items()
         }
-        return self.model_copy(update={"members": members})
+        return self.with_ensemble(members)
 
     @property
     def is_trained(self) -> bool:
@@ -121,8 +129,7 @@ class Fusion(Scorer):
     def __init__(self, settings: Settings, labels: Labels, scorers: Iterable[Scorer]) -> None:
         """`scorers`: of the members, in their order."""
         super().__init__()
-        self.combine = settings.combine
-        self.weights = np.array([member.weight for member in settings.members.values()])
+        self.settings = settings
         kind = "empirical" if settings.combine == "rank" else settings.calibrate
         self.members = nn.ModuleList(
             Calibrated(scorer, labels, Calibration(kind), is_member=True) for scorer in scorers
@@ -149,13 +156,9 @@ class Fusion(Scorer):
 
     def scores_of(self, recordings: Recordings) -> Scores:
         scores = np.stack([member.scores_of(recordings) for member in self._members()])  # (members, clips)
-        if self.combine == "min":
-            return np.asarray(scores.min(axis=0))
-        if self.combine == "max":
-            return np.asarray(scores.max(axis=0))
-        if self.combine == "weights":
-            return np.asarray(np.average(scores, axis=0, weights=self.weights))
-        return np.asarray((ndtr(scores) if self.combine == "rank" else scores).mean(axis=0))
+        settings = self.settings
+        weights = [member.weight for member in settings.members.values()]
+        return combined(scores, settings.combine, weights=weights, squash=settings.squash)
 
     def _members(self) -> Iterator[Calibrated]:
         for member in self.members:

@@ -1,7 +1,9 @@
 """What a network says of recordings, read in one pass for one detector or for several that share the network.
 
     window scores     (windows,) float32 on the CPU, with (windows,) int64, the position of each window's clip
-    clip embeddings   (clips, dim) float64, pooled while the network is at work: memory does not grow with the windows
+    clip embeddings   (clips, dim) float64, statistics of those of its windows (models.scoring.statistics), or of the
+                      errors of their reconstruction; computed while the network is at work: memory does not grow with
+                      the windows
 
 A pass gives the same numbers to the last bit, whichever other readings it serves.
 """
@@ -21,8 +23,9 @@ from models.anomaly_model import AnomalyModel
 from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
-from models.scoring.pooling import pooled_embeddings
 from models.scoring.scores import Array
+from models.scoring.statistics import Statistics, clip_statistics, input_levels
+from models.settings import DensitySettings, ReconstructionSettings
 
 #: Windows or crops scored at a time, at most, and numbers that they may hold together.
 _MOST_EXCERPTS, _MOST_NUMBERS = 1024, 4_000_000
@@ -32,22 +35,30 @@ class WindowScores(NamedTuple):
     """The network's own score of each window or crop."""
 
     scores: Tensor  # (windows,) float32, on the CPU
+    levels: Tensor  # (windows,) float32, of the window's inputs
     clips: Tensor  # (windows,) int64
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one detector needs of a network: its own window scores, or the embeddings of clips."""
+    """What one detector needs of a network: its own window scores, or the embeddings or residuals of clips."""
 
-    score: str | None  # the kind of window score; None for embeddings
-    decay: float = 1.0  # of the embeddings that are pooled
+    score: str | None  # the kind of window score; None for embeddings and residuals
+    statistics: Statistics | None = None  # of the embeddings or residuals
+    points: str = "embedding"
 
     @classmethod
     def of(cls, member: Member) -> Reading:
         """The reading that a member's settings ask for."""
         if member.model.backend is None:
             return cls(score=str(getattr(member.model, "score", "score")))
-        return cls(score=None, decay=member.model.embedding_decay)
+        assert isinstance(member.model, DensitySettings)
+        points = member.model.points if isinstance(member.model, ReconstructionSettings) else "embedding"
+        return cls(score=None, statistics=Statistics.of(member.model), points=points)
+
+    def vectors(self, model: AnomalyModel, batch: Batch) -> Tensor:
+        """What a density judges of each window, (batch, dim) float32."""
+        return (model.residual(batch) if self.points == "residual" else model.embed(batch)).float()
 
 
 class NetworkPass:
@@ -81,30 +92,38 @@ class NetworkPass:
             model.eval()
             if reading.score is not None:
                 self._window_scores[recordings, reading] = self._scored(recordings, model.score)
-            else:
-                self._embeddings[recordings, reading] = self._embedded(recordings, reading, model.embed)
+        for points in {reading.points for reading in self._models if reading.statistics is not None}:
+            self._embed(recordings, points)
         self._done.add(recordings)
 
     def _scored(self, recordings: Recordings, score: Callable[[Batch], Tensor]) -> WindowScores:
         count = len(self._excerpts(recordings))
         # Filled in place: results kept between large passing arrays would leave holes that grow with the corpus.
         scores = torch.empty(count, device=recordings.device)
+        levels = torch.empty(count, device=recordings.device)
         clips = torch.empty(count, dtype=torch.int64, device=recordings.device)
         done = 0
         for batch in self._in_order(recordings):
             part = slice(done, done := done + len(batch.clips))
             scores[part] = score(batch)
+            levels[part] = input_levels(batch.inputs)
             clips[part] = batch.clips
         # Pooled on the CPU: a GPU adds in whatever order, and a trial's value would not be the same twice.
-        return WindowScores(scores.cpu(), clips.cpu())
+        return WindowScores(scores.cpu(), levels.cpu(), clips.cpu())
 
-    def _embedded(self, recordings: Recordings, reading: Reading, embed: Callable[[Batch], Tensor]) -> Array:
-        def embedded() -> Iterator[tuple[Tensor, Tensor]]:
+    def _embed(self, recordings: Recordings, points: str) -> None:
+        """Every reading of embeddings, or of residuals, at once: no setting of scoring changes either."""
+        readings = [reading for reading in self._models if reading.statistics is not None and reading.points == points]
+        first, each = readings[0], [reading.statistics for reading in readings if reading.statistics is not None]
+        model = self._models[first]
+
+        def embedded() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for batch in self._in_order(recordings):
-                yield embed(batch).float().cpu(), batch.clips.cpu()
+                yield first.vectors(model, batch).cpu(), input_levels(batch.inputs).cpu(), batch.clips.cpu()
 
-        pooled = pooled_embeddings(embedded(), clip_count=len(recordings), decay=reading.decay)
-        return np.asarray(pooled.numpy(), dtype=np.float64)
+        found = clip_statistics(embedded(), clip_count=len(recordings), each=each)
+        for reading, embeddings in zip(readings, found, strict=True):
+            self._embeddings[recordings, reading] = embeddings
 
     def _in_order(self, recordings: Recordings) -> Iterator[Batch]:
         features = self._member.features

@@ -13,9 +13,6 @@ rank   : of a window among its clip's, 0 for the most anomalous one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,42 +41,20 @@ def pool(
     return total.scatter_add_(0, clips, weights * scores) / weight.scatter_add_(0, clips, weights)
 
 
+def quietest(levels: Tensor, clips: Tensor, *, share: float) -> Tensor:
+    """Which windows are among the share of their clip's that has the lowest levels, (windows,) bool; at least one.
+
+    Of equally loud ones, the earlier ones are.
+    """
+    order = torch.argsort(levels, stable=True)
+    order = order[torch.argsort(clips[order], stable=True)]
+    counts = torch.bincount(clips)
+    ranks = torch.arange(len(clips)) - (counts.cumsum(0) - counts)[clips[order]]
+    chosen = torch.zeros(len(clips), dtype=torch.bool)
+    chosen[order[ranks < _rounded_up(share, counts)[clips[order]]]] = True
+    return chosen
+
+
 def _rounded_up(share: float, counts: Tensor) -> Tensor:
     """A share of each count, at least one: 0.07 · 100 is 7, though not in binary."""
     return torch.ceil(share * counts.double() - 1e-9).clamp(min=1)
-
-
-def pooled_embeddings(batches: Iterable[tuple[Tensor, Tensor]], *, clip_count: int, decay: float) -> Tensor:
-    """One embedding for each clip, (clip_count, dim) float64: in each dimension the mean weighted by rank, as `gwrp`.
-
-    `batches` are (windows, dim) float32 with (windows,) clips, clip after clip; a clip may lie in several of them.
-    Memory does not grow with the number of windows.
-    """
-    pooled: Tensor | None = None
-    held: list[Tensor] = []  # embeddings of the clip that the last batch ended in
-    last = -1
-    for embeddings, clips in batches:
-        if pooled is None:
-            pooled = torch.zeros(clip_count, embeddings.shape[1], dtype=torch.float64)
-        runs, counts = torch.unique_consecutive(clips, return_counts=True)
-        for clip, count in zip(runs.tolist(), counts.tolist(), strict=True):
-            own, embeddings = embeddings[:count], embeddings[count:]
-            if clip != last and held:
-                pooled[last] = _mean_by_rank(torch.cat(held), decay)
-                held = []
-            held.append(own)
-            last = clip
-    if pooled is None:
-        raise ValueError("there is nothing to pool")
-    pooled[last] = _mean_by_rank(torch.cat(held), decay)
-    return pooled
-
-
-def _mean_by_rank(embeddings: Tensor, decay: float) -> Tensor:
-    """(dim,) of one clip's (windows, dim)."""
-    if decay == 1:
-        return embeddings.double().mean(dim=0)
-    # NumPy sorts float32 several times as fast as torch does: this is most of the work.
-    values = np.sort(embeddings.numpy(), axis=0)  # rank 0 comes last
-    weights = np.power(decay, np.arange(len(values), dtype=np.float64))[::-1]
-    return torch.from_numpy(weights @ values.astype(np.float64) / weights.sum())

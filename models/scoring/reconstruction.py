@@ -24,8 +24,7 @@ def reconstruction_of(single: Single, clip: Recordings) -> Frames | None:
     features, model = single.member.features, single.member.model
     parts: list[torch.Tensor] = []
     for batch in clip.excerpts(features, model, single.labels).in_order(_BATCH):
-        with single.arithmetic(clip.device):
-            reconstruction = single.model.reconstruct(batch)
+        reconstruction = single.model.reconstruct(batch)
         if reconstruction is None:
             return None
         parts.append(reconstruction.float().cpu())

@@ -28,9 +28,9 @@ from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
 from models.scoring.calibration import Calibration, require_normals, require_withheld
-from models.scoring.densities import Density, density_of
+from models.scoring.densities.each_id import DensityOfEachId
 from models.scoring.network_pass import NetworkPass, Reading
-from models.scoring.pooling import pool
+from models.scoring.pooling import pool, quietest
 from models.scoring.scores import Scores
 from models.settings import DensitySettings
 
@@ -75,12 +75,10 @@ class Single(Scorer):
         self.model = model
         self.reading = Reading.of(member)
         self.shared_pass: NetworkPass | None = None  # with other detectors of the same network
-        # One for each machine ID, in their order, and perhaps one for all.
-        self.densities = nn.ModuleList()
+        self.densities: DensityOfEachId | None = None
         if member.model.backend is not None:
             assert isinstance(member.model, DensitySettings)
-            shared = member.model.unknown_id == "shared"
-            self.densities.extend(density_of(member.model) for _ in range(len(labels.ids) + shared))
+            self.densities = DensityOfEachId(member.model, labels.ids)
 
     @classmethod
     def fresh(cls, member: Member, labels: Labels, limits: tuple[Frames, Frames]) -> Single:
@@ -98,12 +96,9 @@ class Single(Scorer):
         return self
 
     def fit(self, train: Recordings, withheld: Recordings) -> None:
-        if not self.densities:
-            return
-        embeddings, ids = self._pass().embeddings(train, self.reading), train.id_indices(self.labels)
-        for index, density in enumerate(self.densities):
-            assert isinstance(density, Density)
-            density.fit(embeddings[ids == index] if index < len(self.labels.ids) else embeddings)
+        if self.densities is not None:
+            points = self._pass().embeddings(train, self.reading)
+            self.densities.fit(points, train.id_indices(self.labels))
 
     def scores_of(self, recordings: Recordings) -> Scores:
         ids = recordings.id_indices(self.labels)
@@ -112,34 +107,31 @@ class Single(Scorer):
             raise UnservedError(
                 f"{self.member.model.family} cannot score {unknown}: it was not trained on this machine ID"
             )
-        if not self.densities:
+        if self.densities is None:
             return self._pooled_scores(recordings)
-        embeddings = self._pass().embeddings(recordings, self.reading)
-        scores = np.empty(len(ids))
-        for index in np.unique(ids):
-            density = self.densities[int(index)]  # UNKNOWN is -1: the last one, which is for all
-            assert isinstance(density, Density)
-            scores[ids == index] = density.scores_of(embeddings[ids == index])
-        return scores
+        return self.densities.scores_of(self._pass().embeddings(recordings, self.reading), ids)
 
     @property
     def shares_unknown_ids(self) -> bool:
-        return bool(self.densities) and self.member.model.unknown_id == "shared"
+        return self.densities is not None and self.member.model.unknown_id == "shared"
 
     @property
     def scores_unknown_ids(self) -> bool:
         model = self.member.model
-        return not model.knows_ids and (not self.densities or model.unknown_id == "shared")
+        return not model.knows_ids and (self.densities is None or model.unknown_id == "shared")
 
     def arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
-        """For forward passes and losses; gradients follow their types, and weights stay float32."""
-        if self.member.training.precision == "float32":
-            return nullcontext()
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+        """For losses alone: gradients follow their types, weights stay float32, and scores are computed in float32."""
+        if self.member.training.precision == "bfloat16":
+            return torch.autocast(device.type, dtype=torch.bfloat16)
+        return nullcontext()
 
     def _pooled_scores(self, recordings: Recordings) -> Scores:
-        scores, clips = self._pass().window_scores(recordings, self.reading)
+        scores, levels, clips = self._pass().window_scores(recordings, self.reading)
         scoring = self.member.scoring
+        if scoring.windows != "all":
+            chosen = quietest(levels if scoring.windows == "quiet" else -levels, clips, share=scoring.windows_share)
+            scores, clips = scores[chosen], clips[chosen]
         pooled = pool(
             scores,
             clips,
@@ -233,6 +225,10 @@ class Calibrated(Scorer):
 
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         self.scorer.fit(train, withheld)
+        self.calibrate(train, withheld)
+
+    def calibrate(self, train: Recordings, withheld: Recordings) -> None:
+        """Learns the scale of a scorer that has learnt the rest."""
         parts = [withheld]
         if self.is_member:
             fewest = min(withheld.ids.count(name) for name in self.labels.ids)

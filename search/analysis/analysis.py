@@ -52,8 +52,9 @@ def analyse(corpus: Corpus, settings: AnalysisSettings, *, all_labels: bool, pro
     corpus.require_readable()
     settings.features.require(corpus)
     view = view_of(corpus, settings.validation, all_labels=all_labels)
-    statistics = statistics_of(view.seen, corpus, settings, progress=progress)
-    result = separability(view, statistics, settings.kinds, progress=progress)
+    kinds = settings.kinds_of(corpus)
+    statistics = statistics_of(view.seen, corpus, settings, kinds, progress=progress)
+    result = separability(view, statistics, kinds, progress=progress)
     training: dict[str, list[Clip]] = {machine: [] for machine in corpus.machines}
     for clip in view.training:
         training[clip.machine].append(clip)

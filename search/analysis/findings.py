@@ -31,6 +31,7 @@ _FEATURES = {
     "rms": "RMS",
     "zero_crossings": "zero crossings",
     "centroid": "centroid",
+    "clip_spectrum": "spectrum of the clip",
 }
 
 
@@ -168,6 +169,11 @@ def separability_finding(analysis: Analysis) -> Finding:
         f"The best of {len(overall.methods)} is chosen by the same clips that measure it, so its AUC is slightly "
         "optimistic. A trained model may do better with any of these features: this comparison needs no training."
     )
+    if "clip_spectrum" not in {measured.method.feature for measured in overall.methods}:
+        sentences.append(
+            f"The {feature_name('clip_spectrum')} is not compared: a clip is too short for its bands. --set "
+            "features.n_bands=… sets fewer (offkey settings features)."
+        )
     fewest = min(scope.normal for scope in separability.ids.values())
     if fewest < _FEW_NORMALS:
         sentences.append(

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from features.clips.corpus import Corpus
 from features.did_you_mean import did_you_mean
-from features.frames.feature_settings import KINDS, FeatureSettings
+from features.frames.feature_settings import KINDS, FeatureSettings, is_framed
 from features.settings import Settings
 from search.errors import StudyFileError
 from search.study.document import Document
@@ -40,6 +40,14 @@ class AnalysisSettings(Settings):
     def kinds(self) -> tuple[str, ...]:
         """The kinds and stacks of features that are compared, including a stack that the user sets."""
         return tuple(dict.fromkeys([*KINDS, STACK, self.features.kind]))
+
+    def kinds_of(self, corpus: Corpus) -> tuple[str, ...]:
+        """The kinds and stacks that are compared, without a spectrum of whole clips if a clip is too short for it."""
+        return tuple(
+            kind
+            for kind in self.kinds
+            if is_framed(kind) or all(self.features_of(kind).frames_of(clip) for clip in corpus.clips)
+        )
 
     def features_of(self, kind: str) -> FeatureSettings:
         """These settings for another kind."""

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from features.cleaning import clip_statistics
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
-from features.frames.feature_settings import KINDS
 from features.store.building import open_store
 from search.analysis.settings import AnalysisSettings
 
@@ -48,14 +47,16 @@ class Statistics:
 
 
 def statistics_of(
-    clips: Sequence[Clip], corpus: Corpus, settings: AnalysisSettings, *, progress: KindProgress
+    clips: Sequence[Clip], corpus: Corpus, settings: AnalysisSettings, kinds: Sequence[str], *, progress: KindProgress
 ) -> Statistics:
-    """The statistics of some of a corpus's clips; the frames of one clip at a time are in memory.
+    """The statistics of some of a corpus's clips, for some kinds; the frames of one clip at a time are in memory.
+
+    Those of stacks are put together from the statistics of their parts.
 
     Raises StoreError or CorpusError where frames cannot be computed.
     """
     tables = {}
-    for kind in KINDS:
+    for kind in dict.fromkeys(part for stack in kinds for part in stack.split("+")):
         features = settings.features_of(kind)
 
         def built(done: int, of: int, kind: str = kind) -> None:

@@ -35,7 +35,8 @@ def write_note(storage: StudyStorage, stored: StoredStudy, study: optuna.Study) 
     """Updates the note if it is out of date. Raises StudyError if the study no longer exists."""
     status = read_status(storage, stored, study)
     comparison = compare(storage, stored, status, with_ties=False)
-    ours = f"{_about(stored)}{_result(status, comparison)}\n\n---\n{_LINE}"
+    portfolio = "" if status.portfolio is None else f"\n\n{status.portfolio.in_words(status.metric_name)}"
+    ours = f"{_about(stored)}{_result(status, comparison)}{portfolio}\n\n---\n{_LINE}"
     best = None if status.best is None else worth(status.best)
     # If another trial is the best by now, that trial's worker writes the note.
     StudyLedger(storage, stored).edit_attributes(_NOTE, lambda before: _with_ours(before, ours), while_best=best)
@@ -60,7 +61,7 @@ def _about(stored: StoredStudy) -> str:
     study = stored.study()
     by_machine = stored.truth.machines
     ids = sum(map(len, by_machine.values()))
-    families = ", ".join(study.space.families)
+    families = study.space.families_in_words
     settings = "\n".join(f"| `{setting.name}` | {_escaped(setting.in_words)} |" for setting in study.space.settings)
     return (
         f"# {_escaped(stored.name)}\n\n"
@@ -90,13 +91,15 @@ def _result(status: Status, comparison: Comparison | None) -> str:
     )
     if len(status.objectives) > 1:
         text += f" {len(status.front)} trials are trade-offs, which no other trial beats in every objective."
-    if comparison.gain is None:
-        return text
-    if status.best.number == 0:
-        return f"{text} It is the baseline: no gain over it."
-    gain = comparison.gain
-    difference = f"{gain.difference:+.3f} (95 % interval {interval(gain.interval)})"
-    return f"{text} Over the baseline ({status.baseline:.3f}): {difference}, {gain.in_words}."
+    if comparison.gain is not None and status.best.number == 0:
+        text += " It is the baseline: no gain over it."
+    elif comparison.gain is not None:
+        gain = comparison.gain
+        difference = f"{gain.difference:+.3f} (95 % interval {interval(gain.interval)})"
+        text += f" Over the baseline ({status.baseline:.3f}): {difference}, {gain.in_words}."
+    if comparison.ensemble is not None:
+        text += f"\n\n{_escaped(comparison.ensemble.in_words(status.study, worth(status.best)))}"
+    return text
 
 
 def _escaped(text: str) -> str:

@@ -72,8 +72,13 @@ def score_picture(scores: Scores, truth: Truth) -> bytes:
 def clip_picture(
     frames: Frames, reconstruction: Frames | None, *, frame_seconds: float, unit: str, title: str
 ) -> bytes:
-    """A clip's frames, in their unit; below them the model's reconstruction, if it has one, and the difference."""
+    """A clip's frames, in their unit; below them the model's reconstruction, if it has one, and the difference.
+
+    A single frame is drawn as a curve.
+    """
     of_unit = f", {unit}" if unit else ""
+    if len(frames) == 1:
+        return _curves(frames, reconstruction, f"level{of_unit}", title)
     panels = [("sound", frames)] + ([] if reconstruction is None else [("reconstruction", reconstruction)])
     rows = len(panels) + (reconstruction is not None)
     figure = empty_figure(8.0, 1.0 + 2.1 * rows, layout="constrained")
@@ -87,6 +92,19 @@ def clip_picture(
         limits = (0.0, float(np.nanpercentile(difference, 99.5)) or 1.0)
         _spectrogram(figure, all_axes[-1], difference, extent, limits, "viridis", f"difference{of_unit}")
     all_axes[-1].set_xlabel("seconds")
+    figure.suptitle(_plain(title), fontsize=10)
+    return png(figure, most_bytes=MOST_BYTES)
+
+
+def _curves(frames: Frames, reconstruction: Frames | None, label: str, title: str) -> bytes:
+    """A single frame, and its reconstruction if there is one, over the bins."""
+    figure = empty_figure(8.0, 3.1, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(frames[0], color=BLUE, lw=0.8, label="sound")
+    if reconstruction is not None:
+        axes.plot(reconstruction[0], color=VERMILION, lw=0.8, label="reconstruction")
+        axes.legend(frameon=False)
+    axes.set(xlabel="bin", ylabel=label)
     figure.suptitle(_plain(title), fontsize=10)
     return png(figure, most_bytes=MOST_BYTES)
 

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.labels import Labels
+from search.detector.best_member import BestMember
 from search.detector.detector import Detector
 from search.detector.optimism import Optimism, SeedSpread, Spread
 from search.errors import BundleError
@@ -163,6 +164,7 @@ class MetricsFile(_Document):
     test_clips_seen: int
     test_recipes: int | None
     seeds: SeedMetrics | RecipesSeedMetrics | None
+    best_member: BestMember | None = None
 
     @classmethod
     def of(cls, detector: Detector) -> MetricsFile:
@@ -178,6 +180,7 @@ class MetricsFile(_Document):
             test_clips_seen=detector.test_evaluations.seen,
             test_recipes=detector.test_evaluations.recipes,
             seeds=_seeds(detector.seeds),
+            best_member=detector.best_member,
         )
 
 

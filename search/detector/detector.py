@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from features.cleaning import Outlier
 from models.labels import Labels
 from models.scoring.scorer import Scorer
+from search.detector.best_member import BestMember
 from search.detector.optimism import Optimism, SeedSpread
 from search.evaluation.evaluate import Metrics
 from search.storage.counted_evaluations import TestEvaluations
@@ -29,6 +30,7 @@ class Detector:
     test_value: float | None  # of that objective; None where the test clips do not define it, and with synthetic faults
     optimism: Optimism | None  # None without test metrics, and where validation had synthetic faults or other IDs
     seeds: Mapping[str, SeedSpread]  # by recipe, over the members of an ensemble that differ in their seed alone
+    best_member: BestMember | None  # of an ensemble of a study's trials, measured alone on the same clips
     test_evaluations: TestEvaluations  # on the test clips
     fingerprint: str  # of the corpus
     dropped: tuple[Outlier, ...]  # training clips that cleaning left out

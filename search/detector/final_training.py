@@ -19,6 +19,7 @@ from models.scoring.fusion import Fusion
 from models.scoring.scorer import Calibrated
 from models.scoring.scores import Scores
 from models.scoring.threshold import threshold_of
+from search.detector.best_member import BestMember, measured_on_test, name_of_best_member
 from search.detector.detector import Detector
 from search.detector.optimism import SeedSpread, Spread, optimism_of
 from search.errors import StudyError
@@ -85,6 +86,7 @@ def train_detector(
             )
             for name, members in seed_groups(recipe).items()
         },
+        best_member=_best_member(recipe, validation, test),
         test_evaluations=NO_STORAGE,
         fingerprint=corpus.fingerprint,
         dropped=training.dropped,
@@ -97,7 +99,7 @@ class _Scored:
 
     scores: Scores  # by the detector
     truth: Truth
-    of_members: Mapping[str, Scores]  # by each member alone, of those that differ in their seed alone
+    of_members: Mapping[str, Scores]  # by each member alone, of those that are measured alone
 
     @classmethod
     def by(cls, training: Training, clips: Sequence[Clip]) -> _Scored:
@@ -131,12 +133,13 @@ def _repeat_trial(
 
 
 def _member_scores(training: Training, clips: Sequence[Clip]) -> dict[str, Scores]:
-    """The scores by each member of an ensemble alone, if members differ in their seed alone; otherwise empty.
+    """The scores by each member of an ensemble alone that is measured alone: see seeds and the best member.
 
     Each member's scores are on its own scale. The ensemble rescales them, which keeps the order of an ID's clips.
     """
     recipe = training.recipe
-    if not seed_groups(recipe):
+    measured = {name for members in seed_groups(recipe).values() for name in members} | {name_of_best_member(recipe)}
+    if measured == {None}:
         return {}
     training.scores_of(clips[:1])  # fits densities and calibrations, if that has not been done yet
     scorer, recordings = training.scorer, training.recordings_of(clips)
@@ -145,8 +148,18 @@ def _member_scores(training: Training, clips: Sequence[Clip]) -> dict[str, Score
     by_member = {}
     for name, member in zip(recipe.ensemble, ensemble.members, strict=True):
         assert isinstance(member, Calibrated)
-        by_member[name] = member.scorer.scores_of(recordings)
+        if name in measured:
+            by_member[name] = member.scorer.scores_of(recordings)
     return by_member
+
+
+def _best_member(recipe: Recipe, validation: _Scored, test: _Scored | None) -> BestMember | None:
+    name = name_of_best_member(recipe)
+    if name is None:
+        return None
+    on_test = None if test is None else measured_on_test(test.of_members[name], test.scores, test.truth)
+    (on_validation,) = validation.aucs_of([name])
+    return BestMember(name, on_validation, on_test)
 
 
 def _metric_if_defined(metric: Metric, clips: _Scored) -> float | None:

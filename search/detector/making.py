@@ -18,6 +18,7 @@ from search.errors import StorageError
 from search.preparation.prepared import prepare_recipe
 from search.storage import database
 from search.storage.counted_evaluations import TestEvaluations, enter_test_evaluation
+from search.study.ensembles import recipe_of_member
 from search.study.recipe import Recipe
 from search.training.loop import open_corpus_stores
 from search.validation.split import held_out_clips
@@ -60,18 +61,23 @@ def make_detector(
         open_corpus_stores(view, recipe, progress=on_features)
     detector = train_detector(prepared, device, on_epoch=on_epoch)
     if storage is not None and detector.test is not None:
-        evaluations = _count_test_evaluation(storage, corpus, detector, detector.test.auc, tell)
+        measured = [(detector.recipe, detector.test.auc)]
+        best = detector.best_member
+        if best is not None and best.test is not None:
+            measured.insert(0, (recipe_of_member(detector.recipe, best.name), best.test.auc))
+        # The ensemble last: its count includes its best member's.
+        *_, evaluations = [_count_test_evaluation(storage, corpus, *each, tell) for each in measured]
         detector = replace(detector, test_evaluations=evaluations)
     save_bundle(detector, bundle)
     return detector
 
 
 def _count_test_evaluation(
-    storage: str, corpus: Corpus, detector: Detector, auc: float, tell: Callable[[str], None]
+    storage: str, corpus: Corpus, recipe: Recipe, auc: float, tell: Callable[[str], None]
 ) -> TestEvaluations:
-    """Enters the test evaluation in the storage; returns how many there are by now."""
+    """Enters the test evaluation of a recipe in the storage; returns how many there are by now."""
     try:
-        return enter_test_evaluation(storage, held_out_clips(corpus, detector.recipe.validation), detector.recipe, auc)
+        return enter_test_evaluation(storage, held_out_clips(corpus, recipe.validation), recipe, auc)
     except (StorageError, OSError) as error:  # the trained detector is kept all the same
         reason = f"{database.shown(database.parse_url(storage))} could not be written"
         tell(f"this test evaluation is not counted: {error}")

@@ -29,7 +29,7 @@ _RULES = {
 def model_card(detector: Detector) -> str:
     """The card, in Markdown."""
     recipe, test, scoring = detector.recipe, detector.test, detector.recipe.scoring
-    origin = f"trial {recipe.from_.trial} of study `{recipe.from_.study}`" if recipe.from_ else "a recipe of its own"
+    origin = f"{recipe.from_.in_words} of study `{recipe.from_.study}`" if recipe.from_ else "a recipe of its own"
     test_line = (
         "No test AUC: there are no labelled test clips, or too few."
         if test is None
@@ -50,7 +50,7 @@ A detector of anomalous machine sound, from {origin}.
 {_models(recipe)}
 {test_line}
 {_validation(detector)}
-{beside}{_seeds(detector)}
+{_best_member(detector)}{beside}{_seeds(detector)}
 Score clips with `offkey score BUNDLE PATH…`, this folder as BUNDLE. A higher score is more anomalous.{scale}
 A clip above its machine ID's threshold is called an anomaly. Thresholds aim at a false-alarm rate of
 {scoring.false_alarm_rate:g}: this share of {_RULES[scoring.threshold]} is above
@@ -74,6 +74,19 @@ def _validation(detector: Detector) -> str:
     optimism = detector.optimism
     difference = f"{optimism.difference:+.3f} (95 % interval {difference_interval(optimism.interval)})"
     return f"{line}\nValidation − test is {difference}: {OPTIMISM}."
+
+
+def _best_member(detector: Detector) -> str:
+    """What the ensemble gains over its best member, which is measured on the same clips."""
+    best = detector.best_member
+    if best is None or best.test is None:
+        return ""
+    gain = best.test.gain
+    return (
+        f"Its best member alone, {best.name}, has a test AUC of {best.test.auc:.3f} (95 % interval "
+        f"{interval(best.test.interval)}).\nThe ensemble's is {gain.difference:+.3f} from it "
+        f"({difference_interval(gain.interval)}): {gain.in_words}.\n"
+    )
 
 
 def _seeds(detector: Detector) -> str:

@@ -6,10 +6,10 @@ machine_ids : (batch,) int64, which of the detector's machine IDs each clip is o
 scores      : (batch,) float64, higher is more anomalous; not a number for a machine ID that the detector was not
               trained on and cannot score, and for clips that do not fill one of its windows or crops
 
-It repeats what `models.scoring.scorer` does with numpy around the networks, in operations that ONNX has. It does not
-support:
+It repeats what `models.scoring.scorer` does with numpy around the networks, in operations that ONNX has; statistics
+over time are in search.detector.onnx_statistics. It does not support:
 
-    ensembles; features other than log-mel; bfloat16; densities gmm and lof; empirical calibration
+    ensembles; features other than log-mel; bfloat16; the densities gmm and lof; empirical calibration
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ from features.errors import OffkeyError
 from features.frames.waveform_network import WaveformNetwork
 from features.windows.excerpts import Batch
 from models.labels import UNKNOWN
-from models.scoring.densities import Knn, Mahalanobis
+from models.scoring.densities.density import Density
+from models.scoring.densities.mahalanobis import Mahalanobis
+from models.scoring.densities.nearest import Knn
+from models.scoring.densities.ocsvm import OneClassSvm
 from models.scoring.scorer import Calibrated, PerId, Scorer, Single
+from models.scoring.statistics import input_levels
 from models.settings import CropSettings, ScoringSettings
 from search.detector.bundle import Bundle
+from search.detector.onnx_statistics import mean_by_rank, statistics_of
 
 
 class OnnxError(OffkeyError):
@@ -48,7 +53,7 @@ class DetectorNetwork(nn.Module):
         self.least_frames = bundle.recipe.model.excerpt_frames(bundle.recipe.features.bins)
         self.id_count = len(bundle.labels.ids)
         self.least_id = UNKNOWN if scorer.scores_unknown_ids else 0
-        is_single = isinstance(scorer, Single) and not scorer.densities
+        is_single = isinstance(scorer, Single) and scorer.densities is None
         self.takes_ids = not is_single or bundle.recipe.model.knows_ids
 
     def forward(self, waveforms: Tensor, machine_ids: Tensor | None = None) -> Tensor:
@@ -69,7 +74,7 @@ class _SingleNetwork(nn.Module):
         member = single.member
         self.single = single
         self.scoring = member.scoring
-        self.decay = member.model.embedding_decay
+        self.statistics = single.reading.statistics
         self.length = member.model.excerpt_frames(member.features.bins)
         self.hop = member.model.hop(member.features.bins) if isinstance(member.model, CropSettings) else None
 
@@ -84,11 +89,13 @@ class _SingleNetwork(nn.Module):
         else:
             inputs = stretches.transpose(2, 3).reshape(clips * count, 1, bins, self.length)
         batch = Batch(inputs=inputs, clips=owners, ids=ids[owners])
-        if not self.single.densities:
+        if self.single.densities is None:
             return _pooled(self.single.model.score(batch).reshape(clips, count).double(), self.scoring)
-        embeddings = self.single.model.embed(batch)
-        embeddings = _mean_by_rank(embeddings.reshape(clips, count, embeddings.shape[1]).double(), self.decay)
-        return _chosen([_FORMULAS[type(density)](density, embeddings) for density in self.single.densities], ids)
+        assert self.statistics is not None
+        vectors = self.single.reading.vectors(self.single.model, batch)
+        vectors = vectors.reshape(clips, count, vectors.shape[1]).double()
+        points = statistics_of(vectors, input_levels(inputs).reshape(clips, count), self.statistics)
+        return _chosen([_scores(density, points) for density in self.single.densities], ids)
 
     def _firsts(self, frames: int) -> Tensor:
         """The first frames of a clip's windows or crops, (count,), as in features.windows.excerpts and .crops."""
@@ -153,16 +160,13 @@ def _require_supported(bundle: Bundle) -> None:
         )
     if recipe.features.kind != "logmel":
         raise OnnxError(f"features.kind: logmel can be written as an ONNX file, but this is {recipe.features.kind}")
-    if recipe.training.precision != "float32":
+    if recipe.model.backend is not None and recipe.model.backend not in ("mahalanobis", "knn", "ocsvm"):
         raise OnnxError(
-            f"training.precision: float32 can be written as an ONNX file, but this is {recipe.training.precision}: its "
-            "scores and thresholds come from coarser arithmetic, which ONNX runtimes do not repeat"
-        )
-    if recipe.model.backend is not None and recipe.model.backend not in ("mahalanobis", "knn"):
-        raise OnnxError(
-            "the densities mahalanobis and knn can be written as an ONNX file, but model.score is "
+            "the densities mahalanobis, knn and ocsvm can be written as an ONNX file, but model.score is "
             f"{recipe.model.backend}"
         )
+    if recipe.scoring.windows != "all":
+        raise OnnxError(f"scoring.windows: all can be written as an ONNX file, but this is {recipe.scoring.windows}")
     if recipe.scoring.calibration == "empirical":
         raise OnnxError("scoring.calibration: none and z can be written as an ONNX file, but this is empirical")
 
@@ -183,16 +187,15 @@ def _pooled(scores: Tensor, scoring: ScoringSettings) -> Tensor:
         ranks = torch.arange(scores.shape[1]).double()
         weights = (ranks < torch.ceil(scoring.top_share * (ranks[-1] + 1) - 1e-9).clamp(min=1)).double()
         return (ranked * weights).sum(dim=1) / weights.sum()
-    return _mean_by_rank(scores, scoring.decay if scoring.pooling == "gwrp" else 1.0)
+    return mean_by_rank(scores, scoring.decay if scoring.pooling == "gwrp" else 1.0)
 
 
-def _mean_by_rank(values: Tensor, decay: float) -> Tensor:
-    """The mean over dimension 1, weights falling by `decay` from the largest value to the next."""
-    if decay == 1:
-        return values.mean(dim=1)
-    weights = torch.pow(decay, torch.arange(values.shape[1]).double())
-    total: Tensor = torch.tensordot(values.sort(dim=1, descending=True).values, weights, dims=([1], [0]))
-    return total / weights.sum()
+def _scores(density: nn.Module, points: Tensor) -> Tensor:
+    """The score of each point, (clips,)."""
+    assert isinstance(density, Density)
+    if density.standardizes:
+        points = (points - density.point_mean) / density.point_deviations
+    return _FORMULAS[type(density)](density, points)
 
 
 def _mahalanobis(density: Mahalanobis, points: Tensor) -> Tensor:
@@ -206,10 +209,26 @@ def _mahalanobis(density: Mahalanobis, points: Tensor) -> Tensor:
 
 def _nearest(density: Knn, points: Tensor) -> Tensor:
     count = min(density.neighbours, len(density.reference))
-    # torch.cdist would take a shortcut that loses digits.
-    distances = (points[:, None] - density.reference).square().sum(dim=2).sqrt()  # (clips, points)
+    if density.is_cosine:
+        lengths = points.square().sum(dim=1, keepdim=True).sqrt()
+        distances = _squares(points / torch.where(lengths > 0, lengths, 1.0), density.reference) / 2
+    else:
+        distances = _squares(points, density.reference).sqrt()
     nearest: Tensor = (distances / density.local).topk(count, dim=1, largest=False).values
     return nearest.mean(dim=1)
 
 
-_FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {Mahalanobis: _mahalanobis, Knn: _nearest}
+def _kernels(density: OneClassSvm, points: Tensor) -> Tensor:
+    return -(torch.exp(-density.gamma * _squares(points, density.support)) @ density.coefficients) - density.intercept
+
+
+def _squares(points: Tensor, others: Tensor) -> Tensor:
+    """The squares of all distances, (points, others); torch.cdist would take a shortcut that loses digits."""
+    return (points[:, None] - others).square().sum(dim=2)
+
+
+_FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
+    Mahalanobis: _mahalanobis,
+    Knn: _nearest,
+    OneClassSvm: _kernels,
+}

@@ -13,6 +13,7 @@ import numpy as np
 from features.clips.corpus import Corpus
 from features.clips.inspection import leaks
 from features.errors import UnservedError
+from features.frames.feature_settings import is_framed
 from features.windows.excerpts import require_length
 from models.scoring.calibration import require_normals, require_withheld
 from models.scoring.scores import Scores
@@ -134,6 +135,7 @@ def require_served(recipe: Recipe, corpus: Corpus, views: Sequence[Corpus]) -> N
             member.model.excerpt_frames(member.features.bins),
             shortest.path,
             setting=member.model.excerpt_setting,
+            is_framed=is_framed(member.features.kind),
         )
     if recipe.validation.holds_out_training_clips:
         why = "metric: proxy" if recipe.validation.uses_proxies else f"folds: {recipe.validation.folds}"

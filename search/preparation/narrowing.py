@@ -1,4 +1,4 @@
-"""Removes choices that the recordings cannot serve from a study: sources of training clips, and families."""
+"""Removes what the recordings cannot serve from a study: sources of training clips, families, entries of `first`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from features.errors import UnservedError
 from search.errors import StudyError
 from search.preparation.clip_checks import require_served
 from search.study.corners import recipes_around
+from search.study.portfolio import Values, cheapest_first, closed, values_by_number
 from search.study.recipe import Recipe
 from search.study.space import Tree, only_families
 from search.study.study import Study
@@ -36,8 +37,13 @@ def drop_unserved_sources(study: Study, tree: Tree, corpus: Corpus) -> list[str]
     tree["corpus"]["train_on"] = {"choices": kept}
     if tree["baseline"].get(opened.name) not in (None, *kept):
         del tree["baseline"][opened.name]
+    without: list[str] = []
+    for entry in tree["search"].get("first", ()):
+        if entry.get(opened.name) not in (None, *kept):
+            without.append(_left_out(entry, f"{corpus.root} has no such training clips"))
+            entry.clear()
     dropped = ", ".join(choice for choice in choices if choice not in kept)
-    return [f"corpus.train_on: dropped {dropped}, since {corpus.root} has no such training clips"]
+    return [f"corpus.train_on: dropped {dropped}, since {corpus.root} has no such training clips", *without]
 
 
 def drop_unserved_families(study: Study, tree: Tree, corpus: Corpus, views: Sequence[Corpus]) -> list[str]:
@@ -57,8 +63,41 @@ def drop_unserved_families(study: Study, tree: Tree, corpus: Corpus, views: Sequ
     if not kept:
         raise UnservedError("; ".join(warnings))
     if warnings:
+        families = [study.space.families[branch] for branch in kept]
+        for entry in tree["search"].get("first", ()):
+            if entry.get("family") not in (None, *families):
+                warnings.append(_left_out(entry, f"the family {entry['family']} was dropped"))
         tree.update(only_families(tree, kept))
     return warnings
+
+
+def drop_unserved_entries(study: Study, tree: Tree, corpus: Corpus, views: Sequence[Corpus]) -> list[str]:
+    """Bring the entries of `search.first` into their order, without those that the recordings cannot serve.
+
+    Returns warnings: of entries that are left out, and of those that the budget ends before.
+    """
+    warnings, entries = [], []
+    for values in study.search.first or ():
+        try:
+            _require_served_somewhere(recipes_around(closed(study.space, values), 0), corpus, views)
+            entries.append(values)
+        except UnservedError as error:
+            warnings.append(_left_out(values, str(error)))
+    first = cheapest_first(study.space, entries, baseline=study.baseline, is_grid=study.search.sampler == "grid")
+    tree["search"].pop("first", None)
+    if first:
+        tree["search"]["first"] = first
+    count = len(values_by_number(study.baseline, first))
+    if first and count > study.search.trials:
+        warnings.append(
+            f"search.trials: the budget of {study.search.trials} ends before the {count} trials that are tried first "
+            "(baseline and search.first); raise it to try them all"
+        )
+    return warnings
+
+
+def _left_out(values: Values, why: str) -> str:
+    return f"search.first: left out {', '.join(f'{name} {value}' for name, value in values.items())}: {why}"
 
 
 def _require_served_somewhere(recipes: Iterator[Recipe], corpus: Corpus, views: Sequence[Corpus]) -> None:

@@ -8,14 +8,14 @@ leave undefined. The result is passed on, so that a process computes views once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features.clips.corpus import Corpus, read_corpus
 from features.progress import Progress
 from search.errors import StudyError
 from search.preparation.clip_checks import require_metrics, require_metrics_of_folds, require_served, warnings_of
-from search.preparation.narrowing import drop_unserved_families, drop_unserved_sources
+from search.preparation.narrowing import drop_unserved_entries, drop_unserved_families, drop_unserved_sources
 from search.preparation.proxy_judgement import choose_proxies
 from search.study.effects import idle_settings
 from search.study.recipe import Recipe, TrainOn, ValidationSettings
@@ -56,6 +56,7 @@ def prepare(study: Study, *, default_root: str | None, progress: Progress | None
     no family can be trained on the clips that trials see, or the validation clips leave an objective undefined.
     """
     origin, tree, settings = f"study {study.name}", study.tree, study.space.tree.get("corpus", {})
+    in_file = study.first_in_file
     root = _root_of(
         settings.get("root"),
         default_root,
@@ -70,6 +71,8 @@ def prepare(study: Study, *, default_root: str | None, progress: Progress | None
         nonlocal study
         warnings.extend(drop_unserved_families(study, tree, corpus, views))
         study = study_of_tree(tree, origin=origin)
+        warnings.extend(drop_unserved_entries(study, tree, corpus, views))
+        study = study_of_tree(tree, origin=origin)
         warnings.extend(idle_settings(study.space))
         return study.first_recipe()
 
@@ -83,7 +86,7 @@ def prepare(study: Study, *, default_root: str | None, progress: Progress | None
     require_metrics_of_folds(
         prepared.validation_data, study.objectives[0], each_alone=study.search.pruner == "wilcoxon"
     )
-    return Prepared(**vars(prepared), study=study, warnings=tuple(warnings))
+    return Prepared(**vars(prepared), study=replace(study, first_in_file=in_file), warnings=tuple(warnings))
 
 
 def prepare_recipe(

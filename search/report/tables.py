@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
-from search.results.wording import interval, number, objective_value
+from search.results.wording import duration, interval, number, objective_value
 from search.storage.stored_study import StoredStudy
 from search.study.recipe import Objective
 from search.study.schema.schema_lookup import description_of
@@ -47,10 +47,12 @@ def searched(
     limits = search.constraints.model_dump(exclude_none=True) if search.constraints is not None else {}
     if limits:
         yield "limits", ", ".join(f"{name} {number(value)}" for name, value in limits.items())
-    yield "model families", ", ".join(study.space.families)
+    yield "model families", study.space.families_in_words
     counts = ", ".join(f"{count} {state}" for state, count in status.counts.items() if count)
     hours = "" if search.hours is None else f" or {number(search.hours)} hours"
     yield "budget", f"{status.budget} trials{hours}; {counts}"
+    if status.portfolio is not None:
+        yield "tried first", status.portfolio.in_words(status.metric_name)
     yield "sampler, pruner", f"{search.sampler}, {search.pruner} (seed {search.seed})"
     begun = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
     ended = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
@@ -59,7 +61,7 @@ def searched(
         yield (
             "when",
             f"{min(begun):%Y-%m-%d %H:%M} to {max(ended):%Y-%m-%d %H:%M} by the workers' clocks; "
-            f"trials took {_duration(work)} in all",
+            f"trials took {duration(work.total_seconds())} in all",
         )
 
 
@@ -72,7 +74,7 @@ def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
         return {"name": name, "about": about, "range": span, **values}
 
     if len(study.space.families) > 1:
-        yield row("family", "kind of model", ", ".join(study.space.families))
+        yield row("family", "kind of model", study.space.families_in_words)
     for setting in study.space.settings:
         yield row(setting.name, description_of(study.space.tree, setting.path), setting.in_words)
 
@@ -84,6 +86,7 @@ def best_trials(status: Status, comparison: Comparison) -> Iterator[dict[str, st
             "best": trial is status.best,
             "tie": trial.number in comparison.ties,
             "baseline": trial.number == 0 and status.baseline is not None,
+            "portfolio": "first" in trial.user_attrs,
         }
         yield {
             "number": str(trial.number),
@@ -148,11 +151,3 @@ def detector_commands(stored: StoredStudy, best: FrozenTrial, url: str) -> list[
         f"offkey export {name}{which} --storage {shlex.quote(url)} -o {recipe}",
         f"offkey train {recipe} --storage {shlex.quote(url)} -o {shlex.quote(f'{stored.name}-detector')}",
     ]
-
-
-def _duration(time: timedelta) -> str:
-    """The time in two units at most: 3 h 12 min, 4 min 5 s."""
-    minutes, seconds = divmod(round(time.total_seconds()), 60)
-    if minutes == 0:
-        return f"{seconds} s"
-    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -83,6 +83,7 @@ def verdict(
         measured,
         *_several(status),
         _gain(stored, status, comparison),
+        *_ensemble(status, comparison),
         *_limits(status),
     )
     return Verdict(headline, sentences, steps)
@@ -98,6 +99,13 @@ def _several(status: Status) -> Iterator[str]:
         )
 
 
+def _ensemble(status: Status, comparison: Comparison) -> Iterator[str]:
+    """A sentence about the ensemble of the leading trials, if there are enough of them."""
+    if comparison.ensemble is not None:
+        assert status.best is not None
+        yield f"{comparison.ensemble.in_words(shlex.quote(status.study), worth(status.best))}."
+
+
 def _limits(status: Status) -> Iterator[str]:
     """A sentence about the trials beyond the study's constraints, if there are any."""
     if status.beyond_limits:
@@ -110,17 +118,17 @@ def _limits(status: Status) -> Iterator[str]:
 
 def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
     """A sentence about the trials, the models and the clips."""
-    ids, families = set(stored.truth.ids), study.space.families
+    ids = set(stored.truth.ids)
     types = list(stored.truth.machines)
     types_in_words = ", ".join(types[:_NAMED]) + (", …" if len(types) > _NAMED else "")
     normal, faulty = (stored.truth.count(label) for label in (NORMAL, ANOMALY))
     faulty_in_words = "clips with synthetic faults" if stored.validation.uses_proxies else "faulty clips"
-    models = f"the model family {families[0]}" if len(families) == 1 else f"the model families {', '.join(families)}"
+    families = f"{'family' if len(study.space.families) == 1 else 'families'} {study.space.families_in_words}"
     trials = "1 trial" if status.done == 1 else f"{status.done} trials"
     ids_in_words = "1 machine ID" if len(ids) == 1 else f"{len(ids)} machine IDs"
     return (
-        f"The search has run {trials} of {models} on recordings of {ids_in_words} ({types_in_words}), validated on "
-        f"{normal} normal and {faulty} {faulty_in_words}."
+        f"The search has run {trials} of the model {families} on recordings of {ids_in_words} ({types_in_words}), "
+        f"validated on {normal} normal and {faulty} {faulty_in_words}."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.interval import Interval
+from search.results.ensemble import Ensemble, candidates, ensemble_of_trials
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
@@ -16,10 +17,10 @@ from search.storage.study_storage import StudyStorage
 
 @dataclass(frozen=True)
 class Gain:
-    """The best trial's value of the first objective minus the baseline's."""
+    """The best trial's value of the first objective minus the baseline's, or an ensemble's minus its best member's."""
 
     difference: float
-    interval: Interval  # over paired resamples of the validation clips
+    interval: Interval  # over paired resamples of the clips
 
     @property
     def may_be_chance(self) -> bool:
@@ -40,19 +41,22 @@ class Comparison:
     ties: tuple[int, ...]  # numbers of other complete trials whose paired difference from the best includes 0
     gain: Gain | None  # None without a complete baseline
     intervals: Mapping[int, Interval]  # of the first objective, for the trials that tables show, by number
+    ensemble: Ensemble | None  # of the study's leading trials; None if there are too few
     may_guess: bool  # whether the interval of the best trial's AUC reaches down to guessing
 
 
 def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_ties: bool = True) -> Comparison | None:
     """Intervals and ties by a bootstrap over the validation clips; None without a complete trial.
 
-    Ties need resamples of every complete trial. `with_ties=False` resamples the best one, the front and the baseline.
+    Ties need resamples of every complete trial. `with_ties=False` resamples the best one, the front, the baseline, and
+    for the ensemble those that lead.
     """
     if status.best is None:
         return None
     shown = {trial.number for trial in (*status.front, *status.finished[: SHOWN_TRIALS if with_ties else 1])}
     shown |= set() if status.baseline is None else {0}
-    scores = StudyLedger(storage, stored).scores(None if with_ties else shown)
+    of_ensemble = {trial.number for trial in candidates(status)}
+    scores = StudyLedger(storage, stored).scores(None if with_ties else shown | of_ensemble)
     bootstrap = Bootstrap(stored.truth)
     best = bootstrap.metric(stored.metric, scores[status.best.number])
     ties = [  # one trial's resamples at a time: there may be thousands of trials
@@ -72,6 +76,7 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_
         ties=tuple(ties),
         gain=gain,
         intervals=intervals,
+        ensemble=ensemble_of_trials(stored, status, scores),
         may_guess=Interval.of(mean_aucs).low <= 0.5,
     )
 
@@ -79,6 +84,7 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_
 def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
     """The document that `offkey status --json` prints."""
     best: Any = None
+    ensemble = None if comparison is None else comparison.ensemble
     if status.best is not None and comparison is not None:
         best = {
             "number": status.best.number,
@@ -106,6 +112,8 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
         "beyond_limits": status.beyond_limits,
         "best": best,
         "baseline": {"value": status.baseline},
+        **({} if status.portfolio is None else {"first": status.portfolio.as_json()}),
+        **({} if ensemble is None else {"ensemble": {"trials": list(ensemble.trials), "value": ensemble.value}}),
         "workers": [
             {("trial" if key == "number" else key): value for key, value in asdict(running).items()}
             for running in status.running

@@ -14,7 +14,7 @@ from search.study.trial_recipe import trial_recipe
 
 
 def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | None = None) -> Recipe:
-    """Return the recipe of the best complete trial, or of trial `number`, with the seed and threads that the trial had.
+    """Return the recipe of the best complete trial, or of trial `number`, with the trial's seed, threads and precision.
 
     Raises StudyError if there is no such trial, or none is complete yet, MisuseError if several objectives leave the
     choice open.
@@ -44,6 +44,7 @@ def recipe_of(stored: StoredStudy, trial: FrozenTrial) -> Recipe:
         stored.study(),
         FixedTrial(trial.params, number=trial.number),
         threads=trial.user_attrs.get("threads"),
+        precision=trial.user_attrs.get("precision", "float32"),  # an earlier version entered none, and had no other
         repeat=trial.user_attrs.get("repeat", 0),
     )
     return recipe.model_copy(

@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from search.results.portfolio import Portfolio, portfolio_of
 from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
@@ -32,6 +33,7 @@ class Running:
     lease_seconds: float  # left; below 0 when the worker is lost and no other has taken the trial over yet
     attempts: int
     device: str | None
+    precision: str | None  # of its training; None before it starts
     rate: float | None  # batches a second
     memory: int | None  # bytes, on the device
 
@@ -51,6 +53,7 @@ class Status:
     objectives: tuple[Objective, ...]  # the first one decides which trial is best
     #: With several objectives, the best trade-offs: no other trial is as good in all objectives and better in one.
     front: tuple[FrozenTrial, ...]
+    portfolio: Portfolio | None  # the trials of `search.first`
     step: str  # at which trials are compared: epoch or fold
 
     @property
@@ -96,6 +99,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
                     lease_seconds=left,
                     attempts=row.attempts,
                     device=row.device,
+                    precision=trial.user_attrs.get("precision"),
                     rate=row.rate,
                     memory=row.memory,
                 )
@@ -120,6 +124,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         beyond_limits=len(complete) - len(finished),
         baseline=None if baseline is None else worth(baseline),
         objectives=stored.objectives,
+        portfolio=portfolio_of(stored, trials, finished, budget),
         step="epoch" if stored.validation.folds is None else "fold",
         front=front,
     )

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.errors import MisuseError, StudyError
 from search.evaluation.interval import Interval
 from search.results.comparison import Comparison, Gain, compare
+from search.results.ensemble import Ensemble
 from search.results.status import Status, read_status, worth
 from search.storage.stored_study import StoredStudy, open_study
 from search.storage.study_storage import StudyStorage
@@ -36,6 +37,7 @@ class Trial:
     params: dict[str, Any]  # by the name of the setting
     values: dict[str, float]  # of every objective that it has a value for, by name
     reason: str  # why it failed; empty for others
+    first: int | None = None  # which entry of `search.first` it is, counted from 1; None for other trials
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Summary:
     front: tuple[Trial, ...]  # with several objectives, the best trade-offs: no other trial dominates them
     ties: tuple[int, ...]  # numbers of the trials that tie with the best one
     gain: Gain | None  # None without a complete baseline, and with several objectives
+    ensemble: Ensemble | None  # of the leading trials; None if there are too few, and with several objectives
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class Reading:
             params=dict(trial.params),
             values=values,
             reason=self._reasons.get(trial.number, ""),
+            first=trial.user_attrs.get("first"),
         )
 
     @property
@@ -132,6 +136,7 @@ class Reading:
             front=tuple(self.record(trial) for trial in status.front),
             ties=() if compared is None else compared.ties,
             gain=None if compared is None else compared.gain,
+            ensemble=None if compared is None else compared.ensemble,
         )
 
     @cached_property

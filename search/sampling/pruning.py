@@ -7,8 +7,6 @@ where both rank the same clips as anomalies, and larger than either trial's own 
 measures the effect.
 
 noise     : the deviations of a trial's metric over bootstrap resamples of the clips (search.evaluation.noise).
-rung      : an epoch at which trials are compared: 1, 3, 9, 27, ... as in successive halving (Jamieson and Talwalkar
-            2016).
 reference : the last trial of the best third of the other trials at a rung.
 """
 
@@ -22,10 +20,8 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.sampling.rungs import REDUCTION_FACTOR, is_rung
 from search.study.search_settings import keeps_to_limits
-
-#: Rungs are powers of this factor, and the reference is the last of the best 1/3 of the trials.
-REDUCTION_FACTOR = 3
 
 #: The fewest other trials at a rung with which a trial may be stopped there.
 FEWEST_OTHERS = 5
@@ -33,13 +29,6 @@ FEWEST_OTHERS = 5
 #: Standard errors of the difference that a trial may be behind: of two equally good trials, chance puts a given one
 #: further behind in 5 % of the draws of clips.
 MARGIN = 1.645
-
-
-def is_rung(epoch: int) -> bool:
-    """Whether trials are compared after this epoch (counted from 1)."""
-    while epoch > 1 and epoch % REDUCTION_FACTOR == 0:
-        epoch //= REDUCTION_FACTOR
-    return epoch == 1
 
 
 def noise_key(epoch: int) -> str:
@@ -56,12 +45,12 @@ class NoisePruner(BasePruner):
     count. A trial whose metric is NaN, or whose noise is not known, does not count and is not stopped.
     """
 
-    def __init__(self, *, margin: float = MARGIN) -> None:
-        self._margin = margin
+    def __init__(self, *, first_rung: int = 1, margin: float = MARGIN) -> None:
+        self._first_rung, self._margin = first_rung, margin
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         epoch = trial.last_step
-        if epoch is None or not is_rung(epoch) or not _is_measured(trial, epoch):
+        if epoch is None or not is_rung(epoch, first=self._first_rung) or not _is_measured(trial, epoch):
             return False
         others = [
             other

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from search.sampling.pruning import is_rung
+from search.sampling.rungs import first_rung, is_rung
 from search.storage.hold import Hold
 from search.storage.outages import StorageAway
 from search.storage.study_storage import StudyStorage
@@ -21,14 +21,15 @@ _KEY = "variants:"
 class StoredEvidence:
     """The tables of one trial and of the other trials of its family."""
 
-    def __init__(self, storage: StudyStorage, study: optuna.Study, hold: Hold) -> None:
+    def __init__(self, storage: StudyStorage, study: optuna.Study, hold: Hold, *, max_steps: int) -> None:
         """`study` is Optuna's view of the study; it is read anew at each judged step."""
         self._storage, self._study, self._hold = storage, study, hold
+        self._first_rung = first_rung(max_steps)
         self.parameters: dict[str, Any] = {}  # of the variant that the trial takes
         self.curve: dict[int, float] = {}  # its value at each judged step
 
     def judges(self, step: int) -> bool:
-        return is_rung(step)
+        return is_rung(step, first=self._first_rung)
 
     def others(self) -> Sequence[Sequence[float | None]]:
         trials = self._study.get_trials(deepcopy=False)

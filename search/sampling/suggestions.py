@@ -16,7 +16,8 @@ from optuna.samplers import BaseSampler
 from models.scoring.scores import Scores
 from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
-from search.sampling.pruning import is_rung, noise_key
+from search.sampling.pruning import noise_key
+from search.sampling.rungs import first_rung, is_rung
 from search.sampling.samplers import REDRAWS_AT_RANDOM, REDRAWS_OF_THE_SAMPLER, curves_read, pruner_for, sampler_for
 from search.sampling.stored_evidence import StoredEvidence
 from search.storage.hold import Hold
@@ -24,6 +25,7 @@ from search.storage.outages import StorageAway
 from search.storage.stored_study import StoredStudy
 from search.storage.study_storage import StudyStorage
 from search.storage.trial_cache import Cache
+from search.study.portfolio import closed, place_in_first
 
 if TYPE_CHECKING:
     from search.study.study import Study
@@ -47,7 +49,7 @@ class Suggestions:
 
     @cached_property
     def pruner(self) -> BasePruner:
-        return pruner_for(self.study.search, max_steps=self.study.max_steps)
+        return pruner_for(self.study.search, max_steps=self.study.max_steps, families=len(self.study.space.families))
 
     def optuna_study(self, sampler: BaseSampler | None = None) -> optuna.Study:
         """Optuna's view of the study, with finished trials cached."""
@@ -60,8 +62,11 @@ class Suggestions:
         A suggestion that another trial has is drawn again if the study wants fresh ones (`duplicates: fresh`) and its
         sampler can draw others; else the trial becomes a repeat.
         """
-        search, is_baseline = self.study.search, hold.number == 0 and bool(self.study.baseline)
-        can_differ = search.sampler != "grid" and self.study.space.has_trainings and not is_baseline
+        study, search = self.study, self.study.search
+        is_baseline = hold.number == 0 and bool(study.baseline)
+        given = study.tried_first.get(hold.number)
+        is_open = (study.space if given is None else closed(study.space, given)).has_trainings
+        can_differ = search.sampler != "grid" and is_open and not is_baseline
         redraws = REDRAWS_OF_THE_SAMPLER + REDRAWS_AT_RANDOM if search.duplicates == "fresh" and can_differ else 0
         for draw in range(redraws + 1):
             trial = self._trial_of(hold, draw)
@@ -74,16 +79,19 @@ class Suggestions:
             hold.start_over(parameters=True)
         if repeat and "repeat" not in trial.user_attrs:
             trial.set_user_attr("repeat", repeat)
+        place = place_in_first(hold.number, study.baseline, search.first)
+        if place is not None and "first" not in trial.user_attrs:
+            trial.set_user_attr("first", place)
         _log.debug("trial %d: settings %s, tried %d times before", hold.number, trial.params, repeat)
         return trial
 
     def evidence(self, hold: Hold) -> StoredEvidence:
         """What the study knows of the variants of the trial's family."""
-        return StoredEvidence(self._storage, self.optuna_study(), hold)
+        return StoredEvidence(self._storage, self.optuna_study(), hold, max_steps=self.study.max_steps)
 
     def note_for_pruner(self, hold: Hold, step: int, scores: Scores, truth: Truth) -> None:
         """Stores the noise that the pruner needs at this step, before the step's report."""
-        if self.study.search.pruner != "noise" or not is_rung(step):
+        if self.study.search.pruner != "noise" or not is_rung(step, first=first_rung(self.study.max_steps)):
             return
         noise = noise_of(scores, truth, metric=self._stored.metric)
         if noise is not None:
@@ -93,7 +101,7 @@ class Suggestions:
 
     def _trial_of(self, hold: Hold, draw: int) -> optuna.Trial:
         """The trial as its last worker left it: it keeps the parameters that it has, and its reports go on."""
-        sampler = sampler_for(self.study, hold.number, draw=draw)
+        sampler = sampler_for(self.study, hold.number, draw=draw, remaining=hold.remaining)
         # A new Optuna study for each draw: its sampler sees only the trials that were there at its first suggestion.
         study = self.optuna_study(sampler)
         study.get_trials(deepcopy=False)  # Optuna's cache accepts parameters only for trials that it has read

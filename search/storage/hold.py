@@ -8,6 +8,7 @@ on.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from models.scoring.combination import Scales
 from models.scoring.scores import Scores
 from search.storage import ledger, optuna_rows, study_rows
 from search.storage.lease_rules import MAX_ATTEMPTS
@@ -37,12 +39,14 @@ class Hold:
     token      : the fencing token, which grows with each claim of the trial
     attempts   : workers since the last checkpoint, this one included
     checkpoint : the ledger's entry of the checkpoint to resume at; None if there is none
+    remaining  : what was left of the budget, if the trial began with this claim
     """
 
     def __init__(self, storage: StudyStorage, claim: Claim) -> None:
         """Registers the hold as the trial's guard in the storage."""
         self.trial_id, self.number, self.token = claim.trial_id, claim.number, claim.token
-        self.attempts, self.checkpoint = claim.attempts, claim.checkpoint
+        self.attempts, self.checkpoint, self.remaining = claim.attempts, claim.checkpoint, claim.remaining
+        self._began = time.monotonic()
         self._storage, self._claim = storage, claim
         self._unsent: dict[int, float] = {}  # epoch → reported value
         self._with_reports: dict[str, Any] = {}  # the ledger's columns to write together with them
@@ -53,6 +57,15 @@ class Hold:
     def lease(self) -> float:
         """How long the hold lasts without a renewal (seconds)."""
         return self._storage.lease
+
+    @property
+    def seconds(self) -> float:
+        """How long workers have worked on the trial, this one included, as far as the storage knows.
+
+        The storage learns it with each renewal, and when the trial is given back or ended: what a killed worker did
+        since its last renewal does not count.
+        """
+        return self._claim.seconds + time.monotonic() - self._began
 
     def renew(self, *, there_since: float, **vitals: Any) -> bool:
         """Extends the lease and enters the worker's `vitals`. Returns whether the worker may go on.
@@ -66,6 +79,7 @@ class Hold:
             # First, because it may wait for the study's row: the lease begins after that.
             study_rows.sign_of_life(session, study, lease)
             ledger.renew(session, self._claim, lease, **vitals)
+            self._note_seconds(session)
             is_over = study_rows.out_of_time(session, study)
             return not study_rows.is_stopped(session, study, since=there_since) and not is_over
 
@@ -154,14 +168,15 @@ class Hold:
         scores: Scores | None = None,
         attributes: Mapping[str, Any] | None = None,
         exhibits: Mapping[str, str] | None = None,
+        scales: Scales | None = None,
         parameters: Mapping[str, tuple[Any, BaseDistribution]] | None = None,
         curve: Mapping[int, float] | None = None,
     ) -> None:
         """Ends the trial for Optuna and for the ledger in one transaction.
 
         `attributes` are the user attributes that the dashboard lists, `exhibits` the system attributes of the trial's
-        artifacts. `parameters` are values that were chosen after the training, with their ranges, and `curve` the
-        trial's value at each step under them, in place of its reports.
+        artifacts, `scales` the scale of its scores in an ensemble. `parameters` are values that were chosen after the
+        training, with their ranges, and `curve` the trial's value at each step under them, in place of its reports.
 
         A trial whose own settings made it fail becomes PRUNED for Optuna, with a violated constraint: samplers learn
         from that, and they ignore the state FAIL.
@@ -174,7 +189,8 @@ class Hold:
             for step, value in (curve or {}).items():
                 optuna_rows.report(session, self.trial_id, step, value)
 
-        self._end(state, ended, values, user=attributes, system=exhibits, also=chosen, reason=reason, scores=blob)
+        system = {**(exhibits or {}), **({} if scales is None else {optuna_rows.SCALES: scales})}
+        self._end(state, ended, values, user=attributes, system=system, also=chosen, reason=reason, scores=blob)
 
     def give_up(self) -> None:
         """Ends a trial whose workers were lost too often."""
@@ -189,7 +205,7 @@ class Hold:
         values: Sequence[float] | None,
         *,
         user: Mapping[str, Any] | None = None,
-        system: Mapping[str, str] | None = None,
+        system: Mapping[str, Any] | None = None,
         also: Callable[[Session], None] = lambda session: None,
         **columns: Any,
     ) -> None:
@@ -221,6 +237,7 @@ class Hold:
 
         def give_back(session: Session) -> None:
             ledger.release(session, self._claim)
+            self._note_seconds(session)
             optuna_rows.trial(session, self.trial_id).state = TrialState.WAITING
 
         self._storage.through_outages(self._send_reports)
@@ -256,6 +273,10 @@ class Hold:
                 self.write_reports(session)
             self._unsent.clear()
             self._note_entered()
+
+    def _note_seconds(self, session: Session) -> None:
+        worked = {optuna_rows.SECONDS: round(self.seconds, 2)}
+        optuna_rows.set_attributes(session, self.trial_id, user=worked, system=None)
 
     def _note_entered(self) -> None:
         self._entered = self._with_reports.get("checkpoint", self._entered)

@@ -20,19 +20,20 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from sqlalchemy import CursorResult, case, delete, func, insert, literal_column, or_, select, update
 
-from search.storage.study_rows import StudyKey, Transaction, within_hours
+from search.storage.study_rows import Remaining, StudyKey, Transaction, seconds_left, within_hours
 from search.storage.tables import StudyRow, TrialRow, database_now
 
 FinalState = Literal["complete", "pruned", "failed"]
 
-#: What awaits a worker that got no trial: another trial may come free ("open"), or the reason to leave.
-Outlook = Literal["open", "stopped", "over", "deleted"]
+#: What awaits a worker that got no trial: another trial may come free ("open"), or the reason to leave. "too late": the
+#: budget has trials left, but none is expected to end within what is left of the study's hours.
+Outlook = Literal["open", "stopped", "over", "too late", "deleted"]
 
 #: Literals, as in the index `offkey_trials_open`: SQLite would not use that index if the states were parameters.
 _is_open = TrialRow.state.in_((literal_column("'running'"), literal_column("'waiting'")))
@@ -57,6 +58,8 @@ class Claim:
     token: int
     attempts: int
     checkpoint: str | None
+    seconds: float = 0.0  # that earlier workers worked on the trial, as far as is known
+    remaining: Remaining | None = None  # if the trial begins with this claim
 
 
 class Leftover(NamedTuple):
@@ -268,19 +271,22 @@ def _has_open_trials(transaction: Transaction, study: StudyKey) -> bool:
     return transaction.execute(open_trials.limit(1)).first() is not None
 
 
-def outlook(transaction: Transaction, study: StudyKey, *, since: float) -> Outlook:
+def outlook(transaction: Transaction, study: StudyKey, *, since: float, fits: Callable[[float], bool]) -> Outlook:
     """What awaits a worker that got no trial and has been there since `since`.
 
-    Takes at most two statements: many workers ask while the last trials run.
+    `fits` says whether a new trial is expected to end within so many seconds; it is asked if the study has hours.
+    Takes at most two statements beside: many workers ask while the last trials run.
     """
-    query = select(StudyRow.handed_out < StudyRow.budget, within_hours(), StudyRow.stopped).where(study.row)
+    columns = StudyRow.handed_out < StudyRow.budget, within_hours(), StudyRow.stopped, seconds_left()
+    query = select(*columns).where(study.row)
     row = transaction.execute(query).one_or_none()
     if row is None:
         return "deleted"
-    has_slots, is_in_time, stopped = row
+    has_slots, is_in_time, stopped, seconds = row
+    may_begin = has_slots and (seconds is None or fits(seconds))
     # Slots first: a slot that is taken between the two statements is a trial by the second one.
-    if not is_in_time or not (has_slots or _has_open_trials(transaction, study)):
-        return "over"
+    if not is_in_time or not (may_begin or _has_open_trials(transaction, study)):
+        return "too late" if is_in_time and has_slots else "over"
     return "open" if stopped is None or stopped < since else "stopped"
 
 

@@ -25,6 +25,12 @@ from sqlalchemy.orm import Session
 #: The keys of the system attributes that describe artifacts begin with this; the artifact's ID follows.
 ARTIFACT_KEY = "artifacts:"
 
+#: The user attribute that says how long workers have worked on a trial, over all its attempts.
+SECONDS = "seconds"
+
+#: The key of the system attribute with the scale of a trial's scores in an ensemble.
+SCALES = "scales"
+
 #: Numbers that a column cannot hold, by Optuna's name for their kind.
 _NOT_FINITE = {"NAN": math.nan, "INF_POS": math.inf, "INF_NEG": -math.inf}
 
@@ -160,6 +166,29 @@ def set_attributes(
     """
     _set(session, models.TrialUserAttributeModel, {"trial_id": trial_id}, user or {})
     _set(session, models.TrialSystemAttributeModel, {"trial_id": trial_id}, system or {})
+
+
+def seconds(session: Session, trial_id: int) -> float:
+    """How long workers have worked on a trial, as far as is known."""
+    table = models.TrialUserAttributeModel
+    known = select(table.value_json).where(table.trial_id == trial_id, table.key == SECONDS)
+    return float(session.execute(known).scalar_one_or_none() or 0.0)
+
+
+def seconds_by_family(session: Session, study_id: int) -> list[list[float]]:
+    """The seconds of a study's ended trials, a list for each family that has any."""
+    trials, attributes, parameters = models.TrialModel, models.TrialUserAttributeModel, models.TrialParamModel
+    query = (
+        select(parameters.param_value, attributes.value_json)
+        .select_from(trials)
+        .join(attributes, (attributes.trial_id == trials.trial_id) & (attributes.key == SECONDS))
+        .outerjoin(parameters, (parameters.trial_id == trials.trial_id) & (parameters.param_name == "family"))
+        .where(trials.study_id == study_id, trials.state.not_in([TrialState.RUNNING, TrialState.WAITING]))
+    )
+    by_family = defaultdict(list)
+    for family, value in session.execute(query):
+        by_family[family].append(float(value))
+    return list(by_family.values())
 
 
 def study_attributes(session: Session, study_id: int, prefix: str) -> dict[str, Any]:

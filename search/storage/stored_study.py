@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
@@ -28,7 +28,9 @@ from search.storage.study_storage import StudyStorage, open_storage
 from search.storage.tables import StudyRow
 from search.study.identity import Identity, identity_of
 from search.study.objectives import IN_WORDS, METRICS, directions_of
+from search.study.portfolio import Values, values_by_number
 from search.study.recipe import Objective, ValidationSettings
+from search.study.space import Tree
 from search.study.study import Study, trained_on
 from search.study.study_file import study_of_tree
 from search.validation.views import ValidationData, validation_data_of
@@ -77,6 +79,17 @@ class StoredStudy:
     def validation_data(self, corpus: Corpus) -> ValidationData:
         """A corpus as the study's trials see it."""
         return validation_data_of(corpus, self.validation, trained_on(self.tree))
+
+    @property
+    def first(self) -> list[dict[str, Any]] | None:
+        """The entries of `search.first`, in the order in which they are tried."""
+        first: list[dict[str, Any]] | None = (self.tree.get("search") or {}).get("first")
+        return first
+
+    @property
+    def tried_first(self) -> dict[int, Values]:
+        """The values of the trials that are tried first, by number: the baseline's, then those of `search.first`."""
+        return values_by_number(self.tree.get("baseline") or {}, self.first)
 
     @property
     def machines(self) -> list[str] | None:
@@ -132,24 +145,27 @@ def create_or_join(
     return load_stored(storage, study.name)
 
 
-def with_stored_proxies(study: Study, url: str) -> Study:
-    """The study, with the proxies of the stored study of its name where it lists none itself.
+def with_stored_choices(study: Study, url: str) -> Study:
+    """The study, with what the first search of the stored study of its name has chosen and the storage keeps.
 
-    The first search chooses the proxies, and the storage keeps them. Raises StorageError if the storage cannot be read.
+    These are the proxies, where the study lists none itself, and the entries of `search.first` that were found in other
+    studies and recipes. Raises StorageError if the storage cannot be read.
     """
-    if not study.validation.uses_proxies or study.validation.proxies is not None:
+    wants_proxies = study.validation.uses_proxies and study.validation.proxies is None
+    if not wants_proxies and not study.search.first:
         return study
     try:
         with open_study(url, study.name) as (_, stored):
-            proxies = stored.validation.proxies
+            pass
     except (NoStorageError, StudyError):  # there is none, or one that Offkey did not create, which joining refuses
         return study
-    if proxies is None:
-        return study
-    tree = study.tree
-    return study_of_tree(
-        {**tree, "validation": {**tree["validation"], "proxies": proxies}}, origin=f"study {study.name}"
-    )
+    if wants_proxies and (proxies := stored.validation.proxies) is not None:
+        tree = {**study.tree, "validation": {**study.tree["validation"], "proxies": proxies}}
+        study = replace(study_of_tree(tree, origin=f"study {study.name}"), document=study.document)
+    first, in_file = stored.first, stored.identity["study"].get("search", {}).get("first")
+    if study.search.first in (first, in_file):
+        study = replace(study, search=study.search.model_copy(update={"first": first}), first_in_file=in_file)
+    return study
 
 
 def load_stored(storage: StudyStorage, name: str) -> StoredStudy:
@@ -191,16 +207,26 @@ def was_deleted(name: str) -> StudyError:
 
 def _stored(name: str, row: StudyRow) -> StoredStudy:
     truth = {key: tuple(values) for key, values in json.loads(row.truth).items()}
+    identity = json.loads(row.identity)
     return StoredStudy(
         study_id=row.study_id,
         uid=row.uid,
         name=name,
-        tree=json.loads(row.document),
-        identity=json.loads(row.identity),
+        tree=_with_its_precision(json.loads(row.document), identity),
+        identity=identity,
         truth=Truth(**truth),
         budget=row.budget,
         artifacts=row.artifacts,
     )
+
+
+def _with_its_precision(tree: Tree, identity: Identity) -> Tree:
+    """A stored study's tree with the default precision of the version that created it, which its identity holds.
+
+    It was float32 before it was auto: without it, the trials that are left would train in another precision.
+    """
+    default = identity["study"].get("training", {}).get("precision", "auto")
+    return tree if default == "auto" else tree | {"training": {"precision": default, **(tree.get("training") or {})}}
 
 
 def require_same(stored: StoredStudy, here: Identity) -> None:

@@ -8,7 +8,10 @@ uses the key alone; what a worker then writes is fenced.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -36,12 +39,17 @@ class StudyLedger:
     def __init__(self, storage: StudyStorage, stored: StoredStudy) -> None:
         self._storage, self._name = storage, stored.name
         self.study = StudyKey(stored.study_id, stored.uid)
+        model = stored.tree["model"]
+        self._families = len(model) if isinstance(model, list) else 1
 
-    def claim(self, owner: str, *, first: Mapping[str, Any], there_since: float | None = None) -> Hold | None:
+    def claim(
+        self, owner: str, *, first: Mapping[int, Mapping[str, Any]], there_since: float | None = None
+    ) -> Hold | None:
         """Claims a trial for `owner`: one that lost its worker or was given back, else a new one.
 
-        `first` are the parameters of the study's first trial. Returns None if the budget is handed out (or the hours
-        are used up) and no trial is free, or if workers that have been there since `there_since` were asked to leave.
+        `first` are the parameters of the study's first trials, by number. Returns None if the budget is handed out (or
+        the hours are used up, or too short for a new trial) and no trial is free, or if workers that have been there
+        since `there_since` were asked to leave.
         """
         lease = self._storage.lease
 
@@ -57,6 +65,7 @@ class StudyLedger:
                 claim = self._start_trial(session, owner, first)
             else:
                 optuna_rows.trial(session, claim.trial_id).state = TrialState.RUNNING
+                claim = replace(claim, seconds=optuna_rows.seconds(session, claim.trial_id))
             if claim is None and study_rows.out_of_time(session, self.study):
                 self._set_free(session, None)  # nobody may take them over any more
             return claim
@@ -64,17 +73,31 @@ class StudyLedger:
         claim = self._storage.transact(take)
         return None if claim is None else Hold(self._storage, claim)
 
-    def _start_trial(self, session: Session, owner: str, first: Mapping[str, Any]) -> Claim | None:
-        if not study_rows.take_slot(session, self.study):
+    def _start_trial(self, session: Session, owner: str, first: Mapping[int, Mapping[str, Any]]) -> Claim | None:
+        remaining = study_rows.take_slot(session, self.study)
+        if remaining is None:
+            return None
+        if remaining.seconds is not None and not self._fits(session, remaining.seconds):
+            study_rows.return_slot(session, self.study)
             return None
         trial_id, number = self._storage.add_trial(session, self.study.study_id, fixed=first)
-        return ledger.add_trial(
+        claim = ledger.add_trial(
             session, self.study, trial_id=trial_id, number=number, owner=owner, lease=self._storage.lease
         )
+        return replace(claim, remaining=remaining)
+
+    def _fits(self, session: Session, seconds: float) -> bool:
+        """Whether a new trial of some family is expected to end within so many seconds."""
+        ended = optuna_rows.seconds_by_family(session, self.study.study_id)
+        return len(ended) < self._families or min(map(statistics.median, ended)) <= seconds
 
     def outlook(self, *, since: float) -> Outlook:
         """What awaits a worker that got no trial and has been there since `since`."""
-        return self._ask(ledger.outlook, since=since)
+
+        def look(session: Session) -> Outlook:
+            return ledger.outlook(session, self.study, since=since, fits=partial(self._fits, session))
+
+        return self._storage.transact(look)
 
     def exists(self) -> bool:
         """Whether the study still exists."""

@@ -22,7 +22,7 @@ def find_study(source: str, url: str, *, overrides: Sequence[str] = (), name: st
     """
     if Path(source).is_file() or source in shipped_studies():
         return load_study(source, overrides=overrides, name=name)
-    _require_stored(source, url)
+    require_stored(source, url)
     with open_study(url, source) as (_, stored):
         pass
     if name not in (None, source):
@@ -30,7 +30,7 @@ def find_study(source: str, url: str, *, overrides: Sequence[str] = (), name: st
     return stored.study(overrides=tuple(overrides))
 
 
-def _require_stored(source: str, url: str) -> None:
+def require_stored(source: str, url: str) -> None:
     """Raises StudyFileError, with the nearest names, if there is no study of this name."""
     try:
         held = names_in(url)

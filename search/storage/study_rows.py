@@ -7,8 +7,9 @@ its key, so that it never reads or writes a later study that got the key of a de
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, CursorResult, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from search.storage.tables import StudyRow, TrialRow, database_now
@@ -32,6 +33,19 @@ class StudyKey:
     def trials(self) -> ColumnElement[bool]:
         """Whether a row of `offkey_trials` belongs to this study."""
         return (TrialRow.study_id == self.study_id) & select(StudyRow.study_id).where(self.row).exists()
+
+
+class Remaining(NamedTuple):
+    """What is left of a study's budget when a trial is begun."""
+
+    trials: int  # not begun yet, with this one
+    workers: int  # at work, with the one that begins this trial
+    seconds: float | None = None  # of the study's hours; None: it has no limit
+
+
+def seconds_left() -> ColumnElement[float | None]:
+    """What is left of a study's hours (seconds); NULL if it has no limit."""
+    return StudyRow.hours * 3600 - StudyRow.active_seconds
 
 
 def within_hours() -> ColumnElement[bool]:
@@ -71,16 +85,29 @@ def lock(transaction: Transaction, study: StudyKey) -> bool:
     return transaction.execute(locked.execution_options(synchronize_session=False)).one_or_none() is not None
 
 
-def take_slot(transaction: Transaction, study: StudyKey) -> bool:
-    """Takes one slot of the budget. Returns whether there was one; the study's row stays locked until the commit."""
+def take_slot(transaction: Transaction, study: StudyKey) -> Remaining | None:
+    """Takes one slot of the budget; the study's row stays locked until the commit.
+
+    Returns what was left until then, or None if no slot was.
+    """
+    others = (
+        select(func.count())
+        .where(TrialRow.study_id == study.study_id, TrialRow.state == "running", TrialRow.lease_until > database_now())
+        .scalar_subquery()
+    )
     taken = transaction.execute(
         update(StudyRow)
         .where(study.row, StudyRow.handed_out < StudyRow.budget, within_hours())
         .values(handed_out=StudyRow.handed_out + 1)
+        .returning(StudyRow.budget - StudyRow.handed_out + 1, others + 1, seconds_left())
         .execution_options(synchronize_session=False)
-    )
-    assert isinstance(taken, CursorResult)
-    return bool(taken.rowcount)
+    ).one_or_none()
+    return None if taken is None else Remaining(*taken)
+
+
+def return_slot(transaction: Transaction, study: StudyKey) -> None:
+    """Returns a slot that `take_slot` took in the same transaction."""
+    transaction.execute(update(StudyRow).where(study.row).values(handed_out=StudyRow.handed_out - 1))
 
 
 def sign_of_life(transaction: Transaction, study: StudyKey, lease: float) -> None:

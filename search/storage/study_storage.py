@@ -137,12 +137,12 @@ class StudyStorage(Patience, RDBStorage):
         """Seconds since 1970 by the database's clock."""
         return self.transact(lambda session: session.execute(select(database_now())).scalar_one())
 
-    def add_trial(self, session: Session, study_id: int, *, fixed: Mapping[str, Any]) -> tuple[int, int]:
-        """Adds a RUNNING trial to a transaction. Returns its ID and number. The first trial gets `fixed` parameters."""
+    def add_trial(self, session: Session, study_id: int, *, fixed: Mapping[int, Mapping[str, Any]]) -> tuple[int, int]:
+        """Adds a RUNNING trial to a transaction. Returns its ID and number. `fixed`: parameters of trials by number."""
         template = create_trial(state=TrialState.RUNNING)
         trial = self._get_prepared_new_trial(study_id, template, session)
-        if trial.number == 0 and fixed:
-            self._set_system_attr(session, int(trial.trial_id), "fixed_params", dict(fixed))
+        if values := fixed.get(int(trial.number)):
+            self._set_system_attr(session, int(trial.trial_id), "fixed_params", dict(values))
         session.flush()
         return int(trial.trial_id), int(trial.number)
 

@@ -7,7 +7,6 @@ corners of the space and hold at others. A place is the path of such a block in 
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -17,21 +16,17 @@ from pydantic_core import ErrorDetails
 
 from models.families import FAMILIES
 from search.study import space as spaces
+from search.study.open_setting import OpenSetting, Path
 from search.study.recipe import SHARED_BLOCKS, Recipe, members_of
-from search.study.space import OpenSetting, Path, Space, Tree
+from search.study.space import Space, Tree
 
 #: The most combinations of extremes that are tried for a block's open settings.
 _MOST_CORNERS = 1000
 
 
 def probe(space: Space, branch: int, values: Mapping[Path, Any]) -> Tree:
-    """Return a closed tree of one family: with these values, and the first extreme of every other open setting."""
-    tree = copy.deepcopy(space.tree)
-    for setting in space.settings:
-        spaces.put(tree, setting.path, values.get(setting.path, setting.extremes[0]))
-    if isinstance(tree.get("model"), list):
-        tree["model"] = tree["model"][branch]
-    return tree
+    """Return a closed tree of one branch: with these values, and the first extreme of every other open setting."""
+    return space.closed(branch, {s.path: values.get(s.path, s.extremes[0]) for s in space.settings_of(branch)})
 
 
 def problems(closed: Tree) -> list[ErrorDetails]:
@@ -58,7 +53,7 @@ def family_of(block: Any) -> str | None:
 def legal_corner(space: Space, branch: int, places: Iterable[Path]) -> dict[Path, Any] | None:
     """Return extremes of the blocks' open settings with which the blocks' rules hold; None if there are none."""
     wanted = set(places)
-    settings = [s for s in space.settings if any(_bears_on(s, place, space, branch) for place in wanted)]
+    settings = [s for s in space.settings_of(branch) if any(_bears_on(s, place, space, branch) for place in wanted)]
     corners = itertools.product(*(setting.extremes for setting in settings))
     for corner in itertools.islice(corners, _MOST_CORNERS):
         values = {setting.path: value for setting, value in zip(settings, corner, strict=True)}
@@ -80,12 +75,11 @@ def first_recipe(space: Space, branch: int) -> Recipe:
 def recipes_around(space: Space, branch: int) -> Iterator[Recipe]:
     """Yield a family's first recipe, then legal recipes that have one open setting at another extreme."""
     yield first_recipe(space, branch)
-    for setting in space.settings:
-        if setting.branch in (None, branch):
-            for value in setting.extremes:
-                closed = probe(space, branch, {setting.path: value})
-                if not problems(closed):
-                    yield Recipe.model_validate(closed)
+    for setting in space.settings_of(branch):
+        for value in setting.extremes:
+            closed = probe(space, branch, {setting.path: value})
+            if not problems(closed):
+                yield Recipe.model_validate(closed)
 
 
 def _broken_places(closed: Tree) -> set[Path]:
@@ -93,10 +87,8 @@ def _broken_places(closed: Tree) -> set[Path]:
 
 
 def _bears_on(setting: OpenSetting, place: Path, space: Space, branch: int) -> bool:
-    """Whether a rule of the block at this place can depend on the setting."""
-    if setting.branch not in (None, branch):
-        return False
-    path = setting.path if setting.branch is None else ("model", *setting.path[2:])
+    """Whether a rule of the block at this place can depend on a setting of the branch."""
+    path = spaces.in_branch(setting.path)
     if path[:-1] == place or (place == ("model",) and path[1:2] == ("members",) and len(path) == 4):
         return True
     is_inherited = place[:2] == ("model", "members") and len(place) == 4 and path[:-1] == place[3:]

@@ -15,6 +15,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from features.did_you_mean import did_you_mean
 from search.errors import MisuseError, StudyFileError
 from search.study import space as spaces
+from search.study.branches import names_of
+from search.study.open_setting import Path
 from search.study.space import Tree
 
 
@@ -36,8 +38,8 @@ class Document:
 
     tree: Tree
     origin: str
-    lines: dict[spaces.Path, int] = field(default_factory=dict)  # from 1
-    overridden: dict[spaces.Path, str] = field(default_factory=dict)  # the option that replaced the value
+    lines: dict[Path, int] = field(default_factory=dict)  # from 1
+    overridden: dict[Path, str] = field(default_factory=dict)  # the option that replaced the value
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Document:
@@ -55,7 +57,7 @@ class Document:
         document.tree = document._plain(loaded, ())
         return document
 
-    def _plain(self, node: Any, path: spaces.Path) -> Any:
+    def _plain(self, node: Any, path: Path) -> Any:
         if isinstance(node, CommentedMap):
             for key in node:
                 if key in (node.lc.data or {}):  # a key that was merged from another place (`<<`) has no line here
@@ -75,7 +77,7 @@ class Document:
         path_text, equals, value_text = text.partition("=")
         if not equals or not path_text.strip():
             raise StudyFileError(f"setting {text}: must be path=value, for example corpus.root=DIR")
-        path: spaces.Path = tuple(path_text.strip().split("."))
+        path: Path = tuple(path_text.strip().split("."))
         try:
             # The name of a folder stays text: it may be 2020.
             value = value_text if path == ("corpus", "root") else YAML(typ="rt").load(value_text or "null")
@@ -97,23 +99,24 @@ class Document:
         self.overridden[path] = f"setting {text}"
         self._follow_names(before, spaces.parameter_names(self.tree))
 
-    def _follow_names(self, before: Mapping[spaces.Path, str], after: Mapping[spaces.Path, str]) -> None:
-        """Remove closed settings from the baseline, and rename those with another parameter name."""
-        baseline = self.tree.get("baseline")
-        if isinstance(baseline, dict):
-            names = {name: after.get(path) for path, name in before.items()}
-            kept = ((names.get(name, name), value) for name, value in baseline.items())
-            self.tree["baseline"] = {name: value for name, value in kept if name is not None}
+    def _follow_names(self, before: Mapping[Path, str], after: Mapping[Path, str]) -> None:
+        """Remove closed settings from the baseline and from `search.first`, and rename those with another name."""
+        names = {name: after.get(path) for path, name in before.items()}
+        if isinstance(baseline := self.tree.get("baseline"), dict):
+            self.tree["baseline"] = spaces.renamed(baseline, names)
+        search, families = self.tree.get("search"), names_of(self.tree)
+        if isinstance(search, dict) and isinstance(entries := search.get("first"), list):
+            search["first"] = [spaces.followed(e, names, families) if isinstance(e, dict) else e for e in entries]
 
-    def _of_family(self, path: spaces.Path, text: str) -> spaces.Path:
-        families = [block.get("family") for block in self.tree["model"] if isinstance(block, dict)]
-        if len(families) < len(self.tree["model"]) or not families:
+    def _of_family(self, path: Path, text: str) -> Path:
+        families = names_of(self.tree)
+        if not families or not all(isinstance(block, dict) for block in self.tree["model"]):
             raise self.error(("model",), "must be a list of blocks, one for each family")
         if len(path) < 3 or path[1] not in families:
             raise StudyFileError(f"setting {text}: `model` is a list; name the family: model.{families[0]}.…")
-        return ("model", families.index(path[1]), *path[2:])
+        return ("model", families.index(str(path[1])), *path[2:])
 
-    def _require_member(self, path: spaces.Path, text: str) -> None:
+    def _require_member(self, path: Path, text: str) -> None:
         """Raise StudyFileError if the path names a member that does not exist. A whole member may be new."""
         if path[:1] != ("model",) or "members" not in path[:-2]:
             return
@@ -124,7 +127,7 @@ class Document:
             hint = did_you_mean(str(path[depth + 1]), members) or f"; members: {', '.join(members)}"
             raise StudyFileError(f"setting {text}: there is no member {path[depth + 1]}{hint}")
 
-    def error(self, path: spaces.Path, message: str) -> StudyFileError:
+    def error(self, path: Path, message: str) -> StudyFileError:
         """Return an error with its place: the line of the longest known part of the path."""
         shown = ".".join(str(key) for key in path)
         below = [text for set_path, text in self.overridden.items() if set_path[: len(path)] == path != set_path]

@@ -1,50 +1,61 @@
 """Which settings of a study have an effect, and why others have none.
 
 A setting takes effect in the blocks that read it. For example, a setting of `training:` takes effect in each family, or
-member of an ensemble, that does not have its own value.
+member of an ensemble, that does not have its own value, and one of `features:` in each branch that does not replace it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from features.frames.feature_settings import FeatureSettings
 from features.frames.feature_settings import settings_of as settings_of_kind
 from features.settings import Settings
+from features.stacks import parts_of
 from models.families import settings_of
 from models.member import Member
-from models.settings import BACKENDS
+from models.settings import BACKENDS, ScoringSettings
 from search.study import space as spaces
+from search.study.branches import features_of
 from search.study.corners import first_recipe
+from search.study.open_setting import Path, is_range, values_of
 from search.study.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
 from search.study.schema.schema_lookup import block_schema, default_of
-from search.study.space import Path, Space, Tree
-
-#: Settings of `scoring:` that combine the scores of windows into one.
-_POOLING = ("pooling", "decay", "top_share")
+from search.study.space import Space, Tree
 
 
 def idle_settings(space: Space) -> list[str]:
     """Return a sentence for each value, other than the default, that has no effect in any trial."""
     if "from" in space.tree:  # an exported recipe may hold settings of other families or poolings of its search
         return []
+    return [f"{'.'.join(map(str, path))} has no effect: {why}" for path, why in idle_values(space)]
+
+
+def idle_values(space: Space) -> Iterator[tuple[Path, str]]:
+    """Yield the path of each value, other than the default, that has no effect in any trial, and why it has none."""
     recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
     open_paths = {setting.path for setting in space.settings}
-    idle = []
     for path, value in _values(space.tree):
         is_set = path not in open_paths and value != default_of(space.tree, path)
         if is_set and (why := why_idle(path, space, recipes)):
-            idle.append(f"{'.'.join(map(str, path))} has no effect: {why}")
-    return idle
+            yield path, why
+
+
+def may_be_idle(path: Path, tree: Tree) -> bool:
+    """Whether a value without effect is a matter for a warning, and not for an error (`NEVER_IDLE`)."""
+    schema = block_schema(tree, path[:-1])
+    return schema is None or not issubclass(schema, Settings) or path[-1] not in schema.NEVER_IDLE
 
 
 def why_idle(path: Path, space: Space, recipes: list[Recipe]) -> str:
     """Return why a setting has no effect in any trial; empty if it has one."""
     readers = list(readers_of(space.tree, path))
     if not readers:
-        return "each member has its own"
+        of_branches = (features_of(space.tree, branch) for branch in range(len(space.families)))
+        is_replaced = path[0] == "features" and all(path[-1] in own for own in of_branches)
+        return f"each {'branch' if is_replaced else 'member'} has its own"
     return (
         _untrained(path, readers, recipes)
         or _unused_by_kinds(path, readers)
@@ -61,7 +72,7 @@ def _values(tree: Tree) -> Iterator[tuple[Path, Any]]:
 
 
 def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    if isinstance(node, Mapping) and not spaces.is_range(node):
+    if isinstance(node, Mapping) and not is_range(node):
         inner: Iterator[tuple[str | int, Any]] = iter(node.items())
     elif isinstance(node, list) and path == ("model",):
         inner = enumerate(node)
@@ -74,10 +85,11 @@ def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 @dataclass(frozen=True)
 class _Branch:
-    """The block of a family, with its members."""
+    """The block of a family, with its members, and the blocks that it reads of the study."""
 
     path: Path
     block: Tree
+    shared: Mapping[str, Tree]  # by name: `features:`, with what the branch replaces, `training:` and `scoring:`
 
     @property
     def members(self) -> dict[str, Tree]:
@@ -87,7 +99,7 @@ class _Branch:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A block in which a setting takes effect; a member's block includes what it inherits from the study."""
+    """A block in which a setting takes effect; it includes what a member or branch inherits from the study."""
 
     branch: int
     member: str | None
@@ -95,9 +107,13 @@ class _Reader:
 
 
 def branches_of(tree: Tree) -> list[_Branch]:
-    if isinstance(tree["model"], list):
-        return [_Branch(("model", index), block) for index, block in enumerate(tree["model"])]
-    return [_Branch(("model",), tree["model"])]
+    shared = {block: tree.get(block) or {} for block in SHARED_BLOCKS}
+    if not isinstance(tree["model"], list):
+        return [_Branch(("model",), tree["model"], shared)]
+    return [
+        _Branch(("model", index), block, shared | {"features": {**shared["features"], **features_of(tree, index)}})
+        for index, block in enumerate(tree["model"])
+    ]
 
 
 def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
@@ -105,19 +121,20 @@ def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
 
     The path of a whole block counts as a setting that no member has of its own.
     """
-    block, key = path[0], path[-1]
-    if block not in SHARED_BLOCKS or key in OF_THE_WHOLE[str(block)]:
+    block, key = str(spaces.in_branch(path)[0]), path[-1]
+    if block not in SHARED_BLOCKS or key in OF_THE_WHOLE[block]:
         yield _own_reader(tree, path)
         return
-    shared = tree.get(str(block)) or {}
-    cleaning = spaces.values_of((tree.get("cleaning") or {}).get("method", "none"))
-    if block == "features" and cleaning != ["none"]:
-        yield _Reader(0, None, shared)
+    cleaning = values_of((tree.get("cleaning") or {}).get("method", "none"))
     for index, branch in enumerate(branches_of(tree)):
-        if not branch.members:
+        is_of_branch = path[0] == "model"
+        if index != path[1] if is_of_branch else block == "features" and key in features_of(tree, index):
+            continue
+        shared = branch.shared[block]
+        if not branch.members or (block == "features" and cleaning != ["none"]):
             yield _Reader(index, None, shared)
         for name, member in branch.members.items():
-            own = member.get(str(block)) or {}
+            own = member.get(block) or {}
             if key not in own:
                 yield _Reader(index, name, {**shared, **own})
 
@@ -130,7 +147,7 @@ def _own_reader(tree: Tree, path: Path) -> _Reader:
     for key in path[:-1]:
         block = block[key]
     if name is not None and path[-2] in SHARED_BLOCKS:
-        block = {**(tree.get(str(path[-2])) or {}), **block}
+        block = {**branches_of(tree)[index].shared[str(path[-2])], **block}
     return _Reader(index, name, block)
 
 
@@ -146,13 +163,13 @@ def _untrained(path: Path, readers: list[_Reader], recipes: list[Recipe]) -> str
 
 
 def _unpooled(path: Path, readers: list[_Reader], tree: Tree) -> str:
-    if spaces.without_member(path)[:-1] != ("scoring",) or path[-1] not in _POOLING:
+    if spaces.without_member(path)[:-1] != ("scoring",) or path[-1] not in ScoringSettings.OF_WINDOWS:
         return ""
     for reader in readers:
         branch = branches_of(tree)[reader.branch]
         model = branch.block if reader.member is None else branch.members[reader.member]["model"]
         score = settings_of(model["family"]).model_fields.get("score")
-        if score is None or not set(BACKENDS).issuperset(spaces.values_of(model.get("score", score.default))):
+        if score is None or not set(BACKENDS).issuperset(values_of(model.get("score", score.default))):
             return ""
     return "a density gives a clip's score, and windows have none to pool"
 
@@ -175,19 +192,38 @@ def _needs_another(path: Path, readers: list[_Reader], space: Space) -> str:
         blocks = [_own_reader(space.tree, (*place, "")).block]
     if schema is None or not issubclass(schema, Settings):
         return ""
-    beside = {key: values for key, values in schema.counts_beside(str(path[-1])).items() if key in schema.model_fields}
-    for key, values in beside.items():
-        for block in blocks:
-            if set(values).intersection(spaces.values_of(block.get(key, schema.model_fields[key].default))):
-                return ""
+    missing = _missing(schema, str(path[-1]), blocks)
     shown = ".".join(str(part) for part in place if not isinstance(part, int))
-    wanted = [f"{shown}.{key}: {' or '.join(map(str, values))}" for key, values in beside.items()]
+    wanted = [f"{shown}.{key}: {' or '.join(map(str, values))}" for key, values in missing.items()]
     return f"it counts with {', or with '.join(wanted)}" if wanted else ""
+
+
+def _missing(schema: type[Settings], setting: str, blocks: Sequence[Tree]) -> dict[str, Sequence[object]]:
+    """Return settings, with values of which a block would need one, where the setting counts in none of the blocks.
+
+    A setting beside one that does not count itself does not count either.
+    """
+    missing: dict[str, Sequence[object]] = {}
+    for key, values in schema.counts_beside(setting).items():
+        if key not in schema.model_fields:
+            continue
+        default = schema.model_fields[key].default
+        fitting = [block for block in blocks if _may_be_one_of(block.get(key, default), values)]
+        deeper = _missing(schema, key, fitting) if fitting else {key: values}
+        if not deeper:
+            return {}
+        missing |= deeper
+    return missing
+
+
+def _may_be_one_of(content: Any, values: Sequence[object]) -> bool:
+    """Whether a setting may have one of these values, alone or in a stack."""
+    return any(part in values for value in values_of(content) for part in parts_of(value))
 
 
 def kinds_of(block: Mapping[str, Any]) -> list[str]:
     """Return the kinds and stacks that a `features:` block may have."""
-    choices = spaces.values_of(block.get("kind", FeatureSettings().kind))
+    choices = values_of(block.get("kind", FeatureSettings().kind))
     return [FeatureSettings.model_validate({"kind": choice}).kind for choice in choices]
 
 

@@ -22,7 +22,7 @@ from search.study.recipe import OF_THE_WHOLE, Recipe
 from search.study.space import Tree
 
 
-def ensemble_of(recipes: Sequence[tuple[str, Recipe]], *, combine: str, seeds: int) -> Recipe:
+def ensemble_of(recipes: Sequence[tuple[str, Recipe]], *, combine: str, seeds: int = 1, squash: bool = False) -> Recipe:
     """Combine several recipes, each with the name of its file, into one ensemble.
 
     Each model is trained `seeds` times; its seeds count up from its own. Raises StudyFileError if the recipes differ in
@@ -65,7 +65,7 @@ def ensemble_of(recipes: Sequence[tuple[str, Recipe]], *, combine: str, seeds: i
             **{block: tree[block] for block in ("corpus", "cleaning", "validation")},
             **whole,
             "features": tree["features"],  # for cleaning
-            "model": {"family": "fusion", "combine": combine, "members": members},
+            "model": {"family": "fusion", "combine": combine, "squash": squash, "members": members},
         }
     )
 
@@ -96,6 +96,26 @@ def member_of(recipe: Recipe) -> Tree:
     for block in ("training", "scoring"):
         member[block] = {key: value for key, value in tree[block].items() if key not in OF_THE_WHOLE[block]}
     return member
+
+
+def recipe_of_member(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe of a member alone, with what the ensemble has once: what `member_of` took apart."""
+    member = recipe.ensemble[name]
+    blocks = {
+        block: getattr(member, block).model_copy(
+            update={key: getattr(getattr(recipe, block), key) for key in OF_THE_WHOLE[block]}
+        )
+        for block in ("training", "scoring")
+    }
+    return recipe.model_copy(
+        update={"study": name, "from_": None, "features": member.features, "model": member.model, **blocks}
+    )
+
+
+def clips_of(recipe: Recipe) -> dict[str, object]:
+    """By path, the settings by which a recipe chooses its clips: members of an ensemble share them."""
+    chosen = {key: value for key, value in of_the_whole(recipe).items() if not key.startswith("scoring.")}
+    return chosen if recipe.cleaning.method == "none" else chosen | {"features": recipe.features}
 
 
 def of_the_whole(recipe: Recipe) -> dict[str, object]:

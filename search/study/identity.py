@@ -10,6 +10,8 @@ from typing import Any
 import optuna
 
 from features.clips.corpus import Corpus
+from features.frames.feature_settings import FeatureSettings
+from search.study.branches import features_of
 from search.study.computation import COMPUTATION
 from search.study.study import Study
 
@@ -27,7 +29,10 @@ _NOT_IDENTITY = (
 
 def identity_of(study: Study, corpus: Corpus) -> Identity:
     """Return what workers on this study and corpus must agree on."""
-    return {**surroundings(corpus), "study": _without(_with_defaults(study))}
+    tree = _with_defaults(study)
+    if study.first_in_file is not None:  # what other studies hold may change: their names identify the portfolio
+        tree["search"] = {**tree["search"], "first": study.first_in_file}
+    return {**surroundings(corpus), "study": _without(tree)}
 
 
 def surroundings(corpus: Corpus) -> Identity:
@@ -44,12 +49,21 @@ def surroundings(corpus: Corpus) -> Identity:
 
 
 def _with_defaults(study: Study) -> dict[str, Any]:
-    """Return the study's tree with its defaults: a study file that writes out a default is the same study."""
+    """Return the study's tree with its defaults: a study file that writes out a default is the same study.
+
+    Settings that recipes do not name at their default (`NEVER_IDLE`) are left out there, too.
+    """
     tree = study.tree
     blocks = {key: default for key, default in study.first_recipe().tree().items() if isinstance(default, dict)}
     filled = {key: {**default, **tree.get(key, {})} for key, default in blocks.items() if key != "model"}
     if isinstance(tree["model"], dict):
-        filled["model"] = {**blocks["model"], **tree["model"]}
+        model = study.first_recipe().model
+        defaults = {name: type(model).model_fields[name].default for name in model.NEVER_IDLE}
+        both = {**blocks["model"], **tree["model"]}
+        filled["model"] = {key: value for key, value in both.items() if key not in defaults or value != defaults[key]}
+    elif any(features_of(tree, branch) for branch in range(len(tree["model"]))):
+        # The first recipe has the features of its branch, not the study's.
+        filled["features"] = {**dict(FeatureSettings()), **(tree.get("features") or {})}
     return {**tree, **filled}
 
 

@@ -13,8 +13,9 @@ from search.errors import StudyFileError
 from search.study import space as spaces
 from search.study.document import Document
 from search.study.ensembles import member_of, of_the_whole
+from search.study.open_setting import Path, is_range
 from search.study.recipe import SHARED_BLOCKS, CorpusSettings, Recipe, ValidationSettings
-from search.study.space import Path, Tree
+from search.study.space import Tree
 from search.study.study import Study
 
 
@@ -94,4 +95,4 @@ def _differences(recipe: Recipe, tree: Tree) -> Iterator[tuple[str, object, obje
         settings = tree.get(block)
         here = settings.get(key, defaults[key]) if isinstance(settings, dict) else defaults[key]
         if of_recipe.get(path, here) != here:
-            yield path, of_recipe[path], "open" if spaces.is_range(here) else here
+            yield path, of_recipe[path], "open" if is_range(here) else here

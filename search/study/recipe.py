@@ -5,7 +5,7 @@ A study file has the same keys; `search.study.space` defines which of them may h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
@@ -112,10 +112,28 @@ class ValidationSettings(Settings):
 
 
 class Origin(Settings):
-    """The trial that a recipe was exported from."""
+    """The trial that a recipe was exported from, or those of the members of an ensemble."""
 
     study: str
-    trial: int
+    trial: int | None = Field(None, description="its number")
+    trials: list[int] | None = Field(None, min_length=2, description="the trials of an ensemble's members, best first")
+
+    @model_validator(mode="after")
+    def _of_one_or_of_several(self) -> Origin:
+        if (self.trial is None) == (self.trials is None):
+            raise ValueError("names either a trial or the trials of an ensemble")
+        return self
+
+    @property
+    def in_words(self) -> str:
+        """Names the trials: trial 7, or trials 3, 7 and 12."""
+        return f"trial {self.trial}" if self.trials is None else trials_in_words(self.trials)
+
+
+def trials_in_words(numbers: Sequence[int]) -> str:
+    """Name several trials: trials 3, 7 and 12."""
+    *others, last = map(str, numbers)
+    return f"trials {', '.join(others)} and {last}"
 
 
 #: Blocks that a study and the members of an ensemble have.
@@ -129,7 +147,7 @@ OF_THE_WHOLE: Mapping[str, tuple[str, ...]] = {
 }
 
 #: Settings without effect for a family that trains no network.
-TRAINED_ONLY = ("learning_rate", "batch_size", "epochs")
+TRAINED_ONLY = ("learning_rate", "batch_size", "epochs", "precision")
 
 
 class Recipe(Settings):
@@ -152,6 +170,17 @@ class Recipe(Settings):
     def _members_leave_out_what_the_recipe_says(cls, tree: Any) -> Any:
         members = members_of(tree)
         return tree | {"model": tree["model"] | {"members": _completed(members, tree)}} if members else tree
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exported_without_precision_is_float32(cls, tree: Any) -> Any:
+        """A trial that trained a network exports its precision, unless its Offkey had float32 alone.
+
+        This runs before the validator above, whose members inherit the precision.
+        """
+        if not isinstance(tree, dict) or tree.get("from") is None or not isinstance(tree.get("training", {}), dict):
+            return tree
+        return tree | {"training": {"precision": "float32", **tree.get("training", {})}}
 
     @property
     def member(self) -> Member:
@@ -176,10 +205,15 @@ class Recipe(Settings):
         return max((member.training.epochs for member in self.members if member.model.is_trained), default=1)
 
     def tree(self) -> dict[str, Any]:
-        """Return the recipe as plain values, in the order of the schema, without null and without idle settings."""
+        """Return the recipe as plain values, in the order of the schema, without null and without idle settings.
+
+        Settings of models that have no idle value (`NEVER_IDLE`) are also left out at their default.
+        """
         tree = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        _drop(tree["model"], self.model.changing_nothing)
         written = tree["model"].get("members", {})
         for name, member in self.ensemble.items():
+            _drop(written[name]["model"], member.model.changing_nothing)
             # With null values: if one were left out, the member would inherit the study's value.
             written[name]["features"] = member.features.model_dump(mode="json")
             for block, keys in OF_THE_WHOLE.items():

@@ -1,28 +1,31 @@
 """Checks of study files beyond the schema, before any work; each error names the place of the first broken rule.
 
 A setting takes effect in the blocks that read it (search.study.effects). A range without any effect would be searched
-for nothing and is refused; a value without any effect causes a warning.
+for nothing and is refused; a value without any effect causes a warning, or is refused too (`Settings.NEVER_IDLE`).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution
 
-from features.did_you_mean import did_you_mean
-from features.frames.feature_settings import KINDS
+from features.frames.feature_settings import KINDS, SHARED
 from features.frames.feature_settings import settings_of as settings_of_kind
+from models.member import NAME
 from search.errors import StudyError
+from search.study import branches
 from search.study.corners import first_recipe, is_between_settings, legal_corner, probe, problems
 from search.study.document import Document
-from search.study.effects import branches_of, kinds_of, readers_of, uses, why_idle
+from search.study.effects import branches_of, idle_values, kinds_of, may_be_idle, readers_of, uses, why_idle
+from search.study.open_setting import Path
 from search.study.proxies import proxies_named
 from search.study.recipe import OF_THE_WHOLE, ValidationSettings
 from search.study.schema.schema_lookup import explained
-from search.study.space import Path, Space, Tree
+from search.study.space import Space, Tree
 
 #: With fewer folds, no p-value before the last fold is below the one at which the pruner stops a trial.
 _FEWEST_FOLDS_FOR_WILCOXON = 5
@@ -35,39 +38,41 @@ def check(document: Document, space: Space) -> None:
     """Raise StudyFileError for the first broken rule."""
     for branch in range(len(space.families)):
         _check_closed(document, space, branch, {})
+    of_branches = [space.settings_of(branch) for branch in range(len(space.families))]
     for setting in space.settings:
-        for value in setting.extremes:
-            _check_closed(document, space, setting.branch or 0, {setting.path: value})
+        for branch in [branch for branch, settings in enumerate(of_branches) if setting in settings][:1]:
+            for value in setting.extremes:
+                _check_closed(document, space, branch, {setting.path: value})
     _check_members(document, space.tree)
     _check_features(document, space.tree)
     _check_effects(document, space)
     _check_validation(document, space)
 
 
-def checked_baseline(document: Document, space: Space, values: Any) -> dict[str, Any]:
-    """Return the baseline. Raises StudyFileError if a value is not in the range of its parameter."""
-    if not isinstance(values, dict):
-        raise document.error(("baseline",), f"must name parameters and values, but got {values!r}")
-    distributions = space.distributions()
-    for name, value in values.items():
-        if name not in distributions:
-            hint = did_you_mean(name, distributions) or f"; open here: {', '.join(distributions) or 'nothing'}"
-            raise document.error(("baseline", name), f"is not an open setting{hint}")
-        distribution = distributions[name]
-        if isinstance(distribution, CategoricalDistribution):
-            inside = value in distribution.choices
-            rule = f"must be one of {', '.join(map(str, distribution.choices))}"
-        else:
-            assert isinstance(distribution, IntDistribution | FloatDistribution)
-            low, high, step = distribution.low, distribution.high, distribution.step
-            kinds = (int,) if isinstance(distribution, IntDistribution) else (int, float)
-            inside = type(value) in kinds and low <= value <= high
-            steps = (value - low) / step if inside and step else 0
-            inside = inside and math.isclose(steps, round(steps), abs_tol=1e-8)
-            rule = f"must lie in its range, {low} to {high}" + ("" if step is None else f" in steps of {step}")
-        if not inside:
-            raise document.error(("baseline", name), f"{rule}, but got {value!r}")
-    return dict(values)
+def check_branches(document: Document) -> None:
+    """Raise StudyFileError for a name or for features that a branch cannot have."""
+    model = document.tree.get("model")
+    if isinstance(model, Mapping):
+        for key, remedy in zip(branches.KEYS, ("remove it", "set them in the study's `features:`"), strict=True):
+            if key in model:
+                raise document.error(("model", key), f"is for the families of a list, but this is one: {remedy}")
+    for index, block in enumerate(model if isinstance(model, list) else []):
+        path = ("model", index)
+        if not isinstance(block, Mapping):
+            continue  # the schema reports it
+        name, features = block.get("name"), block.get("features")
+        if name is not None and not (isinstance(name, str) and re.fullmatch(NAME, name)):
+            raise document.error((*path, "name"), f"must be of letters, digits, _, + and -, but got {name!r}")
+        if features is not None and not isinstance(features, Mapping):
+            raise document.error(
+                (*path, "features"), f"must be a block such as {{kind: clip_spectrum}}, but got {features!r}"
+            )
+        for key in SHARED:
+            if key in (features or {}):
+                raise document.error(
+                    (*path, "features", key),
+                    "is one for all branches, which read the same sound: set it in the study's `features:`",
+                )
 
 
 def require_grid(document: Document, space: Space) -> None:
@@ -82,7 +87,7 @@ def require_grid(document: Document, space: Space) -> None:
 def require_few_combinations(document: Document, space: Space) -> None:
     """Refuse a study of which each trial would score too many variants of its training."""
     for branch, family in enumerate(space.families):
-        scoring = [setting for setting in space.of_branch(branch) if setting.is_scoring]
+        scoring = [setting for setting in space.settings_of(branch) if setting.is_scoring]
         count = math.prod(len(setting.scoring_values) for setting in scoring)
         if count > _MOST_COMBINATIONS:
             shown = ", ".join(f"{setting.name} ({len(setting.scoring_values)})" for setting in scoring)
@@ -125,10 +130,15 @@ def _check_features(document: Document, tree: Tree) -> None:
     kinds = [kind for reader in readers_of(tree, ("features",)) for kind in kinds_of(reader.block)]
     kinds += kinds_of(shared) if "kind" in shared else []
     _require_used(document, ("features",), shared, kinds)
-    for branch in branches_of(tree):
+    for index, branch in enumerate(branches_of(tree)):
+        if own := branches.features_of(tree, index):
+            path = (*branch.path, "features")
+            kinds = [kind for reader in readers_of(tree, path) for kind in kinds_of(reader.block)]
+            _require_used(document, path, own, kinds)
         for name, member in branch.members.items():
             own = member.get("features") or {}
-            _require_used(document, (*branch.path, "members", name, "features"), own, kinds_of({**shared, **own}))
+            of_member = kinds_of({**branch.shared["features"], **own})
+            _require_used(document, (*branch.path, "members", name, "features"), own, of_member)
 
 
 def _require_used(document: Document, path: Path, block: Mapping[str, Any], kinds: list[str]) -> None:
@@ -172,8 +182,11 @@ def _check_validation(document: Document, space: Space) -> None:
 
 
 def _check_effects(document: Document, space: Space) -> None:
-    """Refuse a range that can have no effect in any trial."""
+    """Refuse a range, and a value of a setting that is never idle, without an effect in any trial."""
     recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
     for setting in space.settings:
         if why := why_idle(setting.path, space, recipes):
             raise document.error(setting.path, f"would be searched for nothing: {why}")
+    for path, why in idle_values(space):
+        if not may_be_idle(path, space.tree):
+            raise document.error(path, f"has no effect: {why}. Set that, or leave {path[-1]} out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,14 @@ class SearchSettings(Settings):
     """The budget, the sampler and the pruner."""
 
     trials: int = Field(100, ge=1, description="trials in all, over all workers")
-    hours: float | None = Field(None, gt=0, description="wall-clock hours with at least one worker")
+    hours: float | None = Field(
+        None,
+        gt=0,
+        description="wall-clock hours with at least one worker; no trial is begun that would probably outlast them",
+    )
+    trial_minutes: float | None = Field(
+        None, gt=0, description="a trial that has been worked on for longer fails, at its next batch"
+    )
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="grid: each combination of choices once")
     pruner: Literal["hyperband", "median", "noise", "wilcoxon", "none"] = Field(
         "hyperband",
@@ -24,6 +31,11 @@ class SearchSettings(Settings):
         "wilcoxon: compares folds in pairs, and needs more epochs than median; always none with several objectives",
     )
     seed: int = Field(0, ge=0)
+    first: list[dict[str, Any]] | None = Field(
+        None,
+        description="settings that are tried after the baseline, cheapest first: each entry gives open settings "
+        "by name, or names finished studies and recipes ({from: [STUDY, recipe.yaml], top: 5})",
+    )
     duplicates: Literal["fresh", "repeat"] = Field(
         "fresh",
         description="settings that another trial has had are replaced by new ones, or repeated with another seed",

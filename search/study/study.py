@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import BaseTrial
 
+from search.errors import StudyFileError
 from search.study import corners
+from search.study.document import Document
+from search.study.open_setting import Path
+from search.study.portfolio import Values, grid_places, values_by_number
 from search.study.recipe import Objective, Recipe, TrainOn, ValidationSettings
 from search.study.search_settings import SearchSettings
 from search.study.space import Space, Tree
@@ -22,6 +26,9 @@ class Study:
     space: Space
     search: SearchSettings
     baseline: Mapping[str, Any]  # parameter name → value of Optuna's kind
+    #: `search.first` as the file has it, if the entries here were found in other studies and recipes.
+    first_in_file: list[dict[str, Any]] | None = None
+    document: Document | None = field(default=None, compare=False, repr=False)  # has the places of the keys
 
     @property
     def name(self) -> str:
@@ -53,14 +60,20 @@ class Study:
         opened = [s.extremes for s in self.space.settings if s.path[-2:] == ("training", "epochs")]
         return max(int(max(itertools.chain([], *opened), default=0)), *(recipe.epochs for recipe in self.recipes()))
 
+    @property
+    def tried_first(self) -> dict[int, Values]:
+        """The values of the trials that are tried first, by number: the baseline's, then those of `search.first`."""
+        return values_by_number(self.baseline, self.search.first)
+
+    def error(self, path: Path, message: str) -> StudyFileError:
+        """Return an error of the study's file with its place."""
+        return (self.document or Document(tree={}, origin=f"study {self.name}")).error(path, message)
+
     def grid(self) -> list[dict[str, Any]]:
-        """Return every combination of choices that change a training, by parameter name, the baseline first."""
-        settings = [setting for setting in self.space.settings if not setting.is_scoring]
-        names = [setting.name for setting in settings]
-        choices = itertools.product(*(setting.extremes for setting in settings))
-        combinations = [dict(zip(names, values, strict=True)) for values in choices]
-        wanted = {name: value for name, value in self.baseline.items() if name in names}
-        return sorted(combinations, key=lambda combination: not wanted.items() <= combination.items())
+        """Return every combination of the open choices, by parameter name, in the order of the trials."""
+        combinations = self.space.combinations(ahead=self.baseline)
+        first = [dict(one) for one in grid_places(combinations, self.tried_first.values()) if one is not None]
+        return first + [combination for combination in combinations if combination not in first]
 
     def close(self, trial: BaseTrial) -> Recipe:
         """Return the recipe with the values that the trial suggests."""

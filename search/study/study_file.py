@@ -22,8 +22,10 @@ from search.study import space as spaces
 from search.study.document import Document
 from search.study.effects import idle_settings
 from search.study.member_recipes import fill_in_recipes
+from search.study.open_setting import RangeError
+from search.study.portfolio import checked_first, checked_values
 from search.study.recipe import Recipe
-from search.study.rules import check, checked_baseline, require_few_combinations, require_grid
+from search.study.rules import check, check_branches, require_few_combinations, require_grid
 from search.study.schema.schema_lookup import EXTRA_KEYS, explained, scoring_grid, takes_reals
 from search.study.search_settings import SearchSettings
 from search.study.space import Tree
@@ -117,6 +119,7 @@ def _text_of(source: str | Path) -> tuple[str, str]:
 def _study(document: Document) -> Study:
     """Read a document as a study. Raises StudyFileError for the first broken rule."""
     search = _search_settings(document)
+    check_branches(document)
     baseline = document.tree.get("baseline") or {}
     tree = {key: value for key, value in document.tree.items() if key not in EXTRA_KEYS}
     try:
@@ -125,13 +128,19 @@ def _study(document: Document) -> Study:
             is_real=lambda path: takes_reals(tree, path),
             scoring_grid=lambda path: scoring_grid(tree, path),
         )
-    except spaces.RangeError as error:
+    except RangeError as error:
         raise document.error(error.path, str(error)) from error
     check(document, space)
     require_few_combinations(document, space)
     if not space.distributions() and "trials" not in (document.tree.get("search") or {}):
         search = search.model_copy(update={"trials": 1})  # a recipe has nothing to search
-    study = Study(space=space, search=search, baseline=checked_baseline(document, space, baseline))
+    first = checked_first(document, space, (document.tree.get("search") or {}).get("first"))
+    study = Study(
+        space=space,
+        search=search.model_copy(update={"first": first or None}),
+        baseline=checked_values(document, space, ("baseline",), baseline),
+        document=document,
+    )
     if len(study.objectives) > 1:
         study = replace(study, search=search.model_copy(update={"pruner": "none"}))
     if search.sampler != "grid":
@@ -143,6 +152,8 @@ def _study(document: Document) -> Study:
 
 def _search_settings(document: Document) -> SearchSettings:
     block = document.tree.get("search") or {}
+    if isinstance(block, dict):  # its portfolio is checked against the space, later
+        block = {key: value for key, value in block.items() if key != "first"}
     for path, _ in spaces.ranges_in({"search": block}):
         raise document.error(path, "holds a range, but this setting cannot be searched: give one value")
     try:

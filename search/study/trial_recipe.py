@@ -1,20 +1,31 @@
-"""The recipe that a trial trains: its settings closed, its seed and threads set."""
+"""The recipe that a trial trains: its settings closed, its seed, threads and precision set."""
 
 from __future__ import annotations
 
 from optuna.trial import BaseTrial
 from pydantic import ValidationError
 
+from models.settings import ClosedPrecision
 from search.errors import TrialFailure
+from search.study.precision import with_precision
 from search.study.recipe import Recipe
 from search.study.study import Study
 
 
-def trial_recipe(study: Study, trial: BaseTrial, *, threads: int | None = None, repeat: int = 0) -> Recipe:
-    """Return the recipe that a trial trains, with its seed and threads.
+def trial_recipe(
+    study: Study,
+    trial: BaseTrial,
+    *,
+    threads: int | None = None,
+    precision: str | None = None,
+    device: str = "cpu",
+    repeat: int = 0,
+) -> Recipe:
+    """Return the recipe that a trial trains, with its seed, threads and precision.
 
-    `threads` is the number with which the trial started. `repeat` is the number of earlier trials with the same
-    settings: a repeat has another seed, even if the study sets one. Raises TrialFailure for an impossible recipe.
+    `threads` and `precision` (search.study.precision) are those with which the trial started; a trial that starts takes
+    the threads of this process and what `device` computes natively. `repeat` is the number of earlier trials with the
+    same settings: a repeat has another seed, even if the study sets one. Raises TrialFailure for an impossible recipe.
     """
     try:
         recipe = study.close(trial)
@@ -25,10 +36,19 @@ def trial_recipe(study: Study, trial: BaseTrial, *, threads: int | None = None, 
     closed = recipe.training
     seed = closed.seed + repeat if closed.seed is not None else study.search.seed * 1_000_003 + trial.number
     settings = closed.model_copy(update={"seed": seed, "threads": closed.threads or threads or _threads()})
-    return recipe.model_copy(update={"training": settings, "model": recipe.model.repeated(repeat)})
+    recipe = recipe.model_copy(update={"training": settings, "model": recipe.model.repeated(repeat)})
+    return with_precision(recipe, precision, native=lambda: _native_precision(device))
 
 
 def _threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+def _native_precision(device: str) -> ClosedPrecision:
+    import torch
+
+    from models.precision import native_precision
+
+    return native_precision(torch.device(device))

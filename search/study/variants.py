@@ -8,21 +8,17 @@ A few values stand for a range. Of combinations that differ in settings without 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import BaseTrial, FixedTrial
 
 from search.errors import TrialFailure
+from search.study.open_setting import OpenSetting
 from search.study.recipe import Recipe
 from search.study.schema.schema_lookup import default_of
-from search.study.space import OpenSetting
 from search.study.study import Study
-from search.study.trial_recipe import trial_recipe
-
-#: Settings of `scoring:` without effect where a density gives a clip's score.
-_POOLING = frozenset({"pooling", "decay", "top_share"})
 
 
 @dataclass(frozen=True)
@@ -38,16 +34,16 @@ class Variant:
     changes: int = 0
 
 
-def variants_of(study: Study, trial: BaseTrial, *, threads: int | None = None, repeat: int = 0) -> tuple[Variant, ...]:
-    """Return the variants of a trial, the one by defaults first; `threads` and `repeat` as in `trial_recipe`.
+def variants_of(study: Study, trial: BaseTrial, close: Callable[[BaseTrial], Recipe]) -> tuple[Variant, ...]:
+    """Return the variants of a trial, the one by defaults first; `close` returns the recipe of a trial.
 
     A trial whose parameters are all fixed in advance has one. Raises TrialFailure if no variant is a possible recipe.
     """
     if isinstance(trial, FixedTrial):
-        return (Variant({}, trial_recipe(study, trial, threads=threads, repeat=repeat)),)
+        return (Variant({}, close(trial)),)
     branch = study.space.suggest(trial)
-    settings = [setting for setting in study.space.of_branch(branch) if setting.is_scoring]
-    fixed = study.baseline if trial.number == 0 else {}
+    settings = [setting for setting in study.space.settings_of(branch) if setting.is_scoring]
+    fixed = study.tried_first.get(trial.number, {})
     values = [[fixed[s.name]] if s.name in fixed else _default_first(study, s) for s in settings]
     found: dict[str, Variant] = {}
     failure = None
@@ -55,11 +51,10 @@ def variants_of(study: Study, trial: BaseTrial, *, threads: int | None = None, r
         closed = {setting.name: value for setting, value in zip(settings, combination, strict=True)}
         alone = FixedTrial({**trial.params, **closed}, number=trial.number)
         try:
-            recipe = trial_recipe(study, alone, threads=threads, repeat=repeat)
+            recipe = close(alone)
         except TrialFailure as error:  # values that exclude each other
             failure = failure or error
             continue
-        threads = recipe.training.threads
         changes = sum(value != choices[0] for value, choices in zip(combination, values, strict=True))
         found.setdefault(_effective(recipe), Variant(closed, recipe, changes))
     if not found:
@@ -77,7 +72,7 @@ def _effective(recipe: Recipe) -> str:
     """Return the settings of scoring that have an effect, as a key."""
     parts: list[Any] = [recipe.model.model_dump(exclude={"members", *recipe.model.idle}), recipe.scoring.calibration]
     for member in recipe.members:
-        idle = member.scoring.idle | (_POOLING if member.model.backend is not None else frozenset())
+        idle = member.scoring.idle | (member.scoring.OF_WINDOWS if member.model.backend is not None else frozenset())
         parts += [
             member.model.model_dump(exclude=set(member.model.idle)),
             member.scoring.model_dump(exclude=set(idle)),

@@ -15,6 +15,7 @@ import numpy as np
 
 from features.clips.corpus import Corpus
 from features.errors import UnservedError
+from models.scoring.combination import Scales
 from models.scoring.scores import Scores
 from search.study.recipe import Recipe
 from search.training.protocols import Train, TrialTraining, VariantScores
@@ -81,6 +82,10 @@ class CrossValidation:
                 return scores
             parts.append(scores)
         return np.concatenate(parts)
+
+    def scales_of(self, recipe: Recipe) -> Scales | None:
+        """Return None: each fold has a model of its own, and the earlier ones are gone."""
+        return None
 
     def latency_ms(self) -> float:
         return self._model.latency_ms()

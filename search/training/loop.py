@@ -28,13 +28,17 @@ from features.store.files import FrameStore
 from features.windows.normalization import bin_limits
 from models.labels import Labels
 from models.member import Member
+from models.precision import native_precision
 from models.recordings import Recordings
+from models.scoring.calibration import Calibration
+from models.scoring.combination import Scales
 from models.scoring.network_pass import NetworkPass
 from models.scoring.reconstruction import reconstruction_of
-from models.scoring.scorer import Scorer, Single
+from models.scoring.scorer import Calibrated, Scorer, Single
 from models.scoring.scorer_of_recipe import scorer_of
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.study.precision import with_precision
 from search.study.recipe import Recipe
 from search.training.memory import free_gpu, memory_failures
 from search.training.protocols import VariantScores
@@ -95,10 +99,14 @@ class Training:
     """The training of a recipe on a corpus, epoch by epoch; it can score any clips of the corpus."""
 
     def __init__(self, recipe: Recipe, corpus: Corpus, device: torch.device) -> None:
-        """Prepare a training. Raises CorpusError, StoreError or StudyError if the clips cannot serve the recipe."""
+        """Prepare a training, in the precision that the device computes natively where the recipe leaves it open.
+
+        Raises CorpusError, StoreError or StudyError if the clips cannot serve the recipe.
+        """
+        free_gpu(device)
+        recipe = with_precision(recipe, None, native=lambda: native_precision(device))
         if recipe.training.seed is None or recipe.training.threads is None:
             raise ValueError("a recipe that is trained has a seed and a number of threads")
-        free_gpu(device)
         torch.set_num_threads(recipe.training.threads)
         self.recipe = recipe
         self.device = device
@@ -119,6 +127,7 @@ class Training:
                 _Run(single, self._train.of_ids(single.labels.ids), self.seed) for single in self.scorer.singles()
             ]
         self._fitted_epoch = -1
+        self._passes: list[NetworkPass] = []  # of the variants that were last scored, one for each network
 
     @property
     def steps(self) -> int:
@@ -136,6 +145,7 @@ class Training:
 
     def run_epoch(self, before_batch: Callable[[], None] = no_interruption) -> None:
         """Train on all training clips once. Raises TrialFailure if the loss diverges or memory runs out."""
+        self._passes = []  # they hold for the weights before this epoch
         for run in self._runs:
             if self.epoch < run.epochs:
                 with memory_failures():
@@ -157,12 +167,42 @@ class Training:
         Each network reads the recordings once for all of them. A recipe that gives no detector has its reason instead.
         """
         scorers = [self._sharing(recipe) for recipe in recipes]
+        self._passes = []
         for network, singles in enumerate(zip(*(list(scorer.singles()) for scorer in scorers), strict=True)):
             first = list(self.scorer.singles())[network]
             shared = NetworkPass(first.member, first.labels, {single.reading: single.model for single in singles})
             for single in singles:
                 single.shared_pass = shared
+            self._passes.append(shared)
         return [self._scores_or_reason(scorer) for scorer in scorers]
+
+    def scales_of(self, recipe: Recipe) -> Scales | None:
+        """Return the scale to which an ensemble would bring the scores of the validation clips by this recipe.
+
+        None if there are too few normal clips, or if empirical calibration has bent the scale of the scores. It is that
+        of `models.scoring.scorer.Calibrated` as a member of the ensemble.
+        """
+        if recipe.scoring.calibration == "empirical":
+            return None
+        try:
+            with memory_failures():
+                member = Calibrated(self._fitted(recipe), self.labels, Calibration("z"), is_member=True)
+                member.calibrate(self._train, self._withheld)
+        except (FloatingPointError, UnservedError, TrialFailure) as reason:
+            _log.info("no scale for ensembles: %s", reason)
+            return None
+        scale_of = member.calibration.scale_of
+        return {name: scale_of(self.labels.id_index(name)) for name in sorted(set(self._validation.ids))}
+
+    def _fitted(self, recipe: Recipe) -> Scorer:
+        """Return the scorer of a recipe; it reads recordings again only if no variant has read them in this epoch."""
+        if recipe == self.recipe and self._fitted_epoch == self.epoch:
+            return self.scorer
+        scorer = self._sharing(recipe)
+        for single, shared in zip(scorer.singles(), self._passes, strict=False):
+            single.shared_pass = shared
+        scorer.fit(self._train, self._withheld)
+        return scorer
 
     def _sharing(self, recipe: Recipe) -> Scorer:
         """Create the scorer of a recipe around the networks of this training."""

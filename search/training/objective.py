@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO
 
 import numpy as np
@@ -17,11 +18,14 @@ from optuna.trial import BaseTrial
 
 from features.clips.corpus import Corpus
 from features.errors import UnservedError
+from models.scoring.combination import Scales
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.study.precision import precision_of
 from search.study.recipe import Recipe
 from search.study.search_settings import ConstraintSettings
 from search.study.study import Study
+from search.study.trial_recipe import trial_recipe
 from search.study.variants import variants_of
 from search.training.costs import Limits
 from search.training.cross_validation import start_training
@@ -52,6 +56,7 @@ def objective(
     before_batch: Callable[[], None] = lambda: None,
     after_epoch: Callable[[TrialTraining], None] = lambda training: None,
     on_scores: Callable[[Scores], None] = lambda scores: None,
+    on_scales: Callable[[Scales], None] | None = None,
     evidence: Evidence | None = None,
 ) -> float | tuple[float, ...]:
     """Run a trial and return its value after the last epoch: one number, or one for each of several objectives.
@@ -62,10 +67,19 @@ def objective(
 
     The training continues from `checkpoint`. `after_epoch` is called after each epoch, before the epoch's value is
     reported: it may save a checkpoint. `on_scores` is called at each step with the scores of the validation clips.
-    Raises TrialPruned, or TrialFailure if the trial itself is at fault.
+    `on_scales` is called after the last epoch with the scale that these scores would have in an ensemble, if they have
+    one. Raises TrialPruned, or TrialFailure if the trial itself is at fault.
     """
     attributes = trial.user_attrs
-    variants = variants_of(study, trial, threads=attributes.get("threads"), repeat=attributes.get("repeat", 0))
+    close = partial(
+        trial_recipe,
+        study,
+        threads=attributes.get("threads"),
+        precision=attributes.get("precision"),
+        device=device,
+        repeat=attributes.get("repeat", 0),
+    )
+    variants = variants_of(study, trial, close)
     recipe = variants[0].recipe
     first, *others = study.objectives
     choice = VariantChoice(variants, validation_data, first, evidence or NoEvidence())
@@ -73,6 +87,7 @@ def objective(
     with _impossible_settings():
         training = start_training([variant.recipe for variant in variants], validation_data, device, train)
     if "threads" not in attributes:
+        trial.set_user_attr("precision", precision_of(recipe))
         trial.set_user_attr("threads", recipe.training.threads)
     limits.before_training(trial, training)
     is_baseline = trial.number == 0 and bool(study.baseline)  # never pruned: others are compared with its last value
@@ -112,6 +127,8 @@ def objective(
             trial.report(validation_data.last_models_metric(first, scores) if fold_alone else value, training.step)
             limits.after_step(trial, training)
     limits.after_training(trial, validation_data, scores)
+    if on_scales is not None and (scales := training.scales_of(choice.taken)) is not None:
+        on_scales(scales)
     if not others:
         return value
     costs = limits.costs(trial)

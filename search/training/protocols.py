@@ -9,6 +9,7 @@ from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.errors import UnservedError
 from features.frames.framing import Frames
+from models.scoring.combination import Scales
 from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Resumable
 from search.errors import TrialFailure
@@ -54,6 +55,12 @@ class TrialTraining(Resumable, Protocol):
 
     def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
         """At a step, return the scores as `validation_scores`, by recipes that differ in settings of scoring alone."""
+
+    def scales_of(self, recipe: Recipe) -> Scales | None:
+        """Return the scale to which an ensemble would bring the scores of the validation clips by this recipe.
+
+        None if they have no such scale. `recipe` differs from that of the training in settings of scoring alone.
+        """
 
     def latency_ms(self) -> float: ...
 

@@ -30,6 +30,7 @@ class VariantChoice:
         self._variants, self._validation_data, self._objective = variants, validation_data, objective
         self._evidence = evidence
         self._tables = {step: _table(values) for step, values in evidence.own().items()}
+        self.taken = variants[0].recipe  # by the last step that was judged
 
     @property
     def is_open(self) -> bool:
@@ -37,8 +38,12 @@ class VariantChoice:
         return len(self._variants) > 1
 
     def is_judged(self, step: int, *, is_last: bool) -> bool:
-        """Whether the training is scored after this step: each time costs a pass, and with a choice many densities."""
-        return not self.is_open or is_last or self._evidence.judges(step)
+        """Whether the training is scored after this step: each time costs a pass, and with a choice many densities.
+
+        Each fold of a cross-validation is: the clips of its view have their scores anyway.
+        """
+        has_folds = len(self._validation_data.views) > 1
+        return not self.is_open or is_last or has_folds or self._evidence.judges(step)
 
     def scores(self, training: TrialTraining) -> Scores:
         """Return the scores of the validation clips under the variant that the trial takes.
@@ -67,6 +72,7 @@ class VariantChoice:
         )
         curve = {step: float(values[taken]) for step, values in sorted(self._tables.items())}
         self._evidence.take(self._variants[taken].values, curve)
+        self.taken = self._variants[taken].recipe
         chosen = scores[taken]
         assert not isinstance(chosen, Exception)
         return chosen

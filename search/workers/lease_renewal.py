@@ -34,7 +34,6 @@ class Lease:
         self.lost = threading.Event()
         self.batches = 0
         self._hold, self._device, self._there_since, self._stop = hold, device, there_since, stop
-        self._began = time.monotonic()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -45,11 +44,6 @@ class Lease:
     def __exit__(self, *error: object) -> None:
         self._done.set()
         self._thread.join()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the claim."""
-        return time.monotonic() - self._began
 
     def _keep(self) -> None:
         """Renews the lease until the work is done or the lease is lost."""

@@ -26,8 +26,8 @@ from search.workers.fleet import Fleet
 if TYPE_CHECKING:
     from search.preparation.prepared import Prepared
 
-#: "done": the budget is met. "out of time": the hours are used up. "stopped": by `offkey stop`. "interrupted": by
-#: KeyboardInterrupt. "left": by KeyboardInterrupt, and the workers stay at work.
+#: "done": the budget is met. "out of time": the hours are used up, or too short for another trial. "stopped": by
+#: `offkey stop`. "interrupted": by KeyboardInterrupt. "left": by KeyboardInterrupt, and the workers stay at work.
 Ending = Literal["done", "out of time", "stopped", "interrupted", "left"]
 
 
@@ -62,12 +62,13 @@ class Moment:
 
 
 def build_features(prepared: Prepared, *, progress: Progress | None = None) -> None:
-    """Computes the frames that all trials share, unless they exist. If features are open, trials compute their own."""
+    """Computes the frames of each branch, unless they exist. If features are open, trials compute their own."""
     from search.training.loop import open_corpus_stores
 
     if any("features" in setting.path for setting in prepared.study.space.settings):
         return
-    open_corpus_stores(prepared.validation_data.views[0], prepared.study.first_recipe(), progress=progress)
+    for recipe in prepared.study.recipes():
+        open_corpus_stores(prepared.validation_data.views[0], recipe, progress=progress)
 
 
 def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[StudyStorage, StoredStudy, str | None]:
@@ -157,4 +158,4 @@ def _ending(fleet: Workers) -> Ending:
     ledger = StudyLedger(fleet.storage, fleet.stored)
     if fleet.was_stopped() and ledger.unfinished():
         return "stopped"
-    return "out of time" if ledger.out_of_time() else "done"
+    return "out of time" if ledger.out_of_time() or ledger.unfinished() else "done"

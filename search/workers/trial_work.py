@@ -21,6 +21,7 @@ from search.errors import TrialFailure
 from search.evaluation.metrics import id_aucs
 from search.storage.hold import Hold
 from search.storage.ledger import LeaseLost
+from search.storage.optuna_rows import SECONDS
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.study.search_settings import keeps_to_limits
@@ -63,6 +64,7 @@ class TrialWork:
     train: Train | None  # instead of the real training
     show: Show | None  # draws a leading trial's exhibits, if there are any
     _scores: list[Scores] = field(default_factory=list, init=False)  # the validation clips', after each judged step
+    _scales: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)  # of these, in an ensemble
     _noted: int = field(default=0, init=False)  # of them, those that a checkpoint or the pruner has seen
     _models: list[ModelTraining] = field(default_factory=list, init=False)  # the last trained model alone
 
@@ -96,6 +98,8 @@ class TrialWork:
                 before_batch=self._before_batch,
                 after_epoch=self._after_epoch,
                 on_scores=self._scores.append,
+                # With several objectives no ensemble is made of a study's trials.
+                on_scales=self._scales.update if len(self.stored.objectives) == 1 else None,
                 evidence=self._evidence,
             )
         except optuna.TrialPruned:
@@ -119,6 +123,7 @@ class TrialWork:
             scores=scores,
             attributes=self._attributes(scores),
             exhibits=self._exhibits(self.show, scores) if leads and self.show is not None else None,
+            scales=self._scales or None,
             **self._chosen(),
         )
         _log.info("trial %d: complete, %s %.4f", self.hold.number, self.stored.metric_name, values[0])
@@ -137,6 +142,9 @@ class TrialWork:
             raise LeaseLost
         if self.stop.is_set():
             raise Drained
+        limit = self.suggestions.study.search.trial_minutes
+        if limit is not None and self.hold.seconds > 60 * limit:
+            raise TrialFailure(f"took longer than search.trial_minutes: {limit:g}")
 
     def _after_epoch(self, training: TrialTraining) -> None:
         hold = self.hold
@@ -166,9 +174,9 @@ class TrialWork:
         return {"parameters": parameters, "curve": self._evidence.curve}
 
     def _attributes(self, scores: Scores | None = None) -> dict[str, Any]:
-        """The trial's attributes for the dashboard. The seconds are those of the worker that ends the trial."""
+        """The trial's attributes, for the dashboard and for the sampler, which reads the seconds."""
         own = {
-            "seconds": round(self.lease.seconds, 1),
+            SECONDS: round(self.hold.seconds, 2),
             "memory, MB": round(memory_used(self.device) / 1e6),
             "device": device_name(self.device),
         }

@@ -75,7 +75,7 @@ class Worker:
 
     def run(self) -> None:
         """Works until no trial is left, or `stop` is set. Raises StudyError if the study is deleted meanwhile."""
-        first = self.stored.tree.get("baseline", {})
+        first = self.stored.tried_first
         self.began = self.began or self.storage.now()
         had_trials, pause = False, _POLL_SECONDS
         while not self.stop.is_set():
@@ -87,7 +87,9 @@ class Worker:
             outlook = self.ledger.outlook(since=self.began)
             if outlook == "deleted":
                 raise was_deleted(self.stored.name)
-            if outlook == "over":
+            if outlook == "too late":
+                _log.info("no trial is expected to end within what is left of the study's hours: leaving")
+            if outlook in ("over", "too late"):
                 for left in self.ledger.uncleared():
                     self._remove_checkpoints(left)  # the worker that ended this trial was lost right afterwards
                 if had_trials:  # a worker that never had a trial would import torch just for the note

@@ -28,6 +28,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "rms": {"kind": "rms"},
     "zero_crossings": {"kind": "zero_crossings"},
     "centroid": {"kind": "centroid"},
+    "clip_spectrum": {"kind": "clip_spectrum", "n_bands": 200},
     "a stack": {"kind": "logmel+chroma+rms"},
     "a stack, normalize clip": {"kind": "logmel+centroid", "normalize": "clip"},
 }

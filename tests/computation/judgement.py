@@ -12,11 +12,13 @@ from optuna.trial import TrialState
 
 from models.layers.masked import log_densities
 from models.scoring.calibration import Calibration
-from models.scoring.densities import density_of
-from models.scoring.pooling import pool, pooled_embeddings
+from models.scoring.densities.each_id import DensityOfEachId, density_of
+from models.scoring.pooling import pool
 from models.scoring.scores import Scores
+from models.scoring.statistics import Statistics, clip_statistics
 from models.scoring.threshold import threshold_of
-from models.settings import BACKENDS, Pooling, ScoringSettings
+from models.settings import BACKENDS, STATISTICS, Pooling, ScoringSettings
+from models.stat import Settings as StatSettings
 from models.vae import Settings
 from search.detector.optimism import optimism_of
 from search.evaluation.bootstrap import Bootstrap
@@ -108,11 +110,16 @@ def _pooled(pooling: Pooling) -> list[float]:
     return listed(pool(scores, clips, clip_count=4, pooling=pooling, decay=0.8, top_share=0.2).numpy())
 
 
-def _pooled_embeddings(decay: float) -> list[float]:
-    embeddings = torch.from_numpy(_RNG(5).normal(0, 1, (20, 3)).astype(np.float32))
+def _statistics(**settings: Any) -> list[float]:
+    """Of three clips' windows, whose levels have ties."""
+    vectors = torch.from_numpy(_RNG(5).normal(0, 1, (20, 3)).astype(np.float32))
+    levels = torch.from_numpy(np.round(_RNG(9).normal(-40, 1, 20)).astype(np.float32))
     clips = torch.arange(20) // 7
-    batches = [(embeddings[start : start + 6], clips[start : start + 6]) for start in range(0, 20, 6)]
-    return listed(pooled_embeddings(batches, clip_count=3, decay=decay).numpy())
+    batches = [
+        (vectors[start : start + 6], levels[start : start + 6], clips[start : start + 6]) for start in range(0, 20, 6)
+    ]
+    (found,) = clip_statistics(batches, clip_count=3, each=[Statistics.of(StatSettings(**settings))])
+    return listed(found)
 
 
 def _density(score: Any, **settings: Any) -> list[float]:
@@ -120,6 +127,14 @@ def _density(score: Any, **settings: Any) -> list[float]:
     rng = _RNG(6)
     density.fit(np.concatenate([rng.normal(0, 1, (14, 3)), rng.normal(3, 2, (10, 3))]))
     return listed(density.scores_of(rng.normal(1, 3, (8, 3))))
+
+
+def _tied(**settings: Any) -> list[float]:
+    """Two machine IDs, and clips of both and of neither."""
+    densities = DensityOfEachId(Settings(score="mahalanobis", covariance="tied", **settings), ("fan/00", "fan/02"))
+    rng = _RNG(6)
+    densities.fit(np.concatenate([rng.normal(0, 1, (14, 3)), rng.normal(3, 2, (4, 3))]), np.repeat([0, 1], [14, 4]))
+    return listed(densities.scores_of(rng.normal(1, 3, (8, 3)), np.arange(8) % 3 - 1))
 
 
 def _log_densities(components: int) -> list[float]:
@@ -198,10 +213,17 @@ CASES: dict[str, Case] = {
     **{f"threshold: {name}": without_clips(_thresholds, name) for name in ("quantile", "gamma")},
     **{f"calibration: {kind}": without_clips(_calibrated, kind) for kind in ("z", "empirical")},
     **{f"pooling: {name}": without_clips(_pooled, name) for name in get_args(Pooling)},
-    **{f"pooling of embeddings, decay {decay:g}": without_clips(_pooled_embeddings, decay) for decay in (1.0, 0.6)},
+    **{f"pooling of embeddings, decay {decay:g}": without_clips(_statistics, decay=decay) for decay in (1.0, 0.6)},
+    **{f"statistic: {name}": without_clips(_statistics, statistic=name, share=0.3) for name in STATISTICS},
+    "statistic: a stack, whitened": without_clips(_statistics, statistic="quiet+deviation", share=0.5, whiten=3),
     **{f"density: {backend}": without_clips(_density, backend) for backend in BACKENDS},
     "density: knn of plain distances": without_clips(_density, "knn", local_neighbours=0, neighbours=3),
     "density: gmm of diagonal covariances": without_clips(_density, "gmm", components=9),
+    **{f"density: {backend}, standardised": without_clips(_density, backend, standardize=True) for backend in BACKENDS},
+    "density: knn of cosine distances": without_clips(_density, "knn", distance="cosine"),
+    "density: ocsvm, half outside": without_clips(_density, "ocsvm", nu=0.5),
+    "density: mahalanobis, tied": without_clips(_tied, unknown_id="shared"),
+    "density: mahalanobis, tied and standardised": without_clips(_tied, unknown_id="shared", standardize=True),
     **{f"density: masked, {count} components": without_clips(_log_densities, count) for count in (1, 3)},
     **{f"pruning: {name}": without_clips(_pruned, name) for name in ("hyperband", "median", "noise", "wilcoxon")},
     **{f"suggestions: {name}": without_clips(_suggestions, blocks) for name, blocks in _SAMPLERS.items()},

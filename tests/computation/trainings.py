@@ -72,7 +72,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "classifier, with a spectrum, mahalanobis": {**_CLASSIFIER, "spectrum": True, "score": "mahalanobis"},
     "classifier, a network of timm's": {**_CLASSIFIER, "frames": 32, "backbone": "test_efficientnet"},
     **{f"stat, {backend}": {**_STAT, "score": backend} for backend in BACKENDS},
+    "vae, mahalanobis of quiet windows": {**_VAE, "score": "mahalanobis", "statistic": "quiet", "share": 0.2},
+    "cae, knn of loud crops": {**_CAE, "score": "knn", "statistic": "loud", "share": 0.4},
+    "stat, a stack, whitened": {**_STAT, "statistic": "quantile+change", "whiten": 5},
     "stat, mean over time, others shared": {"family": "stat", "unknown_id": "shared"},
+    "stat, tied and standardised": {**_STAT, "covariance": "tied", "standardize": True},
+    "vae, nearest standardised directions": {**_VAE, "score": "knn", "distance": "cosine", "standardize": True},
     **{f"fusion, {how}": {**_FUSION, "combine": how} for how in ("mean", "min", "max", "rank", "weights")},
     "fusion, empirical": {**_FUSION, "calibrate": "empirical"},
 }
@@ -108,6 +113,7 @@ def recipe_of(changes: dict[str, Any]) -> Recipe:
             "epochs": 2,
             "seed": 1,
             "threads": 1,
+            "precision": "float32",
             "calibration_share": 0.25,
         },
     }

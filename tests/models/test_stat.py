@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from pydantic import ValidationError
+from scipy.ndimage import median_filter
 from sklearn.covariance import LedoitWolf
 
 from features.clips.corpus import Corpus, read_corpus
@@ -79,8 +80,9 @@ def profile(training: Training, path: Path, decay: float) -> Array:
 
 def test_its_defaults_are_the_mean_over_time_and_the_distance_from_the_healthy_ones() -> None:
     settings = Settings()
-    assert (settings.decay, settings.score, settings.backend) == (1.0, "mahalanobis", "mahalanobis")
-    assert (settings.excerpt_frames(128), settings.embedding_decay, settings.is_trained) == (1, 1.0, False)
+    assert (settings.statistic, settings.decay, settings.whiten) == ("mean", 1.0, 0)
+    assert (settings.score, settings.backend) == ("mahalanobis", "mahalanobis")
+    assert (settings.excerpt_frames(128), settings.is_trained) == (1, False)
 
 
 def test_it_embeds_frames_as_they_are_between_the_bins_limits() -> None:
@@ -104,6 +106,42 @@ def test_its_score_is_a_density_of_each_ids_bands_pooled_by_rank(
         assert scores[index] == pytest.approx(float(expected[0]) ** 0.5, rel=1e-3)
 
 
+def test_statistics_are_stacked_and_whitened_part_by_part(training_of: Callable[..., Training]) -> None:
+    training = training_of(statistic="quantile+maximum", share=0.25, whiten=5)
+    rows = {}
+    for clip in training.validation_clips + training.clips.train:
+        scaled = np.clip((training.frames_of(clip).astype(np.float64) + 90) / 114, 0, 1)
+        parts = np.quantile(scaled, 0.25, axis=0), scaled.max(axis=0)
+        rows[clip.path] = np.concatenate([part - median_filter(part, 5, mode="nearest") for part in parts])
+    scores = training.validation_scores()
+    for index, clip in enumerate(training.validation_clips):
+        healthy = [rows[normal.path] for normal in training.clips.train if normal.id_name == clip.id_name]
+        expected = LedoitWolf().fit(healthy).mahalanobis(rows[clip.path][None])
+        assert scores[index] == pytest.approx(float(expected[0]) ** 0.5, rel=1e-3)
+
+
+def test_noise_that_comes_and_goes_hides_a_hum_from_the_loud_side_and_not_from_the_quiet_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, label, count in (("train", "normal", 8), ("test", "normal", 6), ("test", "anomaly", 6)):
+        (tmp_path / "fan" / split).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+            noise = np.where(np.sin(2 * np.pi * (2 * time + rng.uniform())) > -0.5, rng.uniform(0.05, 0.3), 0.001)
+            hum = (0.005 if label == "anomaly" else 0.002) * np.sin(2 * np.pi * 1000 * time)
+            sound = hum + noise * rng.standard_normal(SAMPLE_RATE)
+            path = tmp_path / "fan" / split / f"{label}_id_00_{number:08d}.wav"
+            soundfile.write(path, np.clip(sound, -1, 1), SAMPLE_RATE, "PCM_16")
+    corpus = read_corpus(tmp_path)
+
+    aucs = {}
+    for statistic in ("maximum", "loud", "quantile", "quiet"):
+        recipe = recipe_of(statistic=statistic, share=0.1)
+        aucs[statistic] = detector_of(recipe, corpus, CPU).validation.auc
+
+    assert min(aucs["quantile"], aucs["quiet"]) == 1.0
+    assert max(aucs["maximum"], aucs["loud"]) < 0.9
+
+
 def test_a_short_knock_is_heard_by_the_loudest_frames_and_lost_in_the_mean(
     training_of: Callable[..., Training],
 ) -> None:
@@ -124,7 +162,11 @@ def test_it_takes_one_pass_that_trains_nothing(training_of: Callable[..., Traini
     np.testing.assert_array_equal(training.validation_scores(), untouched)
 
 
-@pytest.mark.parametrize("model", [*({"score": score} for score in BACKENDS), {"per_id": True}], ids=str)
+@pytest.mark.parametrize(
+    "model",
+    [*({"score": score} for score in BACKENDS), {"per_id": True}, {"statistic": "mean+loud", "whiten": 3}],
+    ids=str,
+)
 def test_a_bundle_scores_as_what_was_saved(corpus: Corpus, model: dict[str, Any], tmp_path: Path) -> None:
     detector = detector_of(recipe_of(decay=0.5, **model), corpus, CPU)
     save_bundle(detector, tmp_path / "bundle")
@@ -160,7 +202,7 @@ def test_one_frame_is_enough(tmp_path: Path) -> None:
     [
         ({"decay": 1.1}, "less than or equal to 1"),
         ({"decay": -0.1}, "greater than or equal to 0"),
-        ({"score": "reconstruction"}, "should be 'mahalanobis', 'gmm', 'knn' or 'lof'"),
+        ({"score": "reconstruction"}, "should be 'mahalanobis', 'gmm', 'knn', 'lof' or 'ocsvm'"),
         ({"context": 3}, "Extra inputs are not permitted"),
         ({"neighbours": 0}, "greater than or equal to 1"),
     ],

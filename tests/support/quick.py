@@ -22,6 +22,7 @@ from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.frames.framing import Frames
 from models.families import FAMILIES
+from models.scoring.combination import Scales
 from models.scoring.scores import Scores
 from models.settings import WindowSettings
 from search.evaluation.metrics import Metric
@@ -55,7 +56,7 @@ def quick_study(root: str, *, name: str, **blocks: Any) -> dict[str, Any]:
         "study": name,
         "corpus": {"root": root},
         "model": {"family": "quick", "width": {"low": 8, "high": 4096}, "depth": {"low": 2, "high": 64}},
-        "training": {"threads": 1, "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
+        "training": {"threads": 1, "precision": "float32", "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
         **blocks,
     }
 
@@ -99,6 +100,9 @@ class QuickTraining:
 
     def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
         return [self._scores.copy() for _ in recipes]
+
+    def scales_of(self, recipe: Recipe) -> Scales:
+        return dict.fromkeys({clip.id_name for clip in self.validation_clips}, (0.0, 1.0))
 
     def frames_of(self, clip: Clip) -> Frames:
         return np.zeros((1, 1), dtype=np.float32)

@@ -32,6 +32,12 @@ def detector_metrics(detector: Detector) -> RenderableType:
         else:
             auc, pooled = f"{measured.auc:.3f}", f"{measured.pooled:.3f}"
             table.add_row(name, auc, interval(measured.interval), _pauc(measured.pauc), pooled, _clips(measured))
+    best = detector.best_member
+    if best is not None and best.test is not None:
+        gain = best.test.gain
+        table.add_row(f"test, {best.name} alone", f"{best.test.auc:.3f}", interval(best.test.interval), "", "", "")
+        difference = (f"{gain.difference:+.3f}", difference_interval(gain.interval))
+        table.add_row(f"ensemble − {best.name}", *difference, "", "", gain.in_words)
     if optimism is not None:
         difference = (f"{optimism.difference:+.3f}", difference_interval(optimism.interval))
         table.add_row("validation − test", *difference, "", "", OPTIMISM)

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from search.cli.options import StorageOption, StudyArgument, open_study
 from search.cli.terminal import err, warn, write_text
-from search.errors import StudyError
+from search.errors import MisuseError, StudyError
 
 if TYPE_CHECKING:
     from search.storage.stored_study import StoredStudy
@@ -22,14 +22,24 @@ if TYPE_CHECKING:
 def export(
     study: StudyArgument,
     trial: Annotated[int | None, typer.Option(help="number of the trial; default: the best complete one")] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="the recipe of the mean of the study's leading trials, unlike each other")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="file to write; default, or -: standard output")
     ] = None,
     storage: StorageOption = None,
 ) -> None:
-    """Writes the best trial's recipe: a study file without ranges."""
+    """Writes the best trial's recipe, or that of an ensemble: a study file without ranges."""
+    if ensemble and trial is not None:
+        raise MisuseError(f"--ensemble chooses its trials itself, but --trial {trial} names one: leave one of them out")
     with open_study(study, storage) as (opened, stored):
-        write_recipe(opened, stored, trial, output)
+        if ensemble:
+            from search.results.ensemble import export_ensemble
+
+            _write(export_ensemble(opened, stored), stored, output)
+        else:
+            write_recipe(opened, stored, trial, output)
 
 
 def write_recipe(storage: StudyStorage, stored: StoredStudy, trial: int | None, output: Path | None) -> Recipe:
@@ -37,11 +47,17 @@ def write_recipe(storage: StudyStorage, stored: StoredStudy, trial: int | None, 
     from optuna.trial import TrialState
 
     from search.results.export import export_recipe
-    from search.study.study_file import to_yaml
 
     recipe = export_recipe(storage, stored, number=trial)
     if trial is not None and storage.get_trial(_trial_id(storage, stored, trial)).state == TrialState.PRUNED:
         warn(f"trial {trial} was pruned: its metric after all of its epochs is not known")
+    _write(recipe, stored, output)
+    return recipe
+
+
+def _write(recipe: Recipe, stored: StoredStudy, output: Path | None) -> None:
+    from search.study.study_file import to_yaml
+
     text = to_yaml(recipe.tree())
     if output in (None, Path("-")):
         sys.stdout.write(text)
@@ -49,8 +65,7 @@ def write_recipe(storage: StudyStorage, stored: StoredStudy, trial: int | None, 
         assert output is not None and recipe.from_ is not None
         _require_export(output)
         write_text(output, text)
-        err.print(escape(f"Wrote {output}: trial {recipe.from_.trial} of {stored.name}"))
-    return recipe
+        err.print(escape(f"Wrote {output}: {recipe.from_.in_words} of {stored.name}"))
 
 
 def _trial_id(storage: StudyStorage, stored: StoredStudy, number: int) -> int:

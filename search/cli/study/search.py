@@ -160,15 +160,13 @@ def run_search(
     verbose: bool = False,
 ) -> tuple[StudyStorage, StoredStudy, bool]:
     """Runs a study. Returns storage, stored study, and whether it was asked to stop before its budget was met."""
+    from search.preparation.portfolio_sources import with_choices
     from search.preparation.prepared import prepare
-    from search.storage.stored_study import with_stored_proxies
     from search.workers.supervision import supervise
 
     with _connected(places.address) if isinstance(places, Cluster) else nullcontext():
         with progress_bar("recordings") as advance:
-            prepared = prepare(
-                with_stored_proxies(study, url), default_root=os.environ.get("OFFKEY_DATA"), progress=advance
-            )
+            prepared = prepare(with_choices(study, url), default_root=os.environ.get("OFFKEY_DATA"), progress=advance)
         for warning in prepared.warnings:
             warn(warning)
         if isinstance(places, Cluster):
@@ -192,7 +190,7 @@ def run_search(
     elif ending == "stopped":
         err.print("Stopped by `offkey stop`: every trial was given back.")
     elif ending == "out of time":
-        err.print("The study's hours are used up; raise them with --hours.")
+        err.print("The study's hours are used up, or too short for another trial; raise them with --hours.")
     return fleet.storage, fleet.stored, ending in ("interrupted", "stopped", "left")
 
 

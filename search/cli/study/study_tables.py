@@ -60,6 +60,10 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
         several = len(status.objectives) > 1
         table = _trade_offs(status, comparison) if several else _best_trials(status, comparison)
         parts += [table, _best_sentence(status, comparison)]
+        if comparison.ensemble is not None:
+            parts.append(Text(comparison.ensemble.in_words(status.study, worth(status.best))))
+    if status.portfolio is not None:
+        parts.append(Text(status.portfolio.in_words(status.metric_name)))
     if status.beyond_limits:
         trials = "1 complete trial is" if status.beyond_limits == 1 else f"{status.beyond_limits} complete trials are"
         parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
@@ -76,7 +80,7 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
 
 def _at_work(status: Status) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for column in ("trial", status.step, status.metric_name, "batches/s", "device", "memory", "lease"):
+    for column in ("trial", status.step, status.metric_name, "batches/s", "device", "precision", "memory", "lease"):
         table.add_column(column, no_wrap=True)
     table.add_column("worker", overflow="ellipsis")  # cut off on a narrow terminal
     for r in status.running:
@@ -86,6 +90,7 @@ def _at_work(status: Status) -> Table:
             "—" if r.value is None else f"{r.value:.3f}",
             "—" if r.rate is None else f"{r.rate:.3g}",
             escape(r.device or "—"),
+            escape(r.precision or "—"),
             "—" if r.memory is None else decimal(r.memory),
             f"{r.lease_seconds:.0f} s" if r.lease_seconds >= 0 else "[yellow]lost[/yellow]",
             escape(r.owner),

@@ -8,16 +8,20 @@ It is written in draft 7, the newest that the YAML language server reads.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from features.frames.feature_settings import KINDS
-from models.families import FAMILIES
+from features.frames.feature_settings import KINDS, SHARED, is_framed
+from models.families import FAMILIES, settings_of
+from models.member import NAME
+from models.settings import STATISTICS, DensitySettings
+from search.study.open_setting import Path
+from search.study.portfolio import DEFAULT_TOP
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe
 from search.study.schema.settings_in_words import Schema, blocks, settings_in
-from search.study.space import CLOSED_FOR_GOOD, Path
+from search.study.space import CLOSED_FOR_GOOD
 
 #: The types of a choice, and of a value of the baseline.
 _SCALARS = ("boolean", "number", "string", "null")
@@ -34,7 +38,7 @@ def study_schema() -> dict[str, Any]:
         **{name: _ref(name) for name in ("corpus", "features", "cleaning")},
         "model": {
             "description": "what is trained: a family with its settings, or a list of families",
-            "anyOf": [_ref("model"), {"type": "array", "items": _ref("model"), "minItems": 1}],
+            "anyOf": [_ref("model"), {"type": "array", "items": _ref("model_of_branch"), "minItems": 1}],
         },
         **{name: _ref(name) for name in ("training", "scoring", "validation", "from")},
         "baseline": {
@@ -58,11 +62,19 @@ def _definitions() -> dict[str, Any]:
 
     definitions = {name: _block(settings, _path_of(name)) for name, settings in blocks().items()}
     definitions["from"] = _block(Origin, ("from",))
-    definitions["features"]["properties"]["kind"] |= _open(_KIND)
+    definitions["features"]["properties"]["kind"] |= _open(_stack(KINDS, stackable=_FRAMED))
+    for family in FAMILIES:
+        if issubclass(settings_of(family), DensitySettings):
+            definitions[family]["properties"]["statistic"] |= _open(_stack(STATISTICS, stackable=STATISTICS))
+    first = definitions["search"]["properties"]["first"]
+    definitions["search"]["properties"]["first"] = {"description": first["description"]} | _any_of(
+        [{"type": "array", "items": _ENTRY}, _ENTRY, {"type": "null"}]
+    )
     definitions["search"]["properties"]["constraints"] |= {"anyOf": [_ref("constraints"), {"type": "null"}]}
+    definitions["branch"]["properties"]["features"] |= {"anyOf": [_ref("branch_features"), {"type": "null"}]}
     definitions["fusion"]["properties"]["members"] |= {
         "minProperties": 2,
-        "propertyNames": {"pattern": f"^{fusion.NAME}$"},
+        "propertyNames": {"pattern": f"^{NAME}$"},
         "additionalProperties": _ref("member"),
     }
     of_member: dict[str, Any] = {
@@ -75,13 +87,31 @@ def _definitions() -> dict[str, Any]:
     }
     needs = [{"required": ["recipe"]}, {"required": ["model"], "properties": {"model": {"required": ["family"]}}}]
     definitions["member"] = {"description": "a member of an ensemble", **_object(of_member), "anyOf": needs}
-    definitions["member_model"] = _model([family for family in FAMILIES if family != "fusion"])
-    definitions["model"] = _model(FAMILIES) | {"required": ["family"]}
+    definitions["member_model"] = _model({family: family for family in FAMILIES if family != "fusion"})
+    definitions["model"] = _model({family: family for family in FAMILIES}) | {"required": ["family"]}
     for name in ("training", "scoring"):
-        settings = definitions[name]["properties"]
-        own = {key: _ref(f"{name}/properties/{key}") for key in settings if key not in OF_THE_WHOLE[name]}
-        definitions[f"member_{name}"] = definitions[name] | {"properties": own}
+        definitions[f"member_{name}"] = _like(definitions, name, without=OF_THE_WHOLE[name])
+    definitions |= _of_branches(definitions)
     return definitions
+
+
+def _of_branches(definitions: Schema) -> dict[str, Any]:
+    """Return the schema of a block of a list: of its features, and of each family with what a branch has beside."""
+    beside = {key: _ref(f"branch/properties/{key}") for key in definitions["branch"]["properties"]}
+    of_families = {f"{family}_of_branch": _like(definitions, family) for family in FAMILIES}
+    for of_family in of_families.values():
+        of_family["properties"] |= beside
+    return {
+        "branch_features": _like(definitions, "features", without=SHARED),
+        **of_families,
+        "model_of_branch": _model({family: f"{family}_of_branch" for family in FAMILIES}) | {"required": ["family"]},
+    }
+
+
+def _like(definitions: Schema, name: str, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the schema of a block with the settings of another, without some of them."""
+    own = {key: _ref(f"{name}/properties/{key}") for key in definitions[name]["properties"] if key not in without}
+    return dict(definitions[name]) | {"properties": own}
 
 
 def _path_of(block: str) -> Path:
@@ -98,11 +128,11 @@ def _block(settings: type[BaseModel], path: Path) -> dict[str, Any]:
     return about | _object(properties, required=of_pydantic.get("required", ()))
 
 
-def _model(families: Collection[str]) -> dict[str, Any]:
-    """Return the schema of a block of one of these families: `family` decides which settings it has."""
+def _model(families: Mapping[str, str]) -> dict[str, Any]:
+    """Return the schema of a block of one of these families, whose definitions have these names: `family` decides."""
     branches = [
-        {"if": {"required": ["family"], "properties": {"family": {"const": family}}}, "then": _ref(family)}
-        for family in families
+        {"if": {"required": ["family"], "properties": {"family": {"const": family}}}, "then": _ref(name)}
+        for family, name in families.items()
     ]
     named = {"family": {"description": "the kind of model", "enum": list(families)}}
     return {"type": "object", "properties": named, "allOf": branches}
@@ -110,7 +140,7 @@ def _model(families: Collection[str]) -> dict[str, Any]:
 
 def _may_be_open(path: Path) -> bool:
     is_closed = any(path[: len(closed)] == closed for closed in CLOSED_FOR_GOOD)
-    return not is_closed and path[-1] not in ("family", "members")
+    return not is_closed and path[-1] not in ("family", "members", "name")
 
 
 def _setting(of_pydantic: Schema, *, is_open: bool) -> dict[str, Any]:
@@ -152,11 +182,29 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/definitions/{name}"}
 
 
-#: The kinds of features: pydantic only knows that they are text.
-_KIND = _any_of(
-    [
-        {"type": "string", "enum": list(KINDS)},
-        {"type": "string", "pattern": "^({0})([+]({0}))+$".format("|".join(KINDS))},
-        {"type": "array", "items": {"enum": list(KINDS)}, "minItems": 1, "uniqueItems": True},
-    ]
-)
+def _stack(names: Collection[str], *, stackable: Collection[str]) -> dict[str, Any]:
+    """Return the schema of a name, or of several `stackable` ones (features.stacks): pydantic only knows it is text."""
+    return _any_of(
+        [
+            {"type": "string", "enum": list(names)},
+            {"type": "string", "pattern": "^({0})([+]({0}))+$".format("|".join(stackable))},
+            {"type": "array", "items": {"enum": list(stackable)}, "minItems": 1, "uniqueItems": True},
+        ]
+    )
+
+
+#: The kinds of features that can be stacked.
+_FRAMED = [kind for kind in KINDS if is_framed(kind)]
+
+#: An entry of `search.first`: studies and recipes, or open settings by name, each with one of its values.
+_ENTRY: dict[str, Any] = {
+    "if": {"type": "object", "required": ["from"]},
+    "then": _object(
+        {
+            "from": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            "top": {"type": "integer", "minimum": 1, "default": DEFAULT_TOP},
+        },
+        required=["from"],
+    ),
+    "else": {"type": "object", "additionalProperties": {"type": list(_SCALARS)}},
+}

@@ -12,17 +12,19 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from features.did_you_mean import did_you_mean
 from features.errors import OffkeyError
+from features.frames.feature_settings import FeatureSettings
 from features.settings import Settings
 from models.families import FAMILIES, settings_of
 from models.member import Member
 from models.settings import FamilySettings
 from search.errors import StudyFileError
-from search.study import space as spaces
+from search.study import branches
 from search.study.corners import family_of
 from search.study.document import Document
+from search.study.open_setting import Path, range_hint
 from search.study.recipe import Recipe
 from search.study.schema.settings_in_words import Schema, settings_in, values_in_words
-from search.study.space import Path, Tree
+from search.study.space import Tree
 
 #: Keys of a study file that a recipe does not have.
 EXTRA_KEYS = ("search", "baseline")
@@ -32,10 +34,14 @@ def schema_at(tree: Tree, path: Sequence[str | int]) -> Any:
     """Return the schema at a path: a class of settings, a type, or None for an unknown path."""
     schema: Any = Recipe
     node: Any = tree
+    is_branch = False
     for key in path:
         node = node.get(key) if isinstance(node, dict) else node[key] if isinstance(node, list) else None  # type: ignore[index]
-        if isinstance(key, int):  # the position of a family in a list
-            schema = _schema_of_family(node)
+        if isinstance(key, int):  # the position of a branch in a list
+            schema, is_branch = _schema_of_family(node), True
+            continue
+        if is_branch and key in branches.KEYS:
+            schema = FeatureSettings if key == "features" else str
         elif isinstance(schema, type) and issubclass(schema, BaseModel):
             field = schema.model_fields.get(str(key))
             schema = None if field is None else field.annotation
@@ -45,6 +51,7 @@ def schema_at(tree: Tree, path: Sequence[str | int]) -> Any:
             schema = typing.get_args(schema)[1]
         else:
             return None
+        is_branch = False
     return schema
 
 
@@ -87,9 +94,7 @@ def explained(
 
     `branch` is the position of the family in a list; `prefix` and `schema` are those of a block that was read alone.
     """
-    location = problem["loc"]
-    if location[:1] == ("model",) and isinstance(document.tree.get("model"), list):
-        location = ("model", branch, *location[1:])
+    location = _in_list(problem["loc"], document.tree, branch)
     path = (*prefix, *location)
     if problem["type"] == "extra_forbidden":
         known = _keys_at(document.tree, schema, location[:-1])
@@ -108,11 +113,21 @@ def explained(
     return document.error(path, f"{message}, but got {problem['input']!r}{_hint(problem)}")
 
 
+def _in_list(location: Path, tree: Tree, branch: int) -> Path:
+    """Return the path in the study file of a place in the closed tree of a branch."""
+    if not isinstance(tree.get("model"), list):
+        return location
+    own = branches.features_of(tree, branch)
+    if location[:1] == ("features",) and own and (len(location) == 1 or location[1] in own):
+        return ("model", branch, *location)
+    return ("model", branch, *location[1:]) if location[:1] == ("model",) else location
+
+
 def _hint(problem: ErrorDetails) -> str:
     if problem["type"] == "literal_error":
         return did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
     is_range_amiss = isinstance(problem["input"], dict) and problem["type"] != "too_short"
-    return f"; {spaces.range_hint(problem['input'])}" if is_range_amiss else ""
+    return f"; {range_hint(problem['input'])}" if is_range_amiss else ""
 
 
 def _nearest(got: Any, setting: Schema) -> str:
@@ -167,4 +182,6 @@ def _keys_at(tree: Tree, schema: type[BaseModel], location: Sequence[int | str])
     names = [info.alias or name for name, info in inner.model_fields.items()]
     if inner is Recipe:
         return [*names, *EXTRA_KEYS]
+    if location and isinstance(location[-1], int):
+        return [*names, *branches.KEYS]
     return [*names, "recipe"] if issubclass(inner, Member) else names

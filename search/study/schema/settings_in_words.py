@@ -17,6 +17,7 @@ from features.frames.feature_settings import FeatureSettings
 from models.families import FAMILIES, settings_of
 from models.settings import ScoringSettings, TrainingSettings
 from search.errors import MisuseError
+from search.study.branches import BranchSettings
 from search.study.recipe import CorpusSettings, ValidationSettings
 from search.study.search_settings import ConstraintSettings, SearchSettings
 
@@ -41,13 +42,14 @@ class Described:
 
 
 def blocks() -> dict[str, type[BaseModel]]:
-    """Return the blocks of a study file by name; in place of `model:`, each family."""
+    """Return the blocks of a study file by name; in place of `model:`, each family, and what branches have beside."""
     known: dict[str, type[BaseModel]] = {
         "corpus": CorpusSettings,
         "features": FeatureSettings,
         "cleaning": CleaningSettings,
     }
     known.update((family, settings_of(family)) for family in FAMILIES)
+    known["branch"] = BranchSettings
     known.update(training=TrainingSettings, scoring=ScoringSettings)
     known.update(validation=ValidationSettings, search=SearchSettings, constraints=ConstraintSettings)
     return known

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from features.clips.corpus import read_corpus
 from features.errors import CorpusError
-from features.frames.feature_settings import KINDS, FeatureSettings, settings_of
+from features.frames.feature_settings import KINDS, FeatureSettings, is_framed, settings_of
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, 9000).astype(np.float32)
 
@@ -38,6 +38,12 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "power between": ({"power": 1.5}, "should be 1 or 2"),
     "another kind": ({"kind": "melody"}, "each kind must be one of logmel, mfcc, .* but got 'melody'"),
     "a kind twice": ({"kind": ["logmel", "logmel"]}, "each kind may stand once"),
+    "a whole clip beside frames": (
+        {"kind": "logmel+clip_spectrum"},
+        r"clip_spectrum has one frame for each clip and cannot be stacked .* but got logmel\+clip_spectrum: give it",
+    ),
+    "no band": ({"kind": "clip_spectrum", "n_bands": 0}, "greater than 0"),
+    "a kind and nothing": ({"kind": "logmel+"}, r"must stand between two names, but got 'logmel\+': write logmel, or"),
     "no kind": ({"kind": []}, "each kind must be one of"),
     "channel before the first": ({"channel": -1}, "channel ≥ 0 must hold"),
     "another channel": ({"channel": "left"}, "'mean'"),
@@ -155,6 +161,7 @@ CHANGES: dict[str, Any] = {
     "power": 1,
     "n_mfcc": 7,
     "n_chroma": 24,
+    "n_bands": 100,
     "tuning": "estimate",
 }
 
@@ -179,7 +186,10 @@ def test_parts_of_different_stacks_are_equal_where_their_frames_are() -> None:
 
 @settings(max_examples=30, deadline=None, database=None)
 @given(
-    kinds=st.lists(st.sampled_from([*KINDS]), min_size=1, max_size=3, unique=True),
+    kinds=st.one_of(
+        st.lists(st.sampled_from(list(filter(is_framed, KINDS))), min_size=1, max_size=3, unique=True),
+        st.just(["clip_spectrum"]),
+    ),
     n_mels=st.integers(20, 100),
     normalize=st.sampled_from(["none", "clip", "bin"]),
 )

@@ -31,7 +31,7 @@ class Told(Single):
     def __init__(self, scores: Sequence[float]) -> None:
         nn.Module.__init__(self)
         self.told = np.array(scores, dtype=np.float64)
-        self.densities = nn.ModuleList()
+        self.densities = None
 
     def scores_of(self, recordings: Recordings) -> Scores:
         return np.array([self.told[int(path.stem)] for path in recordings.paths])
@@ -78,6 +78,30 @@ def fused(clips: Sequence[tuple[float, float]], *, ids: Sequence[str] = ("fan/00
 )
 def test_members_meet_in_standard_deviations_of_the_id_s_normal_clips(settings: dict[str, Any], score: float) -> None:
     assert fused([(5.0, 30.0)], **settings) == [pytest.approx(score, abs=1e-12)]
+
+
+# By hand: the same z, 3 and 1, and −2 of a clip below the normal ones.
+@pytest.mark.parametrize(
+    ("settings", "clip", "score"),
+    [
+        ({"combine": "mean"}, (5.0, 30.0), (np.log(4) + np.log(2)) / 2),
+        ({"combine": "mean"}, (0.0, 20.0), -np.log(3) / 2),
+        ({"combine": "weights", "weights": (3.0, 1.0)}, (5.0, 30.0), (3 * np.log(4) + np.log(2)) / 4),
+        ({"combine": "max"}, (5.0, 30.0), 3.0),  # the order stays, so that the squash has no effect
+        ({"combine": "min"}, (5.0, 30.0), 1.0),
+    ],
+)
+def test_means_may_be_of_squashed_scores(settings: dict[str, Any], clip: tuple[float, float], score: float) -> None:
+    assert fused([clip], squash=True, **settings) == [pytest.approx(score, abs=1e-12)]
+
+
+def test_squashed_members_outvote_one_that_shouts() -> None:
+    calm, shouted = (4.0, 40.0), (0.0, 220.0)  # z of 2 and 2; of −2 and 20
+
+    plain, squashed = fused([calm, shouted]), fused([calm, shouted], squash=True)
+
+    assert plain[1] > plain[0]
+    assert squashed[0] > squashed[1]
 
 
 def test_ranks_are_those_that_normal_clips_would_have() -> None:

@@ -3,13 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.scoring.pooling import pool, pooled_embeddings
+from models.scoring.pooling import pool
 from models.settings import Pooling
 
 #: Scores as a float32 model gives them, negative ones too (log-odds are).
@@ -89,73 +88,3 @@ def test_clips_keep_their_places(pooling: Pooling, expected: list[float]) -> Non
 def test_a_mean_over_many_windows_keeps_the_precision_that_float32_sums_lose() -> None:
     # 2²⁴ is where float32 stops counting: adding 1 to it changes nothing.
     assert pooled([[float(2**24)] + [1.0] * 1023], pooling="mean") == [(2**24 + 1023) / 1024]
-
-
-def embeddings_of(lengths: list[int], dim: int = 3) -> list[npt.NDArray[np.float32]]:
-    """Windows of clips, (windows, dim) each; some values are alike."""
-    rng = np.random.default_rng(lengths)
-    return [np.round(rng.normal(size=(length, dim)), 1).astype(np.float32) for length in lengths]
-
-
-def by_rank(windows: npt.NDArray[np.float32], decay: float) -> npt.NDArray[np.float64]:
-    """From the definition, each dimension on its own."""
-    weights = np.array([decay**rank for rank in range(len(windows))])
-    columns = windows.astype(np.float64).T
-    return np.array([np.average(sorted(column, reverse=True), weights=weights) for column in columns])
-
-
-def pooled_in(clips: list[npt.NDArray[np.float32]], sizes: list[int], decay: float) -> npt.NDArray[np.float64]:
-    """Clips' embeddings by way of batches of these sizes."""
-    windows = torch.from_numpy(np.concatenate(clips))
-    owners = torch.tensor([clip for clip, own in enumerate(clips) for _ in own])
-    batches = zip(torch.split(windows, sizes), torch.split(owners, sizes), strict=True)
-    pooled = pooled_embeddings(batches, clip_count=len(clips), decay=decay)
-    assert pooled.dtype == torch.float64
-    return np.asarray(pooled.numpy())
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.5, 0.97, 1.0])
-@settings(max_examples=30, deadline=None, database=None)
-@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=6), data=st.data())
-def test_each_dimension_of_an_embedding_is_pooled_by_rank_however_batches_cut_the_clips(
-    lengths: list[int], data: st.DataObject, decay: float
-) -> None:
-    clips, total = embeddings_of(lengths), sum(lengths)
-    cuts = sorted(data.draw(st.sets(st.integers(1, total - 1)))) if total > 1 else []
-    sizes = np.diff([0, *cuts, total]).tolist()
-
-    result = pooled_in(clips, sizes, decay)
-
-    np.testing.assert_allclose(result, [by_rank(own, decay) for own in clips], rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(result, pooled_in(clips, [total], decay))
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize(
-    "sizes",
-    [[1] * 12, [12], [4, 8], [3, 9], [5, 7], [4, 1, 7], [2, 6, 4], [4, 1, 5, 2], [11, 1]],
-    ids=lambda sizes: "-".join(map(str, sizes)),
-)
-def test_clips_end_with_a_batch_within_one_and_reach_over_several(sizes: list[int], decay: float) -> None:
-    clips = embeddings_of([4, 1, 5, 2])
-    np.testing.assert_array_equal(pooled_in(clips, sizes, decay), pooled_in(clips, [4, 1, 5, 2], decay))
-
-
-def test_embeddings_pool_to_their_mean_or_their_maximum_at_the_ends_of_decay() -> None:
-    clips = embeddings_of([50, 1, 313], dim=8)
-    sizes = [100, 100, 164]
-    np.testing.assert_array_equal(pooled_in(clips, sizes, 0), [own.max(axis=0) for own in clips])
-    means = [own.astype(np.float64).mean(axis=0) for own in clips]
-    np.testing.assert_allclose(pooled_in(clips, sizes, 1), means, rtol=1e-12, atol=1e-15)
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
-def test_an_embedding_that_is_not_a_number_stays_one(decay: float) -> None:
-    (windows,) = embeddings_of([9])
-    windows[3, 1] = np.nan
-    assert np.isnan(pooled_in([windows], [4, 5], decay)[0]).tolist() == [False, True, False]
-
-
-def test_there_must_be_something_to_pool() -> None:
-    with pytest.raises(ValueError, match="nothing to pool"):
-        pooled_embeddings([], clip_count=2, decay=1)

@@ -50,9 +50,10 @@ def silent(what: str, done: int, of: int) -> None:
     """Shows no progress."""
 
 
-def analysis_of(root: Path, *, all_labels: bool = False) -> Analysis:
+def analysis_of(root: Path, *overrides: str, all_labels: bool = False) -> Analysis:
     corpus = read_corpus(root)
-    return analyse(corpus, analysis_settings(QUICK, corpus), all_labels=all_labels, progress=silent)
+    settings = analysis_settings([*QUICK, *overrides], corpus)
+    return analyse(corpus, settings, all_labels=all_labels, progress=silent)
 
 
 def page_of(analysis: Analysis) -> Page:
@@ -213,6 +214,22 @@ def test_every_kind_and_the_stack_are_compared_by_every_detector(analysis: Analy
         assert {(row["feature"], row["detector"]) for row in own} == {(k, d) for k in compared for d in DETECTORS}
         assert [row["auc"] for row in own] == sorted((row["auc"] for row in own), reverse=True)
     assert {row["remark"] for row in rows if row["machine_id"] == "02"} == {"too few clips for an interval"}
+
+
+def test_a_spectrum_that_a_clip_is_too_short_for_is_left_out_and_the_page_says_so(tmp_path: Path) -> None:
+    write_id(tmp_path / "sounds" / "fan", "00", train=3, normal=2, anomaly=2, louder=2)
+    write(tmp_path / "sounds" / "fan" / "train" / "normal_id_00_00000009.wav", noise(9)[:2000])
+
+    without = analysis_of(tmp_path / "sounds")
+    fewer = analysis_of(tmp_path / "sounds", "features.n_bands=1000")
+
+    assert without.separability.overall is not None and fewer.separability.overall is not None
+    left_out = {of.method.feature for of in fewer.separability.overall.methods} - {
+        of.method.feature for of in without.separability.overall.methods
+    }
+    assert left_out == {"clip_spectrum"}
+    assert "The spectrum of the clip is not compared: a clip is too short for its bands" in page_of(without).text
+    assert "is not compared" not in page_of(fewer).text
 
 
 def test_the_mean_over_ids_is_that(analysis: Analysis) -> None:

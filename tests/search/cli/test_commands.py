@@ -344,14 +344,14 @@ def test_status_shows_who_works_on_what_where_and_how_fast(
     at_work.join(timeout=10)
 
     assert row.keys() == {
-        "trial", "owner", "epoch", "value", "lease_seconds", "attempts", "device", "rate", "memory",
+        "trial", "owner", "epoch", "value", "lease_seconds", "attempts", "device", "precision", "rate", "memory",
     }  # fmt: skip
     assert (row["trial"], row["owner"], row["attempts"], row["device"]) == (0, worker.owner, 1, "cpu")
     assert 0 < row["rate"] < 40
     assert row["memory"] > 50e6
     assert 0 < row["lease_seconds"] <= 2.0
-    assert re.search(r"trial +epoch +AUC +batches/s +device +memory +lease +worker", shown.stdout)
-    assert re.search(rf"0 +— +— +[\d.]+ +cpu +[\d.]+ [MG]B +\d s +{re.escape(worker.owner)}", shown.stdout)
+    assert re.search(r"trial +epoch +AUC +batches/s +device +precision +memory +lease +worker", shown.stdout)
+    assert re.search(rf"0 +— +— +[\d.]+ +cpu +float32 +[\d.]+ [MG]B +\d s +{re.escape(worker.owner)}", shown.stdout)
 
 
 def test_a_study_can_be_named_by_its_file(offkey: Offkey, finished: TinyStudy) -> None:

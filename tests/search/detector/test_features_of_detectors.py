@@ -12,10 +12,13 @@ import soundfile
 import torch
 from optuna.trial import FixedTrial
 
+from features.cleaning import features_of
 from features.clips.corpus import Corpus, read_corpus
+from features.errors import ClipTooShortError
 from search.detector.bundle import load_bundle, save_bundle
 from search.detector.scored_clips import score_clips
 from search.errors import StudyFileError
+from search.preparation.clip_checks import require_served
 from search.study.recipe import Recipe, ValidationSettings
 from search.study.study import Study
 from search.study.study_file import study_of_tree, to_yaml
@@ -76,6 +79,105 @@ def test_a_bundle_scores_as_its_training_did_whatever_its_features(
 
     np.testing.assert_allclose([row.score or 0.0 for row in rows], expected, rtol=1e-5)
     assert len(set(expected)) == 3
+
+
+class TestAWholeClipsSpectrum:
+    """One frame for each clip: for models of a single frame alone."""
+
+    SPECTRUM: ClassVar[dict[str, Any]] = {"kind": "clip_spectrum", "n_bands": 64}
+
+    @pytest.mark.parametrize(
+        "blocks",
+        [
+            {"model": {"family": "stat"}},
+            {"model": {"family": "stat", "score": "knn"}, "features": {**SPECTRUM, "normalize": "clip"}},
+            {"model": {"family": "vae", "context": 1, "h_dim": 16, "z_dim": 4}},
+            {
+                "model": {
+                    "family": "fusion",
+                    "members": {
+                        "whole": {"model": {"family": "stat"}},
+                        "frames": {"model": {"family": "stat"}, "features": {"kind": "logmel"}},
+                    },
+                }
+            },
+        ],
+        ids=["stat", "stat, normalised", "vae", "beside log-mel in an ensemble"],
+    )
+    def test_a_bundle_scores_as_its_training_did(self, corpus: Corpus, tmp_path: Path, blocks: dict[str, Any]) -> None:
+        recipe = recipe_with(**{"features": self.SPECTRUM, **blocks})
+        held_out = held_out_clips(corpus, ValidationSettings())[:3]
+        training = Training(recipe, blind(corpus, ValidationSettings()), CPU)
+        training.run_epoch()
+        expected = training.scores_of(held_out)
+
+        save_bundle(detector_of(recipe, corpus, CPU), tmp_path / "bundle")
+        rows = list(score_clips(load_bundle(tmp_path / "bundle"), [clip.path for clip in held_out], CPU))
+
+        np.testing.assert_allclose([row.score or 0.0 for row in rows], expected, rtol=1e-5)
+        assert len(set(expected)) == 3
+        assert training.frames_of(held_out[0]).shape[0] == 1
+
+    @pytest.mark.parametrize(
+        ("model", "setting"),
+        [
+            ({"family": "vae", "context": 3}, "model.context is 3 frames"),
+            ({"family": "classifier"}, "model.frames is 64 frames"),
+        ],
+    )
+    def test_a_model_of_several_frames_is_refused_with_what_would_do(
+        self, corpus: Corpus, model: dict[str, Any], setting: str
+    ) -> None:
+        recipe = recipe_with(features=self.SPECTRUM, model=model)
+        message = (
+            f"{setting}, but .* has only 1: .*clip_spectrum has one .* model.family stat, or one with model.context: 1"
+        )
+
+        with pytest.raises(ClipTooShortError, match=message):
+            require_served(recipe, corpus, ())
+        with pytest.raises(ClipTooShortError, match=message):
+            Training(recipe, blind(corpus, ValidationSettings()), CPU)
+
+    @pytest.mark.parametrize("normalize", ["none", "clip", "bin"])
+    def test_a_clip_with_fewer_bins_than_bands_is_named(self, corpus: Corpus, tmp_path: Path, normalize: str) -> None:
+        recipe = recipe_with(
+            features={"kind": "clip_spectrum", "n_bands": 8002, "normalize": normalize}, model={"family": "stat"}
+        )
+        message = (
+            r"\.wav is too short: its spectrum has fewer bins than there are bands. Lower features.n_bands, or remove"
+        )
+
+        with pytest.raises(ClipTooShortError, match=message):
+            require_served(recipe, corpus, ())
+        with pytest.raises(ClipTooShortError, match=message):
+            Training(recipe, blind(corpus, ValidationSettings()), CPU)
+
+    def test_a_detector_says_so_of_a_clip_to_be_scored(self, corpus: Corpus, tmp_path: Path) -> None:
+        recipe = recipe_with(features={**self.SPECTRUM, "normalize": "clip"}, model={"family": "stat"})
+        save_bundle(detector_of(recipe, corpus, CPU), tmp_path / "bundle")
+        path = tmp_path / "compressor" / "normal_id_00_00000000.wav"
+        path.parent.mkdir()
+        soundfile.write(path, np.full(100, 0.1), 16000)
+
+        (scored,) = score_clips(load_bundle(tmp_path / "bundle"), [path], CPU)
+
+        assert scored.score is None
+        assert "is too short: its spectrum has fewer bins" in (scored.error or "")
+
+    def test_cleaning_is_the_same_in_a_trial_and_in_its_recipe(self) -> None:
+        features = {"kind": {"choices": ["logmel", "clip_spectrum"]}, "n_fft": 256, "hop_length": 128, "n_mels": 20}
+        study = study_with(features=features, model={"family": "stat"}, cleaning={"method": "neighbours"})
+        recipe = trial_recipe(study, FixedTrial({"kind": "clip_spectrum"}))
+        again = Recipe.model_validate(recipe.tree())
+
+        assert features_of("logmel", again.features).key == features_of("logmel", recipe.features).key
+
+    @pytest.mark.parametrize("setting", ["n_fft", "hop_length", "n_mels"])
+    def test_settings_of_frames_are_refused(self, setting: str) -> None:
+        with pytest.raises(
+            StudyFileError, match=f"features.{setting} has no effect on clip_spectrum: it is a setting of"
+        ):
+            study_with(features={**self.SPECTRUM, setting: 128}, model={"family": "stat"})
 
 
 def test_bins_are_normalised_by_the_training_clips_alone(corpus_root: Path, tmp_path: Path) -> None:

@@ -318,6 +318,16 @@ def test_a_recipe_written_by_hand_gets_a_seed_and_threads(corpus: Corpus) -> Non
     assert (detector.recipe.training.seed, detector.recipe.training.threads) == (0, torch.get_num_threads())
 
 
+def test_a_recipe_that_leaves_its_precision_open_is_closed_in_the_detector(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    recipe = recipe_with()
+    left_open = recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": "auto"})})
+
+    assert detector_of(left_open, corpus, CPU).recipe.training.precision == "bfloat16"
+
+
 def test_each_epoch_is_reported(corpus: Corpus) -> None:
     reported: list[tuple[int, int]] = []
 

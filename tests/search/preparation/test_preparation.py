@@ -532,7 +532,7 @@ def test_a_setting_of_training_for_a_family_that_is_not_trained_is_warned_of(
         (
             {"model": {"family": "vae", "unknown_id": "shared"}},
             "model.unknown_id has no effect: it counts with model.per_id: True, or with model.score: mahalanobis or "
-            "gmm or knn or lof",
+            "gmm or knn or lof or ocsvm",
         ),
         ({"model": {"family": "vae", "unknown_id": "shared", "per_id": {"choices": [True, False]}}}, None),
         ({"model": {"family": "stat", "unknown_id": "shared"}}, None),
@@ -564,6 +564,25 @@ def test_a_setting_of_training_for_a_family_that_is_not_trained_is_warned_of(
         (
             {"model": [{"family": "vae"}, {"family": "ae", "neighbours": 3}]},
             "model.1.neighbours has no effect: it counts with model.score: knn or lof",
+        ),
+        (
+            {"model": {"family": "vae", "statistic": "quiet"}},
+            "model.statistic has no effect: it counts with model.score: mahalanobis or gmm or knn or lof",
+        ),
+        (
+            {"model": {"family": "vae", "decay": 0.5}},
+            "model.decay has no effect: it counts with model.score: mahalanobis or gmm or knn or lof",
+        ),
+        (
+            {"model": {"family": "vae", "score": "knn", "share": 0.2}},
+            "model.share has no effect: it counts with model.statistic: quantile or quiet or loud",
+        ),
+        ({"model": {"family": "vae", "score": "knn", "statistic": "maximum+loud", "share": 0.2}}, None),
+        ({"model": {"family": "stat", "statistic": ["change", "quantile"], "share": 0.2}}, None),
+        ({"model": {"family": "stat", "statistic": {"choices": ["mean", "quiet+loud"]}, "share": 0.2}}, None),
+        (
+            {"model": {"family": "stat", "statistic": "quantile+maximum", "decay": 0.5}},
+            "model.decay has no effect: it counts with model.statistic: mean",
         ),
     ],
 )

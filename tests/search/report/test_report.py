@@ -59,7 +59,7 @@ def end(
 ) -> FrozenTrial:
     """The study's next trial, ended with these scores of the validation clips after two epochs."""
     study = tiny.stored.study()
-    hold = tiny.ledger.claim("worker", first=study.baseline)
+    hold = tiny.ledger.claim("worker", first=study.tried_first)
     assert hold is not None
     value = None
     if scores is not None:

@@ -11,6 +11,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -19,7 +20,8 @@ from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.metrics import metric_of
 from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
-from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, is_rung, noise_key
+from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, noise_key
+from search.sampling.rungs import WithinFamily, first_rung, is_rung
 from search.sampling.samplers import pruner_for
 from search.storage.study_storage import FAILED
 from search.study.search_settings import SearchSettings
@@ -147,8 +149,93 @@ def test_a_wider_margin_stops_no_more_trials(auc: float, margin: float) -> None:
     assert is_stopped(OTHERS, running, margin=margin) >= is_stopped(OTHERS, running, margin=margin + 0.5)
 
 
-def test_rungs_are_the_powers_of_three() -> None:
-    assert [epoch for epoch in range(101) if is_rung(epoch)] == [1, 3, 9, 27, 81]
+@pytest.mark.parametrize(("first", "rungs"), [(1, [1, 3, 9, 27, 81]), (3, [3, 9, 27, 81]), (27, [27, 81])])
+def test_rungs_are_the_powers_of_three_from_the_first_on(first: int, rungs: list[int]) -> None:
+    assert [epoch for epoch in range(101) if is_rung(epoch, first=first)] == rungs
+
+
+@pytest.mark.parametrize(
+    ("steps", "first"),
+    [(1, 1), (5, 1), (9, 1), (10, 3), (18, 3), (27, 3), (28, 9), (50, 9), (81, 9), (82, 27), (100, 27), (1000, 243)],
+)
+def test_the_first_rung_is_the_first_one_that_is_a_ninth_of_the_steps_or_more(steps: int, first: int) -> None:
+    assert first_rung(steps) == first
+
+
+FAMILIES = CategoricalDistribution(("slow", "quick"))
+
+
+def asked(
+    pruner: str, *, others: Mapping[str, Curve], family: str, curve: Curve, max_steps: int, families: int = 2
+) -> list[int]:
+    """The steps after which a trial of a family would be stopped, beside twelve of each of the others' curves."""
+    study = optuna.create_study(
+        study_name="any",
+        direction="maximize",
+        pruner=pruner_for(SearchSettings.model_validate({"pruner": pruner}), max_steps=max_steps, families=families),
+    )
+
+    def begun(family: str) -> optuna.Trial:
+        study.enqueue_trial({"family": family})
+        return study.ask({"family": FAMILIES})
+
+    def report(trial: optuna.Trial, step: int, value: float) -> None:
+        study._storage.set_trial_system_attr(trial._trial_id, noise_key(step), NOISE)
+        trial.report(value, step)
+
+    for place in range(12):
+        for name, others_curve in others.items():
+            trial = begun(name)
+            for step, value in others_curve.items():
+                report(trial, step, value + 1e-3 * place)
+                trial.should_prune()
+            study.tell(trial, value)
+    trial, stopped = begun(family), []
+    for step, value in curve.items():
+        report(trial, step, value)
+        if trial.should_prune():
+            stopped.append(step)
+    return stopped
+
+
+def rising(last: int, *, to: float) -> Curve:
+    return {step: 0.5 + (to - 0.5) * step / last for step in range(1, last + 1)}
+
+
+@pytest.mark.parametrize("pruner", ["hyperband", "median", "noise"])
+@pytest.mark.parametrize("max_steps", [9, 27])
+def test_a_trial_is_compared_with_trials_of_its_family_alone(pruner: str, max_steps: int) -> None:
+    others = {"slow": rising(max_steps, to=0.7), "quick": dict.fromkeys(range(1, max_steps + 1), 0.9)}
+    good_of_its_family, bad = rising(max_steps, to=0.85), dict.fromkeys(range(1, max_steps + 1), 0.4)
+    given: Any = {"others": others, "family": "slow", "max_steps": max_steps}
+
+    assert asked(pruner, curve=good_of_its_family, **given) == []
+    assert asked(pruner, curve=good_of_its_family, families=1, **given) != [], "the others are better"
+    assert asked(pruner, curve=bad, **given) != []
+
+
+@pytest.mark.parametrize("pruner", ["hyperband", "median", "noise"])
+@pytest.mark.parametrize("families", [1, 2])
+@pytest.mark.parametrize(("max_steps", "first"), [(9, 1), (18, 3), (50, 9), (100, 27)])
+def test_no_trial_is_judged_before_it_had_its_share_of_epochs(
+    pruner: str, families: int, max_steps: int, first: int
+) -> None:
+    others = {"quick": dict.fromkeys(range(1, max_steps + 1), 0.9)}
+    bad = dict.fromkeys(range(1, max_steps + 1), 0.2)
+
+    stopped = asked(pruner, others=others, family="quick", curve=bad, max_steps=max_steps, families=families)
+
+    rungs = [step for step in range(1, max_steps + 1) if is_rung(step, first=first)]
+    assert min(stopped) in rungs, "Hyperband's later brackets begin at later rungs"
+    if pruner != "hyperband":
+        assert min(stopped) == first
+
+
+@pytest.mark.parametrize("pruner", ["hyperband", "median", "noise"])
+def test_the_first_trials_of_a_family_are_not_stopped_by_other_families(pruner: str) -> None:
+    others = {"quick": dict.fromkeys(range(1, 10), 0.9)}
+
+    assert asked(pruner, others=others, family="slow", curve=dict.fromkeys(range(1, 10), 0.2), max_steps=9) == []
 
 
 @pytest.mark.parametrize("metric", ["auc", "worst_id"])
@@ -207,6 +294,10 @@ def test_a_stratum_with_a_single_recording_has_no_noise(
 )
 def test_each_name_gives_its_pruner(name: Any, kind: type) -> None:
     assert type(pruner_for(SearchSettings(pruner=name), max_steps=18)) is kind
+
+    of_several = pruner_for(SearchSettings(pruner=name), max_steps=18, families=3)
+    assert type(of_several.pruner if isinstance(of_several, WithinFamily) else of_several) is kind
+    assert isinstance(of_several, WithinFamily) == (name in {"hyperband", "median", "noise"})
 
 
 def test_no_name_is_left_without_a_case_above() -> None:

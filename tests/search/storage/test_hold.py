@@ -257,7 +257,7 @@ def test_starting_over_deletes_the_reports_and_on_request_the_parameters(
 ) -> None:
     study = tiny_study()
     storage = study.storage
-    first = study.ledger.claim("worker", first={"h_dim": 16})
+    first = study.ledger.claim("worker", first={0: {"h_dim": 16}})
     bystander = claim(storage, study, "bystander")
     assert first is not None
     for held in (first, bystander):

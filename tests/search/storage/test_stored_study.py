@@ -2,24 +2,74 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import optuna
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from search.errors import StudyError
-from search.storage.stored_study import load_stored, with_stored_proxies
+from search.preparation.prepared import prepare
+from search.results.export import export_recipe
+from search.storage.stored_study import load_stored, require_same, with_stored_choices
 from search.storage.tables import StudyRow
+from search.study.identity import identity_of
 from search.study.study_file import study_of_tree
 from tests.support.holding import first_answer_lost
+from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
 
     MakeStudy = Callable[..., TinyStudy]
+
+
+@pytest.fixture
+def of_an_older_version(tiny_study: MakeStudy) -> TinyStudy:
+    """A study with no trial yet whose file names no precision, stored where float32 was the default."""
+    tiny = tiny_study(trials=1)
+
+    def age(session: Session) -> None:
+        row = session.get_one(StudyRow, tiny.stored.study_id)
+        identity = json.loads(row.identity)
+        assert identity["study"]["training"]["precision"] == "auto"
+        assert "precision" not in json.loads(row.document)["training"]
+        identity["study"]["training"]["precision"] = "float32"
+        row.identity = json.dumps(identity)
+
+    tiny.storage.transact(age)
+    return replace(tiny, stored=load_stored(tiny.storage, "tiny"))
+
+
+def test_a_study_of_an_older_version_goes_on_in_float32_on_every_cpu(
+    of_an_older_version: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+
+    study = of_an_older_version
+    study.worker().run()
+
+    (trial,) = trials_of(study)
+    assert trial.user_attrs["precision"] == "float32"
+    assert export_recipe(study.storage, study.stored).training.precision == "float32"
+
+
+def test_a_study_of_an_older_version_is_joined_by_its_name_and_by_a_file_that_says_float32(
+    of_an_older_version: TinyStudy, tiny_study: MakeStudy
+) -> None:
+    stored = of_an_older_version.stored
+    corpus = prepare(stored.study(), default_root=None).corpus
+    require_same(stored, identity_of(stored.study(), corpus))
+    training = {**stored.tree["training"], "precision": "float32"}
+
+    assert tiny_study(trials=2, training=training).stored.budget == 2
+    with pytest.raises(StudyError, match="training.precision: stored float32, here auto"):
+        tiny_study(trials=3)
 
 
 def test_a_study_whose_creation_got_no_answer_is_joined(tiny_study: MakeStudy) -> None:
@@ -92,16 +142,16 @@ def test_a_study_that_lists_no_proxies_takes_those_of_the_stored_study(
 ) -> None:
     tree = {"study": "tiny", "model": {"family": "stat"}, "validation": BY_PROXIES}
     unnamed = study_of_tree(tree, origin="here")
-    assert with_stored_proxies(unnamed, storage_url) == unnamed
-    assert with_stored_proxies(unnamed, f"sqlite:///{tmp_path / 'none.db'}") == unnamed
+    assert with_stored_choices(unnamed, storage_url) == unnamed
+    assert with_stored_choices(unnamed, f"sqlite:///{tmp_path / 'none.db'}") == unnamed
 
     tiny_study(validation={**BY_PROXIES, "proxies": ["other IDs"]})
 
-    joining = with_stored_proxies(unnamed, storage_url)
+    joining = with_stored_choices(unnamed, storage_url)
     assert joining.validation.proxies == ["other IDs"]
     assert joining.tree == {**unnamed.tree, "validation": {**BY_PROXIES, "proxies": ["other IDs"]}}
     named = study_of_tree({**tree, "validation": {**BY_PROXIES, "proxies": ["knock 1"]}}, origin="here")
-    assert with_stored_proxies(named, storage_url) == named
+    assert with_stored_choices(named, storage_url) == named
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -10,6 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FixedTrial
 
 from models.families import FAMILIES
+from search.study.portfolio import cheapest_first
 from search.study.study_file import load_study, shipped_studies
 
 NAMES = sorted(file.name.removesuffix(".yaml") for file in resources.files("studies").iterdir() if "yaml" in file.name)
@@ -54,6 +55,15 @@ def test_its_baseline_is_a_whole_configuration(name: str) -> None:
     closed = study.close(FixedTrial(dict(study.baseline)))
 
     assert closed.study == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_portfolio_stands_in_the_order_in_which_it_is_tried(name: str) -> None:
+    study = load_study(name)
+    first = study.search.first or []
+
+    assert cheapest_first(study.space, first, baseline=study.baseline, is_grid=False) == first
+    assert len(first) >= 5 or name != "best"
 
 
 def test_vae_tuning_searches_the_ranges_of_the_dcase_2020_entry() -> None:

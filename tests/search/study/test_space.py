@@ -220,6 +220,15 @@ def test_a_name_that_one_branch_alone_leaves_open_has_no_family_in_front() -> No
     assert sorted(study.space.distributions()) == ["family", "h_dim", "z_dim"]
 
 
+def test_a_setting_of_the_model_has_its_family_in_front_where_another_block_opens_the_same_name() -> None:
+    reach = {"low": 0.0, "high": 1.0}
+    model = {"family": "vae", "score": {"choices": ["reconstruction", "mahalanobis"]}, "decay": reach}
+    scoring = {"pooling": "gwrp", "decay": reach}
+
+    assert sorted(study_with(model=model, scoring=scoring).space.distributions()) == ["decay", "score", "vae.decay"]
+    assert sorted(study_with(model=model).space.distributions()) == ["decay", "score"]
+
+
 @pytest.mark.usefixtures("second_family")
 def test_the_baseline_of_a_conditional_space_names_its_family() -> None:
     baseline = {"family": "mean", "mean.h_dim": 8, "decay": 0.5}

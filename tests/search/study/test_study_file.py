@@ -200,6 +200,33 @@ def test_a_value_of_another_kind_or_out_of_bounds_is_refused(right: str, wrong: 
 
 
 @pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "statistic: qantile",
+            "model.statistic each statistic must be one of mean, median, quantile, minimum, maximum, quiet, loud, "
+            "deviation, change, but got 'qantile'; did you mean quantile?",
+        ),
+        (
+            "statistic: {choices: [mean, quantile+]}",
+            "model.statistic a + must stand between two names, but got 'quantile+': write quantile, or name another "
+            "statistic",
+        ),
+        ("share: {low: 0.0, high: 0.5}", "model.share should be greater than 0, but got 0"),
+        ("whiten: 4", "model.whiten must be 0 or an odd number from 3, so that a bin is the middle one, but got 4"),
+        ("whiten: {low: 3, high: 8}", "model.whiten must be 0 or an odd number from 3"),
+        (
+            "statistic: maximum\n  share: {low: 0.1, high: 0.5}",
+            "model.share would be searched for nothing: it counts with model.statistic: quantile or quiet or loud",
+        ),
+    ],
+)
+def test_a_statistic_that_means_nothing_is_refused_with_its_line(setting: str, message: str) -> None:
+    line = 4 + setting.count("\n")
+    assert f"study.yaml, line {line}: {message}" in refusal(f"study: a\nmodel:\n  family: stat\n  {setting}\n")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("study: [", "study.yaml, line 1: not valid YAML"),

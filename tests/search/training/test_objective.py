@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import soundfile
 import torch
 from optuna.trial import FixedTrial, TrialState
 
 from features.clips.corpus import read_corpus
 from models.scoring.scores import Scores
+from models.settings import BACKENDS
 from search.artifacts.checkpoints import Resumable
 from search.errors import TrialFailure
 from search.evaluation.metrics import mean_auc
@@ -193,6 +195,22 @@ def test_the_trial_says_on_how_many_threads_it_ran(validation_data: ValidationDa
     assert of_the_process.user_attrs["threads"] == 1
     assert of_the_study.user_attrs["threads"] == 1
     assert trial_recipe(study_with(), FixedTrial({"h_dim": 16}), threads=4).training.threads == 4
+
+
+@pytest.mark.parametrize(("instructions", "precision"), [({}, "float32"), ({"amx_bf16": True}, "bfloat16")])
+def test_the_trial_says_in_which_precision_it_trains(
+    validation_data: ValidationData, instructions: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: instructions, raising=False)
+    trials = [FixedTrial({"h_dim": 16}, number=5) for _ in range(2)]
+
+    left_open, explicit = (
+        objective(trial, study_with(training={**TINY["training"], "precision": setting}), validation_data)
+        for trial, setting in zip(trials, ("auto", precision), strict=True)
+    )
+
+    assert left_open == explicit
+    assert [trial.user_attrs["precision"] for trial in trials] == [precision, precision]
 
 
 @pytest.mark.parametrize("finished_epochs", [0, 1, 2])
@@ -374,6 +392,35 @@ def test_a_window_that_a_clip_does_not_fill_ends_the_trial_as_its_own_failure(va
 
     with pytest.raises(TrialFailure, match=r"impossible setting: model.context is 60 frames, but .*\.wav has only 32"):
         objective(FixedTrial({"h_dim": 16, "context": 60}), study, validation_data)
+
+
+@pytest.mark.parametrize("score", BACKENDS)
+@pytest.mark.parametrize("count", [1, 2, 3])  # of two or three, one is withheld
+def test_a_density_of_one_or_two_training_clips_scores_others(tmp_path: Path, score: str, count: int) -> None:
+    model = {"family": "stat", "score": score, "standardize": True}
+    value = objective(FixedTrial({}), study_with(model=model), few_training_clips(tmp_path, count))
+
+    # A support vector machine of two clips is narrow, and scores all clips alike that are far from them.
+    assert value == 1.0 or (score == "ocsvm" and value == 0.5)
+
+
+def test_a_density_that_takes_more_training_clips_ends_the_trial_as_its_own_failure(tmp_path: Path) -> None:
+    study = study_with(model={"family": "stat", "score": "knn", "distance": "cosine", "standardize": True})
+
+    with pytest.raises(TrialFailure, match="impossible setting: fan/00: model.distance: cosine compares directions"):
+        objective(FixedTrial({}), study, few_training_clips(tmp_path, 1))
+    assert np.isfinite(objective(FixedTrial({}), study, few_training_clips(tmp_path / "more", 3)))
+
+
+def few_training_clips(root: Path, count: int) -> ValidationData:
+    """The labelled clips of a machine whose faults are loud, beside so many training clips."""
+    for split, label, clips in (("train", "normal", count), ("test", "normal", 4), ("test", "anomaly", 4)):
+        (root / "fan" / split).mkdir(parents=True, exist_ok=True)
+        for number in range(clips):
+            noise = np.random.default_rng([split == "train", label == "anomaly", number]).standard_normal(16000)
+            gain = 0.2 if label == "anomaly" else 0.01
+            soundfile.write(root / "fan" / split / f"{label}_id_00_{number:08d}.wav", gain * noise, 16000)
+    return validation_data_of(read_corpus(root), ValidationSettings())
 
 
 def test_memory_that_does_not_suffice_ends_the_trial_as_its_own_failure(validation_data: ValidationData) -> None:

@@ -29,6 +29,9 @@ VARIED_SCORING: list[dict[str, Any]] = [
 ]
 DENSITIES: list[dict[str, Any]] = [
     {"score": "mahalanobis"},
+    {"score": "mahalanobis", "statistic": "quantile+deviation", "share": 0.25},
+    {"score": "knn", "statistic": "loud", "share": 0.25},
+    {"score": "knn", "decay": 0.5},
     {"score": "knn", "neighbours": 1},
     {"score": "knn", "neighbours": 2, "local_neighbours": 0},
     {"score": "gmm"},
@@ -58,7 +61,8 @@ def corpus(corpus_root: Path) -> Corpus:
 def recipes_of(name: str) -> list[Recipe]:
     """The recipe of a family by its defaults, and its variants."""
     model, varied = FAMILIES[name]
-    blocks = [({}, scoring) for scoring in VARIED_SCORING] + [(block, {}) for block in varied]
+    blocks: list[tuple[dict[str, Any], dict[str, Any]]] = [({}, scoring) for scoring in VARIED_SCORING]
+    blocks += [(block, {}) for block in varied]
     return [
         Recipe.model_validate(
             {
@@ -88,7 +92,7 @@ def test_a_variant_scores_as_its_own_training_does(name: str, corpus: Corpus) ->
 
     for recipe, scores in zip(recipes, shared, strict=True):
         alone = trained(recipe, corpus).validation_scores()
-        np.testing.assert_array_equal(scores, alone, err_msg=f"{recipe.model} {recipe.scoring}")  # type: ignore[arg-type]
+        np.testing.assert_array_equal(scores, alone, err_msg=f"{recipe.model} {recipe.scoring}")
 
 
 def test_members_of_an_ensemble_are_trained_once_for_all_variants(corpus: Corpus) -> None:
@@ -106,7 +110,7 @@ def test_members_of_an_ensemble_are_trained_once_for_all_variants(corpus: Corpus
     shared = trained(recipes[0], corpus).scores_of_variants(recipes)
 
     for each, scores in zip(recipes, shared, strict=True):
-        np.testing.assert_array_equal(scores, trained(each, corpus).validation_scores())  # type: ignore[arg-type]
+        np.testing.assert_array_equal(scores, trained(each, corpus).validation_scores())
 
 
 def test_each_network_reads_the_recordings_once_for_all_variants_of_a_kind(
@@ -126,6 +130,23 @@ def test_each_network_reads_the_recordings_once_for_all_variants_of_a_kind(
     assert len(reads) == 2 * once
 
 
+def test_each_network_embeds_the_recordings_once_for_all_statistics(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes = [recipe for recipe in recipes_of("vae") if recipe.model.backend is not None]
+    training = trained(recipes[0], corpus)
+    (single,) = training.scorer.singles()
+    reads: list[int] = []
+    embed = single.model.embed
+    monkeypatch.setattr(single.model, "embed", lambda batch: reads.append(1) or embed(batch))  # type: ignore[func-returns-value]
+
+    training.scores_of_variants(recipes[:1])
+    once = len(reads)
+    training.scores_of_variants(recipes)
+
+    assert len(reads) == 2 * once
+
+
 def test_a_variant_that_the_clips_cannot_serve_leaves_the_others_as_they_are(corpus: Corpus) -> None:
     tree = recipes_of("vae")[0].tree()
     blocks = tree | {"training": {**tree["training"], "calibration_share": 0.0}}
@@ -135,7 +156,7 @@ def test_a_variant_that_the_clips_cannot_serve_leaves_the_others_as_they_are(cor
 
     scores, reason = training.scores_of_variants([plain, calibrated])
 
-    np.testing.assert_array_equal(scores, training.validation_scores())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(scores, training.validation_scores())
     assert "withheld" in str(reason)
 
 
@@ -159,7 +180,7 @@ def test_folds_share_their_trainings_and_a_resumed_one_knows_the_earlier_folds(c
         alone = folds([recipe])
         for _ in range(4):
             alone.run_epoch(lambda: None)
-        np.testing.assert_array_equal(scores, alone.validation_scores())  # type: ignore[arg-type]
+        np.testing.assert_array_equal(scores, alone.validation_scores())
 
 
 def test_the_training_goes_on_as_if_no_variant_had_been_scored(corpus: Corpus) -> None:

@@ -337,7 +337,7 @@ def test_the_order_of_windows_is_the_same_on_every_device(corpus: Corpus, monkey
 
 
 class TestBfloat16:
-    def test_is_used_for_losses_and_for_nothing_else(self, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_used_for_losses_and_for_nothing_else(self, corpus: Corpus) -> None:
         training = Training(recipe_with(precision="bfloat16"), corpus, CPU)
         used: list[tuple[torch.dtype, torch.dtype | None]] = []
         models_of(training)[0].encoder.register_forward_hook(  # type: ignore[union-attr]
@@ -345,14 +345,29 @@ class TestBfloat16:
         )
 
         training.run_epoch()
+
         assert set(used) == {(torch.float32, torch.bfloat16)}
         used.clear()
         training.validation_scores()
+        training.reconstruction_of(training.validation_clips[0])
         assert set(used) == {(torch.float32, torch.float32)}
         assert {array.dtype for array in models_of(training)[0].state_dict().values()} == {torch.float32}
         assert {array.grad.dtype for array in models_of(training)[0].parameters() if array.grad is not None} == {
             torch.float32
         }
+
+    @pytest.mark.parametrize("model", [{"family": "vae"}, {"family": "classifier", "score": "knn", "frames": 16}])
+    def test_of_the_training_changes_no_score_of_the_same_weights(self, corpus: Corpus, model: dict[str, Any]) -> None:
+        tree = recipe_with(batch_size=8, epochs=1).tree()
+        coarse, exact = (
+            Training(Recipe.model_validate(tree | {"model": model, "training": training}), corpus, CPU)
+            for training in ({**tree["training"], "precision": p} for p in ("bfloat16", "float32"))
+        )
+        coarse.run_epoch()
+
+        exact.resume(checkpoint_of(coarse))
+
+        np.testing.assert_array_equal(coarse.validation_scores(), exact.validation_scores())
 
     def test_gives_scores_of_full_precision_near_those_of_float32(self, corpus: Corpus) -> None:
         exact, coarse = (Training(recipe_with(precision=p), corpus, CPU) for p in ("float32", "bfloat16"))
@@ -365,12 +380,18 @@ class TestBfloat16:
         assert (scores != exact.validation_scores()).any()
         np.testing.assert_allclose(scores, exact.validation_scores(), rtol=0.05)
 
-    def test_is_not_the_default(self, corpus: Corpus) -> None:
-        default, exact = Training(recipe_with(), corpus, CPU), Training(recipe_with(precision="float32"), corpus, CPU)
+    @pytest.mark.parametrize(("native", "precision"), [(set(), "float32"), ({"avx512_bf16"}, "bfloat16")])
+    def test_is_the_default_where_the_device_computes_it_natively(
+        self, corpus: Corpus, native: set[str], precision: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        explicit = Training(recipe_with(precision=precision), corpus, CPU)
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: dict.fromkeys(native, True), raising=False)
+        default = Training(recipe_with(), corpus, CPU)
         default.run_epoch()
-        exact.run_epoch()
+        explicit.run_epoch()
 
-        assert same(weights(default), weights(exact))
+        assert default.recipe.training.precision == precision
+        assert same(weights(default), weights(explicit))
 
 
 @pytest.mark.usefixtures("probing_family")
@@ -445,7 +466,7 @@ def test_what_a_failed_training_held_on_a_gpu_is_freed_before_the_next_one(
     assert freed == []
 
     with pytest.raises(CorpusError):  # before anything is asked of the GPU, which is not there
-        Training(recipe_with(context=FRAMES + 1), corpus, GPU)
+        Training(recipe_with(context=FRAMES + 1, precision="float32"), corpus, GPU)
 
     assert freed == [True]
 

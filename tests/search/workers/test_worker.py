@@ -366,6 +366,41 @@ def test_a_trial_goes_on_with_its_first_number_of_threads_and_is_reproduced_to_t
     assert detector_of(recipe, whole, torch.device("cpu")).validation.auc == trial.value
 
 
+@pytest.mark.parametrize("first_host", ["float32", "bfloat16"])
+def test_a_trial_goes_on_with_its_first_precision_and_is_reproduced_to_the_last_bit(
+    tiny_study: MakeStudy, first_host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_a_cpu_that_computes(precision: str) -> None:
+        has = {"avx512_bf16": precision == "bfloat16"}
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has, raising=False)
+
+    class DiesInTheThirdEpoch(Training):
+        def run_epoch(self, before_batch: Callable[[], None] = lambda: None) -> None:
+            if self.epoch == 2:
+                raise InterruptedError
+            super().run_epoch(before_batch)
+
+    study = tiny_study(trials=1)
+    on_a_cpu_that_computes(first_host)
+    lost = study.worker(lease=LEASE)
+    lost.train = lambda recipe, corpus, device: DiesInTheThirdEpoch(recipe, corpus, torch.device(device))
+    with pytest.raises(InterruptedError):
+        lost.run()
+    (begun,) = trials_of(study)
+    (running,) = study.rows()
+    assert running.checkpoint is not None
+
+    on_a_cpu_that_computes("float32" if first_host == "bfloat16" else "bfloat16")
+    study.worker(lease=LEASE).run()
+
+    (trial,) = trials_of(study)
+    assert trial.user_attrs["precision"] == begun.user_attrs["precision"] == first_host
+    recipe = export_recipe(study.storage, study.stored)
+    assert recipe.training.precision == first_host
+    whole = prepare(study.stored.study(), default_root=None).corpus
+    assert detector_of(recipe, whole, torch.device("cpu")).validation.auc == trial.value
+
+
 def test_a_worker_lost_in_an_outage_leaves_no_gap_in_the_reports(tiny_study: MakeStudy) -> None:
     training = {"learning_rate": 0.01, "batch_size": 16, "epochs": 8, "threads": 1}
     whole = tiny_study(trials=1, study="whole", training=training)

@@ -35,6 +35,7 @@ def test_every_setting_of_a_family_is_described_in_words(family: str) -> None:
         ("fusion", "members", "blocks by name", ""),
         ("scoring", "calibration", "none | z | empirical", "none"),
         ("features", "channel", "whole number | mean", ""),
+        ("branch", "features", "block", ""),
         ("corpus", "machines", "list", ""),
     ],
 )
