@@ -121,7 +121,7 @@ def timed(command: list[str], folder: Path, *, seconds: float | None = None) -> 
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
             code = 0
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)  # SIGINT is ignored by what runs in the background
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE)
         finally:
@@ -231,7 +231,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--machines", nargs="+", help="all of the corpus if left out")
     parser.add_argument("--sides", nargs="+", default=list(RUNNERS), choices=list(RUNNERS))
-    parser.add_argument("--budget", nargs=2, type=int, default=(12, 20), metavar=("TRIALS", "EPOCHS"))
+    parser.add_argument("--budget", nargs=2, type=int, default=(12, 20), metavar=("TRIALS", "EPOCHS"), help="0 0: none")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the plot: .png, .svg or .pdf")
     parser.add_argument("--folder", type=Path, help="keeps every run")
     asked = parser.parse_args()
@@ -240,6 +240,7 @@ def main() -> None:
         print(f"{RAY} is left out: pip install 'ray[tune]'", file=sys.stderr)
         sides.remove(RAY)
     contest = Contest(asked.root, asked.machines, asked.workers, asked.seconds)
+    trials, epochs = asked.budget
     moments = [*(moment for moment in MOMENTS if moment < asked.seconds), asked.seconds]
     with tempfile.TemporaryDirectory() as temporary:
         race: dict[str, list[Run]] = {side: [] for side in sides}
@@ -248,15 +249,16 @@ def main() -> None:
             folder = (asked.folder or Path(temporary)) / f"repeat-{seed}"
             for side in sides:
                 race[side].append(_run(side, contest, folder, seed, moments))
-            for side, seconds in _same_budget(contest, folder, seed, *asked.budget).items():
-                budget[side].append(seconds)
+            if trials:
+                for side, seconds in _same_budget(contest, folder, seed, trials, epochs).items():
+                    budget[side].append(seconds)
     console = Console(width=150)
     where = f"{contest.root.name}, {contest.workers} workers, {os.cpu_count()} cores ({machine_line()})"
     title = f"{where}; median (range) of {asked.repeats}"
     show(console, race, target=target_of(race, PEERS), moments=moments, title=title)
     show_leads(console, race, OURS, PEERS, moments)
-    trials, epochs = asked.budget
-    show_sides(f"The same {trials} trials of {epochs} epochs, without pruning; {where}", budget, ours=TUNING)
+    if trials:
+        show_sides(f"The same {trials} trials of {epochs} epochs, without pruning; {where}", budget, ours=TUNING)
     if asked.output is not None:
         plot(race, moments=moments, seconds=asked.seconds).savefig(asked.output)
 
