@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import optuna
 import pytest
+from optuna_dashboard import get_note
 from pydantic import ValidationError
 from scipy.stats import spearmanr
 
+from search import api
+from search.dashboard.note import write_note
 from search.errors import MisuseError, StudyError
 from search.evaluation.truth import Truth
+from search.report.page import report
 from search.results.ensemble import MOST_MEMBERS, export_ensemble, members_of, standings
 from search.results.export import export_recipe
 from search.study.ensembles import recipe_of_member
@@ -163,6 +168,21 @@ def test_status_and_export_say_what_it_is_worth(command: Callable[..., Ran], tin
     assert f"An ensemble of {named} would have {ensemble['value']:.3f} instead of " in said
     assert said.count("offkey export tiny --ensemble") == 1
     assert exported.stderr == f"Wrote recipe.yaml: {named} of tiny\n"
+
+
+def test_the_note_the_report_and_a_notebook_have_it_too(tiny_study: MakeStudy) -> None:
+    study = searched(tiny_study)
+    optuna_study = optuna.load_study(study_name="tiny", storage=study.storage)
+    notebook = api.Study.load("tiny", storage=study.url)
+    ensemble = notebook.summary().ensemble
+    assert ensemble is not None
+    sentence = ensemble.in_words("tiny", notebook.best.value or 0.0)
+
+    write_note(study.storage, study.stored, optuna_study)
+
+    assert sentence in str(get_note(optuna_study))
+    assert f"{sentence}." in report(study.storage, study.stored)
+    assert notebook.ensemble() == export_ensemble(study.storage, study.stored)
 
 
 def test_trials_that_kept_no_scale_make_an_ensemble_of_unknown_value(
