@@ -40,7 +40,9 @@ def test_a_study_has_the_same_status(offkey: Offkey, name: str) -> None:
     shown = offkey("status", name, "--json", *storage_of(name))
 
     assert shown.code == 0, shown.stderr
-    assert json.loads(shown.stdout) == json.loads((EXPECTED / f"status_{name}.json").read_text())
+    document = json.loads(shown.stdout)
+    assert document.pop("ensemble")["value"] is None  # that version kept no scales
+    assert document == json.loads((EXPECTED / f"status_{name}.json").read_text())
 
 
 def test_a_finished_study_s_best_trial_has_the_same_recipe(offkey: Offkey) -> None:
