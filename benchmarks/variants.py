@@ -63,19 +63,19 @@ from search.validation.split import labelled_test_clips
 RULES = ("default", "highest", "offkey")
 ALL = "all"  # families
 
-#: Overrides of the study: short trainings, and every way to pool.
+#: Overrides of the study: short trainings, and ways to pool.
 SHARED = (
     "training.epochs={low: 5, high: 15}",
-    "scoring.pooling={choices: [mean, max, top, gwrp]}",
-    "scoring.top_share={choices: [0.05, 0.2]}",
+    "scoring.pooling={choices: [mean, max]}",
+    "scoring.windows={choices: [all, quiet, loud]}",
 )
-_DENSITIES = (
-    "neighbours={choices: [1, 2, 4]}",
-    "local_neighbours={choices: [0, 4]}",
-    "components={choices: [1, 2]}",
+_DENSITIES = ("standardize={choices: [false, true]}", "statistic={choices: [mean, quantile, maximum, deviation]}")
+_RECONSTRUCTION = (
+    "score={choices: [reconstruction, mahalanobis, knn]}",
+    "points={choices: [embedding, residual]}",
+    *_DENSITIES,
 )
-_RECONSTRUCTION = ("score={choices: [reconstruction, mahalanobis, gmm, knn, lof]}", *_DENSITIES)
-#: The same of each family: networks that a CPU trains in seconds, and every density.
+#: The same of each family: networks that a CPU trains in seconds, and densities.
 OF_FAMILY = {
     "ae": ("h_dim={low: 32, high: 128, log: true}", "z_dim={low: 4, high: 16}", *_RECONSTRUCTION),
     "vae": ("h_dim={low: 32, high: 128, log: true}", "z_dim={low: 4, high: 16}", *_RECONSTRUCTION),
@@ -84,7 +84,7 @@ OF_FAMILY = {
     "group_made": ("h_dim={low: 32, high: 128, log: true}", "context={low: 3, high: 5}"),
     "classifier": (
         "backbone=small",
-        "score={choices: [log_odds, softmax, cosine, mahalanobis, gmm, knn, lof]}",
+        "score={choices: [log_odds, cosine, mahalanobis, knn]}",
         *_DENSITIES,
     ),
 }
