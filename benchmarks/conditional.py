@@ -38,7 +38,7 @@ from search.study.space import Space
 from search.study.study import Study
 
 BUDGETS = (1000, 2500, 5000)  # seconds of the workers together
-MOST_TRIALS = 400  # twice as many as studies/best.yaml has
+MOST_TRIALS = 200  # as many as studies/best.yaml has
 NOISE = 0.01  # AUC, standard deviation from training to training
 
 #: Seconds of a trial of each family, roughly as of studies/best.yaml on a CPU; a single trial's differ by a factor.
