@@ -29,13 +29,14 @@ def choose(own: Table, others: Sequence[Table], changes: Sequence[int], error_by
     `changes` counts for each variant how many of its settings differ from their defaults. Raises ValueError if no
     variant has a value.
     """
-    rows = np.array([own, *others])
-    candidates = np.flatnonzero(np.isfinite(own))
-    if not len(candidates):
+    candidates = np.flatnonzero(np.isfinite(own)).tolist()
+    if not candidates:
         raise ValueError("no variant has a value")
+    rows = np.array([row for row in (own, *others) if np.isfinite(row[candidates]).any()])
     # A training lifts all of its variants: what counts is a variant's distance from the mean of its training.
-    means = np.nanmean(rows - np.nanmean(rows[:, candidates], axis=1, keepdims=True), axis=0)
-    best = max(candidates.tolist(), key=lambda variant: (means[variant], -changes[variant], -variant))
+    centred = rows - np.nanmean(rows[:, candidates], axis=1, keepdims=True)
+    means = {variant: float(np.nanmean(centred[:, variant])) for variant in candidates}
+    best = max(candidates, key=lambda variant: (means[variant], -changes[variant], -variant))
 
     def error(variant: int) -> float:
         differences = rows[:, best] - rows[:, variant]
@@ -43,5 +44,5 @@ def choose(own: Table, others: Sequence[Table], changes: Sequence[int], error_by
         of_trainings = differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
         return math.hypot(error_by_clips(best, variant), of_trainings)
 
-    nearest_first = sorted(candidates.tolist(), key=lambda variant: (changes[variant], -means[variant], variant))
+    nearest_first = sorted(candidates, key=lambda variant: (changes[variant], -means[variant], variant))
     return next(variant for variant in nearest_first if means[best] - means[variant] <= error(variant))
