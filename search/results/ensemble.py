@@ -40,6 +40,7 @@ from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study import space as spaces
 from search.study.ensembles import clips_of, ensemble_of
+from search.study.precision import with_precision
 from search.study.recipe import OF_THE_WHOLE, Origin, Recipe, trials_in_words
 
 FEWEST_MEMBERS, MOST_MEMBERS = 2, 5
@@ -149,7 +150,9 @@ def export_ensemble(storage: StudyStorage, stored: StoredStudy) -> Recipe:
         (f"trial {number}", recipe.model_copy(update={"study": f"trial-{number}"}))
         for number, recipe in zip(ensemble.trials, alike, strict=True)
     ]
-    return ensemble_of(named, combine="mean", squash=True).model_copy(
+    # The trials have closed their precision; what trains nothing closes as in their own recipes.
+    closed = with_precision(ensemble_of(named, combine="mean", squash=True), None, native=lambda: "float32")
+    return closed.model_copy(
         update={
             "study": f"{stored.name}-ensemble",
             "from_": Origin(study=stored.name, trials=list(ensemble.trials)),

@@ -11,6 +11,7 @@ import optuna
 
 from features.clips.corpus import Corpus
 from features.frames.feature_settings import FeatureSettings
+from features.settings import Settings
 from search.study.branches import features_of
 from search.study.computation import COMPUTATION
 from search.study.study import Study
@@ -56,15 +57,20 @@ def _with_defaults(study: Study) -> dict[str, Any]:
     tree = study.tree
     blocks = {key: default for key, default in study.first_recipe().tree().items() if isinstance(default, dict)}
     filled = {key: {**default, **tree.get(key, {})} for key, default in blocks.items() if key != "model"}
+    first = study.first_recipe()
+    filled["scoring"] = _without_defaults(filled["scoring"], first.scoring)
     if isinstance(tree["model"], dict):
-        model = study.first_recipe().model
-        defaults = {name: type(model).model_fields[name].default for name in model.NEVER_IDLE}
-        both = {**blocks["model"], **tree["model"]}
-        filled["model"] = {key: value for key, value in both.items() if key not in defaults or value != defaults[key]}
+        filled["model"] = _without_defaults({**blocks["model"], **tree["model"]}, first.model)
     elif any(features_of(tree, branch) for branch in range(len(tree["model"]))):
         # The first recipe has the features of its branch, not the study's.
         filled["features"] = {**dict(FeatureSettings()), **(tree.get("features") or {})}
     return {**tree, **filled}
+
+
+def _without_defaults(block: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return a block without the settings of `NEVER_IDLE` that have their default."""
+    defaults = {name: type(settings).model_fields[name].default for name in settings.NEVER_IDLE}
+    return {key: value for key, value in block.items() if key not in defaults or value != defaults[key]}
 
 
 def _without(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -207,10 +207,11 @@ class Recipe(Settings):
     def tree(self) -> dict[str, Any]:
         """Return the recipe as plain values, in the order of the schema, without null and without idle settings.
 
-        Settings of models that have no idle value (`NEVER_IDLE`) are also left out at their default.
+        Settings that have no idle value (`NEVER_IDLE`) are also left out at their default.
         """
         tree = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         _drop(tree["model"], self.model.changing_nothing)
+        _drop(tree["scoring"], self.scoring.changing_nothing)
         written = tree["model"].get("members", {})
         for name, member in self.ensemble.items():
             _drop(written[name]["model"], member.model.changing_nothing)

@@ -565,18 +565,6 @@ def test_a_setting_of_training_for_a_family_that_is_not_trained_is_warned_of(
             {"model": [{"family": "vae"}, {"family": "ae", "neighbours": 3}]},
             "model.1.neighbours has no effect: it counts with model.score: knn or lof",
         ),
-        (
-            {"model": {"family": "vae", "statistic": "quiet"}},
-            "model.statistic has no effect: it counts with model.score: mahalanobis or gmm or knn or lof",
-        ),
-        (
-            {"model": {"family": "vae", "decay": 0.5}},
-            "model.decay has no effect: it counts with model.score: mahalanobis or gmm or knn or lof",
-        ),
-        (
-            {"model": {"family": "vae", "score": "knn", "share": 0.2}},
-            "model.share has no effect: it counts with model.statistic: quantile or quiet or loud",
-        ),
         ({"model": {"family": "vae", "score": "knn", "statistic": "maximum+loud", "share": 0.2}}, None),
         ({"model": {"family": "stat", "statistic": ["change", "quantile"], "share": 0.2}}, None),
         ({"model": {"family": "stat", "statistic": {"choices": ["mean", "quiet+loud"]}, "share": 0.2}}, None),

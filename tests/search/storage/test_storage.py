@@ -54,7 +54,8 @@ def test_a_storage_has_one_connection_that_its_threads_share(tiny_study: MakeStu
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(work, range(2)))
 
-    assert storage.get_trial(held.trial_id).user_attrs == {"note 0": 4, "note 1": 4}
+    notes = storage.get_trial(held.trial_id).user_attrs
+    assert {key: notes[key] for key in ("note 0", "note 1")} == {"note 0": 4, "note 1": 4}
     assert opened == []
     assert pool.checkedout() == 0
 

@@ -50,7 +50,7 @@ def test_all_blocks_are_listed_or_one(offkey: Offkey) -> None:
 
     assert {"corpus", "features", "training", "scoring", *FAMILIES} - {"quick"} <= set(whole["blocks"])
     assert one["blocks"] == {"stat": whole["blocks"]["stat"]}
-    assert "weight of each frame" in offkey("settings", "stat").stdout
+    assert "weight of each window" in offkey("settings", "stat").stdout
 
 
 def test_an_unknown_name_is_misuse_with_the_nearest_one(offkey: Offkey) -> None:
