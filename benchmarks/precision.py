@@ -1,15 +1,16 @@
 """Does training in bfloat16 cost a family anything, and what does it save?
 
-    python -m benchmarks.precision [--epochs 10]        # on sounds made here
-    python -m benchmarks.precision ROOT [--epochs 10]   # on a corpus with labelled test clips
+    python -m benchmarks.precision [--epochs 10] [--seeds 2]    # on sounds made here
+    python -m benchmarks.precision ROOT                         # on a corpus with labelled test clips
 
-Each family is trained with two seeds, each in float32 and in bfloat16, on one core. The AUC is that of all labelled
-test clips, the mean over machine IDs; scores are float32 whatever the training was.
+Each family is trained with two or more seeds, each in float32 and in bfloat16, on one core. The AUC is that of all
+labelled test clips, the mean over machine IDs; scores are float32 whatever the training was.
 
-another seed : how far the AUCs of the two seeds are apart in float32
-bfloat16     : how far an AUC in bfloat16 is from that of the same seed in float32, the larger of the two
-as near      : whether bfloat16 is no further off than another seed, which is the claim. Two seeds may agree by chance;
-               the last line therefore compares the means over the families
+another seed : how far the AUCs of two seeds are apart in float32, the mean over pairs of seeds
+off by       : how far an AUC in bfloat16 is from that of the same seed in float32, the mean over seeds
+as near      : whether bfloat16 is no further off than another seed, which is the claim. Two seeds may agree by chance:
+               a family that says no, or a difference with one sign throughout, needs `--seeds 10`
+difference   : AUC in bfloat16 minus AUC in float32, the mean over seeds, and its standard error
 time         : of the epochs in bfloat16 over those in float32, taken in turn
 
 On a CPU without AVX512_BF16 or AMX-BF16 the times say what an explicit `training.precision: bfloat16` costs there.
@@ -18,6 +19,7 @@ On a CPU without AVX512_BF16 or AMX-BF16 the times say what an explicit `trainin
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -41,7 +43,6 @@ from search.study.recipe import Recipe
 from search.training.loop import Training
 
 CPU = torch.device("cpu")
-SEEDS = (0, 1)
 PRECISIONS: tuple[ClosedPrecision, ...] = ("float32", "bfloat16")
 
 #: Windows are trained in batches of 1,000, crops of 64.
@@ -69,11 +70,13 @@ def training_of(name: str, corpus: Corpus, precision: ClosedPrecision, *, seed: 
     return Training(recipe, corpus, CPU)
 
 
-def measured(name: str, corpus: Corpus, *, epochs: int) -> tuple[dict[ClosedPrecision, list[float]], list[float]]:
+def measured(
+    name: str, corpus: Corpus, *, epochs: int, seeds: int
+) -> tuple[dict[ClosedPrecision, list[float]], list[float]]:
     """AUCs by precision, one for each seed, and the ratio of the times of each epoch."""
     aucs: dict[ClosedPrecision, list[float]] = defaultdict(list)
     ratios = []
-    for seed in SEEDS:
+    for seed in range(seeds):
         trainings = {p: training_of(name, corpus, p, seed=seed, epochs=epochs) for p in PRECISIONS}
         for _ in range(epochs):
             seconds = {}
@@ -92,15 +95,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", nargs="?", type=Path, help="a corpus with labelled test clips")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=2, help="two at least")
     arguments = parser.parse_args()
     on_one_core()
     table = Table(
         "",
-        "float32, AUC of each seed",
-        "bfloat16",
+        "AUC, float32",
+        "AUC, bfloat16",
         "another seed",
-        "bfloat16 off by",
+        "off by",
         "as near",
+        "difference",
         "time",
         "range",
         title=f"Training in bfloat16 ({machine_line()}, {native_precision(CPU)} computed natively)",
@@ -117,15 +122,18 @@ def main() -> None:
         os.environ["OFFKEY_CACHE"] = f"{name}/cache"
         corpus = read_corpus(root)
         for model in MODELS:
-            aucs, ratios = measured(model, corpus, epochs=arguments.epochs)
-            of_seeds.append(abs(aucs["float32"][0] - aucs["float32"][1]))
-            of_bfloat16.append(max(abs(a - b) for a, b in zip(aucs["bfloat16"], aucs["float32"], strict=True)))
+            aucs, ratios = measured(model, corpus, epochs=arguments.epochs, seeds=arguments.seeds)
+            differences = [a - b for a, b in zip(aucs["bfloat16"], aucs["float32"], strict=True)]
+            error = statistics.stdev(differences) / len(differences) ** 0.5
+            of_seeds.append(statistics.mean(abs(a - b) for a, b in itertools.combinations(aucs["float32"], 2)))
+            of_bfloat16.append(statistics.mean(map(abs, differences)))
             table.add_row(
                 model,
-                *(", ".join(f"{auc:.3f}" for auc in aucs[precision]) for precision in PRECISIONS),
+                *(f"{statistics.mean(aucs[precision]):.3f}" for precision in PRECISIONS),
                 f"{of_seeds[-1]:.4f}",
                 f"{of_bfloat16[-1]:.4f}",
                 "yes" if of_bfloat16[-1] <= of_seeds[-1] else "no",
+                f"{statistics.mean(differences):+.3f} ± {error:.3f}",
                 f"{statistics.median(ratios):.2f}",
                 f"{min(ratios):.2f}–{max(ratios):.2f}",
             )
