@@ -202,7 +202,7 @@ def test_a_grid_tries_each_combination_once_the_portfolio_first(tiny_study: Make
     assert pairs == [(8, 2), (16, 4), (8, 4), (16, 2)]
 
 
-@on_both_databases
+@pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 def test_a_search_of_fewer_trials_tries_the_cheapest_and_is_continued(storage_url: str, corpus_root: Path) -> None:
     tree = {
         "study": "of-a-file",

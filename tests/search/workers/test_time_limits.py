@@ -171,8 +171,9 @@ def families_of(study: TinyStudy) -> Counter[str]:
     return Counter(trial.params["family"] for trial in trials_of(study))
 
 
-@on_both_databases
-@pytest.mark.parametrize(("hours", "slow_ones"), [(1.0, 0), (None, 1)])
+@pytest.mark.parametrize(
+    ("storage_url", "hours", "slow_ones"), [("postgresql", 1.0, 0), ("sqlite", None, 1)], indirect=["storage_url"]
+)
 def test_no_trial_begins_that_would_outlast_the_hours_while_another_family_s_fits(
     tiny_study: MakeStudy, hours: float | None, slow_ones: int
 ) -> None:

@@ -102,8 +102,11 @@ def test_a_curve_is_of_one_variant_although_another_led_at_first(
     assert trial.intermediate_values == {1: 0.0, 3: 0.0, 5: 1.0}
 
 
-@on_both_databases
-@pytest.mark.parametrize("moment", ["in the second epoch", "after the report", "between ledger and value"])
+@pytest.mark.parametrize(
+    ("storage_url", "moment"),
+    [("sqlite", "in the second epoch"), ("postgresql", "after the report"), ("postgresql", "between ledger and value")],
+    indirect=["storage_url"],
+)
 def test_a_trial_that_is_taken_over_ends_with_the_curve_and_the_variant_of_an_undisturbed_one(
     tiny_study: MakeStudy, moment: str
 ) -> None:
