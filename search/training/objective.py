@@ -82,7 +82,9 @@ def objective(
     variants = variants_of(study, trial, close)
     recipe = variants[0].recipe
     first, *others = study.objectives
-    choice = VariantChoice(variants, validation_data, first, evidence or NoEvidence())
+    # Wilcoxon's test takes steps as independent measurements: a mean over folds would count a fold repeatedly.
+    fold_alone = study.search.pruner == "wilcoxon"
+    choice = VariantChoice(variants, validation_data, first, evidence or NoEvidence(), reports_folds_alone=fold_alone)
     limits = Limits(study.search.constraints or ConstraintSettings(), study.objectives)
     with _impossible_settings():
         training = start_training([variant.recipe for variant in variants], validation_data, device, train)
@@ -122,8 +124,6 @@ def objective(
             scores, value = validated()
             after_epoch(training)
             _log.debug("trial %d: %s %.4f at step %d", trial.number, first, value, training.step)
-            # Wilcoxon's test takes steps as independent measurements: a mean over folds would count a fold repeatedly.
-            fold_alone = study.search.pruner == "wilcoxon"
             trial.report(validation_data.last_models_metric(first, scores) if fold_alone else value, training.step)
             limits.after_step(trial, training)
     limits.after_training(trial, validation_data, scores)

@@ -25,9 +25,16 @@ class VariantChoice:
     """Scores the variants of a training at each judged step, and takes one."""
 
     def __init__(
-        self, variants: Sequence[Variant], validation_data: ValidationData, objective: str, evidence: Evidence
+        self,
+        variants: Sequence[Variant],
+        validation_data: ValidationData,
+        objective: str,
+        evidence: Evidence,
+        *,
+        reports_folds_alone: bool = False,
     ) -> None:
         self._variants, self._validation_data, self._objective = variants, validation_data, objective
+        self._reports_folds_alone = reports_folds_alone
         self._evidence = evidence
         self._tables = {step: _table(values) for step, values in evidence.own().items()}
         self.taken = variants[0].recipe  # by the last step that was judged
@@ -71,7 +78,8 @@ class VariantChoice:
             self._error_by_clips(scores),
         )
         curve = {step: float(values[taken]) for step, values in sorted(self._tables.items())}
-        self._evidence.take(self._variants[taken].values, curve)
+        # A trial that reports each fold alone keeps its reports: the tables are of all folds so far.
+        self._evidence.take(self._variants[taken].values, {} if self._reports_folds_alone else curve)
         self.taken = self._variants[taken].recipe
         chosen = scores[taken]
         assert not isinstance(chosen, Exception)

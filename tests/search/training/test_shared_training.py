@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import torch
 
 from features.clips.corpus import Corpus, read_corpus
 from search.study.recipe import Recipe, ValidationSettings
+from search.study.study_file import study_of_tree
 from search.training.cross_validation import CrossValidation
 from search.training.loop import Training
-from search.training.objective import train_for_real
+from search.training.objective import objective, train_for_real
+from search.training.variant_choice import NoEvidence
 from search.validation.split import blind
 from search.validation.views import validation_data_of
 from tests.support.training import trained
@@ -201,3 +205,34 @@ def test_the_training_goes_on_as_if_no_variant_had_been_scored(corpus: Corpus) -
         training.run_epoch()
 
     np.testing.assert_array_equal(disturbed.validation_scores(), undisturbed.validation_scores())
+
+
+class Noted(NoEvidence):
+    """Evidence that notes what a trial takes."""
+
+    def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:
+        self.values, self.curve = dict(values), dict(curve)
+
+
+@pytest.mark.parametrize("pruner", ["none", "wilcoxon"])
+def test_a_curve_is_rewritten_for_the_variant_that_is_taken_but_where_each_fold_is_reported_alone(
+    pruner: str, corpus: Corpus
+) -> None:
+    tree = {
+        "study": "here",
+        "features": {"n_mels": 32},
+        "model": {"family": "vae", **WINDOWS, "z_dim": 2},
+        "training": {"epochs": 1, "batch_size": 64, "threads": 1},
+        "scoring": {"pooling": {"choices": ["mean", "max"]}},
+        "validation": {"folds": 5},
+        "search": {"pruner": pruner},
+    }
+    study = study_of_tree(tree, origin="here")
+    validation_data = validation_data_of(corpus, study.validation)
+    evidence, trial = Noted(), optuna.create_study(direction="maximize").ask()
+
+    value = objective(trial, study, validation_data, evidence=evidence)
+
+    assert evidence.values.keys() == {"pooling"}
+    assert evidence.curve.get(5, value) == value
+    assert sorted(evidence.curve) == ([] if pruner == "wilcoxon" else [1, 2, 3, 4, 5])
