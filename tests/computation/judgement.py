@@ -29,6 +29,7 @@ from search.evaluation.official import Year
 from search.evaluation.truth import Truth
 from search.sampling.pruning import noise_key
 from search.sampling.samplers import pruner_for, sampler_for
+from search.storage.optuna_rows import SECONDS
 from search.study.search_settings import SearchSettings
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
@@ -171,6 +172,7 @@ def _suggestions(blocks: dict[str, Any]) -> list[str]:
         trials.sampler = sampler_for(study, number, draw=number % 2)
         trial = trials.ask()
         recipe = trial_recipe(study, trial, threads=1, repeat=number % 2)
+        trial.set_user_attr(SECONDS, 1.0)  # families share time: what a machine takes decides nothing here
         trials.tell(trial, float(number))
         if number < 4 or number == 12:  # by then TPE has learnt from its own
             settings = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
