@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.windows.excerpts import Batch
-from models.anomaly_model import AnomalyModel
+from models.anomaly_model import ReconstructingModel
 from models.labels import Labels
 from models.layers.conditioning import ConditionalSettings, id_inputs, with_ids
 from models.layers.residual import log_error_of_bins
@@ -50,7 +50,7 @@ class Settings(WindowSettings, ConditionalSettings, ReconstructionSettings):
         return 2
 
 
-class Model(AnomalyModel):
+class Model(ReconstructingModel):
     """Reconstructs windows of healthy sound; what it reconstructs badly is anomalous."""
 
     def __init__(self, settings: Settings, scale: Scale, labels: Labels) -> None:

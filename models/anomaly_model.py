@@ -35,10 +35,14 @@ class AnomalyModel(nn.Module, ABC):
         """Embeddings for a density, (batch, dim); for families with densities among their scores."""
         raise NotImplementedError
 
-    def residual(self, batch: Batch) -> Tensor:
-        """How badly each bin is reconstructed, (batch, bins): log mean squared error; for families that reconstruct."""
-        raise NotImplementedError
-
     def reconstruct(self, batch: Batch) -> Tensor | None:
         """The reconstruction of the inputs, in their shape and unit; None for a family that reconstructs nothing."""
         return None
+
+
+class ReconstructingModel(AnomalyModel):
+    """A model that reconstructs its inputs, so that a density can judge how badly it does."""
+
+    @abstractmethod
+    def residual(self, batch: Batch) -> Tensor:
+        """How badly each bin is reconstructed, (batch, bins): log mean squared error."""

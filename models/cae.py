@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from features.errors import UnservedError
 from features.windows.excerpts import Batch
-from models.anomaly_model import AnomalyModel
+from models.anomaly_model import ReconstructingModel
 from models.labels import Labels
 from models.layers.residual import log_error_of_bins
 from models.layers.scale import Scale
@@ -66,7 +66,7 @@ class Settings(CropSettings, ReconstructionSettings):
     )
 
 
-class Model(AnomalyModel):
+class Model(ReconstructingModel):
     """Reconstructs crops of healthy sound; what it reconstructs badly is anomalous."""
 
     def __init__(self, settings: Settings, scale: Scale, labels: Labels) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from features.windows.excerpts import Batch, Excerpts
-from models.anomaly_model import AnomalyModel
+from models.anomaly_model import AnomalyModel, ReconstructingModel
 from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
@@ -58,7 +58,10 @@ class Reading:
 
     def vectors(self, model: AnomalyModel, batch: Batch) -> Tensor:
         """What a density judges of each window, (batch, dim) float32."""
-        return (model.residual(batch) if self.points == "residual" else model.embed(batch)).float()
+        if self.points == "embedding":
+            return model.embed(batch).float()
+        assert isinstance(model, ReconstructingModel)
+        return model.residual(batch).float()
 
 
 class NetworkPass:

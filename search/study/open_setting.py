@@ -106,6 +106,10 @@ class OpenSetting:
 
 
 def open_setting(path: Path, name: str, content: Mapping[str, Any], *, real: bool) -> OpenSetting:
+    """Return the open setting that a range describes; `real` says whether it takes real numbers.
+
+    Raises RangeError with the place of the first rule that the range breaks.
+    """
     if "choices" in content:
         return _choices(path, name, content)
     unknown = [key for key in content if key not in INTERVAL_KEYS]

@@ -10,6 +10,7 @@ import torch
 
 from features.frames.feature_settings import FeatureSettings
 from features.windows.excerpts import Batch
+from models.anomaly_model import ReconstructingModel
 from models.families import build, settings_of
 from models.labels import Labels
 
@@ -29,6 +30,7 @@ RECONSTRUCT: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 def test_a_residual_is_the_log_mean_squared_error_of_each_bin(family: str) -> None:
     block, shape = RECONSTRUCT[family]
     model = build(settings_of(family).model_validate({"family": family, **block}), FEATURES.limits, LABELS).eval()
+    assert isinstance(model, ReconstructingModel)
     inputs = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 60 - 80  # dB
     batch = Batch(inputs=inputs, clips=torch.zeros(len(inputs), dtype=torch.int64))
     low, high = (limit[0] for limit in FEATURES.limits)
