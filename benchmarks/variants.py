@@ -40,13 +40,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.pruning import mean_aucs, paired, part_of
+from benchmarks.pruning import paired, part_of
 from benchmarks.sides import machine_line
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus, read_corpus
 from features.errors import UnservedError
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.evaluation.metrics import metric_of_each
 from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
 from search.study.space import only_families
@@ -218,7 +219,7 @@ def _aucs(scores: Scores, truth: Truth) -> VariantTable:
     """The AUC of each variant, (variants,); NaN for one without scores."""
     finite = np.isfinite(scores).all(axis=1)
     aucs = np.full(len(scores), np.nan)
-    aucs[finite] = mean_aucs(scores[finite], truth)
+    aucs[finite] = metric_of_each("auc", scores[finite], truth)
     return aucs
 
 

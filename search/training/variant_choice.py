@@ -61,9 +61,7 @@ class VariantChoice:
             self._evidence.take(self._variants[0].values, {})
             return training.validation_scores()
         scores = training.scores_of_variants([variant.recipe for variant in self._variants])
-        table = _table([None if isinstance(s, Exception) else self._value(s) for s in scores])
-        if not np.isfinite(table).any():
-            raise next(s for s in scores if isinstance(s, Exception))
+        table = self._table_of(scores)
         for variant, reason in zip(self._variants, scores, strict=True):
             if isinstance(reason, Exception):
                 _log.info("no detector with %s: %s", dict(variant.values), reason)
@@ -85,8 +83,16 @@ class VariantChoice:
         assert not isinstance(chosen, Exception)
         return chosen
 
-    def _value(self, scores: Scores) -> float:
-        return self._validation_data.metric(self._objective, scores)
+    def _table_of(self, scores: Sequence[VariantScores]) -> Table:
+        """Return the value of each variant, (variants,). Raises the first variant's reason if none has scores."""
+        has_scores = [not isinstance(one, Exception) for one in scores]
+        if not any(has_scores):
+            raise next(one for one in scores if isinstance(one, Exception))
+        table = np.full(len(scores), np.nan)
+        table[has_scores] = self._validation_data.metric_of_each(
+            self._objective, np.array([one for one in scores if not isinstance(one, Exception)])
+        )
+        return table
 
     def _error_by_clips(self, scores: Sequence[VariantScores]) -> ErrorByClips:
         @cache
