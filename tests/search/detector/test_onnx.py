@@ -240,8 +240,14 @@ def test_a_machine_id_that_the_detector_cannot_score_has_no_score(detector: str)
 VAE = {"family": "vae"}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "other features": ({"features": {"kind": "logmel+chroma"}}, "features.kind: logmel .* this is logmel+chroma"),
-    "a mixture": ({"model": {"family": "stat", "score": "gmm"}}, "mahalanobis, knn and ocsvm .* model.score is gmm"),
-    "outliers": ({"model": {"family": "stat", "score": "lof"}}, "mahalanobis, knn and ocsvm .* model.score is lof"),
+    "a mixture": (
+        {"model": {"family": "stat", "score": "gmm"}},
+        "mahalanobis, knn, ocsvm and exposure .* model.score is gmm",
+    ),
+    "outliers": (
+        {"model": {"family": "stat", "score": "lof"}},
+        "mahalanobis, knn, ocsvm and exposure .* model.score is lof",
+    ),
     "ranks": ({"scoring": {"calibration": "empirical"}}, "none and z .* this is empirical"),
     "an ensemble": (
         {"model": {"family": "fusion", "members": {"a": {"model": VAE}, "b": {"model": VAE}}}},
