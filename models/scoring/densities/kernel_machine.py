@@ -58,4 +58,4 @@ class KernelMachine(PointScorer):
 def gamma_of(points: Array) -> float:
     """γ, by the points of normal clips."""
     variance = float(np.mean((points - points.mean(axis=0)) ** 2)) if places_of(points) > 1 else 1.0
-    return 1 / (points.shape[1] * variance)
+    return float(1 / (points.shape[1] * variance))

@@ -118,7 +118,7 @@ def test_members_of_an_ensemble_are_trained_once_for_all_variants(corpus: Corpus
         tree |= {"model": {"family": "fusion", "combine": combine, "members": members}}
         return Recipe.model_validate(tree)
 
-    recipes = [recipe("mean"), recipe("rank"), recipe("max", score="knn")]
+    recipes = [recipe("mean"), recipe("rank"), recipe("max", score="exposure")]
 
     shared = trained(recipes[0], corpus).scores_of_variants(recipes)
 
