@@ -57,8 +57,8 @@ from search.study.trial_recipe import trial_recipe
 from search.study.variants import Variant, variants_of
 from search.training.choice import Table as VariantTable
 from search.training.choice import choose
-from search.training.loop import open_corpus_stores
 from search.training.objective import train_for_real
+from search.training.stores import open_corpus_stores
 from search.validation.split import labelled_test_clips
 
 RULES = ("default", "highest", "offkey")
