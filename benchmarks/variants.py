@@ -28,7 +28,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -48,7 +48,6 @@ from features.errors import UnservedError
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
 from search.evaluation.metrics import metric_of_each
-from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
 from search.study.space import only_families
 from search.study.study import Study
@@ -208,7 +207,7 @@ def replay(recorded: Sequence[Recorded], truth: Truth, *, seed: int) -> list[Tak
         choices = {
             "default": int(np.flatnonzero(np.isfinite(own))[0]),
             "highest": int(np.nanargmax(own)),
-            "offkey": choose(own, others, training.changes, _error_by_clips(training.scores[:, validates], seen)),
+            "offkey": choose(own, others, training.changes),
         }
         earlier[training.family].append(own)
         taken += [Taken(training.family, rule, float(own[v]), float(held_out[v])) for rule, v in choices.items()]
@@ -221,21 +220,6 @@ def _aucs(scores: Scores, truth: Truth) -> VariantTable:
     aucs = np.full(len(scores), np.nan)
     aucs[finite] = metric_of_each("auc", scores[finite], truth)
     return aucs
-
-
-def _error_by_clips(scores: Scores, truth: Truth) -> Callable[[int, int], float]:
-    """The standard error of the difference of two variants, as a trial computes it."""
-
-    @cache
-    def noise(variant: int) -> VariantTable | None:
-        found = noise_of(scores[variant], truth)
-        return None if found is None else np.array(found)
-
-    def error(one: int, other: int) -> float:
-        first, second = noise(one), noise(other)
-        return 0.0 if first is None or second is None else float(np.linalg.norm(first - second))
-
-    return error
 
 
 #: What is made of the trainings of one split and rule: one validation AUC, one held-out AUC.

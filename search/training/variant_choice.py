@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from models.scoring.scores import Scores
-from search.evaluation.noise import noise_of
-from search.study.objectives import METRICS
 from search.study.variants import Variant
-from search.training.choice import ErrorByClips, Table, choose
+from search.training.choice import Table, choose
 from search.training.protocols import Evidence, TrialTraining, VariantScores
 from search.validation.views import ValidationData
 
@@ -73,7 +70,6 @@ class VariantChoice:
             table,
             [other for other in others if len(other) == len(table)],
             [variant.changes for variant in self._variants],
-            self._error_by_clips(scores),
         )
         curve = {step: float(values[taken]) for step, values in sorted(self._tables.items())}
         # A trial that reports each fold alone keeps its reports: the tables are of all folds so far.
@@ -93,20 +89,6 @@ class VariantChoice:
             self._objective, np.array([one for one in scores if not isinstance(one, Exception)])
         )
         return table
-
-    def _error_by_clips(self, scores: Sequence[VariantScores]) -> ErrorByClips:
-        @cache
-        def noise(variant: int) -> Table | None:
-            own = scores[variant]
-            assert not isinstance(own, Exception)
-            found = noise_of(own, self._validation_data.truth.first(len(own)), metric=METRICS[self._objective])
-            return None if found is None else np.array(found)
-
-        def error(one: int, other: int) -> float:
-            first, second = noise(one), noise(other)
-            return 0.0 if first is None or second is None else float(np.linalg.norm(first - second))
-
-        return error
 
 
 class NoEvidence:
