@@ -12,7 +12,9 @@ from typing import Any
 import optuna
 
 from search.results.comparison import Comparison, compare
+from search.results.families import columns
 from search.results.status import Status, read_status, worth
+from search.results.trial_in_words import trial_in_words
 from search.results.wording import interval
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
@@ -36,7 +38,7 @@ def write_note(storage: StudyStorage, stored: StoredStudy, study: optuna.Study) 
     status = read_status(storage, stored, study)
     comparison = compare(storage, stored, status, with_ties=False)
     portfolio = "" if status.portfolio is None else f"\n\n{status.portfolio.in_words(status.metric_name)}"
-    ours = f"{_about(stored)}{_result(status, comparison)}{portfolio}\n\n---\n{_LINE}"
+    ours = f"{_about(stored)}{_result(status, comparison)}{portfolio}{_families(status)}\n\n---\n{_LINE}"
     best = None if status.best is None else worth(status.best)
     # If another trial is the best by now, that trial's worker writes the note.
     StudyLedger(storage, stored).edit_attributes(_NOTE, lambda before: _with_ours(before, ours), while_best=best)
@@ -97,9 +99,19 @@ def _result(status: Status, comparison: Comparison | None) -> str:
         gain = comparison.gain
         difference = f"{gain.difference:+.3f} (95 % interval {interval(gain.interval)})"
         text += f" Over the baseline ({status.baseline:.3f}): {difference}, {gain.in_words}."
-    if comparison.ensemble is not None:
-        text += f"\n\n{_escaped(comparison.ensemble.in_words(status.study, worth(status.best)))}"
+    text += f"\n\n{_escaped(trial_in_words(status.best))}"
+    if comparison.ensemble is not None and (promise := comparison.ensemble.in_words(status.study, worth(status.best))):
+        text += f"\n\n{_escaped(promise)}"
     return text
+
+
+def _families(status: Status) -> str:
+    """Where the time went, if there are several families."""
+    if not any(family.trials for family in status.families):
+        return ""
+    titles = columns(status.metric_name)
+    rows = [titles, ["---", *["--:"] * (len(titles) - 1)], *(map(_escaped, family.row) for family in status.families)]
+    return "\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _escaped(text: str) -> str:

@@ -15,7 +15,9 @@ from search.report import charts, tables
 from search.report.verdict import verdict
 from search.results.comparison import compare
 from search.results.export import recipe_of
+from search.results.families import columns
 from search.results.status import read_status
+from search.results.trial_in_words import trial_in_words
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
@@ -46,9 +48,11 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
         objectives=[IN_WORDS[objective] for objective in stored.objectives],
         tied=len(ties),
         complete=len(status.finished),
-        families=tables.families(study, status),
+        families=status.families,
+        family_columns=columns(status.metric_name),
         search_charts=list(charts.search_charts(status, ties, optuna_study, pruner=study.search.pruner)),
         best=best,
+        about_best=None if best is None else trial_in_words(best),
         best_metrics=None if best is None else evaluate(scores[best.number], stored.truth),
         best_trial_charts=[] if best is None else list(charts.best_trial_charts(stored, scores[best.number])),
         failed=len(status.failures),

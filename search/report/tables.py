@@ -13,10 +13,12 @@ from optuna.trial import FrozenTrial
 from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.wording import duration, interval, number, objective_value
+from search.results.wording import settings as in_words
 from search.storage.stored_study import StoredStudy
 from search.study.recipe import Objective
 from search.study.schema.schema_lookup import description_of
 from search.study.study import Study
+from search.study.trial_choice import effective_params
 from search.validation.views import clips_in_words
 
 _OBJECTIVES: dict[Objective, str] = {
@@ -67,7 +69,7 @@ def searched(
 
 def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
     """A row for each open setting, the choice of a family among them."""
-    best = {} if status.best is None else status.best.params
+    best = {} if status.best is None else effective_params(status.best)
 
     def row(name: str, about: str, span: str) -> dict[str, str]:
         values = {who: number(params.get(name, "—")) for who, params in (("baseline", study.baseline), ("best", best))}
@@ -93,7 +95,7 @@ def best_trials(status: Status, comparison: Comparison) -> Iterator[dict[str, st
             "value": f"{worth(trial):.3f}",
             "interval": interval(comparison.intervals[trial.number]),
             "remarks": ", ".join(remark for remark, holds in remarks.items() if holds),
-            "settings": ", ".join(f"{name} {number(value)}" for name, value in trial.params.items()),
+            "settings": in_words(trial),
         }
 
 
@@ -104,20 +106,8 @@ def trade_offs(status: Status, comparison: Comparison) -> Iterator[dict[str, Any
             "number": str(trial.number),
             "values": list(map(objective_value, status.objectives, trial.values)),
             "interval": interval(comparison.intervals[trial.number]),
-            "settings": ", ".join(f"{name} {number(value)}" for name, value in trial.params.items()),
+            "settings": in_words(trial),
         }
-
-
-def families(study: Study, status: Status) -> list[dict[str, str]]:
-    """A row for each family, if there are several: its complete trials and the best of them."""
-    if len(study.space.families) == 1:
-        return []
-    rows = []
-    for family in study.space.families:
-        own = [trial for trial in status.finished if trial.params.get("family") == family]
-        value, best = (f"{worth(own[0]):.3f}", str(own[0].number)) if own else ("—", "—")
-        rows.append({"name": family, "complete": str(len(own)), "value": value, "best": best})
-    return rows
 
 
 def reasons(failures: Sequence[tuple[int, str]]) -> list[dict[str, str]]:
