@@ -37,12 +37,14 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
     ties = () if comparison is None else comparison.ties
     best = status.best
     reasons = tables.reasons(status.failures)
+    settings = tables.settings(study, status)
     return template(__package__, "page.html").render(
         name=stored.name,
         verdict=verdict(stored, study, status, comparison, storage=storage.shown_url),
         intervals=None if comparison is None else charts.interval_chart(status, comparison),
         searched=list(tables.searched(stored, study, status, optuna_study.get_trials(deepcopy=False))),
-        settings=list(tables.settings(study, status)),
+        settings=settings,
+        settings_left=len(study.space.distributions()) - len(settings),
         trials=[] if comparison is None else list(tables.best_trials(status, comparison)),
         trade_offs=[] if comparison is None else list(tables.trade_offs(status, comparison)),
         objectives=[IN_WORDS[objective] for objective in stored.objectives],

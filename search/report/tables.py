@@ -67,18 +67,27 @@ def searched(
         )
 
 
-def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
-    """A row for each open setting, the choice of a family among them."""
+def settings(study: Study, status: Status) -> list[dict[str, str]]:
+    """A row for each open setting, the choice of a family among them.
+
+    With several families there may be dozens: then only those are shown that have an effect in the baseline or in the
+    best trial.
+    """
     best = {} if status.best is None else effective_params(status.best)
+    of_baseline = next((effective_params(trial) for trial in status.finished if trial.number == 0), study.baseline)
+    baseline = {name: value for name, value in study.baseline.items() if name in of_baseline}
 
     def row(name: str, about: str, span: str) -> dict[str, str]:
-        values = {who: number(params.get(name, "—")) for who, params in (("baseline", study.baseline), ("best", best))}
+        values = {who: number(params.get(name, "—")) for who, params in (("baseline", baseline), ("best", best))}
         return {"name": name, "about": about, "range": span, **values}
 
+    shown = study.space.settings
     if len(study.space.families) > 1:
-        yield row("family", "kind of model", study.space.families_in_words)
-    for setting in study.space.settings:
-        yield row(setting.name, description_of(study.space.tree, setting.path), setting.in_words)
+        shown = tuple(setting for setting in shown if setting.name in {**baseline, **best})
+    rows = [row(s.name, description_of(study.space.tree, s.path), s.in_words) for s in shown]
+    if len(study.space.families) > 1:
+        rows.insert(0, row("family", "kind of model", study.space.families_in_words))
+    return rows
 
 
 def best_trials(status: Status, comparison: Comparison) -> Iterator[dict[str, str]]:

@@ -38,15 +38,14 @@ class Portfolio:
 
     def in_words(self, metric_name: str) -> str:
         """What it gave after how long, against the study's best trial now."""
-        have = "1 trial" if self.trials == 1 else f"{self.trials} trials"
         kinds = f"{'1 entry' if self.entries == 1 else f'{self.entries} entries'} of search.first"
         kinds = kinds if self.entries == self.trials else f"baseline and {kinds}"
         text = f"Portfolio ({kinds}): "
         if self.seconds is not None:
-            every = "" if self.trials == 1 else "all "
-            spent = f"{every}{have} done after {duration(self.seconds)} ({duration(self.worked)} of workers' time)"
+            every = {1: "its trial", 2: "both trials"}.get(self.trials, f"all {self.trials} trials")
+            spent = f"{every} done after {duration(self.seconds)} ({duration(self.worked)} of workers' time)"
         else:
-            spent = f"{self.ended} of {have} ended"
+            spent = f"{self.ended} of {self.trials} trial{'s' if self.trials > 1 else ''} ended"
         if self.best is None:
             return f"{text}{spent}, none complete{'' if self.ended == self.trials else ' yet'}."
         which = "the baseline" if self.best.entry is None else f"entry {self.best.entry}"

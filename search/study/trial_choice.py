@@ -20,6 +20,9 @@ from search.study.study import Study
 
 _VARIANT, _IDLE = "variant", "idle"
 
+#: The user attribute with the variant in words. The dashboard's page shows the first six attributes by name at once.
+_SHOWN = "chosen"
+
 
 @dataclass(frozen=True)
 class TakenVariant:
@@ -44,7 +47,7 @@ class Choice:
 
     @property
     def user_attributes(self) -> dict[str, str]:
-        return {} if self.variant is None else {_VARIANT: self.variant.in_words}
+        return {} if self.variant is None else {_SHOWN: self.variant.in_words}
 
     @property
     def system_attributes(self) -> dict[str, Any]:
