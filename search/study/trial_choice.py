@@ -33,9 +33,9 @@ class TakenVariant:
 
     @property
     def in_words(self) -> str:
-        """The variant, for example `pooling top, windows quiet: one of 24 tried on this training`."""
+        """The variant, for example `pooling top, windows quiet (one of 24 tried on this training)`."""
         settings = ", ".join(f"{name} {value}" for name, value in self.values.items())
-        return f"{settings}: one of {self.tried} tried on this training"
+        return f"{settings} (one of {self.tried} tried on this training)"
 
 
 @dataclass(frozen=True)

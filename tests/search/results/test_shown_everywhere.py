@@ -41,7 +41,7 @@ def ended(tiny_study: MakeStudy) -> TinyStudy:
 
 
 def test_the_variant_of_the_best_trial_is_on_each_page(ended: TinyStudy, offkey: Callable[..., Ran]) -> None:
-    said = "pooling mean: one of 3 tried on this training"  # of equals, the one by defaults
+    said = "pooling mean (one of 3 tried on this training)"  # of equals, the one by defaults
     notebook = api.Study.load("tiny", storage=ended.url)
 
     assert [trial.user_attrs["chosen"] for trial in trials_of(ended)] == [

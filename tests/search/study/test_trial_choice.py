@@ -73,7 +73,7 @@ def test_a_trial_that_kept_its_choice_shows_it() -> None:
 
     assert taken_variant(trial) == choice.variant
     assert choice.user_attributes == {
-        "chosen": "score reconstruction, pooling top, top_share 0.1: one of 7 tried on this training"
+        "chosen": "score reconstruction, pooling top, top_share 0.1 (one of 7 tried on this training)"
     }
     assert effective_params(trial) == {name: value for name, value in params.items() if name != "vae.neighbours"}
 
