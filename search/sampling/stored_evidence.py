@@ -27,6 +27,7 @@ class StoredEvidence:
         self._first_rung = first_rung(max_steps)
         self.parameters: dict[str, Any] = {}  # of the variant that the trial takes
         self.curve: dict[int, float] = {}  # its value at each judged step
+        self.tried = 1  # variants of the trial
 
     def judges(self, step: int) -> bool:
         return is_rung(step, first=self._first_rung)
@@ -42,6 +43,7 @@ class StoredEvidence:
         return _tables(self._storage.get_trial(self._hold.trial_id).system_attrs)
 
     def keep(self, step: int, values: Sequence[float | None]) -> None:
+        self.tried = len(values)
         # Without a table the trial goes on: it is no evidence for other trials.
         with suppress(StorageAway), self._storage.impatient():
             self._storage.set_trial_system_attr(self._hold.trial_id, f"{_KEY}{step}", list(values))

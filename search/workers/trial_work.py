@@ -25,6 +25,7 @@ from search.storage.optuna_rows import SECONDS
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.study.search_settings import keeps_to_limits
+from search.study.trial_choice import choice_of
 from search.validation.views import ValidationData
 from search.workers.devices import device_name, memory_used
 from search.workers.draining import Drained
@@ -105,7 +106,8 @@ class TrialWork:
         except optuna.TrialPruned:
             scores = self._scores[-1]
             value = self.validation_data.metric(self.stored.objectives[0], scores)
-            hold.finish("pruned", values=[value], scores=scores, attributes=self._attributes(scores), **self._chosen())
+            attributes, chosen = self._attributes(scores), self._chosen(trial)
+            hold.finish("pruned", values=[value], scores=scores, attributes=attributes, **chosen)
             _log.info("trial %d: pruned, %s %.4f", hold.number, self.stored.metric_name, value)
         except TrialFailure as failure:
             attributes = self._attributes() | {"failure": str(failure)}
@@ -124,7 +126,7 @@ class TrialWork:
             attributes=self._attributes(scores),
             exhibits=self._exhibits(self.show, scores) if leads and self.show is not None else None,
             scales=self._scales or None,
-            **self._chosen(),
+            **self._chosen(trial),
         )
         _log.info("trial %d: complete, %s %.4f", self.hold.number, self.stored.metric_name, values[0])
         return leads
@@ -167,11 +169,13 @@ class TrialWork:
         best = self.ledger.best_value()
         return best is None or value > best
 
-    def _chosen(self) -> dict[str, Any]:
-        """What was chosen after the training: parameters with their ranges, and the curve under them."""
-        ranges = self.suggestions.study.space.distributions()
-        parameters = {name: (value, ranges[name]) for name, value in self._evidence.parameters.items()}
-        return {"parameters": parameters, "curve": self._evidence.curve}
+    def _chosen(self, trial: optuna.Trial) -> dict[str, Any]:
+        """What was chosen after the training: parameters with their ranges, the curve under them, and the choice."""
+        study, chosen = self.suggestions.study, self._evidence.parameters
+        ranges = study.space.distributions()
+        parameters = {name: (value, ranges[name]) for name, value in chosen.items()}
+        choice = choice_of(study, trial.number, trial.params | chosen, chosen=chosen, tried=self._evidence.tried)
+        return {"parameters": parameters, "curve": self._evidence.curve, "choice": choice}
 
     def _attributes(self, scores: Scores | None = None) -> dict[str, Any]:
         """The trial's attributes, for the dashboard and for the sampler, which reads the seconds."""
