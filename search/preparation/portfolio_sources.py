@@ -101,7 +101,7 @@ def _of_one(source: str, recipe: Recipe, space: Space) -> dict[str, Any]:
             f"{source} has no value for an open setting of this study ({', '.join(space.distributions())}) that lies "
             "in its range: name a study or recipe of a like space"
         )
-    return {"family": family, **values} if len(space.families) > 1 else values
+    return space.chosen({"family": family, **values} if len(space.families) > 1 else values)
 
 
 def _value_at(tree: Any, path: open_setting.Path) -> Any:
