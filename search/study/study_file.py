@@ -95,6 +95,11 @@ def shipped_studies() -> dict[str, str]:
     return studies
 
 
+def shipped_text(name: str) -> str:
+    """Return the text of a study file that ships."""
+    return (resources.files("studies") / f"{name}.yaml").read_text()
+
+
 def shipped_schema() -> Path:
     """Return the file with the JSON Schema of study files, beside the studies that ship."""
     return Path(str(resources.files("studies") / "study.schema.json"))
@@ -119,7 +124,7 @@ def _text_of(source: str | Path) -> tuple[str, str]:
             raise StudyFileError(f"{source} cannot be read: {error}") from error
     shipped = shipped_studies()
     if str(source) in shipped:
-        return (resources.files("studies") / f"{source}.yaml").read_text(), f"the shipped study {source}"
+        return shipped_text(str(source)), f"the shipped study {source}"
     hint = did_you_mean(str(source), shipped) or f"; studies that ship: {', '.join(shipped)}"
     raise StudyFileError(f"{source}: no such study file, and no study of that name ships{hint}")
 
