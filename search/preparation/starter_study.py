@@ -57,9 +57,9 @@ def starter_study(root: Path, *, name: str) -> StarterStudy:
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", name).lstrip("._+-") or "study"
     study = load_study("best", overrides=_overrides(corpus, has_labels=has_labels), name=name)
     notes: list[str] = []
-    families, epochs = (*UNTRAINED, *NETWORKS), _epochs(study, corpus)
+    epochs = _epochs(study, corpus)
+    families = (*UNTRAINED, *NETWORKS) if epochs else UNTRAINED
     if not epochs:
-        families = UNTRAINED
         notes.append(f"model: left out {' and '.join(NETWORKS)}: one training on so many clips takes minutes")
     tree = only_families(study.tree, [study.space.families.index(family) for family in families])
     tree["corpus"] = _corpus_block(corpus, root, has_labels=has_labels)

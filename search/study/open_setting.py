@@ -171,7 +171,9 @@ def _choices(path: Path, content: Mapping[str, Any]) -> list[Any]:
         raise RangeError(path, f"choices must be a list of at least one value and stand alone, but got {dict(content)}")
     for choice in choices:
         if not isinstance(choice, bool | int | float | str | None):
-            raise RangeError((*path, "choices"), f"a choice must be a number or a text, but got {choice}")
+            is_stack = isinstance(choice, list) and all(isinstance(part, str) for part in choice)
+            remedy = f": write {'+'.join(choice)}" if is_stack else ""
+            raise RangeError((*path, "choices"), f"a choice must be a number or a text, but got {choice}{remedy}")
     if len({(type(choice), choice) for choice in choices}) < len(choices):
         raise RangeError((*path, "choices"), f"each choice may stand once, but got {choices}")
     return choices

@@ -73,7 +73,9 @@ def checked_values(document: Document, space: Space, path: Path, values: Any) ->
             hint = did_you_mean(name, distributions) or f"; open here: {', '.join(distributions) or 'nothing'}"
             raise document.error((*path, name), f"is not an open setting{hint}")
         if rule := broken_rule(distributions[name], value):
-            raise document.error((*path, name), f"{rule}, but got {value!r}")
+            hint = did_you_mean(value, space.families) if name == "family" and isinstance(value, str) else ""
+            remedy = hint or ("; add the family to `model`, or leave this out" if name == "family" else "")
+            raise document.error((*path, name), f"{rule}, but got {value!r}{remedy}")
     return dict(values)
 
 
@@ -93,6 +95,8 @@ def checked_first(document: Document, space: Space, entries: Any) -> list[dict[s
 def _checked_entry(document: Document, space: Space, path: Path, entry: Any) -> dict[str, Any]:
     if isinstance(entry, dict) and names_sources(entry):
         return _checked_sources(document, path, entry)
+    if isinstance(entry, dict) and "top" in entry and "top" not in space.distributions():
+        raise document.error((*path, "top"), "stands beside `from`: {from: [STUDY or recipe.yaml, …], top: 5}")
     values = checked_values(document, space, path, entry)
     if not values:
         return values  # `--set` may close all settings of an entry
