@@ -54,7 +54,7 @@ from search.storage.study_lookup import find_study
 from search.study.document import as_override
 from search.study.recipe import CorpusSettings, Origin, Recipe, ValidationSettings
 from search.study.study_file import load_recipe, study_of_tree
-from search.study.trial_choice import TakenVariant
+from search.study.taken_variant import TakenVariant
 from search.workers.devices import device_of, slots
 from search.workers.supervision import Moment, build_features, fleet_for, supervise
 

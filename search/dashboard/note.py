@@ -20,7 +20,7 @@ from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 from search.study.recipe import Objective
-from search.study.trial_choice import taken_variant
+from search.study.taken_variant import taken_variant
 from search.validation.views import clips_in_words
 
 # optuna-dashboard keeps a study's note in these attributes, in parts of this many characters. They are repeated here

@@ -11,7 +11,7 @@ from features.errors import UnservedError
 from search.errors import StudyError
 from search.preparation.clip_checks import require_served
 from search.study.corners import recipes_around
-from search.study.portfolio import Values, cheapest_first, closed, values_by_number
+from search.study.portfolio import Values, cheapest_first, closed, in_words, named_for_nothing, values_by_number
 from search.study.recipe import Recipe
 from search.study.space import Tree, only_families
 from search.study.study import Study
@@ -74,9 +74,9 @@ def drop_unserved_families(study: Study, tree: Tree, corpus: Corpus, views: Sequ
 def drop_unserved_entries(study: Study, tree: Tree, corpus: Corpus, views: Sequence[Corpus]) -> list[str]:
     """Bring the entries of `search.first` into their order, without those that the recordings cannot serve.
 
-    Returns warnings: of entries that are left out, and of those that the budget ends before.
+    Returns warnings: of values without effect, of entries that are left out, and of those that the budget ends before.
     """
-    warnings, entries = [], []
+    warnings, entries = named_for_nothing(study.space, study.baseline, study.search.first), []
     for values in study.search.first or ():
         try:
             _require_served_somewhere(recipes_around(closed(study.space, values), 0), corpus, views)
@@ -97,7 +97,7 @@ def drop_unserved_entries(study: Study, tree: Tree, corpus: Corpus, views: Seque
 
 
 def _left_out(values: Values, why: str) -> str:
-    return f"search.first: left out {', '.join(f'{name} {value}' for name, value in values.items())}: {why}"
+    return f"search.first: left out {in_words(values)}: {why}"
 
 
 def _require_served_somewhere(recipes: Iterator[Recipe], corpus: Corpus, views: Sequence[Corpus]) -> None:

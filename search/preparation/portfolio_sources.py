@@ -16,17 +16,19 @@ from typing import Any
 import optuna
 from optuna.trial import FixedTrial, TrialState
 
+from features.did_you_mean import did_you_mean
 from search.errors import StudyError, StudyFileError
 from search.storage.stored_study import open_study, with_stored_choices
-from search.storage.study_lookup import require_stored
+from search.storage.study_lookup import held_in
 from search.study import open_setting
 from search.study import space as spaces
+from search.study.branches import families_of
 from search.study.portfolio import broken_rule, names_sources
 from search.study.recipe import Recipe
 from search.study.search_settings import keeps_to_limits
-from search.study.space import Space
+from search.study.space import Space, Tree
 from search.study.study import Study
-from search.study.study_file import load_study
+from search.study.study_file import load_study, shipped_studies
 from search.study.trial_recipe import trial_recipe
 
 #: Equal to no choice, and no number.
@@ -60,9 +62,12 @@ def _entries_of(source: str, url: str, space: Space, *, top: int) -> list[dict[s
     if Path(source).is_file():
         named = load_study(source)
         if not named.space.distributions():
-            return [_of_one(source, named.first_recipe(), space)]
+            recipe = named.first_recipe()
+            if recipe.model.family not in families_of(space.tree):
+                raise _wrong_families(source, [recipe.model.family], space)
+            return _entries(source, [recipe], space, top=1)
         name = named.name
-    require_stored(name, url)
+    _require_stored(name, source, url)
     with open_study(url, name) as (storage, stored):
         if len(stored.objectives) > 1:  # as with `offkey export`
             raise StudyError(
@@ -79,29 +84,67 @@ def _entries_of(source: str, url: str, space: Space, *, top: int) -> list[dict[s
     named = stored.study()
     # With any number of threads: otherwise torch would be loaded to count them.
     recipes = (trial_recipe(named, FixedTrial(t.params, number=t.number), threads=1) for t in best)
-    fitting = list(itertools.islice((recipe for recipe in recipes if recipe.model.family in space.families), top))
-    if not fitting:
+    fitting = (recipe for recipe in recipes if recipe.model.family in families_of(space.tree))
+    first = next(fitting, None)
+    if first is None:
         raise _wrong_families(name, named.space.families, space)
-    return [_of_one(name, recipe, space) for recipe in fitting]
+    return _entries(name, itertools.chain([first], fitting), space, top=top)
 
 
-def _of_one(source: str, recipe: Recipe, space: Space) -> dict[str, Any]:
-    """The values of the space's parameters in a recipe."""
-    family = recipe.model.family
-    if family not in space.families:
-        raise _wrong_families(source, [family], space)
-    branch, tree = space.families.index(family), recipe.model_dump(mode="json", by_alias=True)
+def _entries(source: str, recipes: Iterable[Recipe], space: Space, *, top: int) -> list[dict[str, Any]]:
+    """The values of the space's parameters in the recipes, best first: as many different ones as are wanted."""
+    found: list[dict[str, Any]] = []
+    for recipe in recipes:
+        values = _values_of(recipe, space)
+        if values and values not in found:
+            found.append(values)
+        if len(found) == top:
+            break
+    if not found:
+        raise StudyError(
+            f"{source} has no value for an open setting of this study ({', '.join(space.distributions())}) that lies "
+            "in its range: name a study or recipe of a like space"
+        )
+    return found
+
+
+def _require_stored(name: str, source: str, url: str) -> None:
+    held, where = held_in(url)
+    if name in held:
+        return
+    if name != source or name in shipped_studies():
+        what = f"{source} is the file of the study {name}" if name != source else f"{name} is a study file that ships"
+        raise StudyError(f"{what}, and {where}: search it first, or name a recipe")
+    of_storage = "a study that it holds, or " if held else ""
+    hint = did_you_mean(source, held) or f": name {of_storage}a recipe that `offkey export` wrote"
+    raise StudyError(f"{source}: no such file, and {where}{hint}")
+
+
+def _values_of(recipe: Recipe, space: Space) -> dict[str, Any]:
+    """The values of the space's parameters in a recipe; empty if none lies in its range."""
+    tree = recipe.model_dump(mode="json", by_alias=True)
+    branch = _branch_like(tree, space)
     values = {}
     for setting in space.settings_of(branch):
         value = _value_at(tree, spaces.in_branch(setting.path))
         if not broken_rule(setting.distribution, value):
             values[setting.name] = value
     if not values:
-        raise StudyError(
-            f"{source} has no value for an open setting of this study ({', '.join(space.distributions())}) that lies "
-            "in its range: name a study or recipe of a like space"
-        )
-    return {"family": family, **values} if len(space.families) > 1 else values
+        return {}
+    return space.chosen({"family": space.families[branch], **values} if len(space.families) > 1 else values)
+
+
+def _branch_like(recipe: Tree, space: Space) -> int:
+    """Of the branches with the recipe's family, the first whose closed settings agree with it in most places."""
+
+    def agreeing(branch: int) -> int:
+        closed = space.closed(branch, {setting.path: _MISSING for setting in space.read_by(branch)})
+        blocks = [(closed.get(block) or {}, recipe[block]) for block in ("features", "model")]
+        return sum(there.get(key, _MISSING) == value for own, there in blocks for key, value in own.items())
+
+    families = families_of(space.tree)
+    of_family = [branch for branch, family in enumerate(families) if family == recipe["model"]["family"]]
+    return max(of_family, key=agreeing)
 
 
 def _value_at(tree: Any, path: open_setting.Path) -> Any:

@@ -18,7 +18,6 @@ from search.results.comparison import Comparison
 from search.results.status import Status, worth
 from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION
-from search.study.trial_choice import effective_params
 
 #: Importances compare the best tenth of the complete trials with the others: of fewer than 10, that is no trial.
 _FEWEST_FOR_IMPORTANCES = 10
@@ -116,7 +115,7 @@ def importance_chart(finished: Sequence[FrozenTrial]) -> Chart:
     key, title = "importances", "Which settings matter"
     values: dict[str, set[Any]] = defaultdict(set)
     for trial in finished:
-        for name, value in effective_params(trial).items():
+        for name, value in trial.params.items():
             values[name].add(value)
     varied = sorted(name for name, different in values.items() if len(different) > 1)
     if len(finished) < _FEWEST_FOR_IMPORTANCES:
@@ -127,7 +126,7 @@ def importance_chart(finished: Sequence[FrozenTrial]) -> Chart:
         return Chart(key, title, f"n/a: {why} different values among the complete trials.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna warns of a family with a single trial, which it leaves out
-        shares = optuna.importance.get_param_importances(_in_effect(finished), params=varied)
+        shares = optuna.importance.get_param_importances(_maximised(finished), params=varied)
     hint = "" if len(finished) >= _ENOUGH_FOR_IMPORTANCES else " So few trials give a hint, not a result."
     return Chart(
         key,
@@ -138,14 +137,12 @@ def importance_chart(finished: Sequence[FrozenTrial]) -> Chart:
     )
 
 
-def _in_effect(finished: Sequence[FrozenTrial]) -> optuna.Study:
-    """A study in memory of these trials, without the parameters that have no effect, for the first objective alone.
+def _maximised(finished: Sequence[FrozenTrial]) -> optuna.Study:
+    """A study in memory of these trials and their first objective, of which higher is better.
 
-    A learning rate that a family without training does not read would else seem to matter.
+    Given a target instead, Optuna would look for the trials with the lowest one.
     """
     study = optuna.create_study(direction="maximize")
     for trial in finished:
-        params = effective_params(trial)
-        distributions = {name: trial.distributions[name] for name in params}
-        study.add_trial(create_trial(value=worth(trial), params=params, distributions=distributions))
+        study.add_trial(create_trial(value=worth(trial), params=trial.params, distributions=trial.distributions))
     return study

@@ -18,7 +18,6 @@ from search.storage.stored_study import StoredStudy
 from search.study.recipe import Objective
 from search.study.schema.schema_lookup import description_of
 from search.study.study import Study
-from search.study.trial_choice import effective_params
 from search.validation.views import clips_in_words
 
 _OBJECTIVES: dict[Objective, str] = {
@@ -70,12 +69,10 @@ def searched(
 def settings(study: Study, status: Status) -> list[dict[str, str]]:
     """A row for each open setting, the choice of a family among them.
 
-    With several families there may be dozens: then only those are shown that have an effect in the baseline or in the
-    best trial.
+    With several families there may be dozens: then only those of the baseline and of the best trial are shown.
     """
-    best = {} if status.best is None else effective_params(status.best)
-    of_baseline = next((effective_params(trial) for trial in status.finished if trial.number == 0), study.baseline)
-    baseline = {name: value for name, value in study.baseline.items() if name in of_baseline}
+    best = {} if status.best is None else status.best.params
+    baseline = study.baseline
 
     def row(name: str, about: str, span: str) -> dict[str, str]:
         values = {who: number(params.get(name, "—")) for who, params in (("baseline", baseline), ("best", best))}

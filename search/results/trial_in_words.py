@@ -6,7 +6,7 @@ from optuna.trial import FrozenTrial
 
 from search.results.wording import duration
 from search.storage.optuna_rows import seconds_of
-from search.study.trial_choice import taken_variant
+from search.study.taken_variant import taken_variant
 
 
 def trial_in_words(trial: FrozenTrial) -> str:

@@ -23,7 +23,7 @@ from search.results.portfolio import Portfolio
 from search.results.status import Status, read_status, worth
 from search.storage.stored_study import StoredStudy, open_study
 from search.storage.study_storage import StudyStorage
-from search.study.trial_choice import TakenVariant, taken_variant
+from search.study.taken_variant import TakenVariant, taken_variant
 
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
 

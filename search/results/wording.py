@@ -8,7 +8,6 @@ from optuna.trial import FrozenTrial
 
 from search.evaluation.interval import Interval
 from search.study.branches import without_family
-from search.study.trial_choice import effective_params
 
 
 def number(value: Any) -> str:
@@ -38,7 +37,7 @@ def percent(share: float) -> str:
 
 def settings(trial: FrozenTrial) -> str:
     """Format the settings of a trial that have an effect: the family first, and its own without its name."""
-    params = effective_params(trial)
+    params = trial.params
     family = params.get("family")
     rest = without_family({name: value for name, value in params.items() if name != "family"}, family)
     listed = ", ".join(f"{name} {number(value)}" for name, value in rest.items())

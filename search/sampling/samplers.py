@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.sampling.families import STARTUP, families_by_claim
 from search.sampling.pruning import NoisePruner
@@ -107,8 +107,9 @@ class FamilySampler(BaseSampler):
 
     def __init__(self, space: Space, *, seed: int, draw: int = 0, remaining: Remaining | None = None) -> None:
         """`draw` is the number of families to skip, because suggestions for them had been tried already."""
-        self._space, self._seed, self._draw, self._remaining = space, seed, draw, remaining
-        self._params: dict[str, Any] = {}
+        self._space, self._draw, self._remaining = space, draw, remaining
+        self._tpe = TPESampler(seed=seed, n_startup_trials=STARTUP)
+        self._alone: optuna.Study | None = None  # the trials of the family alone
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}  # the space depends on the family, which is not suggested yet
@@ -121,25 +122,20 @@ class FamilySampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        if param_name in self._params:
-            return self._params[param_name]
+        if self._alone is not None:
+            return self._tpe.sample_independent(self._alone, trial, param_name, param_distribution)
         # Not get_trials: under Hyperband, Optuna gives samplers a study whose get_trials shows one bracket alone.
         trials = study._get_trials(deepcopy=False)
         if param_name == "family":
             by_claim = families_by_claim(self._space.families, trials, self._remaining)
             return by_claim[self._draw % len(by_claim)]
-        # This trial's family may have been suggested after the trials were read.
-        own = create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions)
-        trials = [own if other.number == trial.number else other for other in trials]
-        self._params = self._suggested(trial.params["family"], study, trials)
-        return self._params[param_name]
+        self._alone = _only(trial.params["family"], study, trials)
+        return self._tpe.sample_independent(self._alone, trial, param_name, param_distribution)
 
-    def _suggested(self, family: str, study: optuna.Study, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-        """Suggests all settings of a family together, from the trials of that family alone."""
-        branch = self._space.families.index(family)
-        settings = [setting for setting in self._space.settings_of(branch) if not setting.is_scoring]
-        sampler = TPESampler(seed=self._seed, n_startup_trials=STARTUP)
-        alone = optuna.create_study(directions=study.directions, sampler=sampler)
-        used = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        alone.add_trials(t for t in trials if t.state in used and t.params.get("family") == family)
-        return alone.ask({setting.name: setting.distribution for setting in settings}).params
+
+def _only(family: str, study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
+    """A study with the trials of one family: its settings are suggested from these alone."""
+    alone = optuna.create_study(directions=study.directions)
+    used = (TrialState.COMPLETE, TrialState.PRUNED)
+    alone.add_trials(t for t in trials if t.state in used and t.params.get("family") == family)
+    return alone

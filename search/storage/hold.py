@@ -27,7 +27,7 @@ from search.storage.ledger import Claim, LeaseLost
 from search.storage.outages import StorageAway
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import TrialRow
-from search.study.trial_choice import Choice
+from search.study.taken_variant import TakenVariant
 
 _log = logging.getLogger(__name__)
 
@@ -172,14 +172,14 @@ class Hold:
         scales: Scales | None = None,
         parameters: Mapping[str, tuple[Any, BaseDistribution]] | None = None,
         curve: Mapping[int, float] | None = None,
-        choice: Choice | None = None,
+        variant: TakenVariant | None = None,
     ) -> None:
         """Ends the trial for Optuna and for the ledger in one transaction.
 
         `attributes` are the user attributes that the dashboard lists, `exhibits` the system attributes of the trial's
         artifacts, `scales` the scale of its scores in an ensemble. `parameters` are values that were chosen after the
         training, with their ranges, and `curve` the trial's value at each step under them, in place of its reports;
-        `choice` says from how many combinations they were chosen.
+        `variant` says from how many combinations they were chosen.
 
         A trial whose own settings made it fail becomes PRUNED for Optuna, with a violated constraint: samplers learn
         from that, and they ignore the state FAIL.
@@ -192,7 +192,7 @@ class Hold:
             for step, value in (curve or {}).items():
                 optuna_rows.report(session, self.trial_id, step, value)
 
-        in_words, kept = ({}, {}) if choice is None else (choice.user_attributes, choice.system_attributes)
+        in_words, kept = ({}, {}) if variant is None else (variant.user_attributes, variant.system_attributes)
         user = {**(attributes or {}), **in_words}
         system = {**(exhibits or {}), **({} if scales is None else {optuna_rows.SCALES: scales}), **kept}
         self._end(state, ended, values, user=user, system=system, also=chosen, reason=reason, scores=blob)

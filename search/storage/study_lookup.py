@@ -32,16 +32,20 @@ def find_study(source: str, url: str, *, overrides: Sequence[str] = (), name: st
 
 def require_stored(source: str, url: str) -> None:
     """Raises StudyFileError, with the nearest names, if there is no study of this name."""
-    try:
-        held = names_in(url)
-    except NoStorageError:
-        held, where = [], f"there is no study storage {shown(parse_url(url))}"
-    else:
-        where = f"{shown(parse_url(url))} holds {', '.join(held) or 'no study'}"
+    held, where = held_in(url)
     if source not in held:
         shipped = shipped_studies()
         hint = did_you_mean(source, [*held, *shipped]) or f"; studies that ship: {', '.join(shipped)}"
         raise StudyFileError(f"{source}: no such study file, no study of that name ships, and {where}{hint}")
+
+
+def held_in(url: str) -> tuple[list[str], str]:
+    """The names of the studies in a storage, which need not exist, and a clause about what it holds."""
+    try:
+        held = names_in(url)
+    except NoStorageError:
+        return [], f"there is no study storage {shown(parse_url(url))}"
+    return held, f"{shown(parse_url(url))} holds {', '.join(held) or 'no study'}"
 
 
 def names_in(url: str) -> list[str]:

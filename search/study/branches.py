@@ -62,6 +62,12 @@ def without_family(values: Mapping[str, Any], family: str | None) -> dict[str, A
     return {name if short != name and short in values else short: values[name] for name, short in names.items()}
 
 
+def families_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the family of each branch."""
+    blocks = tree["model"] if isinstance(tree["model"], list) else [tree["model"]]
+    return tuple(str(block["family"]) for block in blocks)
+
+
 def features_of(tree: Mapping[str, Any], branch: int) -> Mapping[str, Any]:
     """Return the features that a branch has of its own."""
     block = tree["model"][branch] if isinstance(tree.get("model"), list) else None

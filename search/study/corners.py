@@ -26,7 +26,7 @@ _MOST_CORNERS = 1000
 
 def probe(space: Space, branch: int, values: Mapping[Path, Any]) -> Tree:
     """Return a closed tree of one branch: with these values, and the first extreme of every other open setting."""
-    return space.closed(branch, {s.path: values.get(s.path, s.extremes[0]) for s in space.settings_of(branch)})
+    return space.closed(branch, {s.path: values.get(s.path, s.extremes[0]) for s in space.read_by(branch)})
 
 
 def problems(closed: Tree) -> list[ErrorDetails]:

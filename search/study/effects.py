@@ -2,6 +2,9 @@
 
 A setting takes effect in the blocks that read it. For example, a setting of `training:` takes effect in each family, or
 member of an ensemble, that does not have its own value, and one of `features:` in each branch that does not replace it.
+
+The same rules hold for a study file, where a setting may have an effect by some value of an open one, and for the
+values that a trial has so far: it is asked for a setting only if that may still have an effect (`may_count`).
 """
 
 from __future__ import annotations
@@ -19,10 +22,9 @@ from models.member import Member
 from models.settings import BACKENDS, ScoringSettings
 from search.study import space as spaces
 from search.study.branches import features_of
-from search.study.corners import first_recipe
-from search.study.open_setting import Path, is_range, values_of
-from search.study.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY, Recipe
-from search.study.schema.schema_lookup import block_schema, default_of
+from search.study.open_setting import Facts, Path, is_range, values_of
+from search.study.recipe import OF_THE_WHOLE, SHARED_BLOCKS, TRAINED_ONLY
+from search.study.schema.schema_lookup import block_schema, default_of, scoring_grid, takes_reals
 from search.study.space import Space, Tree
 
 
@@ -35,11 +37,10 @@ def idle_settings(space: Space) -> list[str]:
 
 def idle_values(space: Space) -> Iterator[tuple[Path, str]]:
     """Yield the path of each value, other than the default, that has no effect in any trial, and why it has none."""
-    recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
     open_paths = {setting.path for setting in space.settings}
     for path, value in _values(space.tree):
         is_set = path not in open_paths and value != default_of(space.tree, path)
-        if is_set and (why := why_idle(path, space, recipes)):
+        if is_set and (why := why_idle(path, space.tree)):
             yield path, why
 
 
@@ -49,19 +50,55 @@ def may_be_idle(path: Path, tree: Tree) -> bool:
     return schema is None or not issubclass(schema, Settings) or path[-1] not in schema.NEVER_IDLE
 
 
-def why_idle(path: Path, space: Space, recipes: list[Recipe]) -> str:
+def may_count(tree: Tree, path: Path, branch: int) -> bool:
+    """Whether a setting may have an effect in a branch of a tree, some of whose ranges are closed."""
+    return not _why_idle(path, tree, [reader for reader in readers_of(tree, path) if reader.branch == branch])
+
+
+def why_idle(path: Path, tree: Tree) -> str:
     """Return why a setting has no effect in any trial; empty if it has one."""
-    readers = list(readers_of(space.tree, path))
+    return _why_idle(path, tree, list(readers_of(tree, path)))
+
+
+def facts_of(tree: Tree, path: Path) -> Facts:
+    """Return what the schema knows of the setting at a path."""
+    grid = scoring_grid(tree, path)
+    return Facts(
+        takes_reals=takes_reals(tree, path),
+        default=default_of(tree, path),
+        grid=None if grid is None else tuple(grid),
+        beside=_deciding(tree, path),
+    )
+
+
+def _why_idle(path: Path, tree: Tree, readers: list[_Reader]) -> str:
     if not readers:
-        of_branches = (features_of(space.tree, branch) for branch in range(len(space.families)))
+        of_branches = (features_of(tree, branch) for branch in range(len(branches_of(tree))))
         is_replaced = path[0] == "features" and all(path[-1] in own for own in of_branches)
         return f"each {'branch' if is_replaced else 'member'} has its own"
     return (
-        _untrained(path, readers, recipes)
+        _untrained(path, readers, tree)
         or _unused_by_kinds(path, readers)
-        or _unpooled(path, readers, space.tree)
-        or _needs_another(path, readers, space)
+        or _unpooled(path, readers, tree)
+        or _needs_another(path, readers, tree)
     )
+
+
+def _deciding(tree: Tree, path: Path) -> frozenset[str]:
+    """Return the names of the settings whose values decide whether the setting at a path has an effect."""
+    schema, _ = _block_of(tree, path)
+    names = set() if schema is None else _named_beside(schema, str(path[-1]))
+    match spaces.without_member(path)[0]:
+        case "features":
+            names |= {"kind", "method"}
+        case "scoring" if path[-1] in ScoringSettings.OF_WINDOWS:
+            names |= {"score"}
+    return frozenset(names - {str(path[-1])})
+
+
+def _named_beside(schema: type[Settings], setting: str) -> set[str]:
+    direct = {key for key in schema.counts_beside(setting) if key in schema.model_fields}
+    return direct.union(*(_named_beside(schema, key) for key in direct))
 
 
 def _values(tree: Tree) -> Iterator[tuple[Path, Any]]:
@@ -123,7 +160,7 @@ def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
     """
     block, key = str(spaces.in_branch(path)[0]), path[-1]
     if block not in SHARED_BLOCKS or key in OF_THE_WHOLE[block]:
-        yield _own_reader(tree, path)
+        yield from _own_readers(tree, path)
         return
     cleaning = values_of((tree.get("cleaning") or {}).get("method", "none"))
     for index, branch in enumerate(branches_of(tree)):
@@ -139,35 +176,39 @@ def readers_of(tree: Tree, path: Path) -> Iterator[_Reader]:
                 yield _Reader(index, name, {**shared, **own})
 
 
-def _own_reader(tree: Tree, path: Path) -> _Reader:
-    """Return the block in which a setting stands."""
-    index = path[1] if path[0] == "model" and isinstance(path[1], int) else 0
+def _own_readers(tree: Tree, path: Path) -> Iterator[_Reader]:
+    """Yield the block in which a setting stands; one of the whole study for each branch."""
+    is_of_branch = path[0] == "model" and isinstance(path[1], int)
     name = str(path[path.index("members") + 1]) if "members" in path else None
     block: Any = tree
     for key in path[:-1]:
         block = block[key]
-    if name is not None and path[-2] in SHARED_BLOCKS:
-        block = {**branches_of(tree)[index].shared[str(path[-2])], **block}
-    return _Reader(index, name, block)
+    for index, branch in enumerate(branches_of(tree)):
+        if not is_of_branch or index == path[1]:
+            is_shared = name is not None and path[-2] in SHARED_BLOCKS
+            yield _Reader(index, name, {**branch.shared[str(path[-2])], **block} if is_shared else block)
 
 
-def _untrained(path: Path, readers: list[_Reader], recipes: list[Recipe]) -> str:
+def _untrained(path: Path, readers: list[_Reader], tree: Tree) -> str:
     if spaces.without_member(path)[0] != "training" or path[-1] not in TRAINED_ONLY:
         return ""
-    models = [
-        recipes[reader.branch].model if reader.member is None else recipes[reader.branch].ensemble[reader.member].model
-        for reader in readers
-    ]
-    families = dict.fromkeys(model.family for model in models)
-    return "" if any(model.is_trained for model in models) else f"{', '.join(families)} is not trained"
+    families = dict.fromkeys(str(_model_of(reader, tree)["family"]) for reader in readers)
+    is_trained = any(settings_of(family).model_construct(family=family).is_trained for family in families)
+    return "" if is_trained else f"{', '.join(families)} is not trained"
+
+
+def _model_of(reader: _Reader, tree: Tree) -> Tree:
+    """Return the `model:` block of a reader, which is no ensemble as a whole."""
+    branch = branches_of(tree)[reader.branch]
+    model: Tree = branch.block if reader.member is None else branch.members[reader.member]["model"]
+    return model
 
 
 def _unpooled(path: Path, readers: list[_Reader], tree: Tree) -> str:
     if spaces.without_member(path)[:-1] != ("scoring",) or path[-1] not in ScoringSettings.OF_WINDOWS:
         return ""
     for reader in readers:
-        branch = branches_of(tree)[reader.branch]
-        model = branch.block if reader.member is None else branch.members[reader.member]["model"]
+        model = _model_of(reader, tree)
         score = settings_of(model["family"]).model_fields.get("score")
         if score is None or not set(BACKENDS).issuperset(values_of(model.get("score", score.default))):
             return ""
@@ -182,16 +223,24 @@ def _unused_by_kinds(path: Path, readers: list[_Reader]) -> str:
     return "" if any(uses(kind, name) for kind in kinds) else f"it has no effect on {', '.join(kinds)}"
 
 
-def _needs_another(path: Path, readers: list[_Reader], space: Space) -> str:
-    """Return which value another setting of the block needs before this one has an effect."""
-    place, blocks = path[:-1], [reader.block for reader in readers]
-    schema = block_schema(space.tree, place)
+def _block_of(tree: Tree, path: Path) -> tuple[type[Settings] | None, Path]:
+    """Return the settings, with their place, among which those stand that decide over the setting at a path."""
+    place = path[:-1]
+    schema = block_schema(tree, place)
     if schema is not None and issubclass(schema, Member):  # whether a member's weight counts depends on the ensemble
         place = place[:-2]
-        schema = block_schema(space.tree, place)
-        blocks = [_own_reader(space.tree, (*place, "")).block]
-    if schema is None or not issubclass(schema, Settings):
+        schema = block_schema(tree, place)
+    return (schema, place) if schema is not None and issubclass(schema, Settings) else (None, place)
+
+
+def _needs_another(path: Path, readers: list[_Reader], tree: Tree) -> str:
+    """Return which value another setting of the block needs before this one has an effect."""
+    schema, place = _block_of(tree, path)
+    if schema is None:
         return ""
+    blocks = [reader.block for reader in readers]
+    if place != path[:-1]:
+        blocks = [reader.block for reader in _own_readers(tree, (*place, ""))]
     missing = _missing(schema, str(path[-1]), blocks)
     shown = ".".join(str(part) for part in place if not isinstance(part, int))
     wanted = [f"{shown}.{key}: {' or '.join(map(str, values))}" for key, values in missing.items()]

@@ -45,19 +45,30 @@ def range_hint(content: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What the schema knows of a setting."""
+
+    takes_reals: bool = False
+    default: Any = None
+    #: Values that stand for a range of it inside a trial; None for a setting that changes the training.
+    grid: tuple[Any, ...] | None = None
+    #: Names of the settings whose values decide whether it has an effect.
+    beside: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class OpenSetting:
     """An open setting and its parameter."""
 
     path: Path
     name: str
     distribution: BaseDistribution
-    #: Values that stand for the range inside a trial; None for a setting that changes the training.
-    grid: tuple[Any, ...] | None = None
+    facts: Facts = Facts()
 
     @property
     def is_scoring(self) -> bool:
         """Whether a trial closes it after its training: it changes only what is made of the training."""
-        return self.grid is not None
+        return self.facts.grid is not None
 
     @property
     def scoring_values(self) -> list[Any]:
@@ -67,7 +78,7 @@ class OpenSetting:
             return list(d.choices)
         assert isinstance(d, IntDistribution | FloatDistribution)
         kind = int if isinstance(d, IntDistribution) else float
-        inside = [value for value in map(kind, self.grid or ()) if d._contains(float(value))]
+        inside = [value for value in map(kind, self.facts.grid or ()) if d._contains(float(value))]
         return inside or list(dict.fromkeys([d.low, d.high]))
 
     @property
@@ -82,6 +93,16 @@ class OpenSetting:
             return list(self.distribution.choices)
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
         return [self.distribution.low, self.distribution.high]
+
+    @property
+    def at_rest(self) -> Any:
+        """Its value where it has no effect: the default, or the first value of a range without it."""
+        d, default = self.distribution, self.facts.default
+        if isinstance(d, CategoricalDistribution):
+            is_inside = default in d.choices
+        else:
+            is_inside = type(default) in (int, float) and d._contains(float(default))
+        return default if is_inside else self.extremes[0]
 
     @property
     def in_words(self) -> str:
@@ -105,13 +126,13 @@ class OpenSetting:
         return trial.suggest_float(self.name, d.low, d.high, step=d.step, log=d.log)
 
 
-def open_setting(path: Path, name: str, content: Mapping[str, Any], *, real: bool) -> OpenSetting:
-    """Return the open setting that a range describes; `real` says whether it takes real numbers.
+def open_setting(path: Path, name: str, content: Mapping[str, Any], facts: Facts) -> OpenSetting:
+    """Return the open setting that a range describes.
 
     Raises RangeError with the place of the first rule that the range breaks.
     """
     if "choices" in content:
-        return _choices(path, name, content)
+        return OpenSetting(path, name, CategoricalDistribution(_choices(path, content)), facts)
     unknown = [key for key in content if key not in INTERVAL_KEYS]
     missing = [key for key in ("low", "high") if key not in content]
     if unknown or missing:
@@ -139,21 +160,23 @@ def open_setting(path: Path, name: str, content: Mapping[str, Any], *, real: boo
         raise RangeError((*path, "step"), f"step > 0 must hold, but got {step}")
     if step is not None and not math.isclose((high - low) / step, round((high - low) / step), abs_tol=1e-8):
         raise RangeError((*path, "step"), f"steps of {step} must lead from low to high, {got}")
-    if not real and isinstance(low, int) and isinstance(high, int) and isinstance(step, int | None):
-        return OpenSetting(path, name, IntDistribution(low, high, log=log, step=1 if step is None else step))
-    return OpenSetting(path, name, FloatDistribution(float(low), float(high), log=log, step=step))
+    if not facts.takes_reals and isinstance(low, int) and isinstance(high, int) and isinstance(step, int | None):
+        return OpenSetting(path, name, IntDistribution(low, high, log=log, step=1 if step is None else step), facts)
+    return OpenSetting(path, name, FloatDistribution(float(low), float(high), log=log, step=step), facts)
 
 
-def _choices(path: Path, name: str, content: Mapping[str, Any]) -> OpenSetting:
+def _choices(path: Path, content: Mapping[str, Any]) -> list[Any]:
     choices = content["choices"]
     if len(content) > 1 or not isinstance(choices, list) or not choices:
         raise RangeError(path, f"choices must be a list of at least one value and stand alone, but got {dict(content)}")
     for choice in choices:
         if not isinstance(choice, bool | int | float | str | None):
-            raise RangeError((*path, "choices"), f"a choice must be a number or a text, but got {choice}")
+            is_stack = isinstance(choice, list) and all(isinstance(part, str) for part in choice)
+            remedy = f": write {'+'.join(choice)}" if is_stack else ""
+            raise RangeError((*path, "choices"), f"a choice must be a number or a text, but got {choice}{remedy}")
     if len({(type(choice), choice) for choice in choices}) < len(choices):
         raise RangeError((*path, "choices"), f"each choice may stand once, but got {choices}")
-    return OpenSetting(path, name, CategoricalDistribution(choices))
+    return choices
 
 
 def _shown(value: Any) -> str:

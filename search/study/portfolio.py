@@ -1,6 +1,7 @@
 """The trials that a study tries first: its baseline, then the entries of `search.first`, cheapest first.
 
-An entry gives values to open settings, by the names of their parameters; the sampler suggests the others. In a study
+An entry gives values to open settings, by the names of their parameters; the sampler suggests the others. A value that
+has no effect beside the others is for nothing: entries that differ in such values alone are one. In a study
 file an entry may also name finished studies and recipes: {from: [STUDY or recipe.yaml, …], top: 5}. Preparation
 replaces it by the entries that it finds there, so that a stored study has values only.
 """
@@ -72,7 +73,9 @@ def checked_values(document: Document, space: Space, path: Path, values: Any) ->
             hint = did_you_mean(name, distributions) or f"; open here: {', '.join(distributions) or 'nothing'}"
             raise document.error((*path, name), f"is not an open setting{hint}")
         if rule := broken_rule(distributions[name], value):
-            raise document.error((*path, name), f"{rule}, but got {value!r}")
+            hint = did_you_mean(value, space.families) if name == "family" and isinstance(value, str) else ""
+            remedy = hint or ("; add the family to `model`, or leave this out" if name == "family" else "")
+            raise document.error((*path, name), f"{rule}, but got {value!r}{remedy}")
     return dict(values)
 
 
@@ -92,6 +95,8 @@ def checked_first(document: Document, space: Space, entries: Any) -> list[dict[s
 def _checked_entry(document: Document, space: Space, path: Path, entry: Any) -> dict[str, Any]:
     if isinstance(entry, dict) and names_sources(entry):
         return _checked_sources(document, path, entry)
+    if isinstance(entry, dict) and "top" in entry and "top" not in space.distributions():
+        raise document.error((*path, "top"), "stands beside `from`: {from: [STUDY or recipe.yaml, …], top: 5}")
     values = checked_values(document, space, path, entry)
     if not values:
         return values  # `--set` may close all settings of an entry
@@ -105,7 +110,7 @@ def _checked_entry(document: Document, space: Space, path: Path, entry: Any) -> 
             raise document.error(
                 (*path, setting.name), f"is a setting of the family {other}, but the entry's family is {family}"
             )
-        if setting.name in values and setting not in space.settings_of(branch):
+        if setting.name in values and setting not in space.read_by(branch):
             raise document.error(
                 (*path, setting.name), f"has no effect in {space.families[branch]}, which has features of its own"
             )
@@ -136,13 +141,13 @@ def _checked_sources(document: Document, path: Path, entry: dict[str, Any]) -> d
 def closed(space: Space, values: Values) -> Space:
     """Return the space of one family that is left when these settings have their values."""
     branch, tree, left = _branch_of(space, values), copy.deepcopy(space.tree), []
-    for setting in space.settings_of(branch):
+    for setting in space.read_by(branch):
         if setting.name in values:
             spaces.put(tree, setting.path, values[setting.name])
         else:
             left.append(setting if setting.branch is None else replace(setting, path=spaces.in_branch(setting.path)))
     close_branch(tree, branch)
-    return Space(tree=tree, families=(space.families[branch],), settings=tuple(left))
+    return replace(space, tree=tree, families=(space.families[branch],), settings=tuple(left))
 
 
 def cheapest_first(space: Space, entries: Iterable[Values], *, baseline: Values, is_grid: bool) -> list[dict[str, Any]]:
@@ -153,28 +158,46 @@ def cheapest_first(space: Space, entries: Iterable[Values], *, baseline: Values,
     combination that it allows comes earlier.
     """
     kept: list[dict[str, Any]] = []
+    seen = [space.chosen(baseline)]
     for values in entries:
-        if values and values != baseline and values not in kept:
+        if values and (chosen := space.chosen(values)) not in seen:
+            seen.append(chosen)
             kept.append(dict(values))
     kept.sort(key=lambda values: _cost(space, values))
     if is_grid:
-        places = grid_places(space.combinations(ahead=baseline), values_by_number(baseline, kept).values())
+        places = grid_places(space, space.combinations(ahead=baseline), values_by_number(baseline, kept).values())
         places = places[len(places) - len(kept) :]
         kept = [values for values, place in zip(kept, places, strict=True) if place is not None]
     return kept
 
 
-def grid_places(combinations: Sequence[Values], entries: Iterable[Values]) -> list[Values | None]:
+def grid_places(space: Space, combinations: Sequence[Values], entries: Iterable[Values]) -> list[Values | None]:
     """Return for each entry the first combination that has its values, and that no earlier entry has; None for none."""
+    names = {name for combination in combinations for name in combination}
     taken: list[Values | None] = []
     for values in entries:
-        fitting = (
-            one
-            for one in combinations
-            if one not in taken and all(one[name] == value for name, value in values.items() if name in one)
-        )
+        wanted = {name: value for name, value in space.chosen(values).items() if name in names}
+        fitting = (one for one in combinations if one not in taken and wanted.items() <= one.items())
         taken.append(next(fitting, None))
     return taken
+
+
+def named_for_nothing(space: Space, baseline: Values, first: Sequence[Values] | None) -> list[str]:
+    """Return a sentence for each of these trials that names settings without effect on its detector."""
+    found = []
+    for place, values in [("baseline", baseline), *(("search.first", entry) for entry in first or ())]:
+        chosen = space.chosen(values)
+        idle = [name for name in values if name not in chosen]
+        if idle:
+            have, them = ("has", "it") if len(idle) == 1 else ("have", "them")
+            beside = in_words(chosen) or "the other settings"
+            found.append(f"{place}: beside {beside}, {', '.join(idle)} {have} no effect: leave {them} out")
+    return found
+
+
+def in_words(values: Values) -> str:
+    """Return the names and values of an entry."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _branch_of(space: Space, values: Values) -> int:

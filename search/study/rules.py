@@ -11,20 +11,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from pydantic import BaseModel, ValidationError
 
 from features.frames.feature_settings import KINDS, SHARED
 from features.frames.feature_settings import settings_of as settings_of_kind
 from models.member import NAME
 from search.errors import StudyError
 from search.study import branches
-from search.study.corners import first_recipe, is_between_settings, legal_corner, probe, problems
+from search.study.corners import is_between_settings, legal_corner, probe, problems
 from search.study.document import Document
 from search.study.effects import branches_of, idle_values, kinds_of, may_be_idle, readers_of, uses, why_idle
 from search.study.open_setting import Path, values_of
 from search.study.proxies import OTHER_IDS, proxies_named
 from search.study.recipe import OF_THE_WHOLE, ValidationSettings
-from search.study.schema.schema_lookup import explained
+from search.study.schema.schema_lookup import block_schema, explained
 from search.study.space import Space, Tree
 
 #: With fewer folds, no p-value before the last fold is below the one at which the pruner stops a trial.
@@ -97,6 +98,38 @@ def require_few_combinations(document: Document, space: Space) -> None:
                 f"and the other settings that are closed after a training would give {count:,} combinations for the "
                 f"family {family}, more than {_MOST_COMBINATIONS:,}: {shown}. Close some of them, or cut choices",
             )
+
+
+def require_possible_values(document: Document, space: Space) -> None:
+    """Refuse a range of whole numbers some of which a rule of their setting refuses, such as even ones.
+
+    For new study files alone: the trials of a stored study with such a range fail where they take such a value.
+    """
+    for setting in space.settings:
+        schema, name, numbers = block_schema(space.tree, setting.path[:-1]), setting.path[-1], setting.distribution
+        if schema is None or not isinstance(numbers, IntDistribution) or name not in _with_rules_of_their_own(schema):
+            continue
+        for value in range(numbers.low, numbers.high + 1, numbers.step):
+            problems = _problems_of(schema, str(name), value)
+            if problems:
+                raise document.error(
+                    setting.path,
+                    f"{problems[0]}. The range has such values: leave them out with a `step`, or list the others as "
+                    "`choices`",
+                )
+
+
+def _with_rules_of_their_own(schema: type[BaseModel]) -> set[str]:
+    rules = schema.__pydantic_decorators__.field_validators.values()
+    return {field for rule in rules for field in rule.info.fields}
+
+
+def _problems_of(schema: type[BaseModel], name: str, value: int) -> list[str]:
+    try:
+        schema.model_validate({name: value})
+    except ValidationError as error:
+        return [p["msg"].removeprefix("Value error, ") for p in error.errors() if p["loc"] == (name,)]
+    return []
 
 
 def _check_closed(document: Document, space: Space, branch: int, values: Mapping[Path, Any]) -> None:
@@ -202,9 +235,8 @@ def _check_exposure(document: Document, tree: Tree) -> None:
 
 def _check_effects(document: Document, space: Space) -> None:
     """Refuse a range, and a value of a setting that is never idle, without an effect in any trial."""
-    recipes = [first_recipe(space, branch) for branch in range(len(space.families))]
     for setting in space.settings:
-        if why := why_idle(setting.path, space, recipes):
+        if why := why_idle(setting.path, space.tree):
             raise document.error(setting.path, f"would be searched for nothing: {why}")
     for path, why in idle_values(space):
         if not may_be_idle(path, space.tree):

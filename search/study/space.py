@@ -4,6 +4,10 @@ A setting is a value, `{low, high, log, step}` or `{choices: […]}`. `model:` i
 blocks; those of a list are the branches of a conditional space (search.study.branches), and the parameter `family`
 chooses one by its name. Members of an ensemble and branches have blocks of their own, with settings that may be open,
 too: model.members.chroma.features.n_chroma.
+
+A trial has a value for those settings alone that have an effect on its detector. For example, a branch that trains
+nothing has no learning rate, and a density by Mahalanobis no number of neighbours. So two trials with different
+parameters are different detectors, and the sampler learns from settings that matter.
 """
 
 from __future__ import annotations
@@ -12,16 +16,20 @@ import copy
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FixedTrial
 
 from search.study.branches import close_branch, names_in_words, names_of, replaces
-from search.study.open_setting import OpenSetting, Path, RangeError, is_range, open_setting
+from search.study.open_setting import Facts, OpenSetting, Path, RangeError, is_range, open_setting
 
 Tree = dict[str, Any]
+
+#: Whether a setting may have an effect in a branch of a tree, some of whose ranges are closed: search.study.effects.
+MayCount = Callable[[Tree, Path, int], bool]
 
 #: Settings that cannot be searched.
 CLOSED_FOR_GOOD = (
@@ -77,6 +85,7 @@ class Space:
     tree: Tree
     families: tuple[str, ...]  # names of the branches; if there are several, the parameter `family` chooses one
     settings: tuple[OpenSetting, ...]
+    may_count: MayCount = field(default=lambda tree, path, branch: True, compare=False, repr=False)
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return the distribution of every parameter, also of conditional ones."""
@@ -88,14 +97,14 @@ class Space:
     @property
     def has_trainings(self) -> bool:
         """Whether trials can differ in what they train."""
-        return len(self.families) > 1 or not all(setting.is_scoring for setting in self.settings)
+        return len(self.families) > 1 or not all(setting.is_scoring for setting in self.settings_of(0))
 
     @property
     def families_in_words(self) -> str:
         """The names of the branches, each with its family if that is another name."""
         return ", ".join(names_in_words(self.tree))
 
-    def settings_of(self, branch: int) -> list[OpenSetting]:
+    def read_by(self, branch: int) -> list[OpenSetting]:
         """Return the open settings of a branch: its own, and those of the study that its features do not replace."""
         return [
             setting
@@ -107,38 +116,80 @@ class Space:
             )
         ]
 
+    def settings_of(self, branch: int) -> list[OpenSetting]:
+        """Return the open settings that may have an effect in a branch; those that decide over others come first."""
+        return self._of_branches[branch]
+
+    @cached_property
+    def _of_branches(self) -> list[list[OpenSetting]]:
+        return [
+            _deciding_first(
+                [setting for setting in self.read_by(branch) if self.may_count(self.tree, setting.path, branch)]
+            )
+            for branch in range(len(self.families))
+        ]
+
+    def chosen(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the values, by parameter name, that have an effect beside the others."""
+        branch = self.families.index(values["family"]) if "family" in values else 0
+        named = [setting for setting in self.settings_of(branch) if setting.name in values]
+        counting = self._counting(branch, named, lambda setting: values[setting.name])
+        kept = {setting.name for setting in named if setting.path in counting} | {"family"}
+        return {name: value for name, value in values.items() if name in kept}
+
     def combinations(self, *, ahead: Mapping[str, Any]) -> list[Tree]:
         """Return every combination of the extremes of settings that change a training, in a study of one family.
 
-        By parameter name; those with the values of `ahead` come first.
+        By parameter name, without values that have no effect; those with the values of `ahead` come first.
         """
         settings = [setting for setting in self.settings_of(0) if not setting.is_scoring]
         names = [setting.name for setting in settings]
-        extremes = itertools.product(*(setting.extremes for setting in settings))
-        combinations = [dict(zip(names, values, strict=True)) for values in extremes]
-        wanted = {name: value for name, value in ahead.items() if name in names}
+        combinations: list[Tree] = []
+        for values in itertools.product(*(setting.extremes for setting in settings)):
+            combination = self.chosen(dict(zip(names, values, strict=True)))
+            if combination not in combinations:
+                combinations.append(combination)
+        wanted = {name: value for name, value in self.chosen(ahead).items() if name in names}
         return sorted(combinations, key=lambda combination: not wanted.items() <= combination.items())
 
     def suggest(self, trial: BaseTrial) -> int:
         """Let the trial suggest its branch and all settings that change its training; return the branch."""
         branch = self._branch(trial)
-        for setting in self.settings_of(branch):
-            if not setting.is_scoring:
-                setting.suggest(trial)
+        trained = [setting for setting in self.settings_of(branch) if not setting.is_scoring]
+        self._counting(branch, trained, lambda setting: setting.suggest(trial))
         return branch
 
     def close(self, trial: BaseTrial) -> Tree:
         """Return the tree with the trial's values in place of ranges, and with the trial's branch."""
         branch = self._branch(trial)
-        return self.closed(branch, {setting.path: setting.suggest(trial) for setting in self.settings_of(branch)})
+        values = self._counting(branch, self.settings_of(branch), lambda setting: setting.suggest(trial))
+        if isinstance(trial, FixedTrial):  # a trial of an earlier version has settings without effect, too
+            idle = (setting for setting in self.read_by(branch) if setting.path not in values)
+            values |= {setting.path: setting.suggest(trial) for setting in idle if setting.name in trial._params}
+        return self.closed(branch, values)
 
     def closed(self, branch: int, values: Mapping[Path, Any]) -> Tree:
-        """Return the tree of a branch, with a value for each of the branch's settings."""
+        """Return the tree of a branch, with these values for its settings; settings without a value are at rest."""
         tree = copy.deepcopy(self.tree)
-        for path, value in values.items():
-            put(tree, path, value)
+        for setting in self.read_by(branch):
+            put(tree, setting.path, values.get(setting.path, setting.at_rest))
         close_branch(tree, branch)
         return tree
+
+    def _counting(
+        self, branch: int, settings: Sequence[OpenSetting], value_of: Callable[[OpenSetting], Any]
+    ) -> dict[Path, Any]:
+        """Return the values of the settings that have an effect beside the values before them.
+
+        `value_of` is called for these settings alone, in their order.
+        """
+        tree, values = copy.deepcopy(self.tree), {}
+        names = {str(setting.path[-1]) for setting in settings}
+        for setting in settings:
+            if names.isdisjoint(setting.facts.beside) or self.may_count(tree, setting.path, branch):
+                values[setting.path] = value_of(setting)
+                put(tree, setting.path, values[setting.path])
+        return values
 
     def _branch(self, trial: BaseTrial) -> int:
         if len(self.families) == 1:
@@ -146,13 +197,9 @@ class Space:
         return self.families.index(trial.suggest_categorical("family", self.families))
 
 
-def read_space(
-    tree: Tree, *, is_real: Callable[[Path], bool], scoring_grid: Callable[[Path], Sequence[Any] | None]
-) -> Space:
-    """Read and check the ranges of a tree.
+def read_space(tree: Tree, *, facts_of: Callable[[Path], Facts]) -> Space:
+    """Read and check the ranges of a tree; `facts_of` returns what the schema knows of a setting.
 
-    `is_real` returns whether a setting takes real numbers. `scoring_grid` returns the values that stand for a range of
-    a setting that a trial closes after its training, and None for any other setting.
     Raises RangeError with the path of the first broken rule.
     """
     families = names_of(tree)
@@ -165,13 +212,7 @@ def read_space(
             raise RangeError(path, "holds a range, but this setting cannot be searched: give one value")
     names = parameter_names(tree)
     _check_names(tree, names, families)
-    settings = [
-        replace(
-            open_setting(path, names[path], content, real=is_real(path)),
-            grid=None if (grid := scoring_grid(path)) is None else tuple(grid),
-        )
-        for path, content in ranges
-    ]
+    settings = [open_setting(path, names[path], content, facts_of(path)) for path, content in ranges]
     return Space(tree=tree, families=families, settings=tuple(settings))
 
 
@@ -227,6 +268,22 @@ def renamed(values: Mapping[str, Any], names: Mapping[str, str | None]) -> Tree:
     """Return values of parameters under new names: without those whose new name is None; others keep their names."""
     kept = ((names.get(name, name), value) for name, value in values.items())
     return {name: value for name, value in kept if name is not None}
+
+
+def _deciding_first(settings: Sequence[OpenSetting]) -> list[OpenSetting]:
+    """Return settings in their order, but none before those whose values decide whether it has an effect."""
+    ordered: list[OpenSetting] = []
+
+    def add(setting: OpenSetting, waiting: frozenset[Path]) -> None:
+        for other in settings:
+            if other.path[-1] in setting.facts.beside and other.path not in waiting:
+                add(other, waiting | {other.path})
+        if setting not in ordered:
+            ordered.append(setting)
+
+    for setting in settings:
+        add(setting, frozenset({setting.path}))
+    return ordered
 
 
 def _check_names(tree: Tree, names: Mapping[Path, str], families: tuple[str, ...]) -> None:

@@ -72,7 +72,9 @@ class Study:
     def grid(self) -> list[dict[str, Any]]:
         """Return every combination of the open choices, by parameter name, in the order of the trials."""
         combinations = self.space.combinations(ahead=self.baseline)
-        first = [dict(one) for one in grid_places(combinations, self.tried_first.values()) if one is not None]
+        first = [
+            dict(one) for one in grid_places(self.space, combinations, self.tried_first.values()) if one is not None
+        ]
         return first + [combination for combination in combinations if combination not in first]
 
     def close(self, trial: BaseTrial) -> Recipe:

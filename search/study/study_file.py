@@ -20,13 +20,19 @@ from features.did_you_mean import did_you_mean
 from search.errors import MisuseError, StudyFileError
 from search.study import space as spaces
 from search.study.document import Document
-from search.study.effects import idle_settings
+from search.study.effects import facts_of, idle_settings, may_count
 from search.study.member_recipes import fill_in_recipes
 from search.study.open_setting import RangeError
 from search.study.portfolio import checked_first, checked_values
 from search.study.recipe import Recipe
-from search.study.rules import check, check_branches, require_few_combinations, require_grid
-from search.study.schema.schema_lookup import EXTRA_KEYS, explained, scoring_grid, takes_reals
+from search.study.rules import (
+    check,
+    check_branches,
+    require_few_combinations,
+    require_grid,
+    require_possible_values,
+)
+from search.study.schema.schema_lookup import EXTRA_KEYS, explained
 from search.study.search_settings import SearchSettings
 from search.study.space import Tree
 from search.study.study import Study
@@ -52,7 +58,9 @@ def load_study(
         document.tree["study"] = name
         document.overridden["study",] = f"the name {name}"
     fill_in_recipes(document, lambda recipe: load_study(recipe, inside=(*inside, origin)))
-    return _study(document)
+    study = _study(document)
+    require_possible_values(document, study.space)
+    return study
 
 
 def load_recipe(
@@ -87,6 +95,11 @@ def shipped_studies() -> dict[str, str]:
     return studies
 
 
+def shipped_text(name: str) -> str:
+    """Return the text of a study file that ships."""
+    return (resources.files("studies") / f"{name}.yaml").read_text()
+
+
 def shipped_schema() -> Path:
     """Return the file with the JSON Schema of study files, beside the studies that ship."""
     return Path(str(resources.files("studies") / "study.schema.json"))
@@ -111,7 +124,7 @@ def _text_of(source: str | Path) -> tuple[str, str]:
             raise StudyFileError(f"{source} cannot be read: {error}") from error
     shipped = shipped_studies()
     if str(source) in shipped:
-        return (resources.files("studies") / f"{source}.yaml").read_text(), f"the shipped study {source}"
+        return shipped_text(str(source)), f"the shipped study {source}"
     hint = did_you_mean(str(source), shipped) or f"; studies that ship: {', '.join(shipped)}"
     raise StudyFileError(f"{source}: no such study file, and no study of that name ships{hint}")
 
@@ -123,14 +136,11 @@ def _study(document: Document) -> Study:
     baseline = document.tree.get("baseline") or {}
     tree = {key: value for key, value in document.tree.items() if key not in EXTRA_KEYS}
     try:
-        space = spaces.read_space(
-            tree,
-            is_real=lambda path: takes_reals(tree, path),
-            scoring_grid=lambda path: scoring_grid(tree, path),
-        )
+        space = spaces.read_space(tree, facts_of=lambda path: facts_of(tree, path))
     except RangeError as error:
         raise document.error(error.path, str(error)) from error
     check(document, space)
+    space = replace(space, may_count=may_count)  # which reads blocks that were checked
     require_few_combinations(document, space)
     if not space.distributions() and "trials" not in (document.tree.get("search") or {}):
         search = search.model_copy(update={"trials": 1})  # a recipe has nothing to search

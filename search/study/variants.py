@@ -2,7 +2,8 @@
 
 Some settings change nothing of a training: pooling, densities, neighbours, calibration (`SCORING_ONLY` in the classes
 of settings). They are closed inside a trial: the trial trains once, and every combination of their values is a variant.
-A few values stand for a range. Of combinations that differ in settings without effect alone, the first is a variant.
+A few values stand for a range. A variant names the values that have an effect, and combinations that differ in others
+alone are one variant.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from optuna.trial import BaseTrial, FixedTrial
 from search.errors import TrialFailure
 from search.study.open_setting import OpenSetting
 from search.study.recipe import Recipe
-from search.study.schema.schema_lookup import default_of
 from search.study.study import Study
 
 
@@ -25,7 +25,7 @@ from search.study.study import Study
 class Variant:
     """One detector of a training.
 
-    values  : parameter name → value, of the settings that the trial closes after its training
+    values  : parameter name → value, of the settings that the trial closes after its training and that have an effect
     changes : how many of them differ from their defaults
     """
 
@@ -42,40 +42,32 @@ def variants_of(study: Study, trial: BaseTrial, close: Callable[[BaseTrial], Rec
     if isinstance(trial, FixedTrial):
         return (Variant({}, close(trial)),)
     branch = study.space.suggest(trial)
-    settings = [setting for setting in study.space.settings_of(branch) if setting.is_scoring]
+    counting = study.space.settings_of(branch)
+    settings = [setting for setting in study.space.settings if setting.is_scoring and setting in counting]
     fixed = study.tried_first.get(trial.number, {})
-    values = [[fixed[s.name]] if s.name in fixed else _default_first(study, s) for s in settings]
-    found: dict[str, Variant] = {}
+    values = [[fixed[s.name]] if s.name in fixed else _default_first(s) for s in settings]
+    found: list[Variant] = []
+    seen: list[dict[str, Any]] = []
     failure = None
     for combination in itertools.product(*values):
         closed = {setting.name: value for setting, value in zip(settings, combination, strict=True)}
-        alone = FixedTrial({**trial.params, **closed}, number=trial.number)
+        chosen = study.space.chosen({**trial.params, **closed})
+        if chosen in seen:
+            continue
+        seen.append(chosen)
+        taken = {name: value for name, value in closed.items() if name in chosen}
         try:
-            recipe = close(alone)
+            recipe = close(FixedTrial({**trial.params, **taken}, number=trial.number))
         except TrialFailure as error:  # values that exclude each other
             failure = failure or error
             continue
         changes = sum(value != choices[0] for value, choices in zip(combination, values, strict=True))
-        found.setdefault(_effective(recipe), Variant(closed, recipe, changes))
+        found.append(Variant(taken, recipe, changes))
     if not found:
         assert failure is not None
         raise failure
-    return tuple(found.values())
+    return tuple(found)
 
 
-def _default_first(study: Study, setting: OpenSetting) -> list[Any]:
-    default = default_of(study.space.tree, setting.path)
-    return sorted(setting.scoring_values, key=lambda value: value != default)
-
-
-def _effective(recipe: Recipe) -> str:
-    """Return the settings of scoring that have an effect, as a key."""
-    parts: list[Any] = [recipe.model.model_dump(exclude={"members", *recipe.model.idle}), recipe.scoring.calibration]
-    for member in recipe.members:
-        idle = member.scoring.idle | (member.scoring.OF_WINDOWS if member.model.backend is not None else frozenset())
-        parts += [
-            member.model.model_dump(exclude=set(member.model.idle)),
-            member.scoring.model_dump(exclude=set(idle)),
-            getattr(member, "weight", None) if getattr(recipe.model, "combine", None) == "weights" else None,
-        ]
-    return repr(parts)
+def _default_first(setting: OpenSetting) -> list[Any]:
+    return sorted(setting.scoring_values, key=lambda value: value != setting.facts.default)

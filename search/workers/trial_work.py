@@ -25,7 +25,7 @@ from search.storage.optuna_rows import SECONDS
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.study.search_settings import keeps_to_limits
-from search.study.trial_choice import choice_of
+from search.study.taken_variant import variant_in_short
 from search.validation.views import ValidationData
 from search.workers.devices import device_name, memory_used
 from search.workers.draining import Drained
@@ -170,12 +170,15 @@ class TrialWork:
         return best is None or value > best
 
     def _chosen(self, trial: optuna.Trial) -> dict[str, Any]:
-        """What was chosen after the training: parameters with their ranges, the curve under them, and the choice."""
+        """What was chosen after the training: parameters with their ranges, the curve under them, and the variant."""
         study, chosen = self.suggestions.study, self._evidence.parameters
         ranges = study.space.distributions()
         parameters = {name: (value, ranges[name]) for name, value in chosen.items()}
-        choice = choice_of(study, trial.number, trial.params | chosen, chosen=chosen, tried=self._evidence.tried)
-        return {"parameters": parameters, "curve": self._evidence.curve, "choice": choice}
+        open_ones = {
+            name: value for name, value in chosen.items() if name not in study.tried_first.get(trial.number, {})
+        }
+        variant = variant_in_short(open_ones, trial.params.get("family"), self._evidence.tried)
+        return {"parameters": parameters, "curve": self._evidence.curve, "variant": variant}
 
     def _attributes(self, scores: Scores | None = None) -> dict[str, Any]:
         """The trial's attributes, for the dashboard and for the sampler, which reads the seconds."""

@@ -206,8 +206,9 @@ def test_init_writes_a_study_that_loads_and_fits_the_clips(offkey: Offkey, corpu
     assert (recipe.corpus.root, recipe.corpus.machines) == (str(corpus_root), ["compressor"])
     assert recipe.features.sample_rate == 16000
     assert study.space.settings
-    assert study.baseline.keys() == study.space.distributions().keys()
     assert "#" in Path("my-study.yaml").read_text()
+    assert "ends after 10 minutes or 60 trials" in ran.stderr
+    assert (study.search.hours, study.search.trials) == (0.17, 60)
 
 
 def test_init_offers_additional_clips_where_there_are_some(offkey: Offkey, corpus_root: Path, tmp_path: Path) -> None:

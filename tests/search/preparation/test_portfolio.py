@@ -141,7 +141,7 @@ def test_the_best_trials_of_a_study_become_entries_with_the_values_that_lie_in_t
 
 
 def test_five_of_them_unless_the_study_says_how_many(other: TinyStudy) -> None:
-    assert len(found(load(opened({"from": ["other"]})), other.url)) == 4, "as many as are complete"
+    assert len(found(load(opened({"from": ["other"]})), other.url)) == 3, "of four complete ones, two are the same here"
     assert found(load(opened([{"from": ["other"], "top": 1}])), other.url) == [{"context": 3, "h_dim": 30}]
 
 
@@ -154,6 +154,29 @@ def test_a_study_s_file_stands_for_the_stored_study_and_a_recipe_s_file_for_its_
     assert found(study, other.url) == [{"context": 3, "h_dim": 20}, {"context": 3, "h_dim": 30}]
 
 
+def test_a_trial_without_a_value_in_the_ranges_here_is_passed_over_and_equal_ones_count_once(other: TinyStudy) -> None:
+    ranges = {"family": "vae", "h_dim": {"low": 45, "high": 60, "step": 5}}
+
+    # Of h_dim 30, 20, 60 and 50, the best first.
+    assert found(load(opened({"from": ["other"], "top": 2}, model=ranges)), other.url) == [{"h_dim": 60}, {"h_dim": 50}]
+    context = {"family": "vae", "context": {"low": 3, "high": 4}}
+    assert found(load(opened({"from": ["other"], "top": 2}, model=context)), other.url) == [{"context": 3}]
+
+
+def test_of_two_branches_of_a_family_that_with_the_recipe_s_features_is_taken(other: TinyStudy) -> None:
+    score = {"choices": ["mahalanobis", "knn"]}
+    whole = {"family": "stat", "name": "whole", "features": {"kind": "clip_spectrum"}, "score": score}
+    model = [VAE, {"family": "stat", "score": score}, whole]
+    tree = {"study": "r", "features": {"kind": "clip_spectrum"}, "model": {"family": "stat", "score": "knn"}}
+    Path("whole.yaml").write_text(to_yaml(tree))
+    Path("bands.yaml").write_text(to_yaml({**tree, "features": {"kind": "logmel"}}))
+
+    assert found(load(opened([{"from": ["whole.yaml", "bands.yaml"]}], model=model)), other.url) == [
+        {"family": "whole", "whole.score": "knn"},
+        {"family": "stat", "stat.score": "knn"},
+    ]
+
+
 def test_of_several_families_only_trials_of_families_here_are_taken(other: TinyStudy) -> None:
     text = opened([{"from": ["other"], "top": 1}], model=[STAT, VAE])
 
@@ -163,7 +186,11 @@ def test_of_several_families_only_trials_of_families_here_are_taken(other: TinyS
 @pytest.mark.parametrize(
     ("source", "blocks", "message"),
     [
-        ("othr", {}, "othr: no such study file, no study of that name ships, and .* holds other; did you mean other?"),
+        ("othr", {}, "othr: no such file, and .* holds other; did you mean other?"),
+        ("vae", {}, "vae is a study file that ships, and .* holds other: search it first, or name a recipe"),
+        ("open.yaml", {}, "open.yaml is the file of the study new, and .* holds other: search it first"),
+        ("gone.yaml", {}, "gone.yaml: no such file, and .* holds other: name a study that it holds, or a recipe that"),
+        ("bad.yaml", {}, "bad.yaml, line 2: not valid YAML: "),
         ("other", {"model": STAT}, "other is of the family vae, and this study of stat: name a study or recipe of"),
         (
             "other",
@@ -185,6 +212,8 @@ def test_a_source_that_is_missing_or_of_another_space_is_refused_with_its_place(
         tiny_study(study="several", validation={"metric": ["auc", "parameters"]})
     Path("recipe.yaml").write_text(to_yaml(export_recipe(other.storage, other.stored, number=0).tree()))
     Path("broken.yaml").write_text("modle: 3\n")
+    Path("bad.yaml").write_text("model: {family: [vae\n")
+    Path("open.yaml").write_text(opened([]))
     text = opened([{"from": ["recipe.yaml" if blocks == {} else source, source]}], **blocks)
     line = next(n for n, line in enumerate(text.splitlines(), start=1) if line.strip() == f"- {source}")
     place = 0 if blocks else 1

@@ -343,16 +343,15 @@ def test_a_study_with_several_families_compares_them_and_their_settings(tiny_stu
     assert "So few trials give a hint" in page.text
 
 
-def test_what_the_best_trials_have_in_common_matters_and_not_what_the_worst_have_or_what_has_no_effect() -> None:
+def test_what_the_best_trials_have_in_common_matters_and_not_what_the_worst_have() -> None:
     trials = []
     for number in range(20):
-        # The best tenth alone has a high h_dim, the worst tenth alone a high z_dim; no trial reads width.
+        # The best tenth alone has a high h_dim, the worst tenth alone a high z_dim.
         h_dim = 64 if number < 2 else 1 + 7 * number % 31
         z_dim = 64 if number >= 18 else 1 + 7 * number % 31
-        params = {"h_dim": h_dim, "z_dim": z_dim, "width": 64 if number < 2 else 8}
+        params = {"h_dim": h_dim, "z_dim": z_dim}
         ranges: dict[str, BaseDistribution] = dict.fromkeys(params, IntDistribution(1, 64))
-        idle = {"idle": ["width"]}
-        trials.append(create_trial(value=1 - number / 20, params=params, distributions=ranges, system_attrs=idle))
+        trials.append(create_trial(value=1 - number / 20, params=params, distributions=ranges))
 
     drawn = charts.importance_chart(trials).drawn
     assert drawn is not None

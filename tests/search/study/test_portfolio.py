@@ -90,7 +90,8 @@ def test_trials_are_numbered_after_the_baseline_and_from_0_without_one() -> None
         ("{family: stat, n_fft: 512}", "search.first.1.n_fft is not an open setting; open here: n_mels, h_dim"),
         ("{family: stat, decay: 1.5}", "search.first.1.decay must lie in its range, 0.0 to 1.0, but got 1.5"),
         ("{family: vae, h_dim: 16.5}", "search.first.1.h_dim must lie in its range, 16 to 64 in steps of 1"),
-        ("{family: cae}", "search.first.1.family must be one of vae, stat, but got 'cae'"),
+        ("{family: sta}", "search.first.1.family must be one of vae, stat, but got 'sta'; did you mean stat?"),
+        ("{family: cae}", "search.first.1.family must be one of vae, stat, but got 'cae'; add the family to `model`"),
         ("{decay: 0.5}", "search.first.1 must name a family, one of vae, stat"),
         (
             "{family: stat, h_dim: 16}",
@@ -104,6 +105,8 @@ def test_trials_are_numbered_after_the_baseline_and_from_0_without_one() -> None
         ("{from: other}", "search.first.1.from must be a list of studies in the storage and of recipe files"),
         ("{from: []}", "search.first.1.from must be a list of studies in the storage and of recipe files"),
         ("{from: [other], top: 0}", "search.first.1.top must be a number of trials, at least 1, but got 0"),
+        ("{from: [other], top: many}", "search.first.1.top must be a number of trials, at least 1, but got 'many'"),
+        ("{top: 3}", "search.first.1.top stands beside `from`: {from: [STUDY or recipe.yaml, …], top: 5}"),
         ("{from: [other], topp: 3}", "search.first.1.topp cannot stand beside `from`; did you mean top?"),
     ],
 )

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FixedTrial
 
 from models.families import FAMILIES
-from search.study.portfolio import cheapest_first
+from search.study.portfolio import cheapest_first, named_for_nothing
 from search.study.study_file import load_study, shipped_studies
 
 NAMES = sorted(file.name.removesuffix(".yaml") for file in resources.files("studies").iterdir() if "yaml" in file.name)
@@ -63,6 +63,7 @@ def test_its_portfolio_stands_in_the_order_in_which_it_is_tried(name: str) -> No
     first = study.search.first or []
 
     assert cheapest_first(study.space, first, baseline=study.baseline, is_grid=False) == first
+    assert named_for_nothing(study.space, study.baseline, first) == []
     assert len(first) >= 5 or name != "best"
 
 

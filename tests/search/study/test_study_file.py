@@ -212,9 +212,19 @@ def test_a_value_of_another_kind_or_out_of_bounds_is_refused(right: str, wrong: 
             "model.statistic a + must stand between two names, but got 'quantile+': write quantile, or name another "
             "statistic",
         ),
+        (
+            "statistic: {choices: [[quantile, maximum], mean]}",
+            "model.statistic.choices a choice must be a number or a text, but got ['quantile', 'maximum']: write "
+            "quantile+maximum",
+        ),
         ("share: {low: 0.0, high: 0.5}", "model.share should be greater than 0, but got 0"),
         ("whiten: 4", "model.whiten must be 0 or an odd number from 3, so that a bin is the middle one, but got 4"),
         ("whiten: {low: 3, high: 8}", "model.whiten must be 0 or an odd number from 3"),
+        (
+            "whiten: {low: 3, high: 9}",
+            "model.whiten must be 0 or an odd number from 3, so that a bin is the middle one, but got 4: write 5. "
+            "The range has such values: leave them out with a `step`, or list the others as `choices`",
+        ),
         (
             "statistic: maximum\n  share: {low: 0.1, high: 0.5}",
             "model.share would be searched for nothing: it counts with model.statistic: quantile or quiet or loud",
