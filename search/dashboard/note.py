@@ -36,7 +36,8 @@ def write_note(storage: StudyStorage, stored: StoredStudy, study: optuna.Study) 
     status = read_status(storage, stored, study)
     comparison = compare(storage, stored, status, with_ties=False)
     portfolio = "" if status.portfolio is None else f"\n\n{status.portfolio.in_words(status.metric_name)}"
-    ours = f"{_about(stored)}{_result(status, comparison)}{portfolio}\n\n---\n{_LINE}"
+    ended = "" if status.why_ended is None else f"\n\n{_escaped(status.why_ended)}"
+    ours = f"{_about(stored)}{_result(status, comparison)}{portfolio}{ended}\n\n---\n{_LINE}"
     best = None if status.best is None else worth(status.best)
     # If another trial is the best by now, that trial's worker writes the note.
     StudyLedger(storage, stored).edit_attributes(_NOTE, lambda before: _with_ours(before, ours), while_best=best)

@@ -13,6 +13,7 @@ from rich.text import Text
 from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.wording import interval, number, objective_value
+from search.sampling.early_end import GO_ON
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 
 _SHOWN_FAILURES = 5
@@ -64,6 +65,8 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
             parts.append(Text(comparison.ensemble.in_words(status.study, worth(status.best))))
     if status.portfolio is not None:
         parts.append(Text(status.portfolio.in_words(status.metric_name)))
+    if status.why_ended is not None:
+        parts.append(Text(f"{status.why_ended} To go on: offkey search {status.study} {GO_ON}"))
     if status.beyond_limits:
         trials = "1 complete trial is" if status.beyond_limits == 1 else f"{status.beyond_limits} complete trials are"
         parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
