@@ -19,7 +19,6 @@ from search.evaluation.interval import Interval
 from search.results.comparison import Comparison, Gain, compare
 from search.results.ensemble import Ensemble
 from search.results.status import Status, read_status, worth
-from search.sampling.early_end import Enough
 from search.storage.stored_study import StoredStudy, open_study
 from search.storage.study_storage import StudyStorage
 
@@ -53,7 +52,7 @@ class Summary:
     ties: tuple[int, ...]  # numbers of the trials that tie with the best one
     gain: Gain | None  # None without a complete baseline, and with several objectives
     ensemble: Ensemble | None  # of the leading trials; None if there are too few, and with several objectives
-    enough: Enough | None  # why the study has ended itself (search.stop); None while it has not
+    ended_itself: str | None  # a sentence about why the study has ended itself (search.stop); None while it has not
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Reading:
             ties=() if compared is None else compared.ties,
             gain=None if compared is None else compared.gain,
             ensemble=None if compared is None else compared.ensemble,
-            enough=status.enough,
+            ended_itself=status.why_ended,
         )
 
     @cached_property
