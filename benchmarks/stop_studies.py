@@ -135,7 +135,7 @@ def make(landscape: Landscape, *, clips: int, seeds: int, trials: int) -> Studie
     measured, random_ones = _Clips(seeds, clips, count, rng), 10 if count == 1 else 5
     places = np.zeros((seeds, trials, settings))
     truth, auc = np.zeros((seeds, trials)), np.zeros((seeds, trials))
-    noise = np.zeros((seeds, trials, 2 * clips), dtype=np.float32)
+    noise = np.zeros((seeds, trials, 2 * clips))
     of_family = np.zeros((seeds, trials), dtype=np.int64)
     is_pruned = np.zeros((seeds, trials), dtype=bool)
     for trial in range(trials):
@@ -145,8 +145,8 @@ def make(landscape: Landscape, *, clips: int, seeds: int, trials: int) -> Studie
             family = of_family[:, trial] = _next_family(of_family[:, first:trial], auc[:, first:trial], count)
             own = of_family[:, :trial] == family[:, None]
             own[:, :first] = False
-            guided = (own.sum(axis=1) >= random_ones) & (rng.uniform(size=seeds) > _RANDOM)
-            guided &= landscape.learns
+            is_random = (own.sum(axis=1) < random_ones) | (rng.uniform(size=seeds) < _RANDOM)
+            guided = ~is_random if landscape.learns else np.zeros(seeds, dtype=bool)
             place = _suggest(rng, places[:, :trial], np.where(own, auc[:, :trial], -np.inf), own.sum(axis=1), guided)
             places[:, trial] = place
             distance = (weights[each, family] * (place - optimum[each, family]) ** 2).sum(axis=1)
@@ -179,7 +179,7 @@ def _weights(rng: np.random.Generator, seeds: int, own: int, settings: int) -> A
 
 def _median(values: Array) -> Array:
     """The median of each row without its NaNs; infinite for a row without any number."""
-    empty = np.isnan(values).all(axis=1)
+    empty = np.asarray(np.isnan(values).all(axis=1))
     filled = np.where(empty[:, None], np.inf, values) if values.shape[1] else np.full((len(values), 1), np.inf)
     return np.asarray(np.nanmedian(filled, axis=1))
 

@@ -14,7 +14,7 @@ from search.report.tables import detector_commands
 from search.results.comparison import Comparison
 from search.results.status import Status, worth
 from search.results.wording import difference_interval, interval
-from search.sampling.early_end import GO_ON
+from search.storage.early_end import GO_ON
 from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 from search.study.study import Study

@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from search.results.portfolio import Portfolio, portfolio_of
-from search.sampling.early_end import Enough
+from search.storage.early_end import Enough
 from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage

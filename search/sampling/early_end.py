@@ -5,10 +5,8 @@ Workers that are at work then finish their trials, and no worker begins another 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import cache
 
 import numpy as np
@@ -16,42 +14,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.evaluation.noise import noise_of
 from search.sampling.enough import Values, may_be_enough, prospect
+from search.storage.early_end import Enough
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.study.search_settings import keeps_to_limits
 
 _log = logging.getLogger(__name__)
-
-
-#: What to add to a search of a study that has ended itself so that it goes on.
-GO_ON = "--set search.stop=never"
-
-
-@dataclass(frozen=True)
-class Enough:
-    """Why a study has ended itself."""
-
-    trials: int  # that had ended by then
-    budget: int
-    best: int  # the number of the best trial
-    told: float  # how far ahead of it a trial must be to be told from it
-    chance: float  # that any of the trials that were left is
-
-    @classmethod
-    def of(cls, text: str) -> Enough:
-        """Reads what a study's row holds."""
-        return cls(**json.loads(text))
-
-    def in_words(self, metric_name: str) -> str:
-        """A sentence about the end."""
-        left = self.budget - self.trials
-        chance = "less than 1 %" if self.chance < 0.01 else f"{100 * self.chance:.0f} %"
-        return (
-            f"The study ended itself after {self.trials} of {self.budget} trials (search.stop: told_apart): these "
-            f"clips tell a trial from the best one, trial {self.best}, only if its {metric_name} is more than "
-            f"{self.told:.3f} higher, and the chance that any of the {left} trials left is that good is {chance}, as "
-            "far as the trials so far can show."
-        )
 
 
 class EarlyEnd:
@@ -86,7 +54,7 @@ class EarlyEnd:
             return
         best = numbers[int(np.nanargmax(values))]
         enough = Enough(trials=len(ended), budget=budget, best=best, told=found.told, chance=found.expected)
-        if self._ledger.end_early(asdict(enough), budget=budget):
+        if self._ledger.end_early(enough):
             _log.info("%s", enough.in_words(self._stored.metric_name))
 
     def _family_of(self, trial: FrozenTrial) -> int:

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.storage import ledger, optuna_rows, study_rows
+from search.storage.early_end import Enough
 from search.storage.hold import Hold
 from search.storage.ledger import Claim, Leftover, Outlook, Snapshot
 from search.storage.stored_study import StoredStudy, was_deleted
@@ -158,20 +159,20 @@ class StudyLedger:
         """Enters that a trial's checkpoints are gone."""
         self._ask(ledger.clear, trial_id)
 
-    def end_early(self, enough: Mapping[str, Any], *, budget: int) -> bool:
+    def end_early(self, enough: Enough) -> bool:
         """Enters why the study ends before its budget: no trial begins from then on. Returns whether this was entered.
 
-        It is not if the study has ended itself already, if it is never to do so (any more), or if its budget is no
-        longer `budget`. Raises StudyError if the study was deleted.
+        It is not if the study has ended itself already, if it is never to do so (any more), or if its budget has
+        been raised since. Raises StudyError if the study was deleted.
         """
 
         def write(session: Session) -> bool:
             self._lock(session)
             row = session.get_one(StudyRow, self.study.study_id)
             search = json.loads(row.document).get("search") or {}
-            if row.enough is not None or search.get("stop") != "told_apart" or row.budget != budget:
+            if row.enough is not None or search.get("stop") != "told_apart" or row.budget != enough.budget:
                 return False
-            row.enough = json.dumps(dict(enough))
+            row.enough = enough.text()
             return True
 
         return self._storage.transact(write)

@@ -13,7 +13,7 @@ from rich.text import Text
 from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.wording import interval, number, objective_value
-from search.sampling.early_end import GO_ON
+from search.storage.early_end import GO_ON
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 
 _SHOWN_FAILURES = 5

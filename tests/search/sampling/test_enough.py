@@ -15,7 +15,7 @@ ERROR = 0.02
 
 def noise(trial: int) -> Values:
     """Vectors whose differences all have the length `ERROR`."""
-    return np.eye(400)[trial] * ERROR / np.sqrt(2)
+    return np.asarray(np.eye(400)[trial] * ERROR / np.sqrt(2))
 
 
 def asked(values: Any, *, remaining: int, families: Any = None, first: int = 0, **changes: Any) -> Prospect | None:

@@ -14,6 +14,7 @@ import pytest
 from search.report.verdict import verdict
 from search.results.comparison import compare
 from search.results.status import read_status
+from search.storage.early_end import Enough
 from search.storage.stored_study import load_stored
 from tests.support.offkey_process import Quick, offkey_process
 from tests.support.tiny_study import trials_of
@@ -30,7 +31,7 @@ ENDS: dict[str, Any] = {"trials": BUDGET, "pruner": "none", "stop": "told_apart"
 
 TRAINING = {"learning_rate": 0.01, "batch_size": 16, "epochs": 1, "threads": 1}
 
-WHY = {"trials": 5, "budget": BUDGET, "best": 1, "told": 0.2, "chance": 0.001}
+WHY = Enough(trials=5, budget=BUDGET, best=1, told=0.2, chance=0.001)
 
 on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
 
@@ -64,10 +65,7 @@ def test_a_study_without_the_setting_never_ends_itself(tiny_study: MakeStudy) ->
 def test_the_end_is_entered_once_and_only_where_the_study_is_still_to_end_itself(tiny_study: MakeStudy) -> None:
     study = tiny_study(search=ENDS)
     entered: list[bool] = []
-    threads = [
-        threading.Thread(target=lambda: entered.append(study.worker().ledger.end_early(WHY, budget=BUDGET)))
-        for _ in range(3)
-    ]
+    threads = [threading.Thread(target=lambda: entered.append(study.worker().ledger.end_early(WHY))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -79,10 +77,10 @@ def test_the_end_is_entered_once_and_only_where_the_study_is_still_to_end_itself
 
     raised = tiny_study(search={**ENDS, "trials": BUDGET + 1})
     assert raised.ledger.outlook(since=0.0) == "open", "a larger budget asks anew"
-    assert not raised.ledger.end_early(WHY, budget=BUDGET), "the answer to the budget before"
+    assert not raised.ledger.end_early(WHY), "the answer to the budget before"
 
     never = tiny_study(search={**ENDS, "stop": "never"})
-    assert not never.ledger.end_early(WHY, budget=BUDGET + 1), "by a worker that was there before"
+    assert not never.ledger.end_early(replace(WHY, budget=BUDGET + 1)), "by a worker that was there before"
     assert not load_stored(never.storage, "tiny").may_end_itself
 
 
@@ -90,7 +88,7 @@ def test_a_trial_that_lost_its_worker_when_the_study_ended_is_finished(tiny_stud
     study = tiny_study(search=ENDS)
     hold = study.ledger.claim("lost", first={})
     assert hold is not None
-    assert study.ledger.end_early(WHY, budget=BUDGET)
+    assert study.ledger.end_early(WHY)
     hold.release()
 
     study.worker(quick=True).run()
@@ -103,7 +101,7 @@ def test_the_report_says_why_and_how_to_go_on(tiny_study: MakeStudy) -> None:
     study = tiny_study(search=ENDS, trials=BUDGET)
     worker = study.worker(quick=True)
     worker.work_on(worker.ledger.claim("w", first={}))  # type: ignore[arg-type]
-    study.ledger.end_early(WHY, budget=BUDGET)
+    study.ledger.end_early(WHY)
     status = read_status(study.storage, study.stored, optuna.load_study(study_name="tiny", storage=study.storage))
     comparison = compare(study.storage, study.stored, status)
 
