@@ -68,6 +68,8 @@ def _paragraphs(stored: StoredStudy, status: Status, comparison: Comparison | No
         f"healthy one's: {stored.budget} trials, sampler {study.search.sampler}, pruner {study.search.pruner}."
     )
     yield _result(status, comparison)
+    if status.why_ended is not None:
+        yield _escaped(status.why_ended)
     if status.portfolio is not None:
         yield status.portfolio.in_words(status.metric_name)
     if any(family.trials for family in status.families):

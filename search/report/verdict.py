@@ -14,6 +14,7 @@ from search.report.tables import detector_commands
 from search.results.comparison import Comparison
 from search.results.status import Status, worth
 from search.results.wording import difference_interval, interval
+from search.storage.early_end import GO_ON
 from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 from search.study.study import Study
@@ -85,6 +86,7 @@ def verdict(
         _gain(stored, status, comparison),
         *_ensemble(status, comparison),
         *_limits(status),
+        *_end(status),
     )
     return Verdict(headline, sentences, steps)
 
@@ -115,6 +117,12 @@ def _limits(status: Status) -> Iterator[str]:
             f"{status.beyond_limits} complete {'trial is' if one else 'trials are'} beyond the study's limits "
             f"(search.constraints), and {'is' if one else 'are'} not counted among the best."
         )
+
+
+def _end(status: Status) -> Iterator[str]:
+    """A sentence about why the study has ended itself, if it has."""
+    if status.why_ended is not None:
+        yield status.why_ended
 
 
 def _tried(stored: StoredStudy, study: Study, status: Status) -> str:
@@ -170,7 +178,10 @@ def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, u
         yield Step(f"{status.counts['failed']} trials failed: see “Failures” for the ranges to change.")
     if left > 0:
         command = f"offkey search {shlex.quote(stored.name)} --storage {shlex.quote(url)}"
-        yield Step(f"Go on: {left} of {status.budget} trials are left.", (command,))
+        if status.enough is None:
+            yield Step(f"Go on: {left} of {status.budget} trials are left.", (command,))
+        else:
+            yield Step(f"To search the other {left} trials all the same:", (f"{command} {GO_ON}",))
     if best is None:
         return
     measured = "" if stored.validation.uses_proxies else ", and measure it on the test clips, which no search has used"

@@ -114,6 +114,7 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
         "baseline": {"value": status.baseline},
         **({} if status.portfolio is None else {"first": status.portfolio.as_json()}),
         **({"families": [family.as_json() for family in status.families]} if status.families else {}),
+        **({} if status.enough is None else {"ended_itself": asdict(status.enough)}),
         **({} if ensemble is None else {"ensemble": {"trials": list(ensemble.trials), "value": ensemble.value}}),
         "workers": [
             {("trial" if key == "number" else key): value for key, value in asdict(running).items()}

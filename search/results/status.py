@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from search.results.families import FamilyTrials, family_trials
 from search.results.portfolio import Portfolio, portfolio_of
+from search.storage.early_end import Enough
 from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
@@ -56,6 +57,7 @@ class Status:
     front: tuple[FrozenTrial, ...]
     portfolio: Portfolio | None  # the trials of `search.first`
     families: tuple[FamilyTrials, ...]  # where the time went; empty if the study has one family
+    enough: Enough | None  # why the study has ended itself; None while it has not
     step: str  # at which trials are compared: epoch or fold
 
     @property
@@ -73,6 +75,11 @@ class Status:
         """The number of trials that have ended."""
         return self.counts["complete"] + self.counts["pruned"] + self.counts["failed"]
 
+    @property
+    def why_ended(self) -> str | None:
+        """A sentence about why the study has ended itself; None if it has not."""
+        return None if self.enough is None else self.enough.in_words(self.metric_name)
+
 
 def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna.Study) -> Status:
     """Read the current status of a study. Raises StudyError if it was deleted."""
@@ -80,7 +87,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
     if not ledger.exists():
         raise was_deleted(stored.name)
     trials = {trial.number: trial for trial in optuna_study.get_trials(deepcopy=False)}
-    now, rows, budget = ledger.snapshot()
+    now, rows, budget, enough = ledger.snapshot()
     counts = dict.fromkeys(("complete", "pruned", "failed", "running", "waiting"), 0)
     running, failures, complete = [], [], []
     for row in rows:
@@ -110,7 +117,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
             failures.append((row.number, row.reason or ""))
         elif row.state == "complete" and trial.values:
             complete.append(trial)
-    counts["waiting"] += budget - len(rows)
+    counts["waiting"] += 0 if enough is not None else budget - len(rows)
     baseline = next((trial for trial in complete if trial.number == 0), None) if stored.tree.get("baseline") else None
     within_limits = list(filter(keeps_to_limits, complete))
     front = front_of(within_limits, stored.objectives) if len(stored.objectives) > 1 else ()
@@ -128,6 +135,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         objectives=stored.objectives,
         portfolio=portfolio_of(stored, trials, finished, budget),
         families=family_trials(stored.tree, trials.values(), finished),
+        enough=None if enough is None else Enough.of(enough),
         step="epoch" if stored.validation.folds is None else "fold",
         front=front,
     )

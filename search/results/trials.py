@@ -58,6 +58,7 @@ class Summary:
     ensemble: Ensemble | None  # of the leading trials; None if there are too few, and with several objectives
     portfolio: Portfolio | None  # what the trials that were tried first gave; None without `search.first`
     families: tuple[FamilyTrials, ...]  # where the time went; empty if the study has one family
+    ended_itself: str | None  # a sentence about why the study has ended itself (search.stop); None while it has not
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ class Reading:
             ensemble=None if compared is None else compared.ensemble,
             portfolio=status.portfolio,
             families=status.families,
+            ended_itself=status.why_ended,
         )
 
     @cached_property

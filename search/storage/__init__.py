@@ -12,6 +12,7 @@ hold                 what a worker may do with the trial that it has claimed
 trial_cache          a worker's copy of the trials that have ended
 stored_study         a study as it is stored: created, joined, refused
 study_ledger         one study's part of the ledger: claims, progress, stops
+early_end       why a study has ended itself
 study_lookup         finds a study by a file, the name of a shipped study, or a name in the storage
 counted_evaluations  counts the measurements on held-out test clips
 upkeep               rename, delete

@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from sqlalchemy import CursorResult, case, delete, func, insert, literal_column, or_, select, update
 
-from search.storage.study_rows import Remaining, StudyKey, Transaction, seconds_left, within_hours
+from search.storage.study_rows import Remaining, StudyKey, Transaction, has_slots, seconds_left, within_hours
 from search.storage.tables import StudyRow, TrialRow, database_now
 
 FinalState = Literal["complete", "pruned", "failed"]
@@ -76,6 +76,7 @@ class Snapshot(NamedTuple):
     now: float  # by the database's clock
     trials: Sequence[Any]  # a row each, by number
     budget: int
+    enough: str | None  # JSON: why the study has ended itself; None while it has not
 
 
 def take_over(
@@ -260,8 +261,8 @@ def clear(transaction: Transaction, study: StudyKey, trial_id: int) -> None:
 
 
 def unfinished(transaction: Transaction, study: StudyKey) -> bool:
-    """Whether any trial of the study has not ended, or the budget is not handed out."""
-    open_slots = select(StudyRow.study_id).where(study.row, StudyRow.handed_out < StudyRow.budget)
+    """Whether any trial of the study has not ended, or further ones may begin."""
+    open_slots = select(StudyRow.study_id).where(study.row, has_slots())
     # Slots first: a slot that is taken between the two statements is a trial by the second one.
     return transaction.execute(open_slots).first() is not None or _has_open_trials(transaction, study)
 
@@ -277,16 +278,16 @@ def outlook(transaction: Transaction, study: StudyKey, *, since: float, fits: Ca
     `fits` says whether a new trial is expected to end within so many seconds; it is asked if the study has hours.
     Takes at most two statements beside: many workers ask while the last trials run.
     """
-    columns = StudyRow.handed_out < StudyRow.budget, within_hours(), StudyRow.stopped, seconds_left()
+    columns = has_slots(), within_hours(), StudyRow.stopped, seconds_left()
     query = select(*columns).where(study.row)
     row = transaction.execute(query).one_or_none()
     if row is None:
         return "deleted"
-    has_slots, is_in_time, stopped, seconds = row
-    may_begin = has_slots and (seconds is None or fits(seconds))
+    slots_left, is_in_time, stopped, seconds = row
+    may_begin = slots_left and (seconds is None or fits(seconds))
     # Slots first: a slot that is taken between the two statements is a trial by the second one.
     if not is_in_time or not (may_begin or _has_open_trials(transaction, study)):
-        return "too late" if is_in_time and has_slots else "over"
+        return "too late" if is_in_time and slots_left else "over"
     return "open" if stopped is None or stopped < since else "stopped"
 
 
@@ -320,9 +321,9 @@ def snapshot(transaction: Transaction, study: StudyKey) -> Snapshot:
         TrialRow.memory,
     )
     trials = transaction.execute(select(*columns).where(study.trials).order_by(TrialRow.number)).all()
-    budget = transaction.execute(select(StudyRow.budget).where(study.row)).scalar_one()
+    budget, enough = transaction.execute(select(StudyRow.budget, StudyRow.enough).where(study.row)).one()
     # Last: a lease that was renewed since an earlier `now` would seem longer than it is.
-    return Snapshot(transaction.execute(select(database_now())).scalar_one(), trials, budget)
+    return Snapshot(transaction.execute(select(database_now())).scalar_one(), trials, budget, enough)
 
 
 def scores(transaction: Transaction, study: StudyKey, numbers: Collection[int] | None) -> dict[int, bytes]:

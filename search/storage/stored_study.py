@@ -16,7 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from sqlalchemy import case, insert, select, update
+from sqlalchemy import case, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -92,6 +92,11 @@ class StoredStudy:
         return values_by_number(self.tree.get("baseline") or {}, self.first)
 
     @property
+    def may_end_itself(self) -> bool:
+        """Whether the study may end before its budget, because enough is known."""
+        return (self.tree.get("search") or {}).get("stop") == "told_apart"
+
+    @property
     def machines(self) -> list[str] | None:
         machines: list[str] | None = self.tree["corpus"].get("machines")
         return machines
@@ -101,6 +106,8 @@ def create_or_join(
     storage: StudyStorage, study: Study, corpus: Corpus, truth: Truth, *, artifacts: str | None = None
 ) -> StoredStudy:
     """Creates the stored study, or joins the one of this name. Raises its budget if the study's is larger.
+
+    A study that has ended itself goes on if its budget is raised or if `search.stop` is never.
 
     `truth` holds the labels of the study's validation clips. `artifacts` is the folder or bucket that its hosts share.
     Raises StudyError, which names every difference, if a study of this name has another identity.
@@ -136,13 +143,27 @@ def create_or_join(
             pass  # another process created it at the same moment
     require_same(load_stored(storage, study.name), identity)
     larger = case((StudyRow.budget < study.search.trials, study.search.trials), else_=StudyRow.budget)
-    changes: dict[str, Any] = {"budget": larger}
+    enough = case((StudyRow.budget < study.search.trials, null()), else_=StudyRow.enough)
+    changes: dict[str, Any] = {"budget": larger, "enough": enough}
     changes |= {} if study.search.hours is None else {"hours": study.search.hours}
     changes |= {} if artifacts is None else {"artifacts": artifacts}
-    storage.transact(
-        lambda session: session.execute(update(StudyRow).where(StudyRow.study_id == created._study_id).values(changes))
-    )
+
+    def join(session: Session) -> None:
+        session.execute(update(StudyRow).where(StudyRow.study_id == created._study_id).values(changes))
+        if study.search.stop is not None:
+            _set_stop(session.get_one(StudyRow, created._study_id), study.search.stop)
+
+    storage.transact(join)
     return load_stored(storage, study.name)
+
+
+def _set_stop(row: StudyRow, stop: str) -> None:
+    """Changes `search.stop` of a stored study. One that is never to end itself has not."""
+    document = json.loads(row.document)
+    document["search"] = {**(document.get("search") or {}), "stop": stop}
+    row.document = json.dumps(document)
+    if stop == "never":
+        row.enough = None
 
 
 def with_stored_choices(study: Study, url: str) -> Study:

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.storage import ledger, optuna_rows, study_rows
+from search.storage.early_end import Enough
 from search.storage.hold import Hold
 from search.storage.ledger import Claim, Leftover, Outlook, Snapshot
 from search.storage.stored_study import StoredStudy, was_deleted
@@ -104,7 +105,7 @@ class StudyLedger:
         return self._ask(study_rows.exists)
 
     def unfinished(self) -> bool:
-        """Whether any trial of the study has not ended, or the budget is not handed out."""
+        """Whether any trial of the study has not ended, or further ones may begin."""
         return self._ask(ledger.unfinished)
 
     def out_of_time(self) -> bool:
@@ -157,6 +158,24 @@ class StudyLedger:
     def clear(self, trial_id: int) -> None:
         """Enters that a trial's checkpoints are gone."""
         self._ask(ledger.clear, trial_id)
+
+    def end_early(self, enough: Enough) -> bool:
+        """Enters why the study ends before its budget: no trial begins from then on. Returns whether this was entered.
+
+        It is not if the study has ended itself already, if it is never to do so (any more), or if its budget has
+        been raised since. Raises StudyError if the study was deleted.
+        """
+
+        def write(session: Session) -> bool:
+            self._lock(session)
+            row = session.get_one(StudyRow, self.study.study_id)
+            search = json.loads(row.document).get("search") or {}
+            if row.enough is not None or search.get("stop") != "told_apart" or row.budget != enough.budget:
+                return False
+            row.enough = enough.text()
+            return True
+
+        return self._storage.transact(write)
 
     def request_stop(self) -> int:
         """Asks the workers that are there now to leave. Returns how many are at work."""

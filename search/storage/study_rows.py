@@ -53,6 +53,11 @@ def within_hours() -> ColumnElement[bool]:
     return or_(StudyRow.hours.is_(None), StudyRow.active_seconds < StudyRow.hours * 3600)
 
 
+def has_slots() -> ColumnElement[bool]:
+    """Whether a study may begin further trials: its budget is not handed out, and it has not ended itself."""
+    return (StudyRow.handed_out < StudyRow.budget) & StudyRow.enough.is_(None)
+
+
 def exists(transaction: Transaction, study: StudyKey) -> bool:
     """Whether the study still exists."""
     return transaction.execute(select(StudyRow.study_id).where(study.row)).first() is not None
@@ -97,7 +102,7 @@ def take_slot(transaction: Transaction, study: StudyKey) -> Remaining | None:
     )
     taken = transaction.execute(
         update(StudyRow)
-        .where(study.row, StudyRow.handed_out < StudyRow.budget, within_hours())
+        .where(study.row, has_slots(), within_hours())
         .values(handed_out=StudyRow.handed_out + 1)
         .returning(StudyRow.budget - StudyRow.handed_out + 1, others + 1, seconds_left())
         .execution_options(synchronize_session=False)

@@ -45,6 +45,7 @@ class StudyRow(Base):
     active_seconds: Mapped[float] = mapped_column(default=0.0)  # with at least one worker
     last_seen: Mapped[float | None]  # seconds since 1970 by the database's clock: a worker's last sign of life
     artifacts: Mapped[str | None] = mapped_column(Text)  # folder or bucket that the hosts share
+    enough: Mapped[str | None] = mapped_column(Text)  # JSON: why it has ended itself; NULL while it has not
     stopped: Mapped[float | None]  # when its workers were last asked to leave, by the database's clock
 
 

@@ -24,6 +24,7 @@ _NOT_IDENTITY = (
     ("corpus", "root"),
     ("search", "trials"),
     ("search", "hours"),
+    ("search", "stop"),
     ("training", "threads"),
 )
 

@@ -202,6 +202,8 @@ def _check_validation(document: Document, space: Space) -> None:
             f"wilcoxon compares trials fold by fold, and needs at least {_FEWEST_FOLDS_FOR_WILCOXON} "
             f"(validation.folds), but the study {got}",
         )
+    if (document.tree.get("search") or {}).get("stop") == "told_apart":
+        _check_stop(document, validation)
     try:
         proxies_named(validation.proxies or ())
     except StudyError as error:
@@ -231,6 +233,22 @@ def _check_exposure(document: Document, tree: Tree) -> None:
                     "faults: it would show how well the detector knows them. Leave exposure out, validate on recorded "
                     f"faults (validation.metric: auc) or by other machines (validation.proxies: [{OTHER_IDS.name}])",
                 )
+
+
+def _check_stop(document: Document, validation: ValidationSettings) -> None:
+    """Refuse a study that is to end itself where nothing can be said of the trials that are left."""
+    if len(validation.objectives) > 1:
+        raise document.error(
+            ("search", "stop"),
+            "must be never where validation.metric names several objectives, but got told_apart: no trial is the best "
+            "of which the others would have to be told",
+        )
+    if document.tree["search"].get("sampler") == "grid":
+        raise document.error(
+            ("search", "stop"),
+            "must be never for search.sampler: grid, but got told_apart: a grid tries its combinations in their order, "
+            "so that those that are left need not resemble the others",
+        )
 
 
 def _check_effects(document: Document, space: Space) -> None:

@@ -1,4 +1,4 @@
-"""The `search:` block of a study file: budget, sampler, pruner."""
+"""The `search:` block of a study file: budget, end, sampler, pruner."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ class SearchSettings(Settings):
     )
     trial_minutes: float | None = Field(
         None, gt=0, description="a trial that has been worked on for longer fails, at its next batch"
+    )
+    stop: Literal["told_apart", "never"] | None = Field(
+        None,
+        description="told_apart: the study ends itself once no trial that is left can be expected to be told from the "
+        "best by these validation clips, after half of its trials at the earliest; default: never",
     )
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="grid: each combination of choices once")
     pruner: Literal["hyperband", "median", "noise", "wilcoxon", "none"] = Field(

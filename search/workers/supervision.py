@@ -26,8 +26,9 @@ from search.workers.fleet import Fleet
 if TYPE_CHECKING:
     from search.preparation.prepared import Prepared
 
-#: "done": the budget is met. "out of time": the hours are used up, or too short for another trial. "stopped": by
-#: `offkey stop`. "interrupted": by KeyboardInterrupt. "left": by KeyboardInterrupt, and the workers stay at work.
+#: "done": the budget is met, or the study has ended itself. "out of time": the hours are used up, or too short for
+#: another trial. "stopped": by `offkey stop`. "interrupted": by KeyboardInterrupt. "left": by KeyboardInterrupt, and
+#: the workers stay at work.
 Ending = Literal["done", "out of time", "stopped", "interrupted", "left"]
 
 

@@ -37,6 +37,7 @@ from search.workers.lease_renewal import Lease
 from search.workers.trial_work import Show, TrialWork, draw
 
 if TYPE_CHECKING:
+    from search.sampling.early_end import EarlyEnd
     from search.sampling.suggestions import Suggestions
     from search.training.protocols import Train
 
@@ -72,6 +73,12 @@ class Worker:
         from search.sampling.suggestions import Suggestions  # a worker that waits for a trial stays small
 
         return Suggestions(self.storage, self.stored)
+
+    @cached_property
+    def _early_end(self) -> EarlyEnd:
+        from search.sampling.early_end import EarlyEnd
+
+        return EarlyEnd(self.stored, self.ledger)
 
     def run(self) -> None:
         """Works until no trial is left, or `stop` is set. Raises StudyError if the study is deleted meanwhile."""
@@ -118,6 +125,7 @@ class Worker:
                     _log.warning("trial %d: given up, it lost %d workers", hold.number, MAX_ATTEMPTS)
                 elif self._trial_work(hold, lease).run():
                     self._write_note()
+                self._end_if_enough()
                 self.hold = None
                 self._remove_checkpoints(hold)
             except Drained:
@@ -131,6 +139,11 @@ class Worker:
                 self._abandon(hold, error)
                 raise
         self.hold = None
+
+    def _end_if_enough(self) -> None:
+        """Ends the study if its trials show that enough is known, and if it is to end itself then."""
+        if self.stored.may_end_itself:
+            self._early_end.end_if_enough(self.suggestions.optuna_study().get_trials(deepcopy=False))
 
     def _trial_work(self, hold: Hold, lease: Lease) -> TrialWork:
         return TrialWork(

@@ -14,6 +14,7 @@ from search.results.families import columns
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.trial_in_words import trial_in_words
 from search.results.wording import interval, objective_value, settings
+from search.storage.early_end import GO_ON
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 
 _SHOWN_FAILURES = 5
@@ -68,6 +69,8 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
     if status.best is not None and comparison is not None and comparison.ensemble is not None:
         promise = comparison.ensemble.in_words(status.study, worth(status.best))
         parts += [Text(promise)] if promise else []
+    if status.why_ended is not None:
+        parts.append(Text(f"{status.why_ended} To go on: offkey search {status.study} {GO_ON}"))
     if status.beyond_limits:
         trials = "1 complete trial is" if status.beyond_limits == 1 else f"{status.beyond_limits} complete trials are"
         parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))

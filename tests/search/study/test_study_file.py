@@ -178,6 +178,22 @@ def test_a_number_needs_no_dot_before_its_exponent(text: str) -> None:
         ("epochs: 2", "epochs: 0", "line 10: training.epochs should be greater than or equal to 1, but got 0"),
         ("epochs: 2", "epochs:", "line 10: training.epochs should be a valid integer, but got None"),
         ("trials: 4", "trials: 0", "line 14: search.trials should be greater than or equal to 1, but got 0"),
+        (
+            "trials: 4",
+            "trials: 4\n  stop: sometimes",
+            "line 15: search.stop should be 'told_apart' or 'never', but got 'sometimes'",
+        ),
+        ("trials: 4", "stop: told_appart", "but got 'told_appart'; did you mean told_apart?"),
+        (
+            "trials: 4",
+            "{stop: told_apart, sampler: grid}",
+            "line 14: search.stop must be never for search.sampler: grid",
+        ),
+        (
+            "trials: 4",
+            "{stop: told_apart}\nvalidation: {metric: [auc, parameters]}",
+            "line 14: search.stop must be never where validation.metric names several objectives",
+        ),
         ("study: slider", "study: two words", "line 1: study String should match pattern"),
         ("study: slider", "study: 2020", "line 1: study should be a valid string, but got 2020"),
         ("study: slider\n", "", "study.yaml: study is missing"),

@@ -1,0 +1,40 @@
+"""Why a study has ended itself before its budget was used up, as its row holds it and in words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+#: What to add to a search of a study that has ended itself so that it goes on.
+GO_ON = "--set search.stop=never"
+
+
+@dataclass(frozen=True)
+class Enough:
+    """Why a study has ended itself."""
+
+    trials: int  # that had ended by then
+    budget: int
+    best: int  # the number of the best trial
+    told: float  # how far ahead of it a trial must be to be told from it
+    chance: float  # that any of the trials that were left is
+
+    @classmethod
+    def of(cls, text: str) -> Enough:
+        """Reads what a study's row holds."""
+        return cls(**json.loads(text))
+
+    def text(self) -> str:
+        """What a study's row holds."""
+        return json.dumps(asdict(self))
+
+    def in_words(self, metric_name: str) -> str:
+        """A sentence about the end."""
+        left = self.budget - self.trials
+        chance = "less than 1 %" if self.chance < 0.01 else f"{100 * self.chance:.0f} %"
+        return (
+            f"The study ended itself after {self.trials} of {self.budget} trials (search.stop: told_apart): these "
+            f"clips tell a trial from the best one, trial {self.best}, only if its {metric_name} is more than "
+            f"{self.told:.3f} higher, and the chance that any of the {left} trials left is that good is {chance}, as "
+            "far as the trials so far can show."
+        )
