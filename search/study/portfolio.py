@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from pydantic import ValidationError
 
 from features.did_you_mean import did_you_mean
+from models.families import FAMILIES
 from search.study import space as spaces
 from search.study.branches import close_branch
 from search.study.corners import first_recipe
@@ -73,7 +74,7 @@ def checked_values(document: Document, space: Space, path: Path, values: Any) ->
             hint = did_you_mean(name, distributions) or f"; open here: {', '.join(distributions) or 'nothing'}"
             raise document.error((*path, name), f"is not an open setting{hint}")
         if rule := broken_rule(distributions[name], value):
-            hint = did_you_mean(value, space.families) if name == "family" and isinstance(value, str) else ""
+            hint = did_you_mean(str(value), space.families) if name == "family" and value not in FAMILIES else ""
             remedy = hint or ("; add the family to `model`, or leave this out" if name == "family" else "")
             raise document.error((*path, name), f"{rule}, but got {value!r}{remedy}")
     return dict(values)

@@ -157,7 +157,7 @@ def test_a_notebook_gives_a_portfolio_as_the_file_does(tiny: TinyStudy) -> None:
 def test_a_notebook_s_portfolio_that_cannot_be_used_is_an_error(tiny: TinyStudy) -> None:
     again = api.Study.load(_file(tiny), storage=tiny.url, name="again", settings={"search.first": [{"from": ["none"]}]})
 
-    with pytest.raises(api.StudyFileError, match=r"search.first.0.from.0 cannot be used: none: no such study file"):
+    with pytest.raises(api.StudyFileError, match=r"search.first.0.from.0 cannot be used: none: no such file"):
         again.run(workers=1)
 
 
