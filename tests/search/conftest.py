@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages._rdb.storage import _VersionManager
 from sqlalchemy import make_url
 
+from features.clips.corpus import Corpus, read_corpus
 from search.preparation.prepared import prepare
 from search.storage.stored_study import create_or_join
 from search.storage.study_storage import StudyStorage
@@ -24,6 +27,28 @@ def _pictures_only_where_they_are_tested(request: pytest.FixtureRequest, monkeyp
     """Drawing takes longer than these trainings."""
     if request.path.name != "test_exhibits.py":
         monkeypatch.setattr("search.dashboard.exhibits.exhibits_of", lambda training, scores: ())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_stays_the_same_is_read_once(corpus_root: Path) -> Iterator[None]:
+    """The shared corpus, and which of Optuna's migrations is the newest: most of the time of making a tiny study."""
+    newest: list[str] = []
+    head_version = _VersionManager.get_head_version
+
+    def newest_version(self: _VersionManager) -> str:
+        newest.extend([] if newest else [head_version(self)])
+        return newest[0]
+
+    read = cache(read_corpus)
+
+    def read_once(root: Path, **options: Any) -> Corpus:
+        return read(root) if root == corpus_root else read_corpus(root, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_VersionManager, "get_head_version", newest_version)
+        for module in ("search.preparation.prepared", "search.workers.worker"):
+            patched.setattr(f"{module}.read_corpus", read_once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -35,14 +35,12 @@ if TYPE_CHECKING:
 
     MakeStudy = Callable[..., TinyStudy]
 
-on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
 each_signal_on_a_database = pytest.mark.parametrize(
     ("storage_url", "number"),
     [("sqlite", signal.SIGTERM), ("postgresql", signal.SIGINT)],
     indirect=["storage_url"],
     ids=["sqlite-SIGTERM", "postgresql-SIGINT"],
 )
-both_signals = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 
 EPOCHS = 4
 BLOCKS = {
@@ -183,8 +181,7 @@ def is_joined(study: TinyStudy) -> bool:
         return bool(connection.execute(seen).scalar_one() > 0)
 
 
-@both_signals
-def test_a_worker_that_is_still_joining_leaves_after_a_while(tiny_study: MakeStudy, number: signal.Signals) -> None:
+def test_a_worker_that_is_still_joining_leaves_after_a_while(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=1, **BLOCKS)
     study.storage.engine.dispose()
     quick = Quick(to_next_batch=0.5, busy=0.05)
@@ -195,12 +192,11 @@ def test_a_worker_that_is_still_joining_leaves_after_a_while(tiny_study: MakeStu
         somebody.execute("PRAGMA locking_mode=EXCLUSIVE")
         somebody.execute("BEGIN EXCLUSIVE")
         until(lambda: "is locked" in worker.stderr)
-        worker.send(number)
+        worker.send(signal.SIGTERM)
         assert worker.ended(within=0.5 + 2 + AT_ONCE) == 0
     assert held(study) == []
 
 
-@on_both_databases
 def test_hours_that_run_out_drain_the_trials_at_work(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=9, **BLOCKS, search={"trials": 9, "hours": 1.0, "pruner": "none"})
     with a_worker_in_its_second_epoch(study, Quick(pause=1.0, batches=100, lease=0.6)) as worker:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 on_postgresql = pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 
-EPOCHS = 6
+EPOCHS = 5
 
 #: A study whose trainings need no torch.
 QUICK: dict[str, Any] = {
