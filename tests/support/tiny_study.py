@@ -77,6 +77,13 @@ def made(url: str, root: Path, *, trials: int = 3, **changes: Any) -> TinyStudy:
     return TinyStudy(url, root, storage, stored)
 
 
+def whole_copy(study: TinyStudy, file: Path) -> Path:
+    """A copy of a study's SQLite database, for a test to write to."""
+    with study.storage.engine.connect() as connection:
+        connection.exec_driver_sql("VACUUM INTO ?", (str(file),))
+    return file
+
+
 def trials_of(study: TinyStudy) -> list[FrozenTrial]:
     """All trials of the study, as they stand."""
     study.storage.engine.dispose()  # after a server's restart

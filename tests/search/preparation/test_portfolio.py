@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ from search.storage.study_storage import StudyStorage
 from search.study.study import Study
 from search.study.study_file import study_of_tree, to_yaml
 from tests.support.study_files import load
-from tests.support.tiny_study import made
+from tests.support.tiny_study import made, whole_copy
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -113,11 +111,9 @@ def finish(study: TinyStudy, values: dict[int, tuple[int, float | None]]) -> Non
 @pytest.fixture(scope="module")
 def database_of_other(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("other")
-    study = made(f"sqlite:///{folder / 'growing.db'}", corpus_root, trials=9, study="other")
+    study = made(f"sqlite:///{folder / 'made.db'}", corpus_root, trials=9, study="other")
     finish(study, {0: (20, 0.7), 1: (60, 0.6), 2: (30, 0.9), 3: (40, None), 4: (50, 0.5)})
-    with closing(sqlite3.connect(folder / "growing.db")) as connection:
-        connection.execute("VACUUM INTO ?", (str(folder / "whole.db"),))
-    return folder / "whole.db"
+    return whole_copy(study, folder / "other.db")
 
 
 @pytest.fixture
