@@ -27,6 +27,7 @@ from tests.support.offkey_process import (
     offkey_process,
     until,
 )
+from tests.support.quick import QUICK
 from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
@@ -43,11 +44,7 @@ each_signal_on_a_database = pytest.mark.parametrize(
 )
 
 EPOCHS = 4
-BLOCKS = {
-    "model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": {"low": 2, "high": 8}},
-    "training": {"learning_rate": 0.01, "batch_size": 16, "epochs": EPOCHS, "threads": 1},
-    "baseline": {"h_dim": 16, "z_dim": 4},
-}
+BLOCKS = {**QUICK, "training": {"learning_rate": 0.01, "batch_size": 16, "epochs": EPOCHS, "threads": 1}}
 
 #: How long a worker may take to leave at a batch, on a machine that has much else to do.
 AT_ONCE = 5.0
