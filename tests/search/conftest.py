@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages._rdb.storage import _VersionManager
 from sqlalchemy import make_url
 
-from search.preparation.prepared import prepare
-from search.storage.stored_study import create_or_join
+from features.clips.corpus import Corpus, read_corpus
 from search.storage.study_storage import StudyStorage
-from search.study.study_file import study_of_tree
 from tests.support.s3_service import s3_environment, s3_server
 from tests.support.servers import PostgresServer
-from tests.support.tiny_study import TinyStudy
+from tests.support.tiny_study import TinyStudy, made
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +24,28 @@ def _pictures_only_where_they_are_tested(request: pytest.FixtureRequest, monkeyp
     """Drawing takes longer than these trainings."""
     if request.path.name != "test_exhibits.py":
         monkeypatch.setattr("search.dashboard.exhibits.exhibits_of", lambda training, scores: ())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_stays_the_same_is_read_once(corpus_root: Path) -> Iterator[None]:
+    """The shared corpus, and which of Optuna's migrations is the newest: most of the time of making a tiny study."""
+    newest: list[str] = []
+    head_version = _VersionManager.get_head_version
+
+    def newest_version(self: _VersionManager) -> str:
+        newest.extend([] if newest else [head_version(self)])
+        return newest[0]
+
+    read = cache(read_corpus)
+
+    def read_once(root: Path, **options: Any) -> Corpus:
+        return read(root) if root == corpus_root else read_corpus(root, **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_VersionManager, "get_head_version", newest_version)
+        for module in ("search.preparation.prepared", "search.workers.worker"):
+            patched.setattr(f"{module}.read_corpus", read_once)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -91,21 +113,4 @@ def s3(s3_service: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def tiny_study(storage_url: str, corpus_root: Path) -> Callable[..., TinyStudy]:
     """Makes a stored study: 3 epochs, h_dim open, no pruner; `changes` replace top-level blocks."""
-
-    def make(*, trials: int = 3, **changes: Any) -> TinyStudy:
-        tree = {
-            "study": "tiny",
-            "corpus": {"root": str(corpus_root)},
-            "features": {"n_mels": 32},
-            "model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": 4},
-            "training": {"learning_rate": 0.01, "batch_size": 16, "epochs": 3, "threads": 1},
-            "baseline": {"h_dim": 16},
-            "search": {"trials": trials, "pruner": "none"},
-            **changes,
-        }
-        prepared = prepare(study_of_tree(tree, origin="tiny"), default_root=None)
-        storage = StudyStorage(storage_url, create=True)
-        stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.validation_data.truth)
-        return TinyStudy(storage_url, corpus_root, storage, stored)
-
-    return make
+    return partial(made, storage_url, corpus_root)

@@ -30,6 +30,7 @@ import psutil
 import pytest
 
 import search.storage.outages
+import search.study.trial_recipe
 import search.training.objective
 import search.workers.lease_renewal
 import search.workers.worker
@@ -210,6 +211,7 @@ def _main(arguments: list[str]) -> None:
     QuickTraining.batches, QuickTraining.pause = quick.batches, quick.pause / quick.batches
     vars(tests.support.quick)["time"] = types.SimpleNamespace(sleep=_announced_sleep)
     search.training.objective.train_for_real = _AnnouncingTraining
+    vars(search.study.trial_recipe)["_native_precision"] = lambda device: "float32"  # torch would be imported to ask
     vars(search.workers.worker)["draw"] = None
     search.workers.worker.join = functools.partial(search.workers.worker.join, lease=quick.lease)
     search.workers.worker._POLL_SECONDS = search.workers.lease_renewal._RETRY_SECONDS = 0.1

@@ -50,12 +50,19 @@ class Settings(WindowSettings):
 FAMILIES["quick"] = "tests.support.quick"
 
 
+#: The blocks of a study of this family: the processes of its workers import no torch, which takes seconds.
+QUICK: dict[str, Any] = {
+    "model": {"family": "quick", "width": {"low": 8, "high": 4096}, "depth": {"low": 2, "high": 64}},
+    "baseline": {"width": 16, "depth": 4},
+}
+
+
 def quick_study(root: str, *, name: str, **blocks: Any) -> dict[str, Any]:
     """The tree of a study with three open settings; `blocks` replace its blocks."""
     return {
         "study": name,
         "corpus": {"root": root},
-        "model": {"family": "quick", "width": {"low": 8, "high": 4096}, "depth": {"low": 2, "high": 64}},
+        "model": QUICK["model"],
         "training": {"threads": 1, "precision": "float32", "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}},
         **blocks,
     }

@@ -12,10 +12,11 @@ from sqlalchemy import select
 
 from search.artifacts.checkpoints import Checkpoints
 from search.preparation.prepared import prepare
-from search.storage.stored_study import StoredStudy
+from search.storage.stored_study import StoredStudy, create_or_join
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import TrialRow
+from search.study.study_file import study_of_tree
 from search.workers.trial_work import draw
 from search.workers.worker import Worker
 from tests.support.quick import QuickTraining
@@ -56,6 +57,31 @@ class TinyStudy:
             train=QuickTraining if quick else None,
             show=draw,
         )
+
+
+def made(url: str, root: Path, *, trials: int = 3, **changes: Any) -> TinyStudy:
+    """Makes a stored study on this corpus: 3 epochs, h_dim open, no pruner; `changes` replace top-level blocks."""
+    tree = {
+        "study": "tiny",
+        "corpus": {"root": str(root)},
+        "features": {"n_mels": 32},
+        "model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": 4},
+        "training": {"learning_rate": 0.01, "batch_size": 16, "epochs": 3, "threads": 1},
+        "baseline": {"h_dim": 16},
+        "search": {"trials": trials, "pruner": "none"},
+        **changes,
+    }
+    prepared = prepare(study_of_tree(tree, origin="tiny"), default_root=None)
+    storage = StudyStorage(url, create=True)
+    stored = create_or_join(storage, prepared.study, prepared.corpus, prepared.validation_data.truth)
+    return TinyStudy(url, root, storage, stored)
+
+
+def whole_copy(study: TinyStudy, file: Path) -> Path:
+    """A copy of a study's SQLite database, for a test to write to."""
+    with study.storage.engine.connect() as connection:
+        connection.exec_driver_sql("VACUUM INTO ?", (str(file),))
+    return file
 
 
 def trials_of(study: TinyStudy) -> list[FrozenTrial]:

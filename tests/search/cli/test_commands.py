@@ -26,6 +26,7 @@ from search.preparation.prepared import prepare
 from search.study.study_file import load_study, shipped_studies
 from tests.support.offkey_process import until
 from tests.support.quick import QuickTraining
+from tests.support.tiny_study import made, whole_copy
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -51,13 +52,26 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"[│╭╮╰╯─]|\x1b\[[0-9;]*m", " ", text).split())
 
 
+@pytest.fixture(scope="module")
+def database_of_finished(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    study = made(f"sqlite:///{folder / 'made.db'}", corpus_root, trials=3)
+    worker = study.worker()
+    worker.show = None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OFFKEY_CACHE", str(folder / "cache"))
+        worker.run()
+    return whole_copy(study, folder / "tiny.db")
+
+
 @pytest.fixture
-def finished(tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> TinyStudy:
+def finished(
+    database_of_finished: Path, corpus_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> TinyStudy:
     """A study of three complete trials in $OFFKEY_STORAGE, named tiny."""
-    tiny = tiny_study(trials=3)
-    tiny.worker().run()
-    monkeypatch.setenv("OFFKEY_STORAGE", tiny.url)
-    return tiny
+    url = f"sqlite:///{shutil.copy(database_of_finished, tmp_path / 'tiny.db')}"
+    monkeypatch.setenv("OFFKEY_STORAGE", url)
+    return made(url, corpus_root, trials=3)
 
 
 @pytest.fixture

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,16 @@ import optuna
 import pytest
 import torch
 
-import search
 from features.clips.corpus import read_corpus
 from search.detector.bundle import load_bundle
+from search.detector.making import make_detector
 from search.detector.scored_clips import score_clips
+from search.study.study_file import load_study
 from search.training.loop import Training
 from search.training.objective import train_for_real
 from search.training.protocols import ModelTraining
 from search.validation.split import blind
+from tests.support.house import HOUSE
 
 if TYPE_CHECKING:
     from features.clips.corpus import Corpus
@@ -53,19 +57,6 @@ STUDIES: dict[str, dict[str, Any]] = {
         },
     },
 }
-
-#: Scores the clips that it is given by a bundle, in a process that knows nothing else.
-SCORE = """
-import json, sys
-from pathlib import Path
-import torch
-from search.detector.bundle import load_bundle
-from search.detector.scored_clips import score_clips
-torch.set_num_threads(1)
-bundle, *clips = map(Path, sys.argv[1:])
-print(json.dumps([clip.score for clip in score_clips(load_bundle(bundle), clips, torch.device("cpu"))]))
-"""
-
 
 #: Trains a recipe and scores clips by a bundle of it, and says of which kind the CPU is.
 TRAIN_AND_SCORE = """
@@ -144,51 +135,61 @@ def test_a_trial_that_was_interrupted_is_exported_and_trained_in_one_go_to_the_s
     assert [clip.score for clip in score_clips(bundle, paths, CPU)] == pytest.approx(kept.tolist(), rel=1e-5, abs=1e-6)
 
 
-def test_a_bundle_scores_the_same_in_a_process_of_its_own(
-    offkey: Callable[..., Ran], corpus_root: Path, tmp_path: Path
-) -> None:
-    Path("recipe.yaml").write_text(
-        "study: apart\nfeatures: {n_mels: 16}\nmodel: {family: vae, context: 2, h_dim: 8, z_dim: 2, per_id: true}\n"
-        "training: {epochs: 1, batch_size: 128, seed: 5, threads: 1}\n"
+@pytest.fixture(scope="module")
+def trained(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe and the bundle of its detector."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "recipe.yaml").write_text(
+        "study: elsewhere\nfeatures: {n_mels: 16}\nmodel: {family: vae, context: 2, h_dim: 8, z_dim: 2}\n"
+        "training: {epochs: 3, batch_size: 128, learning_rate: 0.01, seed: 5, threads: 1}\n"
     )
-    assert offkey("train", "recipe.yaml", "-o", "bundle", "--set", f"corpus.root={corpus_root}").code == 0
-    clips = [clip.path for clip in read_corpus(corpus_root).clips[::5]]
-    here = [clip.score for clip in score_clips(load_bundle(Path("bundle")), clips, CPU)]
+    recipe = load_study(str(folder / "recipe.yaml")).first_recipe()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OFFKEY_CACHE", str(folder / "cache"))
+        make_detector(recipe, folder / "bundle", device=CPU, default_root=str(corpus_root))
+    return folder
 
-    apart = subprocess.run(
-        [sys.executable, "-P", "-c", SCORE, "bundle", *map(str, clips)],
-        env=os.environ
-        | {"PYTHONPATH": str(Path(search.__file__).parents[1]), "OFFKEY_CACHE": str(tmp_path / "another")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
 
-    assert json.loads(apart.stdout) == here
+@pytest.fixture(scope="module")
+def clips(corpus_root: Path) -> list[Path]:
+    return [clip.path for clip in read_corpus(corpus_root).clips[::5]]
+
+
+def scores_of(bundle: Path, clips: list[Path], cache: str) -> list[float | None]:
+    os.environ["OFFKEY_CACHE"] = cache
+    torch.set_num_threads(1)
+    return [clip.score for clip in score_clips(load_bundle(bundle), clips, CPU)]
+
+
+def test_a_bundle_scores_the_same_in_a_process_of_its_own(trained: Path, clips: list[Path], tmp_path: Path) -> None:
+    here = scores_of(trained / "bundle", clips, os.environ["OFFKEY_CACHE"])
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.faulty_worker"])  # one server for all tests that need one
+    with pytest.MonkeyPatch.context() as patched, ProcessPoolExecutor(1, mp_context=context) as apart:
+        patched.setenv("PYTHONPATH", str(HOUSE))  # of the process that it is forked from
+        there = apart.submit(scores_of, trained / "bundle", clips, str(tmp_path / "another")).result()
+
+    assert there == here
     assert len(set(here)) == len(clips)
 
 
 def test_on_another_cpu_a_bundle_s_scores_differ_by_rounding_and_a_training_s_auc_stays_in_its_interval(
-    offkey: Callable[..., Ran], corpus_root: Path
+    trained: Path, clips: list[Path], corpus_root: Path
 ) -> None:
-    Path("recipe.yaml").write_text(
-        "study: elsewhere\nfeatures: {n_mels: 16}\nmodel: {family: vae, context: 2, h_dim: 8, z_dim: 2}\n"
-        "training: {epochs: 3, batch_size: 128, learning_rate: 0.01, seed: 5, threads: 1}\n"
-    )
-    trained = offkey("train", "recipe.yaml", "-o", "bundle", "--set", f"corpus.root={corpus_root}", "--json")
-    clips = [clip.path for clip in read_corpus(corpus_root).clips[::5]]
-    here = [clip.score for clip in score_clips(load_bundle(Path("bundle")), clips, CPU)]
+    here = [clip.score for clip in score_clips(load_bundle(trained / "bundle"), clips, CPU)]
 
+    arguments = [trained / "recipe.yaml", corpus_root, trained / "bundle", *clips]
     ran = subprocess.run(
-        [sys.executable, "-P", "-c", TRAIN_AND_SCORE, "recipe.yaml", corpus_root, "bundle", *map(str, clips)],
-        env=os.environ | ANOTHER_CPU | {"PYTHONPATH": str(Path(search.__file__).parents[1])},
+        [sys.executable, "-P", "-c", TRAIN_AND_SCORE, *map(str, arguments)],
+        env=os.environ | ANOTHER_CPU | {"PYTHONPATH": str(HOUSE)},
         capture_output=True,
         text=True,
         check=True,
     )
 
     kind, auc, scores = json.loads(ran.stdout.splitlines()[-1])
-    low, high = json.loads(trained.stdout)["validation"]["interval"]
+    low, high = json.loads((trained / "bundle" / "metrics.json").read_text())["validation"]["interval"]
     assert kind in ("DEFAULT", "NO AVX")  # as older versions of torch call it
     assert scores == pytest.approx(here, rel=1e-4)
     assert low <= auc <= high < 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,10 @@ from search.storage.study_storage import StudyStorage
 from search.study.study import Study
 from search.study.study_file import study_of_tree, to_yaml
 from tests.support.study_files import load
+from tests.support.tiny_study import made, whole_copy
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
-
-    MakeStudy = Callable[..., TinyStudy]
 
 VAE: dict[str, Any] = {"family": "vae", "context": {"low": 1, "high": 99}, "h_dim": {"low": 8, "high": 64}}
 CAE: dict[str, Any] = {"family": "cae", "frames": 64, "z_dim": {"low": 2, "high": 8}}
@@ -109,12 +108,19 @@ def finish(study: TinyStudy, values: dict[int, tuple[int, float | None]]) -> Non
         hold.finish(state, values=[value or 0.0], scores=np.zeros(len(study.stored.truth)))  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def other(tiny_study: MakeStudy) -> TinyStudy:
-    """A study whose trials 2, 0 and 1 are the best, in this order; its trial 3 was pruned."""
-    study = tiny_study(trials=9, study="other")
+@pytest.fixture(scope="module")
+def database_of_other(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("other")
+    study = made(f"sqlite:///{folder / 'made.db'}", corpus_root, trials=9, study="other")
     finish(study, {0: (20, 0.7), 1: (60, 0.6), 2: (30, 0.9), 3: (40, None), 4: (50, 0.5)})
-    return study
+    return whole_copy(study, folder / "other.db")
+
+
+@pytest.fixture
+def other(database_of_other: Path, corpus_root: Path, tmp_path: Path) -> TinyStudy:
+    """A study whose trials 2, 0 and 1 are the best, in this order; its trial 3 was pruned."""
+    shutil.copy(database_of_other, tmp_path / "tiny.db")
+    return made(f"sqlite:///{tmp_path / 'tiny.db'}", corpus_root, trials=9, study="other")
 
 
 def opened(first: Any, **blocks: Any) -> str:
@@ -183,46 +189,42 @@ def test_of_several_families_only_trials_of_families_here_are_taken(other: TinyS
     assert found(load(text), other.url) == [{"family": "vae", "context": 3, "h_dim": 30}]
 
 
-@pytest.mark.parametrize(
-    ("source", "blocks", "message"),
-    [
-        ("othr", {}, "othr: no such file, and .* holds other; did you mean other?"),
-        ("vae", {}, "vae is a study file that ships, and .* holds other: search it first, or name a recipe"),
-        ("open.yaml", {}, "open.yaml is the file of the study new, and .* holds other: search it first"),
-        ("gone.yaml", {}, "gone.yaml: no such file, and .* holds other: name a study that it holds, or a recipe that"),
-        ("bad.yaml", {}, "bad.yaml, line 2: not valid YAML: "),
-        ("other", {"model": STAT}, "other is of the family vae, and this study of stat: name a study or recipe of"),
-        (
-            "other",
-            {"model": {"family": "vae", "kld_weight": {"low": 0.5, "high": 1.0}}},
-            "other has no value for an open setting of this study \\(kld_weight\\) that lies in its range",
-        ),
-        ("recipe.yaml", {"model": STAT}, "recipe.yaml is of the family vae, and this study of stat"),
-        ("empty", {}, "empty has no complete trial yet: search it first"),
-        ("several", {}, "several has several objectives \\(auc, parameters\\), and so no best trials. Export"),
-        ("broken.yaml", {}, "broken.yaml, line 1: modle is not a setting"),
-    ],
-)
-def test_a_source_that_is_missing_or_of_another_space_is_refused_with_its_place(
-    other: TinyStudy, tiny_study: MakeStudy, source: str, blocks: dict[str, Any], message: str
-) -> None:
-    if source == "empty":
-        tiny_study(study="empty")
-    if source == "several":
-        tiny_study(study="several", validation={"metric": ["auc", "parameters"]})
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("othr", {}, "othr: no such file, and .* holds .*; did you mean other?"),
+    ("vae", {}, "vae is a study file that ships, and .* holds .*: search it first, or name a recipe"),
+    ("open.yaml", {}, "open.yaml is the file of the study new, and .* holds .*: search it first"),
+    ("gone.yaml", {}, "gone.yaml: no such file, and .* holds .*: name a study that it holds, or a recipe that"),
+    ("bad.yaml", {}, "bad.yaml, line 2: not valid YAML: "),
+    ("other", {"model": STAT}, "other is of the family vae, and this study of stat: name a study or recipe of"),
+    (
+        "other",
+        {"model": {"family": "vae", "kld_weight": {"low": 0.5, "high": 1.0}}},
+        "other has no value for an open setting of this study \\(kld_weight\\) that lies in its range",
+    ),
+    ("recipe.yaml", {"model": STAT}, "recipe.yaml is of the family vae, and this study of stat"),
+    ("empty", {}, "empty has no complete trial yet: search it first"),
+    ("several", {}, "several has several objectives \\(auc, parameters\\), and so no best trials. Export"),
+    ("broken.yaml", {}, "broken.yaml, line 1: modle is not a setting"),
+]
+
+
+def test_a_source_that_is_missing_or_of_another_space_is_refused_with_its_place(other: TinyStudy) -> None:
+    made(other.url, other.root, study="empty")
+    made(other.url, other.root, study="several", validation={"metric": ["auc", "parameters"]})
     Path("recipe.yaml").write_text(to_yaml(export_recipe(other.storage, other.stored, number=0).tree()))
     Path("broken.yaml").write_text("modle: 3\n")
     Path("bad.yaml").write_text("model: {family: [vae\n")
     Path("open.yaml").write_text(opened([]))
-    text = opened([{"from": ["recipe.yaml" if blocks == {} else source, source]}], **blocks)
-    line = next(n for n, line in enumerate(text.splitlines(), start=1) if line.strip() == f"- {source}")
-    place = 0 if blocks else 1
+    for source, blocks, message in REFUSED:
+        text = opened([{"from": ["recipe.yaml" if blocks == {} else source, source]}], **blocks)
+        line = next(n for n, line in enumerate(text.splitlines(), start=1) if line.strip() == f"- {source}")
+        place = 0 if blocks else 1
 
-    with pytest.raises(
-        StudyFileError,
-        match=f"^study.yaml, line {line}: search.first.0.from.{place} cannot be used: .*{message}",
-    ):
-        with_choices(load(text), other.url)
+        with pytest.raises(
+            StudyFileError,
+            match=f"^study.yaml, line {line}: search.first.0.from.{place} cannot be used: .*{message}",
+        ):
+            with_choices(load(text), other.url)
 
 
 def test_a_source_in_a_storage_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -273,18 +275,13 @@ def test_two_processes_that_create_a_study_while_its_source_moves_on_share_the_p
     assert joined.first == created.first == [{"context": 3, "h_dim": 25}]
 
 
-@pytest.mark.parametrize(
-    "other_first",
-    [[{"from": ["other"], "top": 2}], [{"h_dim": 9}], [{"from": ["other"], "top": 1}, {"h_dim": 9}], []],
-    ids=str,
-)
-def test_another_portfolio_is_another_study(
-    other: TinyStudy, corpus_root: Path, other_first: list[dict[str, Any]]
-) -> None:
-    stored(opened([{"from": ["other"], "top": 1}]), other.url, corpus_root)
+def test_another_portfolio_is_another_study(other: TinyStudy, corpus_root: Path) -> None:
+    top: dict[str, Any] = {"from": ["other"], "top": 1}
+    stored(opened([top]), other.url, corpus_root)
 
-    with pytest.raises(StudyError, match=r"search.first: stored \[\{'from': \['other'\], 'top': 1\}\], here"):
-        stored(opened(other_first), other.url, corpus_root)
+    for other_first in ([{**top, "top": 2}], [{"h_dim": 9}], [top, {"h_dim": 9}], []):
+        with pytest.raises(StudyError, match=r"search.first: stored \[\{'from': \['other'\], 'top': 1\}\], here"):
+            stored(opened(other_first), other.url, corpus_root)
 
 
 def test_its_entries_written_out_are_the_same_study(other: TinyStudy, corpus_root: Path) -> None:

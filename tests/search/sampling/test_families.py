@@ -78,7 +78,7 @@ def spent(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     ],
 )
 def test_the_kth_best_family_gets_one_kth_of_the_time_of_the_best(seconds: dict[str, float]) -> None:
-    time = spent(course({"vae": 0.7, "cae": 0.9, "stat": 0.8}, seconds, hours=5))
+    time = spent(course({"vae": 0.7, "cae": 0.9, "stat": 0.8}, seconds, hours=1.5))
 
     assert time["cae"] / time["stat"] == pytest.approx(2, rel=0.05)
     assert time["cae"] / time["vae"] == pytest.approx(3, rel=0.05)
@@ -100,13 +100,13 @@ def test_a_slow_family_has_its_first_trial_and_waits_until_quick_ones_have_had_a
 
 def test_a_quick_family_gets_no_thousand_trials() -> None:
     aucs = {"vae": 0.7, "cae": 0.7, "stat": 0.9}
-    trials = course(aucs, {"vae": 60.0, "cae": 60.0, "stat": 0.01}, hours=2)
+    trials = course(aucs, {"vae": 60.0, "cae": 60.0, "stat": 0.01}, hours=1)
     given = Counter(one.params["family"] for one in trials)
 
     typical = (60 + 60 + 0.01) / 3
     most = (60 / typical) / LEAST_CHARGE * 2 * (given["vae"] + 1)  # it is the best: twice the time of the others
     assert 5 * given["vae"] < given["stat"] <= most
-    assert 2 * 3600 - sum(spent(trials).values()) <= 60, "and the time is not its own"
+    assert 3600 - sum(spent(trials).values()) <= 60, "and the time is not its own"
 
 
 def test_a_family_that_fails_at_once_does_not_use_up_the_trials() -> None:

@@ -101,11 +101,11 @@ LONG = {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "batch_size":
 def test_one_worker_runs_the_same_study_again_though_it_is_stopped_and_goes_on_in_between(
     tiny_study: MakeStudy, tmp_path: Path
 ) -> None:
-    study = tiny_study(trials=14, training=LONG, search={"trials": 14, **LEARNING})
+    study = tiny_study(trials=12, training=LONG, search={"trials": 12, **LEARNING})
     study.worker(quick=True).run()
     again = made_again(study, tmp_path)
     begun = 0
-    for batches in (3, 50, 41, 60):  # each in the middle of a trial
+    for batches in (3, 50, 41):  # each in the middle of a trial
         worker = again.worker()
 
         class Stopped(QuickTraining):
@@ -191,11 +191,11 @@ def test_a_sampler_avoids_failed_settings_because_they_violate_a_constraint_and_
     if failures_end_as == TrialState.FAIL:
         monkeypatch.setattr(Hold, "finish", end_failures_as_optuna_does)
     study = tiny_study(
-        trials=40,
+        trials=26,
         model={"family": "vae", "context": 3, "h_dim": {"low": 1, "high": 2 * MIDDLE}, "z_dim": 4},
         training={"learning_rate": 0.01, "batch_size": 16, "epochs": 1, "threads": 1},
         baseline={},
-        search={"trials": 40, "pruner": "none", "duplicates": "repeat"},
+        search={"trials": 26, "pruner": "none", "duplicates": "repeat"},
     )
     worker = study.worker()
     worker.train = NarrowOnly
@@ -204,7 +204,7 @@ def test_a_sampler_avoids_failed_settings_because_they_violate_a_constraint_and_
     trials = trials_of(study)
     failed = [trial for trial in trials if trial.params["h_dim"] > MIDDLE]
     assert {trial.state for trial in failed} == {failures_end_as}
-    start_up = 20  # random until ten trials have taught it something
+    start_up = 14  # random until ten trials have taught it something
     share = sum(trial.params["h_dim"] > MIDDLE for trial in trials[start_up:]) / len(trials[start_up:])
     assert least <= share <= most
 
@@ -364,7 +364,7 @@ def test_a_family_without_epochs_reports_once_is_not_pruned_and_does_not_affect_
         ],
         training={"learning_rate": 0.01, "batch_size": 16, "epochs": 9, "threads": 1},
         baseline={},
-        search={"trials": 20, "pruner": "hyperband", "sampler": "random"},
+        search={"trials": 12, "pruner": "hyperband", "sampler": "random"},
     )
     study.worker(quick=True).run()
 

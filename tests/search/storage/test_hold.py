@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 
 
 ENDS: dict[str, Callable[[Hold], object]] = {
@@ -89,7 +90,6 @@ def test_a_report_and_its_checkpoint_are_written_together_or_not_at_all(
     assert storage.get_trial(held.trial_id).intermediate_values == {1: 0.1}
 
 
-@on_both_databases
 def test_a_checkpoint_in_the_ledger_resets_the_attempts(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     lapsed(study.storage, study, "lost")
@@ -101,7 +101,7 @@ def test_a_checkpoint_in_the_ledger_resets_the_attempts(tiny_study: MakeStudy) -
     assert (row["attempts"], row["checkpoint"]) == (1, "first")
 
 
-@on_both_databases
+@on_postgresql
 def test_reports_do_not_wait_for_a_database_that_is_away_and_are_sent_in_order_before_the_next(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -156,19 +156,19 @@ NEXT_WRITES: dict[str, Callable[[StudyStorage, Hold], object]] = {
 }
 
 
-@pytest.mark.parametrize("write", NEXT_WRITES)
-def test_reports_that_were_kept_are_sent_before_any_other_write(tiny_study: MakeStudy, write: str) -> None:
-    study = tiny_study()
+def test_reports_that_were_kept_are_sent_before_any_other_write(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=len(NEXT_WRITES))
     storage = study.storage
-    held = claim(storage, study, "worker")
-    with away(storage):
-        held.keep_checkpoint("after 1")
-        storage.set_trial_intermediate_value(held.trial_id, 1, 0.1)
+    for name, write in NEXT_WRITES.items():
+        held = claim(storage, study, f"worker that is to {name}")
+        with away(storage):
+            held.keep_checkpoint("after 1")
+            storage.set_trial_intermediate_value(held.trial_id, 1, 0.1)
 
-    NEXT_WRITES[write](storage, held)
+        write(storage, held)
 
-    # A checkpoint that counts while its epoch's report is missing would lose the report with the worker.
-    assert storage.get_trial(held.trial_id).intermediate_values == {1: 0.1}
+        # A checkpoint that counts while its epoch's report is missing would lose the report with the worker.
+        assert storage.get_trial(held.trial_id).intermediate_values == {1: 0.1}, name
 
 
 def test_reports_that_were_kept_do_not_get_past_the_fence(tiny_study: MakeStudy) -> None:
@@ -184,7 +184,7 @@ def test_reports_that_were_kept_do_not_get_past_the_fence(tiny_study: MakeStudy)
     assert successor.get_trial(held.trial_id).intermediate_values == {}
 
 
-@on_both_databases
+@on_postgresql
 def test_an_end_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=2)
     study.storage.patience = 60.0
@@ -204,7 +204,6 @@ def test_an_end_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> None
     assert claim(study.storage, study, "worker").number == 1
 
 
-@on_both_databases
 def test_a_write_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     study.storage.patience = 60.0
@@ -219,7 +218,7 @@ def test_a_write_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> Non
     assert as_it_is.system_attrs == as_it_should_be.system_attrs
 
 
-@on_both_databases
+@on_postgresql
 def test_a_release_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> None:
     study = tiny_study()
     study.storage.patience = 60.0
@@ -230,7 +229,6 @@ def test_a_release_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> N
     assert claim(study.storage, study, "other").attempts == 1
 
 
-@on_both_databases
 def test_a_trial_that_is_given_up_fails_for_optuna_too_and_reports_its_last_workers_error(
     tiny_study: MakeStudy,
 ) -> None:
@@ -250,8 +248,11 @@ def test_a_trial_that_is_given_up_fails_for_optuna_too_and_reports_its_last_work
         assert study.storage.get_trial(held.trial_id).state == TrialState.FAIL
 
 
-@on_both_databases
-@pytest.mark.parametrize(("parameters", "left"), [(False, {"x": 0.5}), (True, {})])
+@pytest.mark.parametrize(
+    ("storage_url", "parameters", "left"),
+    [("sqlite", False, {"x": 0.5}), ("postgresql", True, {})],
+    indirect=["storage_url"],
+)
 def test_starting_over_deletes_the_reports_and_on_request_the_parameters(
     tiny_study: MakeStudy, parameters: bool, left: dict[str, float]
 ) -> None:

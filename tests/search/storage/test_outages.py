@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from optuna.trial import TrialState
@@ -79,15 +79,25 @@ def attempts(study: TinyStudy) -> list[int]:
     return [row.attempts for row in study.rows()]
 
 
+Numbers = list[tuple[dict[str, Any], dict[int, float], float | None]]
+
+#: Budget and epochs → the numbers of a study that one worker ran undisturbed.
+_UNDISTURBED: dict[tuple[int, int], Numbers] = {}
+
+
+def numbers_of(study: TinyStudy) -> Numbers:
+    return [(trial.params, trial.intermediate_values, trial.value) for trial in trials_of(study)]
+
+
 def assert_as_if_undisturbed(study: TinyStudy, make: MakeStudy) -> None:
     """Asserts an exact budget and complete reports, with the numbers of a study that one worker ran undisturbed."""
-    twin = make(trials=study.stored.budget, epochs=study.stored.study().max_epochs, study="undisturbed")
-    twin.worker(quick=True).run()
-    trials = trials_of(study)
-    assert [(t.number, t.state) for t in trials] == [(n, TrialState.COMPLETE) for n in range(study.stored.budget)]
-    assert [(t.params, t.intermediate_values, t.value) for t in trials] == [
-        (t.params, t.intermediate_values, t.value) for t in trials_of(twin)
-    ]
+    budget, epochs = study.stored.budget, study.stored.study().max_epochs
+    if (budget, epochs) not in _UNDISTURBED:
+        twin = make(trials=budget, epochs=epochs, study="undisturbed")
+        twin.worker(quick=True).run()
+        _UNDISTURBED[budget, epochs] = numbers_of(twin)
+    assert [(t.number, t.state) for t in trials_of(study)] == [(n, TrialState.COMPLETE) for n in range(budget)]
+    assert numbers_of(study) == _UNDISTURBED[budget, epochs]
 
 
 @on_postgresql
@@ -160,9 +170,9 @@ def test_a_worker_killed_during_an_outage_leaves_a_trial_that_goes_on_where_its_
 def test_a_server_that_crashes_repeatedly_under_many_short_trials_loses_and_doubles_nothing(
     make: MakeStudy, postgres: PostgresServer
 ) -> None:
-    study = make(trials=30, epochs=2)
+    study = make(trials=20, epochs=2)
     with workers(study, pause=0.02) as at_work:
-        for done in (2, 10, 20):
+        for done in (2, 8, 14):
             until(lambda: sum(t.state.is_finished() for t in trials_of(study)) >= done)  # noqa: B023
             postgres.restart("immediate")
         assert [worker.ended(within=60) for worker in at_work] == [0, 0]

@@ -44,7 +44,6 @@ def finish_all(study: TinyStudy) -> None:
     study.worker(quick=True).run()
 
 
-@on_both_databases
 def test_stop_makes_present_workers_leave_and_later_ones_go_on(
     offkey: Offkey, tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +67,6 @@ def test_stop_makes_present_workers_leave_and_later_ones_go_on(
     assert study.ledger.progress()[0] == 2
 
 
-@on_both_databases
 def test_a_renamed_study_is_the_same_study_under_another_name(offkey: Offkey, tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=2)
     finish_all(study)

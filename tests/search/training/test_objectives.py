@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     MakeStudy = Callable[..., TinyStudy]
 
-on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 
 
 def status_of(study: TinyStudy) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def status_of(study: TinyStudy) -> dict[str, Any]:
 class TestSeveralObjectives:
     METRIC: ClassVar = ["worst_id", "auc", "parameters", "latency_ms"]
 
-    @on_both_databases
+    @on_postgresql
     def test_a_trial_has_a_value_of_each_and_a_curve_of_the_first(self, tiny_study: MakeStudy) -> None:
         study = tiny_study(trials=5, validation={"metric": self.METRIC})
         study.worker(quick=True).run()
@@ -169,7 +169,6 @@ class TestLimits:
         with pytest.raises(TrialFailure, match="max_latency_ms allows"):
             objective(FixedTrial({}), slow, validation_data, train=QuickTraining, checkpoint=files[-1])
 
-    @on_both_databases
     def test_a_trial_whose_worst_machine_id_is_too_bad_is_complete_and_never_the_best(
         self, tiny_study: MakeStudy
     ) -> None:
@@ -283,7 +282,6 @@ class TestFolds:
         for name, weights in plain.scorer.state_dict().items():
             assert torch.equal(weights, detector.scorer.state_dict()[name])
 
-    @on_both_databases
     def test_a_worker_that_takes_over_within_a_fold_goes_on_at_the_last_epoch(self, tiny_study: MakeStudy) -> None:
         study = tiny_study(trials=1, validation={"folds": 3})
         first = study.worker(quick=True)
@@ -386,8 +384,8 @@ class TestFolds:
         )
 
     def test_wilcoxon_stops_trials_between_folds(self, tiny_study: MakeStudy) -> None:
-        search = {"trials": 12, "pruner": "wilcoxon", "sampler": "random"}
-        study = tiny_study(trials=12, validation={"folds": 5}, search=search)
+        search = {"trials": 8, "pruner": "wilcoxon", "sampler": "random"}
+        study = tiny_study(trials=8, validation={"folds": 5}, search=search)
         study.worker(quick=True).run()
         stopped = [trial for trial in trials_of(study) if trial.state == TrialState.PRUNED]
         assert stopped
@@ -407,8 +405,8 @@ class TestNoise:
     def test_a_trial_that_is_far_behind_is_stopped_at_its_first_rung(
         self, tiny_study: MakeStudy, validation: dict[str, Any]
     ) -> None:
-        search = {"trials": 20, "pruner": "noise", "sampler": "random"}
-        study = tiny_study(trials=20, search=search, validation=validation)
+        search = {"trials": 16, "pruner": "noise", "sampler": "random"}
+        study = tiny_study(trials=16, search=search, validation=validation)
         worker = study.worker()
         worker.train = _Walk
         worker.run()

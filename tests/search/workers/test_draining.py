@@ -27,6 +27,7 @@ from tests.support.offkey_process import (
     offkey_process,
     until,
 )
+from tests.support.quick import QUICK
 from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
@@ -35,21 +36,15 @@ if TYPE_CHECKING:
 
     MakeStudy = Callable[..., TinyStudy]
 
-on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
 each_signal_on_a_database = pytest.mark.parametrize(
     ("storage_url", "number"),
     [("sqlite", signal.SIGTERM), ("postgresql", signal.SIGINT)],
     indirect=["storage_url"],
     ids=["sqlite-SIGTERM", "postgresql-SIGINT"],
 )
-both_signals = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 
 EPOCHS = 4
-BLOCKS = {
-    "model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": {"low": 2, "high": 8}},
-    "training": {"learning_rate": 0.01, "batch_size": 16, "epochs": EPOCHS, "threads": 1},
-    "baseline": {"h_dim": 16, "z_dim": 4},
-}
+BLOCKS = {**QUICK, "training": {"learning_rate": 0.01, "batch_size": 16, "epochs": EPOCHS, "threads": 1}}
 
 #: How long a worker may take to leave at a batch, on a machine that has much else to do.
 AT_ONCE = 5.0
@@ -183,8 +178,7 @@ def is_joined(study: TinyStudy) -> bool:
         return bool(connection.execute(seen).scalar_one() > 0)
 
 
-@both_signals
-def test_a_worker_that_is_still_joining_leaves_after_a_while(tiny_study: MakeStudy, number: signal.Signals) -> None:
+def test_a_worker_that_is_still_joining_leaves_after_a_while(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=1, **BLOCKS)
     study.storage.engine.dispose()
     quick = Quick(to_next_batch=0.5, busy=0.05)
@@ -195,12 +189,11 @@ def test_a_worker_that_is_still_joining_leaves_after_a_while(tiny_study: MakeStu
         somebody.execute("PRAGMA locking_mode=EXCLUSIVE")
         somebody.execute("BEGIN EXCLUSIVE")
         until(lambda: "is locked" in worker.stderr)
-        worker.send(number)
+        worker.send(signal.SIGTERM)
         assert worker.ended(within=0.5 + 2 + AT_ONCE) == 0
     assert held(study) == []
 
 
-@on_both_databases
 def test_hours_that_run_out_drain_the_trials_at_work(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=9, **BLOCKS, search={"trials": 9, "hours": 1.0, "pruner": "none"})
     with a_worker_in_its_second_epoch(study, Quick(pause=1.0, batches=100, lease=0.6)) as worker:

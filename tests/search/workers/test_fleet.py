@@ -25,6 +25,7 @@ from search.workers.devices import Slot, cores
 from search.workers.fleet import Fleet
 from search.workers.worker import join
 from tests.support.offkey_process import Quick, Terminal, offkey_process, stand_in, until
+from tests.support.quick import QUICK
 from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ def test_a_worker_that_dies_after_a_stop_is_not_replaced(tiny_study: MakeStudy) 
 
 
 def test_a_search_that_is_stopped_reports_it(tiny_study: MakeStudy, offkey: Callable[..., Ran]) -> None:
-    study = tiny_study(trials=9, training=TRAINING)
+    study = tiny_study(trials=9, **BLOCKS)
     with offkey_process("search", "tiny", "--workers", "1", url=study.url, quick=Quick(pause=0.2)) as search:
         until(lambda: any(trial.intermediate_values for trial in trials_of(study)))
         assert offkey("stop", "tiny", "--storage", study.url).code == 0
@@ -319,19 +320,19 @@ def test_a_fleet_whose_logs_cannot_be_written_reports_it(tiny_study: MakeStudy) 
         pass
 
 
-TRAINING = {"learning_rate": 0.01, "batch_size": 16, "epochs": 8, "threads": 1}
+BLOCKS = {**QUICK, "training": {"learning_rate": 0.01, "batch_size": 16, "epochs": 8, "threads": 1}}
 
 
 def test_a_killed_worker_is_replaced_and_the_budget_is_met_exactly(tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=4, training=TRAINING)
+    study = tiny_study(trials=3, **BLOCKS)
     arguments = ("search", "tiny", "--workers", "2", "--json")
     with offkey_process(*arguments, url=study.url, quick=Quick(pause=0.2)) as search:
         until(lambda: any(trial.intermediate_values for trial in trials_of(study)))
         search.workers[0].kill()
         assert search.ended(within=60) == 0, search.stderr
     document = json.loads(search.stdout)
-    assert document["trials"] == {"complete": 4, "pruned": 0, "failed": 0, "running": 0, "waiting": 0}
-    assert [(t.number, t.state) for t in trials_of(study)] == [(n, TrialState.COMPLETE) for n in range(4)]
+    assert document["trials"] == {"complete": 3, "pruned": 0, "failed": 0, "running": 0, "waiting": 0}
+    assert [(t.number, t.state) for t in trials_of(study)] == [(n, TrialState.COMPLETE) for n in range(3)]
     assert all(sorted(t.intermediate_values) == list(range(1, 9)) for t in trials_of(study))
 
 
@@ -361,7 +362,7 @@ def test_a_worker_that_cannot_write_checkpoints_names_the_place(tiny_study: Make
 def test_a_search_outlives_its_database_and_reports_the_outage_once(
     tiny_study: MakeStudy, postgres: PostgresServer
 ) -> None:
-    study = tiny_study(trials=4, training=TRAINING)
+    study = tiny_study(trials=4, **BLOCKS)
     arguments = ("search", "tiny", "--workers", "1", "--json")
     with offkey_process(*arguments, url=study.url, quick=Quick(pause=0.15, lease=5, longest_pause=0.5)) as search:
         until(lambda: any(trial.intermediate_values for trial in trials_of(study)))
@@ -369,7 +370,7 @@ def test_a_search_outlives_its_database_and_reports_the_outage_once(
         try:
             until(lambda: "is away" in search.stderr)
             with pytest.raises(AssertionError, match="still there"):
-                search.ended(within=3)
+                search.ended(within=1)
         finally:
             postgres.start()
         assert search.ended(within=60) == 0, search.stderr
@@ -382,7 +383,7 @@ def test_a_search_outlives_its_database_and_reports_the_outage_once(
 
 
 def test_on_a_terminal_a_search_shows_its_workers_with_rate_device_and_memory(tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=2, training=TRAINING)
+    study = tiny_study(trials=2, **BLOCKS)
     terminal = Terminal(columns=80)
     quick = Quick(pause=0.4, lease=0.9)
     with offkey_process("search", "tiny", "--workers", "2", url=study.url, quick=quick, terminal=terminal) as search:
@@ -394,8 +395,8 @@ def test_on_a_terminal_a_search_shows_its_workers_with_rate_device_and_memory(ti
 
 
 def test_off_a_terminal_a_search_writes_a_line_whenever_trials_ended(tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=2, training=TRAINING)
-    with offkey_process("search", "tiny", "--workers", "1", url=study.url, quick=Quick(pause=0.3)) as search:
+    study = tiny_study(trials=2, **BLOCKS)
+    with offkey_process("search", "tiny", "--workers", "1", url=study.url, quick=Quick(pause=0.2)) as search:
         assert search.ended(within=60) == 0
     lines = search.stderr.splitlines()
     assert re.fullmatch(r"1 worker; logs in .*/offkey-logs/tiny", lines[0])

@@ -26,6 +26,7 @@ from ray.cluster_utils import Cluster
 from search.workers.ray_fleet import RayFleet, connected
 from tests.support.house import HOUSE
 from tests.support.offkey_process import Quick, offkey_process, until
+from tests.support.quick import QUICK
 from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
@@ -36,14 +37,9 @@ if TYPE_CHECKING:
 
 on_postgresql = pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 
-EPOCHS = 6
+EPOCHS = 5
 
-#: A study whose trainings need no torch.
-QUICK: dict[str, Any] = {
-    "model": {"family": "quick", "width": {"low": 8, "high": 4096}},
-    "training": {"epochs": EPOCHS, "threads": 1, "learning_rate": 0.01},
-    "baseline": {},
-}
+BLOCKS: dict[str, Any] = {**QUICK, "training": {"epochs": EPOCHS, "threads": 1, "learning_rate": 0.01}}
 
 # The bash script in place of Python -P -m search.cli worker STUDY …. The GPU that it may get is simulated.
 WORKS = f'shift 3; exec {sys.executable} -P -m tests.support.offkey_process "${{@/#cuda/cpu}}"'
@@ -187,7 +183,7 @@ def assert_exactly_done(study: TinyStudy, trials: int) -> None:
 def test_workers_get_shares_of_gpus_and_those_without_a_place_wait_for_a_node_that_joins(
     nodes: Nodes, tiny_study: MakeStudy
 ) -> None:
-    study = tiny_study(**QUICK)
+    study = tiny_study(**BLOCKS)
     opener = nodes.folder / "open_frames.py"
     opener.write_text(OPENS_FRAMES)
     nodes.let_workers(f"{sys.executable} {opener} {study.root} && {WAITS}")
@@ -217,7 +213,7 @@ def test_workers_get_shares_of_gpus_and_those_without_a_place_wait_for_a_node_th
 
 @on_postgresql
 def test_a_node_that_leaves_in_the_middle_loses_nothing(nodes: Nodes, tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=3, **QUICK)
+    study = tiny_study(trials=3, **BLOCKS)
     nodes.let_workers(WORKS, Quick(pause=0.2, lease=3))
     options = ("--workers", "2", "--gpus-per-worker", "1", "--artifacts", "shared", "--json")
     with (
@@ -236,7 +232,7 @@ def test_a_node_that_leaves_in_the_middle_loses_nothing(nodes: Nodes, tiny_study
 def test_workers_whose_search_is_lost_go_on_are_restarted_and_obey_a_stop_after_which_the_same_command_goes_on(
     nodes: Nodes, tiny_study: MakeStudy, offkey: Callable[..., Ran]
 ) -> None:
-    study = tiny_study(trials=2, **QUICK)
+    study = tiny_study(trials=2, **BLOCKS)
     nodes.let_workers(WORKS, Quick(pause=0.5, lease=3))
     arguments = ("search", "tiny", "--on", nodes.address, "--workers", "1")
     with offkey_process(*arguments, url=study.url) as lost:
@@ -262,7 +258,7 @@ def test_workers_whose_search_is_lost_go_on_are_restarted_and_obey_a_stop_after_
 def test_ctrl_c_leaves_detached_workers_at_work_and_drains_them_without_detach(
     nodes: Nodes, tiny_study: MakeStudy
 ) -> None:
-    study = tiny_study(trials=9, **QUICK)
+    study = tiny_study(trials=9, **BLOCKS)
     nodes.let_workers(WORKS, Quick(pause=0.3))
     url = study.url.replace("postgres:@", "postgres:secret@")  # the server asks for none
     arguments = ("search", "tiny", "--workers", "2", "--gpus-per-worker", "1", "--on")
@@ -292,7 +288,7 @@ def test_ctrl_c_leaves_detached_workers_at_work_and_drains_them_without_detach(
 def test_a_node_that_cannot_work_is_reported_and_does_not_hinder_the_others(
     nodes: Nodes, tiny_study: MakeStudy
 ) -> None:
-    study = tiny_study(trials=99, **QUICK)
+    study = tiny_study(trials=99, **BLOCKS)
     nodes.let_workers(WORKS, Quick(pause=0.5))
     with nodes.another() as (cache, _), connected(nodes.address):
         cache.mkdir(exist_ok=True)
@@ -311,7 +307,7 @@ def test_a_node_that_cannot_work_is_reported_and_does_not_hinder_the_others(
 
 @on_postgresql
 def test_workers_that_cannot_work_end_the_search_with_their_reason(nodes: Nodes, tiny_study: MakeStudy) -> None:
-    study = tiny_study(**QUICK)
+    study = tiny_study(**BLOCKS)
     nodes.let_workers(FAILS)
     with offkey_process("search", "tiny", "--on", nodes.address, "--workers", "1", url=study.url) as search:
         assert search.ended(within=60) == 1

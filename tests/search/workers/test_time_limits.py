@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     MakeStudy = Callable[..., TinyStudy]
 
 on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 
 
 def slow(worker: Worker, *, seconds: float, leave_at: int | None = None) -> Worker:
@@ -58,7 +59,7 @@ def limited(minutes: float, *, trials: int = 1) -> dict[str, Any]:
     return {"search": {"trials": trials, "pruner": "none", "trial_minutes": minutes}}
 
 
-@on_both_databases
+@on_postgresql
 def test_a_trial_that_takes_longer_fails_at_its_next_batch_and_its_worker_goes_on(tiny_study: MakeStudy) -> None:
     study = tiny_study(**limited(5, trials=2))
 
@@ -74,7 +75,6 @@ def test_a_trial_that_takes_longer_fails_at_its_next_batch_and_its_worker_goes_o
         assert trial.user_attrs["seconds"] == pytest.approx(5 * 70, abs=30)
 
 
-@on_both_databases
 def test_a_trial_within_the_limit_is_complete(tiny_study: MakeStudy) -> None:
     study = tiny_study(**limited(5))
 
@@ -85,7 +85,6 @@ def test_a_trial_within_the_limit_is_complete(tiny_study: MakeStudy) -> None:
     assert trial.user_attrs["seconds"] == pytest.approx(220, abs=30)
 
 
-@on_both_databases
 def test_the_time_of_all_attempts_counts(tiny_study: MakeStudy) -> None:
     study = tiny_study(**limited(5))
 
@@ -114,7 +113,6 @@ def test_a_killed_worker_s_time_is_known_up_to_its_last_renewal(tiny_study: Make
     assert claim(StudyStorage(study.url), study, "next").seconds == pytest.approx(100, abs=30)
 
 
-@on_both_databases
 def test_a_worker_process_ends_a_trial_that_takes_too_long_and_no_host_is_at_fault(tiny_study: MakeStudy) -> None:
     study = tiny_study(**limited(0.001))  # 60 ms
 
@@ -178,7 +176,7 @@ def test_no_trial_begins_that_would_outlast_the_hours_while_another_family_s_fit
     tiny_study: MakeStudy, hours: float | None, slow_ones: int
 ) -> None:
     timed(of(tiny_study, trials=2).worker()).run()
-    study = of(tiny_study, trials=30, hours=hours)
+    study = of(tiny_study, trials=9, hours=hours)
     assert families_of(study) == {"vae": 1, "ae": 1}
     leave(study, 500.0)
     if hours is None:
@@ -187,11 +185,10 @@ def test_no_trial_begins_that_would_outlast_the_hours_while_another_family_s_fit
 
     timed(study.worker()).run()
 
-    assert families_of(study)["ae"] + families_of(study)["vae"] == 30
+    assert families_of(study)["ae"] + families_of(study)["vae"] == 9
     assert (families_of(study)["vae"] > 1) == bool(slow_ones)
 
 
-@on_both_databases
 def test_a_worker_leaves_when_no_trial_fits_into_the_hours_and_says_so_once(
     tiny_study: MakeStudy, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -227,7 +224,7 @@ def test_a_study_of_one_family_begins_no_trial_that_would_outlast_its_hours(tiny
     assert study.ledger.claim("takes it over", first={}) is not None
 
 
-@on_both_databases
+@on_postgresql
 def test_a_trial_that_was_given_back_goes_on_though_it_is_too_late_for_another(tiny_study: MakeStudy) -> None:
     timed(of(tiny_study, trials=2).worker()).run()
     study = of(tiny_study, trials=4)
@@ -251,7 +248,7 @@ def test_a_search_whose_hours_are_too_short_for_another_trial_reports_it(tiny_st
     assert len(trials_of(study)) == 2
 
 
-@on_both_databases
+@on_postgresql
 def test_what_is_left_of_a_budget_is_known_when_a_trial_begins(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=3)
     first, second = (claim(study.storage, study, owner) for owner in ("one", "two"))

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     MakeStudy = Callable[..., TinyStudy]
 
-on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
-
 #: Three variants of each training: max changes one setting from the default, max with z two.
 BLOCKS: dict[str, Any] = {
     "model": {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": 2},
@@ -55,7 +53,6 @@ def known_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(QuickTraining, "scores_of_variants", scores)
 
 
-@on_both_databases
 def test_a_trial_is_judged_at_rungs_and_at_its_end_and_shows_the_variant_that_it_takes(
     tiny_study: MakeStudy, known_variants: None
 ) -> None:
@@ -104,7 +101,7 @@ def test_a_curve_is_of_one_variant_although_another_led_at_first(
 
 @pytest.mark.parametrize(
     ("storage_url", "moment"),
-    [("sqlite", "in the second epoch"), ("postgresql", "after the report"), ("postgresql", "between ledger and value")],
+    [("sqlite", "in the second epoch"), ("postgresql", "between ledger and value")],
     indirect=["storage_url"],
 )
 def test_a_trial_that_is_taken_over_ends_with_the_curve_and_the_variant_of_an_undisturbed_one(

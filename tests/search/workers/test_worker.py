@@ -44,7 +44,6 @@ LEASE = 0.6  # seconds
 EPOCHS = 3
 
 DATABASES = ["sqlite", "postgresql"]
-on_both_databases = pytest.mark.parametrize("storage_url", DATABASES, indirect=True)
 
 
 #: Each is met on both databases: by a kill on the one, by a stop on the other.
@@ -242,7 +241,6 @@ def test_a_diverged_trial_is_recorded_with_its_reason_and_the_sampler_learns_fro
     assert trial.constraints == {"failed": 1.0}
 
 
-@on_both_databases
 def test_several_workers_share_a_budget_exactly(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=5)
     with ExitStack() as processes:
@@ -296,17 +294,7 @@ def test_a_worker_of_another_version_or_computation_is_refused(
         require_same(study.stored, other)
 
 
-def test_a_worker_loads_no_torch_and_no_scikit_learn_before_it_has_a_trial(tiny_study: MakeStudy) -> None:
-    study = tiny_study()
-    program = (
-        "import sys; from search.workers.worker import join; "
-        f"join({study.url!r}, 'tiny'); print([n for n in ('torch', 'sklearn', 'librosa') if n in sys.modules])"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "[]"
-
-
-def test_a_worker_that_came_too_late_for_a_trial_loads_no_torch_until_it_leaves(tiny_study: MakeStudy) -> None:
+def test_a_worker_without_a_trial_loads_no_torch_and_no_scikit_learn_until_it_leaves(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=1)
     study.worker(quick=True).run()
     program = (
@@ -317,9 +305,8 @@ def test_a_worker_that_came_too_late_for_a_trial_loads_no_torch_until_it_leaves(
     assert ended.stdout.strip() == "[]"
 
 
-@on_both_databases
 def test_a_worker_obeys_a_stop_before_the_next_trial_however_short_trials_are(tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=12)
+    study = tiny_study(trials=6)
     worker = study.worker(quick=True)
 
     class StoppedInTheThird(QuickTraining):
@@ -332,7 +319,7 @@ def test_a_worker_obeys_a_stop_before_the_next_trial_however_short_trials_are(ti
     worker.run()
     assert [trial.state for trial in trials_of(study)] == [TrialState.COMPLETE] * 3
     study.worker(quick=True).run()
-    assert len(trials_of(study)) == 12, "later ones go on"
+    assert len(trials_of(study)) == 6, "later ones go on"
 
 
 def test_a_note_that_cannot_be_written_stops_no_trial(
@@ -366,13 +353,11 @@ def test_a_trial_goes_on_with_its_first_number_of_threads_and_is_reproduced_to_t
     assert detector_of(recipe, whole, torch.device("cpu")).validation.auc == trial.value
 
 
-@pytest.mark.parametrize("first_host", ["float32", "bfloat16"])
 def test_a_trial_goes_on_with_its_first_precision_and_is_reproduced_to_the_last_bit(
-    tiny_study: MakeStudy, first_host: str, monkeypatch: pytest.MonkeyPatch
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def on_a_cpu_that_computes(precision: str) -> None:
-        has = {"avx512_bf16": precision == "bfloat16"}
-        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has, raising=False)
+    def on_a_cpu(*, with_bfloat16: bool) -> None:
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": with_bfloat16}, raising=False)
 
     class DiesInTheThirdEpoch(Training):
         def run_epoch(self, before_batch: Callable[[], None] = lambda: None) -> None:
@@ -381,7 +366,7 @@ def test_a_trial_goes_on_with_its_first_precision_and_is_reproduced_to_the_last_
             super().run_epoch(before_batch)
 
     study = tiny_study(trials=1)
-    on_a_cpu_that_computes(first_host)
+    on_a_cpu(with_bfloat16=True)
     lost = study.worker(lease=LEASE)
     lost.train = lambda recipe, corpus, device: DiesInTheThirdEpoch(recipe, corpus, torch.device(device))
     with pytest.raises(InterruptedError):
@@ -390,13 +375,13 @@ def test_a_trial_goes_on_with_its_first_precision_and_is_reproduced_to_the_last_
     (running,) = study.rows()
     assert running.checkpoint is not None
 
-    on_a_cpu_that_computes("float32" if first_host == "bfloat16" else "bfloat16")
+    on_a_cpu(with_bfloat16=False)
     study.worker(lease=LEASE).run()
 
     (trial,) = trials_of(study)
-    assert trial.user_attrs["precision"] == begun.user_attrs["precision"] == first_host
+    assert trial.user_attrs["precision"] == begun.user_attrs["precision"] == "bfloat16"
     recipe = export_recipe(study.storage, study.stored)
-    assert recipe.training.precision == first_host
+    assert recipe.training.precision == "bfloat16"
     whole = prepare(study.stored.study(), default_root=None).corpus
     assert detector_of(recipe, whole, torch.device("cpu")).validation.auc == trial.value
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.house import HOUSE
 from tests.support.offkey_process import Quick, Terminal, offkey_process
+from tests.support.quick import QUICK
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -45,21 +46,21 @@ def worker_log() -> str:
 
 
 def test_a_verbose_search_shows_its_log_and_its_workers_write_theirs(tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=1, training=FEW_EPOCHS)
+    study = tiny_study(trials=1, **QUICK, training=FEW_EPOCHS)
     with offkey_process("search", "tiny", "--workers", "1", "--verbose", url=study.url) as search:
         assert search.ended(within=60) == 0
 
     assert len(lines(search.stderr, r"worker 0: process \d+ on cpu, its log is \S+/worker-0\.log")) == 1
     assert len(lines(search.stderr, r"worker 0: process \d+ ended with code 0")) == 1
     assert len(lines(worker_log(), "trial 0: claimed, attempt 1")) == 1
-    assert len(lines(worker_log(), r"trial 0: settings \{'h_dim': 16\}, tried 0 times before")) == 1
+    assert len(lines(worker_log(), r"trial 0: settings \{'width': 16, 'depth': 4\}, tried 0 times before")) == 1
     assert len(lines(worker_log(), r"trial 0: auc [01]\.\d{4} at step [12]")) == 2
 
 
 def test_a_search_that_is_not_verbose_shows_no_log_and_its_workers_write_what_happens_to_trials(
     tiny_study: MakeStudy,
 ) -> None:
-    study = tiny_study(trials=1, training=FEW_EPOCHS)
+    study = tiny_study(trials=1, **QUICK, training=FEW_EPOCHS)
     with offkey_process("search", "tiny", "--workers", "1", url=study.url) as search:
         assert search.ended(within=60) == 0
 
@@ -70,7 +71,7 @@ def test_a_search_that_is_not_verbose_shows_no_log_and_its_workers_write_what_ha
 
 
 def test_on_a_terminal_the_log_stands_above_what_is_redrawn(tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=1, training=FEW_EPOCHS)
+    study = tiny_study(trials=1, **QUICK, training=FEW_EPOCHS)
     terminal = Terminal(columns=200)
     with offkey_process(
         "search", "tiny", "--workers", "1", "-v", url=study.url, quick=Quick(pause=0.6), terminal=terminal
@@ -83,7 +84,7 @@ def test_on_a_terminal_the_log_stands_above_what_is_redrawn(tiny_study: MakeStud
 
 
 def test_a_verbose_worker_shows_its_log(tiny_study: MakeStudy) -> None:
-    study = tiny_study(trials=1, training=FEW_EPOCHS)
+    study = tiny_study(trials=1, **QUICK, training=FEW_EPOCHS)
     with offkey_process("worker", "tiny", "-v", url=study.url) as worker:
         assert worker.ended(within=60) == 0
 
