@@ -11,7 +11,9 @@ from search.study.branches import without_family
 
 
 def number(value: Any) -> str:
-    """Format the value of a parameter: floats to three digits."""
+    """Format the value of a parameter: floats to three digits, truth values as in a study file."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 Table = npt.NDArray[np.float64]
 
 #: Of the trial's own table; that of another training counts 1.
-OWN_WEIGHT = 0.25
+OWN_WEIGHT = 0.1
 
 
 def choose(own: Table, others: Sequence[Table], changes: Sequence[int]) -> int:
