@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import TrialState
 
 from search.errors import StudyError, StudyFileError
 from search.storage.stored_study import open_study, with_stored_choices
@@ -27,7 +27,7 @@ from search.study.search_settings import keeps_to_limits
 from search.study.space import Space
 from search.study.study import Study
 from search.study.study_file import load_study
-from search.study.trial_recipe import trial_recipe
+from search.study.trial_recipe import recipe_of_parameters
 
 #: Equal to no choice, and no number.
 _MISSING = object()
@@ -78,7 +78,7 @@ def _entries_of(source: str, url: str, space: Space, *, top: int) -> list[dict[s
         raise StudyError(f"{name} has no complete trial{within} yet: search it first, or leave it out")
     named = stored.study()
     # With any number of threads: otherwise torch would be loaded to count them.
-    recipes = (trial_recipe(named, FixedTrial(t.params, number=t.number), threads=1) for t in best)
+    recipes = (recipe_of_parameters(named, t.params, number=t.number, threads=1) for t in best)
     fitting = list(itertools.islice((recipe for recipe in recipes if recipe.model.family in space.families), top))
     if not fitting:
         raise _wrong_families(name, named.space.families, space)
@@ -90,7 +90,9 @@ def _of_one(source: str, recipe: Recipe, space: Space) -> dict[str, Any]:
     family = recipe.model.family
     if family not in space.families:
         raise _wrong_families(source, [family], space)
-    branch, tree = space.families.index(family), recipe.model_dump(mode="json", by_alias=True)
+    branch = space.families.index(family)
+    # Of a recipe that scores each machine type in its own way, without its settings of scoring: none is that of all.
+    tree = recipe.model_dump(mode="json", by_alias=True) if recipe.machine_types is None else recipe.tree()
     values = {}
     for setting in space.settings_of(branch):
         value = _value_at(tree, spaces.in_branch(setting.path))

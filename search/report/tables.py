@@ -14,6 +14,7 @@ from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.wording import duration, interval, number, objective_value
 from search.storage.stored_study import StoredStudy
+from search.study.machine_types import machine_types_in, parameter_of
 from search.study.recipe import Objective
 from search.study.schema.schema_lookup import description_of
 from search.study.study import Study
@@ -68,9 +69,18 @@ def searched(
 def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
     """A row for each open setting, the choice of a family among them."""
     best = {} if status.best is None else status.best.params
+    machines = machine_types_in(best, study.space.scoring_names(best)) if best and study.search.scoring_for else []
+
+    def best_value(name: str) -> str:
+        if name in best or not machines:
+            return number(best.get(name, "—"))
+        of_types = {machine: best.get(parameter_of(machine, name)) for machine in machines}
+        return (
+            ", ".join(f"{machine} {number(value)}" for machine, value in of_types.items() if value is not None) or "—"
+        )
 
     def row(name: str, about: str, span: str) -> dict[str, str]:
-        values = {who: number(params.get(name, "—")) for who, params in (("baseline", study.baseline), ("best", best))}
+        values = {"baseline": number(study.baseline.get(name, "—")), "best": best_value(name)}
         return {"name": name, "about": about, "range": span, **values}
 
     if len(study.space.families) > 1:

@@ -33,6 +33,7 @@ CLOSED_FOR_GOOD = (
     ("features", "sample_rate"),  # a property of the clips
     ("features", "channel"),
     ("features", "resample"),
+    ("machine_types",),  # a search closes what stands there by search.scoring_for
     ("baseline",),
     ("from",),
 )
@@ -110,6 +111,11 @@ class Space:
                 and not (setting.path[0] == "features" and replaces(self.tree, branch, str(setting.path[-1])))
             )
         ]
+
+    def scoring_names(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Return the names of the settings that a trial with these parameters closes after its training."""
+        branch = self.families.index(parameters["family"]) if len(self.families) > 1 else 0
+        return [setting.name for setting in self.settings_of(branch) if setting.is_scoring]
 
     def combinations(self, *, ahead: Mapping[str, Any]) -> list[Tree]:
         """Return every combination of the extremes of settings that change a training, in a study of one family.

@@ -25,7 +25,7 @@ from search.study.member_recipes import fill_in_recipes
 from search.study.open_setting import RangeError
 from search.study.portfolio import checked_first, checked_values
 from search.study.recipe import Recipe
-from search.study.rules import check, check_branches, require_few_combinations, require_grid
+from search.study.rules import check, check_branches, check_machine_types, require_few_combinations, require_grid
 from search.study.schema.schema_lookup import EXTRA_KEYS, explained, scoring_grid, takes_reals
 from search.study.search_settings import SearchSettings
 from search.study.space import Tree
@@ -126,10 +126,11 @@ def _study(document: Document) -> Study:
         space = spaces.read_space(
             tree,
             is_real=lambda path: takes_reals(tree, path),
-            scoring_grid=lambda path: scoring_grid(tree, path),
+            scoring_grid=lambda path: scoring_grid(tree, path, for_each=search.scoring_for is not None),
         )
     except RangeError as error:
         raise document.error(error.path, str(error)) from error
+    check_machine_types(document, space, is_closed_for_each=search.scoring_for is not None)
     check(document, space)
     require_few_combinations(document, space)
     if not space.distributions() and "trials" not in (document.tree.get("search") or {}):

@@ -13,9 +13,10 @@ import numpy as np
 from models.scoring.scores import Scores
 from search.evaluation.noise import noise_of
 from search.study.objectives import METRICS
+from search.study.recipe import Recipe
 from search.study.variants import Variant
 from search.training.choice import ErrorByClips, Table, choose
-from search.training.protocols import Evidence, TrialTraining, VariantScores
+from search.training.protocols import Evidence, Scored, VariantScores
 from search.validation.views import ValidationData
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,11 @@ class VariantChoice:
         self.taken = variants[0].recipe  # by the last step that was judged
 
     @property
+    def recipes(self) -> list[Recipe]:
+        """The recipes of the variants, which share a training."""
+        return [variant.recipe for variant in self._variants]
+
+    @property
     def is_open(self) -> bool:
         """Whether there is a choice."""
         return len(self._variants) > 1
@@ -52,7 +58,7 @@ class VariantChoice:
         has_folds = len(self._validation_data.views) > 1
         return not self.is_open or is_last or has_folds or self._evidence.judges(step)
 
-    def scores(self, training: TrialTraining) -> Scores:
+    def scores(self, training: Scored) -> Scores:
         """Return the scores of the validation clips under the variant that the trial takes.
 
         Raises UnservedError, TrialFailure or FloatingPointError if the training gives no detector.
@@ -60,7 +66,7 @@ class VariantChoice:
         if not self.is_open:
             self._evidence.take(self._variants[0].values, {})
             return training.validation_scores()
-        scores = training.scores_of_variants([variant.recipe for variant in self._variants])
+        scores = training.scores_of_variants(self.recipes)
         table = _table([None if isinstance(s, Exception) else self._value(s) for s in scores])
         if not np.isfinite(table).any():
             raise next(s for s in scores if isinstance(s, Exception))
@@ -105,6 +111,9 @@ class VariantChoice:
 
 class NoEvidence:
     """The evidence of a trial that stands alone: every step is judged, and no other training counts."""
+
+    def of_machine(self, machine: str) -> NoEvidence:
+        return NoEvidence()
 
     def judges(self, step: int) -> bool:
         return True

@@ -24,6 +24,7 @@ from search.storage.ledger import LeaseLost
 from search.storage.optuna_rows import SECONDS
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
+from search.study.machine_types import parameter_of
 from search.study.search_settings import keeps_to_limits
 from search.validation.views import ValidationData
 from search.workers.devices import device_name, memory_used
@@ -170,6 +171,8 @@ class TrialWork:
     def _chosen(self) -> dict[str, Any]:
         """What was chosen after the training: parameters with their ranges, and the curve under them."""
         ranges = self.suggestions.study.space.distributions()
+        machines = self.validation_data.machines
+        ranges = {parameter_of(machine, name): ranges[name] for machine in machines for name in ranges} | ranges
         parameters = {name: (value, ranges[name]) for name, value in self._evidence.parameters.items()}
         return {"parameters": parameters, "curve": self._evidence.curve}
 
