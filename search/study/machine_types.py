@@ -49,12 +49,18 @@ def with_machine_types(by_machine: Mapping[str, Recipe]) -> Recipe:
     The recipes differ in settings of scoring alone.
     """
     recipe = next(iter(by_machine.values()))
-    of_types = {machine: OfMachineType(**_scoring_of(each.member)) for machine, each in by_machine.items()}
+    of_types = {machine: _scoring_of(each.member) for machine, each in by_machine.items()}
+    scoring = _with_default_scoring(recipe.scoring)
+    if len({each.scoring.calibration for each in by_machine.values()}) == 1:
+        # In an ensemble, the calibration is that of the whole.
+        scoring = scoring.model_copy(update={"calibration": recipe.scoring.calibration})
+        for own in of_types.values():
+            del own["scoring"]["calibration"]
     return recipe.model_copy(
         update={
             "model": _with_default_scoring(recipe.model),
-            "scoring": _with_default_scoring(recipe.scoring),
-            "machine_types": of_types,
+            "scoring": scoring,
+            "machine_types": {machine: OfMachineType(**own) for machine, own in of_types.items()},
         }
     )
 
