@@ -36,6 +36,8 @@ class OfMachineType(Settings):
 
 def _require_one_training(machine_types: Mapping[str, OfMachineType] | None, info: ValidationInfo) -> Any:
     """Raises ValueError unless machine types differ in settings of scoring alone."""
+    if machine_types is not None and not machine_types:
+        raise ValueError("must name each machine type whose clips are scored, but names none: leave it out")
     if machine_types is None or "model" not in info.data or "scoring" not in info.data:
         return machine_types  # the other blocks are wrong themselves
     member = Member.model_construct(model=info.data["model"], scoring=info.data["scoring"])
@@ -57,7 +59,6 @@ MachineTypes = Annotated[
     Mapping[str, OfMachineType] | None,
     AfterValidator(_require_one_training),
     Field(
-        min_length=1,
         description="by machine type, settings that replace those of `model:` and `scoring:` where its clips are "
         "scored; clips of other machine types get no score",
     ),

@@ -47,8 +47,8 @@ def schema_at(tree: Tree, path: Sequence[str | int]) -> Any:
             schema = None if field is None else field.annotation
             if key == "model":
                 schema = _schema_of_family(node)
-        elif typing.get_origin(schema) is Mapping:
-            schema = typing.get_args(schema)[1]
+        elif blocks := [kind for kind in (schema, *typing.get_args(schema)) if typing.get_origin(kind) is Mapping]:
+            schema = typing.get_args(blocks[0])[1]
         else:
             return None
         is_branch = False
