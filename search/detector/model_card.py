@@ -133,4 +133,5 @@ def _models(recipe: Recipe) -> str:
     table = f"{together}| model | family | features | epochs |\n|---|---|---|---|\n{''.join(rows)}"
     if recipe.machine_types is None:
         return table
-    return f"{table}\nClips are scored in another way for each machine type ({', '.join(recipe.machine_types)}): see recipe.yaml.\n"
+    named = ", ".join(recipe.machine_types)
+    return f"{table}\nEach machine type ({named}) is scored in its own way: see `machine_types` in recipe.yaml.\n"

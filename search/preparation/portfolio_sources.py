@@ -27,7 +27,7 @@ from search.study.search_settings import keeps_to_limits
 from search.study.space import Space
 from search.study.study import Study
 from search.study.study_file import load_study
-from search.study.trial_recipe import recipe_of_parameters
+from search.study.trial_recipe import recipe_of_trial
 
 #: Equal to no choice, and no number.
 _MISSING = object()
@@ -78,7 +78,7 @@ def _entries_of(source: str, url: str, space: Space, *, top: int) -> list[dict[s
         raise StudyError(f"{name} has no complete trial{within} yet: search it first, or leave it out")
     named = stored.study()
     # With any number of threads: otherwise torch would be loaded to count them.
-    recipes = (recipe_of_parameters(named, t.params, number=t.number, threads=1) for t in best)
+    recipes = (recipe_of_trial(named, trial, threads=1) for trial in best)
     fitting = list(itertools.islice((recipe for recipe in recipes if recipe.model.family in space.families), top))
     if not fitting:
         raise _wrong_families(name, named.space.families, space)

@@ -14,7 +14,7 @@ from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.wording import duration, interval, number, objective_value
 from search.storage.stored_study import StoredStudy
-from search.study.machine_types import machine_types_in, parameter_of
+from search.study.machine_types import MACHINE_TYPES, parameter_of
 from search.study.recipe import Objective
 from search.study.schema.schema_lookup import description_of
 from search.study.study import Study
@@ -69,7 +69,7 @@ def searched(
 def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
     """A row for each open setting, the choice of a family among them."""
     best = {} if status.best is None else status.best.params
-    machines = machine_types_in(best, study.space.scoring_names(best)) if best and study.search.scoring_for else []
+    machines = [] if status.best is None else status.best.user_attrs.get(MACHINE_TYPES, [])
 
     def best_value(name: str) -> str:
         if name in best or not machines:

@@ -6,7 +6,7 @@ Its recipe has the same under `machine_types`: for each type, all settings of sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from features.settings import Settings
@@ -15,27 +15,19 @@ from models.settings import FamilySettings, ScoringSettings
 from search.study.recipe import OF_THE_WHOLE, Recipe
 from search.study.space import Tree
 
+#: The user attribute of a trial that closes its scoring for each machine type: these types, sorted.
+MACHINE_TYPES = "machine_types"
+
 
 def parameter_of(machine: str, name: str) -> str:
     """Return the parameter of a setting that is closed for a machine type."""
     return f"{machine}.{name}"
 
 
-def machine_types_in(parameters: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Return the machine types for which a trial has closed its scoring; none if it has closed it once for all.
-
-    `names` are those of the settings that it closes after its training.
-    """
-    if not names or any(name in parameters for name in names):
-        return []
-    # A setting's name may end with another's: the types are those that have all settings.
-    with_setting = [{p.removesuffix(f".{name}") for p in parameters if p.endswith(f".{name}")} for name in names]
-    return sorted(set.intersection(*with_setting))
-
-
-def of_machine_type(parameters: Mapping[str, Any], machine: str, names: Sequence[str]) -> dict[str, Any]:
-    """Return a trial's parameters as if it had closed its scoring for this machine type alone."""
-    return {**parameters, **{name: parameters[parameter_of(machine, name)] for name in names}}
+def of_machine_type(parameters: Mapping[str, Any], machine: str, names: Iterable[str]) -> dict[str, Any]:
+    """Return a trial's parameters as if it had closed these settings for this machine type alone."""
+    own = {name: parameter_of(machine, name) for name in names}
+    return {**parameters, **{name: parameters[key] for name, key in own.items() if key in parameters}}
 
 
 def routed(recipe: Recipe, machines: Sequence[str]) -> Recipe:

@@ -112,11 +112,6 @@ class Space:
             )
         ]
 
-    def scoring_names(self, parameters: Mapping[str, Any]) -> list[str]:
-        """Return the names of the settings that a trial with these parameters closes after its training."""
-        branch = self.families.index(parameters["family"]) if len(self.families) > 1 else 0
-        return [setting.name for setting in self.settings_of(branch) if setting.is_scoring]
-
     def combinations(self, *, ahead: Mapping[str, Any]) -> list[Tree]:
         """Return every combination of the extremes of settings that change a training, in a study of one family.
 

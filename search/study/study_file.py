@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from features.did_you_mean import did_you_mean
 from search.errors import MisuseError, StudyFileError
 from search.study import space as spaces
+from search.study.corners import first_recipe
 from search.study.document import Document
 from search.study.effects import idle_settings
 from search.study.member_recipes import fill_in_recipes
@@ -28,7 +29,7 @@ from search.study.recipe import Recipe
 from search.study.rules import check, check_branches, check_machine_types, require_few_combinations, require_grid
 from search.study.schema.schema_lookup import EXTRA_KEYS, explained, scoring_grid, takes_reals
 from search.study.search_settings import SearchSettings
-from search.study.space import Tree
+from search.study.space import Space, Tree
 from search.study.study import Study
 
 #: The first line of a study file, up to the address of the schema: editors find the schema by it.
@@ -133,8 +134,8 @@ def _study(document: Document) -> Study:
     check_machine_types(document, space, is_closed_for_each=search.scoring_for is not None)
     check(document, space)
     require_few_combinations(document, space)
-    if not space.distributions() and "trials" not in (document.tree.get("search") or {}):
-        search = search.model_copy(update={"trials": 1})  # a recipe has nothing to search
+    if _has_one_trial(space) and "trials" not in (document.tree.get("search") or {}):
+        search = search.model_copy(update={"trials": 1})
     first = checked_first(document, space, (document.tree.get("search") or {}).get("first"))
     study = Study(
         space=space,
@@ -149,6 +150,11 @@ def _study(document: Document) -> Study:
     require_grid(document, space)
     trials = min(search.trials, len(study.grid()))
     return replace(study, search=study.search.model_copy(update={"trials": trials}))
+
+
+def _has_one_trial(space: Space) -> bool:
+    """Whether all trials would be the same: a recipe has nothing to search, and what trains nothing has no seeds."""
+    return not space.has_trainings and (not space.distributions() or not first_recipe(space, 0).model.is_trained)
 
 
 def _search_settings(document: Document) -> SearchSettings:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from optuna.trial import BaseTrial, FixedTrial
+from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
 from pydantic import ValidationError
 
 from models.settings import ClosedPrecision
 from search.errors import TrialFailure
-from search.study.machine_types import machine_types_in, of_machine_type, with_machine_types
+from search.study.machine_types import MACHINE_TYPES, of_machine_type, with_machine_types
 from search.study.precision import with_precision
 from search.study.recipe import Recipe
 from search.study.study import Study
@@ -44,15 +43,17 @@ def trial_recipe(
     return with_precision(recipe, precision, native=lambda: _native_precision(device))
 
 
-def recipe_of_parameters(study: Study, parameters: Mapping[str, Any], *, number: int, **closed: Any) -> Recipe:
+def recipe_of_trial(study: Study, trial: FrozenTrial, **closed: Any) -> Recipe:
     """Return the recipe of a trial that has all its parameters; `closed` as for `trial_recipe`."""
-    names = study.space.scoring_names(parameters)
-    machines = [] if study.search.scoring_for is None else machine_types_in(parameters, names)
+    machines, names = trial.user_attrs.get(MACHINE_TYPES, ()), study.space.distributions()
     if not machines:
-        return trial_recipe(study, FixedTrial(dict(parameters), number=number), **closed)
-    by_machine = {machine: of_machine_type(parameters, machine, names) for machine in machines}
+        return trial_recipe(study, FixedTrial(trial.params, number=trial.number), **closed)
+    parameters = {machine: of_machine_type(trial.params, machine, names) for machine in machines}
     return with_machine_types(
-        {machine: trial_recipe(study, FixedTrial(own, number=number), **closed) for machine, own in by_machine.items()}
+        {
+            machine: trial_recipe(study, FixedTrial(own, number=trial.number), **closed)
+            for machine, own in parameters.items()
+        }
     )
 
 

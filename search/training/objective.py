@@ -21,6 +21,7 @@ from features.errors import UnservedError
 from models.scoring.combination import Scales
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.study.machine_types import MACHINE_TYPES
 from search.study.precision import precision_of
 from search.study.recipe import Recipe
 from search.study.search_settings import ConstraintSettings
@@ -92,6 +93,8 @@ def objective(
     with _impossible_settings():
         training = start_training(choice.recipes, validation_data, device, train)
     if "threads" not in attributes:
+        if for_each:
+            trial.set_user_attr(MACHINE_TYPES, validation_data.machines)
         trial.set_user_attr("precision", precision_of(recipe))
         trial.set_user_attr("threads", recipe.training.threads)
     limits.before_training(trial, training)

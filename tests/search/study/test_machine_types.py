@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from optuna.trial import create_trial
 
 from models.member import OfMachineType
-from search.study.machine_types import machine_types_in
 from search.study.recipe import Recipe
+from search.study.study import Study
 from search.study.study_file import load_study, study_of_tree, to_yaml
-from search.study.trial_recipe import recipe_of_parameters
+from search.study.trial_recipe import recipe_of_trial
 from tests.support.study_files import refusal
 
 
@@ -41,38 +43,35 @@ def test_a_recipe_says_of_each_type_all_that_has_an_effect_and_is_the_same_when_
     )
     fan = {"combine": "weights", "score": "knn", "weight": 2.0, "decay": 1.0, "calibration": "none"}
     pump = {"combine": "mean", "score": "reconstruction", "weight": 1.0, "decay": 0.5, "calibration": "z"}
-    parameters = {f"{machine}.{n}": v for machine, own in {"fan": fan, "pump": pump}.items() for n, v in own.items()}
 
-    recipe = recipe_of_parameters(study, parameters, number=3, threads=1)
+    recipe = of_types(study, {"fan": fan, "pump": pump})
 
-    of_types = recipe.tree()["machine_types"]
-    assert of_types["fan"]["model"]["combine"] == "weights"
-    assert of_types["fan"]["model"]["members"]["deep"]["weight"] == 2.0
-    assert of_types["fan"]["model"]["members"]["deep"]["model"]["neighbours"] == 2  # its default, which counts
-    assert of_types["pump"]["model"]["members"]["deep"] == {
+    written = recipe.tree()["machine_types"]
+    assert written["fan"]["model"]["combine"] == "weights"
+    assert written["fan"]["model"]["members"]["deep"]["weight"] == 2.0
+    assert written["fan"]["model"]["members"]["deep"]["model"]["neighbours"] == 2  # its default, which counts
+    assert written["pump"]["model"]["members"]["deep"] == {
         "model": {"score": "reconstruction"},
         "scoring": {"pooling": "mean", "windows": "all"},
     }
-    assert of_types["pump"]["scoring"] == {"calibration": "z"}
+    assert written["pump"]["scoring"] == {"calibration": "z"}
     assert "combine" not in recipe.tree()["model"]  # it would look as if it counted
     Path("recipe.yaml").write_text(to_yaml(recipe.tree()))
     assert load_study("recipe.yaml").first_recipe() == recipe
 
 
-@pytest.mark.parametrize(
-    ("parameters", "names", "machines"),
-    [
-        ({"fan.pooling": "max", "pump.pooling": "mean", "h_dim": 8}, ["pooling"], ["fan", "pump"]),
-        ({"pooling": "max", "h_dim": 8}, ["pooling"], []),
-        ({"fan.decay": 0.5, "fan.stat.decay": 0.9}, ["decay", "stat.decay"], ["fan"]),
-        ({"a.b.decay": 0.5, "a.b.stat.decay": 0.9}, ["decay", "stat.decay"], ["a.b"]),
-        ({"h_dim": 8}, [], []),
-    ],
-)
-def test_parameters_name_their_machine_type(
-    parameters: dict[str, object], names: list[str], machines: list[str]
-) -> None:
-    assert machine_types_in(parameters, names) == machines
+def of_types(study: Study, by_machine: dict[str, dict[str, Any]]) -> Recipe:
+    """The recipe of a trial that has taken these values for each machine type."""
+    parameters = {f"{machine}.{name}": value for machine, own in by_machine.items() for name, value in own.items()}
+    ranges = study.space.distributions()
+    trial = create_trial(
+        value=0.5,
+        params=parameters,
+        distributions={key: ranges[key.partition(".")[2]] for key in parameters},
+        user_attrs={"machine_types": list(by_machine)},
+    )
+    trial.number = 3
+    return recipe_of_trial(study, trial, threads=1)
 
 
 STUDY = "study: here\nmodel: {family: vae, h_dim: 8}\n"
@@ -152,7 +151,8 @@ def test_statistics_of_stat_are_closed_for_each_type_and_otherwise_by_the_sample
     )
 
     assert [setting.is_scoring for study in (shared, of_each) for setting in study.space.settings] == [False, True]
-    recipe = recipe_of_parameters(of_each, {"fan.statistic": "quiet", "pump.statistic": "mean"}, number=0, threads=1)
+    assert (shared.search.trials, of_each.search.trials) == (100, 1)  # all trials would be the same
+    recipe = of_types(of_each, {"fan": {"statistic": "quiet"}, "pump": {"statistic": "mean"}})
     assert recipe.machine_types is not None
     assert recipe.machine_types["fan"] == OfMachineType(
         model={
