@@ -28,7 +28,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -40,14 +40,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.pruning import mean_aucs, paired, part_of
+from benchmarks.pruning import paired, part_of
 from benchmarks.sides import machine_line
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus, read_corpus
 from features.errors import UnservedError
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
-from search.evaluation.noise import noise_of
+from search.evaluation.metrics import metric_of_each
 from search.evaluation.truth import Truth
 from search.study.space import only_families
 from search.study.study import Study
@@ -56,8 +56,8 @@ from search.study.trial_recipe import trial_recipe
 from search.study.variants import Variant, variants_of
 from search.training.choice import Table as VariantTable
 from search.training.choice import choose
-from search.training.loop import open_corpus_stores
 from search.training.objective import train_for_real
+from search.training.stores import open_corpus_stores
 from search.validation.split import labelled_test_clips
 
 RULES = ("default", "highest", "offkey")
@@ -207,7 +207,7 @@ def replay(recorded: Sequence[Recorded], truth: Truth, *, seed: int) -> list[Tak
         choices = {
             "default": int(np.flatnonzero(np.isfinite(own))[0]),
             "highest": int(np.nanargmax(own)),
-            "offkey": choose(own, others, training.changes, _error_by_clips(training.scores[:, validates], seen)),
+            "offkey": choose(own, others, training.changes),
         }
         earlier[training.family].append(own)
         taken += [Taken(training.family, rule, float(own[v]), float(held_out[v])) for rule, v in choices.items()]
@@ -218,23 +218,8 @@ def _aucs(scores: Scores, truth: Truth) -> VariantTable:
     """The AUC of each variant, (variants,); NaN for one without scores."""
     finite = np.isfinite(scores).all(axis=1)
     aucs = np.full(len(scores), np.nan)
-    aucs[finite] = mean_aucs(scores[finite], truth)
+    aucs[finite] = metric_of_each("auc", scores[finite], truth)
     return aucs
-
-
-def _error_by_clips(scores: Scores, truth: Truth) -> Callable[[int, int], float]:
-    """The standard error of the difference of two variants, as a trial computes it."""
-
-    @cache
-    def noise(variant: int) -> VariantTable | None:
-        found = noise_of(scores[variant], truth)
-        return None if found is None else np.array(found)
-
-    def error(one: int, other: int) -> float:
-        first, second = noise(one), noise(other)
-        return 0.0 if first is None or second is None else float(np.linalg.norm(first - second))
-
-    return error
 
 
 #: What is made of the trainings of one split and rule: one validation AUC, one held-out AUC.

@@ -41,7 +41,7 @@ class Settings(WindowSettings, ConditionalSettings, ReconstructionSettings):
     layers: int = Field(4, ge=1, description="hidden layers before the bottleneck, and as many behind it")
     h_dim: int = Field(128, ge=1, description="units in each hidden layer")
     z_dim: int = Field(8, ge=1, description="units in the bottleneck")
-    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
+    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm", "exposure"] = Field(
         "reconstruction", description="a window's reconstruction error, or a density of its clip's bottleneck"
     )
 

@@ -61,7 +61,7 @@ class Settings(CropSettings, ReconstructionSettings):
         "spatial", description="spatial: a map that grows with the crop; global: z_dim numbers for any crop"
     )
     dropout: float = Field(0.2, ge=0, lt=1, description="share of hidden values left out in training")
-    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
+    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm", "exposure"] = Field(
         "reconstruction", description="a crop's reconstruction error, or a density of its clip's latent"
     )
 

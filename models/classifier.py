@@ -82,7 +82,7 @@ class Settings(CropSettings, DensitySettings):
     mixup: float = Field(
         0.0, ge=0, le=10, description="crops are mixed in pairs, by a share of Beta(mixup, mixup); 0: not at all"
     )
-    score: Literal["log_odds", "softmax", "cosine", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
+    score: Literal["log_odds", "softmax", "cosine", "mahalanobis", "gmm", "knn", "lof", "ocsvm", "exposure"] = Field(
         "log_odds", description="how badly a crop fits its class, or a density of its clip's embedding"
     )
 

@@ -21,6 +21,15 @@ from models.labels import UNKNOWN, Labels
 from models.settings import CropSettings, FamilySettings
 
 
+@dataclass(frozen=True)
+class FaultyCopies:
+    """Copies of some clips of a store with synthetic faults, in a store of their own."""
+
+    store: Callable[[FeatureSettings], FrameStore]
+    paths: tuple[Path, ...]
+    originals: tuple[int, ...]  # of each copy, the position of its clip in that clip's own store
+
+
 @dataclass(frozen=True, eq=False)
 class Recordings:
     """Clips of a store that can be had under any feature settings."""
@@ -31,6 +40,7 @@ class Recordings:
     ids: tuple[str, ...]  # machine/ID of each
     attributes: tuple[str, ...]
     device: torch.device
+    faulty_copies: Callable[[], FaultyCopies] | None = None  # of training clips; they are made when they are needed
     _excerpts: dict[object, Excerpts] = field(default_factory=dict, init=False)
     _parts: dict[tuple[int, ...], Recordings] = field(default_factory=dict, init=False)
 
@@ -71,6 +81,27 @@ class Recordings:
     def anonymous(self) -> Recordings:
         """The same clips as if of machine IDs that nobody knows."""
         return replace(self, ids=("",) * len(self))
+
+    @cached_property
+    def with_faults(self) -> Recordings:
+        """The copies of these clips with synthetic faults: none or several of each, as of the same machine IDs.
+
+        Raises StoreError or CorpusError where they cannot be made.
+        """
+        if self.faulty_copies is None:
+            raise ValueError("only training clips have copies with synthetic faults")
+        copies = self.faulty_copies()
+        places = {position: place for place, position in enumerate(self.positions)}
+        chosen = [copy for copy, original in enumerate(copies.originals) if original in places]
+        of = [places[copies.originals[copy]] for copy in chosen]
+        return Recordings(
+            store=copies.store,
+            positions=tuple(chosen),
+            paths=tuple(copies.paths[copy] for copy in chosen),
+            ids=tuple(self.ids[place] for place in of),
+            attributes=tuple(self.attributes[place] for place in of),
+            device=self.device,
+        )
 
     def id_indices(self, labels: Labels) -> npt.NDArray[np.int64]:
         """The index of each clip's machine ID among a model's, (clips,); UNKNOWN for another."""

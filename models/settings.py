@@ -15,8 +15,8 @@ from models.labels import Labels
 #: How window scores become one clip score: models.scoring.pooling.
 Pooling = Literal["mean", "max", "top", "gwrp"]
 
-#: Densities of a model's embeddings: models.scoring.densities.
-Backend = Literal["mahalanobis", "gmm", "knn", "lof", "ocsvm"]
+#: Densities of a model's embeddings, or boundaries around them: models.scoring.densities.
+Backend = Literal["mahalanobis", "gmm", "knn", "lof", "ocsvm", "exposure"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 #: Statistics over time of a clip's embeddings: models.scoring.statistics.

@@ -41,7 +41,7 @@ class Settings(WindowSettings, ConditionalSettings, ReconstructionSettings):
         description="weight of the Kullback-Leibler divergence in the loss, beside a window's summed squared error: "
         "the β of a β-VAE",
     )
-    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm"] = Field(
+    score: Literal["reconstruction", "mahalanobis", "gmm", "knn", "lof", "ocsvm", "exposure"] = Field(
         "reconstruction", description="a window's reconstruction error, or a density of its clip's µ"
     )
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 import importlib
 import os
 import reprlib
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -36,7 +34,7 @@ from models.member import Member
 from models.settings import FamilySettings, ScoringSettings, TrainingSettings
 from search.detector.best_member import BestMember, MemberOnTest
 from search.detector.optimism import Optimism, SeedSpread, Spread
-from search.errors import BundleError, MisuseError, OffkeyWarning, StorageError, StudyError, StudyFileError
+from search.errors import BundleError, MisuseError, OffkeyWarning, StorageError, StudyError, StudyFileError, warn_user
 from search.evaluation.evaluate import IdMetrics, Metrics
 from search.evaluation.interval import Interval
 from search.evaluation.official import Year
@@ -47,6 +45,8 @@ from search.logs import keep_quiet
 from search.results.comparison import Gain
 from search.results.ensemble import Ensemble, export_ensemble
 from search.results.export import export_recipe
+from search.results.families import FamilyTrials
+from search.results.portfolio import Portfolio, PortfolioLeader
 from search.results.trials import SearchProgress, Summary, Trial, progress_of, reading
 from search.storage.counted_evaluations import TestEvaluations
 from search.storage.database import default_url, parse_url, shown, storage_errors
@@ -54,6 +54,7 @@ from search.storage.study_lookup import find_study
 from search.study.document import as_override
 from search.study.recipe import CorpusSettings, Origin, Recipe, ValidationSettings
 from search.study.study_file import load_recipe, study_of_tree
+from search.study.trial_choice import TakenVariant
 from search.workers.devices import device_of, slots
 from search.workers.supervision import Moment, build_features, fleet_for, supervise
 
@@ -66,7 +67,8 @@ if TYPE_CHECKING:
 __all__ = ["Study", "evaluate", "load_bundle", "score", "train"]
 
 # The types that these take, return and raise. For a study:
-__all__ += ["Ensemble", "Gain", "SearchProgress", "Summary", "Trial"]
+__all__ += ["Ensemble", "FamilyTrials", "Gain", "Portfolio", "PortfolioLeader", "SearchProgress", "Summary"]
+__all__ += ["TakenVariant", "Trial"]
 # for a recipe:
 __all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "Origin", "Recipe"]
 __all__ += ["ScoringSettings", "TrainingSettings", "ValidationSettings"]
@@ -177,11 +179,11 @@ class Study:
         with storage_errors(self._url):
             prepared = prepare(with_choices(study, self._url), default_root=os.environ.get("OFFKEY_DATA"))
             for warning in prepared.warnings:
-                _warn(warning)
+                warn_user(warning)
             build_features(prepared)
             fleet = fleet_for(prepared, self._url, places, log_folder=Path(log_folder), artifacts=artifacts)
             if trials is not None and fleet.stored.budget > trials:
-                _warn(f"{self.name} has a budget of {fleet.stored.budget} trials already; joining never lowers it")
+                warn_user(f"{self.name} has a budget of {fleet.stored.budget} trials already; joining never lowers it")
             try:
                 ending = supervise(fleet, follow, pause=_PAUSE, on_drain=lambda: None)
             finally:
@@ -189,9 +191,11 @@ class Study:
         if ending == "interrupted":
             raise KeyboardInterrupt
         if ending == "stopped":
-            _warn(f"{self.name} was stopped by `offkey stop`: every trial was given back, and run() continues it")
+            warn_user(f"{self.name} was stopped by `offkey stop`: every trial was given back, and run() continues it")
         elif ending == "out of time":
-            _warn(f"the hours of {self.name} are used up, or too short for another trial; raise them with run(hours=…)")
+            warn_user(
+                f"the hours of {self.name} are used up, or too short for another trial; raise them with run(hours=…)"
+            )
         return self.summary()
 
     def summary(self) -> Summary:
@@ -226,7 +230,7 @@ class Study:
     def ensemble(self) -> Recipe:
         """Return the recipe of the ensemble of the leading trials. Raises the errors of `best`, or that it has none."""
         with reading(self._url, self.name) as study:
-            return export_ensemble(study.storage, study.stored)
+            return export_ensemble(study.storage, study.stored, tell=warn_user)
 
 
 def train(
@@ -257,7 +261,7 @@ def train(
         default_root=os.environ.get("OFFKEY_DATA"),
         storage=storage or default_url(),
         on_epoch=progress,
-        tell=_warn,
+        tell=warn_user,
     )
 
 
@@ -265,7 +269,7 @@ def load_bundle(bundle: str | Path) -> Bundle:
     """Load the detector in a folder or at `s3://BUCKET/PREFIX`. Raises BundleError if it is not there or not whole."""
     from search.detector import bundle as bundles
 
-    return bundles.load_bundle(bundle, tell=_warn)
+    return bundles.load_bundle(bundle, tell=warn_user)
 
 
 def score(
@@ -310,7 +314,7 @@ def evaluate(rows: Iterable[ScoredClip] | str | Path, truth: str | Path, *, year
         raise StudyError("There are no rows. The rows of score() can be read once: keep them with list(…)")
     clips = labelled(scored, Path(truth), year=year)
     for warning in clips.warnings:
-        _warn(warning)
+        warn_user(warning)
     return measure(clips, year=year)
 
 
@@ -324,7 +328,7 @@ def _recipe_of(file: str | Path) -> Recipe:
     if not Path(file).is_file():
         raise StudyFileError(f"There is no recipe file {file}: `offkey export` and study.recipe() make one")
     remedy = "load it with Study.load, run it, and train study.recipe()"
-    return load_recipe(file, tell=_warn, remedy=remedy)
+    return load_recipe(file, tell=warn_user, remedy=remedy)
 
 
 def _as_row(row: ScoredClip) -> ScoreRow:
@@ -332,14 +336,6 @@ def _as_row(row: ScoredClip) -> ScoreRow:
 
     _require(row, ScoredClip, "rows", "rows of score(), or a file of scores")
     return as_score_row(row)
-
-
-def _warn(text: str) -> None:
-    """Warn at the user's own line: the nearest one outside of `search`, however deep in it the warning arises."""
-    frame, depth = sys._getframe(), 1
-    while frame.f_globals.get("__name__", "").startswith("search.") and frame.f_back is not None:
-        frame, depth = frame.f_back, depth + 1
-    warnings.warn(text, OffkeyWarning, stacklevel=depth)
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for defined

@@ -1,5 +1,10 @@
 """Errors of studies and detectors that the user can mend (see features.errors), a trial's failure, and warnings."""
 
+from __future__ import annotations
+
+import sys
+import warnings
+
 from features.errors import OffkeyError
 
 
@@ -33,3 +38,11 @@ class TrialFailure(Exception):
 
 class OffkeyWarning(UserWarning):
     """A warning that the command line prints, raised in a notebook by `warnings.warn`."""
+
+
+def warn_user(text: str) -> None:
+    """Warn at the user's own line: the nearest one outside of `search`, however deep in it the warning arises."""
+    frame, depth = sys._getframe(), 1
+    while frame.f_globals.get("__name__", "").startswith("search.") and frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(text, OffkeyWarning, stacklevel=depth)

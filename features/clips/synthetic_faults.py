@@ -23,12 +23,14 @@ import hashlib
 import math
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
@@ -89,7 +91,8 @@ def faulty_clip(clip: Clip, kind: FaultKind, grade: float) -> Clip:
             signal = read_clip(clip, signal_of)
             seed = int(clip.digest[:16], 16)
             _write(path, with_fault(signal, kind, grade, sample_rate=clip.sample_rate, seed=seed), clip.sample_rate)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        status = path.stat()
+        digest = _digest_of_file(path, status.st_ino, status.st_size)
     except OSError as error:
         raise StoreError(
             f"The clips with faults in {path.parent} cannot be written or read: {error.strerror or error}. "
@@ -97,6 +100,14 @@ def faulty_clip(clip: Clip, kind: FaultKind, grade: float) -> Clip:
         ) from error
     name = f"faults/{kind} {grade:g}/{clip.name}"
     return replace(clip, path=path, name=name, digest=digest, split="test", label=ANOMALY)
+
+
+def faulty_clips(wanted: Sequence[tuple[Clip, FaultKind, float]]) -> Iterator[Clip]:
+    """Yields the faulty clip of each clip, kind and grade, in their order; all cores are at work."""
+    clips: Iterator[Clip] = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
+        joblib.delayed(faulty_clip)(clip, kind, grade) for clip, kind, grade in wanted
+    )
+    return clips
 
 
 def faults_folder() -> Path:
@@ -109,6 +120,12 @@ def faulty_files(*, unused_since: float = math.inf) -> list[Path]:
     if not faults_folder().is_dir():
         return []
     return [path for path in faults_folder().iterdir() if path.stat().st_mtime < unused_since]
+
+
+@cache
+def _digest_of_file(path: Path, inode: int, size: int) -> str:
+    """The digest of a file that never changes: it is written once, and replaced only by an equal one."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write(path: Path, signal: Signal, sample_rate: int) -> None:

@@ -72,32 +72,29 @@ class NetworkPass:
         self._member, self._labels, self._models = member, labels, models
         self._window_scores: dict[tuple[Recordings, Reading], WindowScores] = {}
         self._embeddings: dict[tuple[Recordings, Reading], Array] = {}
-        self._done: set[Recordings] = set()
 
     def window_scores(self, recordings: Recordings, reading: Reading) -> WindowScores:
         """The score of each window of these clips."""
-        self._read(recordings)
+        if (recordings, reading) not in self._window_scores:
+            self._score(recordings)
         return self._window_scores[recordings, reading]
 
     def embeddings(self, recordings: Recordings, reading: Reading) -> Array:
         """The embedding of each clip, (clips, dim). Raises FloatingPointError where the network has diverged."""
-        self._read(recordings)
+        if (recordings, reading) not in self._embeddings:
+            self._embed(recordings, reading.points)
         embeddings = self._embeddings[recordings, reading]
         if not np.isfinite(embeddings).all():
             raise FloatingPointError("embeddings are not finite")
         return embeddings
 
     @torch.inference_mode()
-    def _read(self, recordings: Recordings) -> None:
-        if recordings in self._done:
-            return
+    def _score(self, recordings: Recordings) -> None:
+        """Every reading of window scores."""
         for reading, model in self._models.items():
-            model.eval()
             if reading.score is not None:
+                model.eval()
                 self._window_scores[recordings, reading] = self._scored(recordings, model.score)
-        for points in {reading.points for reading in self._models if reading.statistics is not None}:
-            self._embed(recordings, points)
-        self._done.add(recordings)
 
     def _scored(self, recordings: Recordings, score: Callable[[Batch], Tensor]) -> WindowScores:
         count = len(self._excerpts(recordings))
@@ -114,11 +111,12 @@ class NetworkPass:
         # Pooled on the CPU: a GPU adds in whatever order, and a trial's value would not be the same twice.
         return WindowScores(scores.cpu(), levels.cpu(), clips.cpu())
 
+    @torch.inference_mode()
     def _embed(self, recordings: Recordings, points: str) -> None:
         """Every reading of embeddings, or of residuals, at once: no setting of scoring changes either."""
         readings = [reading for reading in self._models if reading.statistics is not None and reading.points == points]
         first, each = readings[0], [reading.statistics for reading in readings if reading.statistics is not None]
-        model = self._models[first]
+        model = self._models[first].eval()
 
         def embedded() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for batch in self._in_order(recordings):

@@ -29,10 +29,10 @@ from models.labels import Labels
 from models.member import Member
 from models.recordings import Recordings
 from models.scoring.calibration import Calibration, require_normals, require_withheld
-from models.scoring.densities.each_id import DensityOfEachId
+from models.scoring.densities.each_id import DensityOfEachId, Ids
 from models.scoring.network_pass import NetworkPass, Reading
 from models.scoring.pooling import pool, quietest
-from models.scoring.scores import Scores
+from models.scoring.scores import Array, Scores
 from models.settings import DensitySettings
 
 
@@ -106,11 +106,11 @@ class Single(Scorer):
 
     def fit(self, train: Recordings, withheld: Recordings) -> None:
         if self.densities is not None:
-            points = self._pass().embeddings(train, self.reading)
-            self.densities.fit(points, train.id_indices(self.labels))
+            points, ids = self._points_of(train)
+            exposes = self.member.model.backend == "exposure"
+            self.densities.fit(points, ids, faults=self._points_of(train.with_faults) if exposes else None)
 
     def scores_of(self, recordings: Recordings) -> Scores:
-        ids = recordings.id_indices(self.labels)
         unknown = recordings.first_unknown(self.labels)
         if unknown is not None and not self.scores_unknown_ids:
             raise UnservedError(
@@ -118,7 +118,7 @@ class Single(Scorer):
             )
         if self.densities is None:
             return self._pooled_scores(recordings)
-        return self.densities.scores_of(self._pass().embeddings(recordings, self.reading), ids)
+        return self.densities.scores_of(*self._points_of(recordings))
 
     @property
     def shares_unknown_ids(self) -> bool:
@@ -134,6 +134,10 @@ class Single(Scorer):
         if self.member.training.precision == "bfloat16":
             return torch.autocast(device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+    def _points_of(self, recordings: Recordings) -> tuple[Array, Ids]:
+        """What a density judges of each clip, (clips, dim), and the clips' machine IDs, (clips,)."""
+        return self._pass().embeddings(recordings, self.reading), recordings.id_indices(self.labels)
 
     def _pooled_scores(self, recordings: Recordings) -> Scores:
         scores, levels, clips = self._pass().window_scores(recordings, self.reading)

@@ -1,4 +1,4 @@
-"""The study's note in the dashboard, in Markdown: its objective, its data, and its result so far.
+"""The study's note in the dashboard, in Markdown: its result so far, its data, its objective, its open settings.
 
 Text that people write below the line is never changed.
 """
@@ -6,12 +6,13 @@ Text that people write below the line is never changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
 
 from search.results.comparison import Comparison, compare
+from search.results.families import columns
 from search.results.status import Status, read_status, worth
 from search.results.wording import interval
 from search.storage.stored_study import StoredStudy
@@ -19,6 +20,7 @@ from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 from search.study.recipe import Objective
+from search.study.trial_choice import taken_variant
 from search.validation.views import clips_in_words
 
 # optuna-dashboard keeps a study's note in these attributes, in parts of this many characters. They are repeated here
@@ -35,8 +37,7 @@ def write_note(storage: StudyStorage, stored: StoredStudy, study: optuna.Study) 
     """Updates the note if it is out of date. Raises StudyError if the study no longer exists."""
     status = read_status(storage, stored, study)
     comparison = compare(storage, stored, status, with_ties=False)
-    portfolio = "" if status.portfolio is None else f"\n\n{status.portfolio.in_words(status.metric_name)}"
-    ours = f"{_about(stored)}{_result(status, comparison)}{portfolio}\n\n---\n{_LINE}"
+    ours = "\n\n".join([*_paragraphs(stored, status, comparison), f"---\n{_LINE}"])
     best = None if status.best is None else worth(status.best)
     # If another trial is the best by now, that trial's worker writes the note.
     StudyLedger(storage, stored).edit_attributes(_NOTE, lambda before: _with_ours(before, ours), while_best=best)
@@ -57,23 +58,36 @@ def _with_ours(before: Mapping[str, Any], ours: str) -> dict[str, Any]:
     return {**entries, _VERSION: int(before.get(_VERSION, 0)) + 1}
 
 
-def _about(stored: StoredStudy) -> str:
+def _paragraphs(stored: StoredStudy, status: Status, comparison: Comparison | None) -> Iterator[str]:
     study = stored.study()
     by_machine = stored.truth.machines
     ids = sum(map(len, by_machine.values()))
-    families = study.space.families_in_words
-    settings = "\n".join(f"| `{setting.name}` | {_escaped(setting.in_words)} |" for setting in study.space.settings)
-    return (
-        f"# {_escaped(stored.name)}\n\n"
-        f"A search for the model ({families}) that best tells a faulty machine's sound from a healthy one's: "
-        f"{stored.budget} trials, sampler {study.search.sampler}, pruner {study.search.pruner}.\n\n"
-        f"**Data**: {', '.join(map(_escaped, by_machine))}, {ids} machine IDs, "
-        f"{stored.identity['data']['clips']} clips.\n\n"
-        f"**Validation clips**: {_escaped(clips_in_words(stored.validation, stored.truth))}. The other labelled clips "
-        "are test clips: no trial uses them, only the final detector is measured on them.\n\n"
-        f"**Objective**: {', '.join(map(_objective, stored.objectives))}.\n\n"
-        + (f"| open setting | range |\n|---|---|\n{settings}\n\n" if settings else "")
+    yield f"# {_escaped(stored.name)}"
+    yield (
+        f"A search for the model ({study.space.families_in_words}) that best tells a faulty machine's sound from a "
+        f"healthy one's: {stored.budget} trials, sampler {study.search.sampler}, pruner {study.search.pruner}."
     )
+    yield _result(status, comparison)
+    if status.portfolio is not None:
+        yield status.portfolio.in_words(status.metric_name)
+    if any(family.trials for family in status.families):
+        titles = columns(status.metric_name)
+        yield _table(titles, ["---", *["--:"] * (len(titles) - 1)], (family.row for family in status.families))
+    machines, clips = ", ".join(map(_escaped, by_machine)), stored.identity["data"]["clips"]
+    yield f"**Data**: {machines}, {ids} machine IDs, {clips} clips."
+    yield (
+        f"**Validation clips**: {_escaped(clips_in_words(stored.validation, stored.truth))}. The other labelled clips "
+        "are test clips: no trial uses them, only the final detector is measured on them."
+    )
+    yield f"**Objective**: {', '.join(map(_objective, stored.objectives))}."
+    if study.space.settings:
+        settings = ([f"`{setting.name}`", setting.in_words] for setting in study.space.settings)
+        yield _table(["open setting", "range"], ["---", "---"], settings)
+
+
+def _table(titles: Sequence[str], alignment: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, alignment, *([row[0], *map(_escaped, row[1:])] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _objective(objective: Objective) -> str:
@@ -97,8 +111,10 @@ def _result(status: Status, comparison: Comparison | None) -> str:
         gain = comparison.gain
         difference = f"{gain.difference:+.3f} (95 % interval {interval(gain.interval)})"
         text += f" Over the baseline ({status.baseline:.3f}): {difference}, {gain.in_words}."
-    if comparison.ensemble is not None:
-        text += f"\n\n{_escaped(comparison.ensemble.in_words(status.study, worth(status.best)))}"
+    variant = taken_variant(status.best)
+    text += "" if variant is None else f" Its variant: {_escaped(variant.in_words)}."
+    if comparison.ensemble is not None and (promise := comparison.ensemble.in_words(status.study, worth(status.best))):
+        text += f"\n\n{_escaped(promise)}"
     return text
 
 

@@ -20,7 +20,7 @@ from search.storage import database
 from search.storage.counted_evaluations import TestEvaluations, enter_test_evaluation
 from search.study.ensembles import recipe_of_member
 from search.study.recipe import Recipe
-from search.training.loop import open_corpus_stores
+from search.training.stores import open_corpus_stores
 from search.validation.split import held_out_clips
 
 _log = logging.getLogger(__name__)

@@ -27,7 +27,9 @@ from features.frames.waveform_network import WaveformNetwork
 from features.windows.excerpts import Batch
 from models.labels import UNKNOWN
 from models.member import Member
-from models.scoring.densities.density import Density
+from models.scoring.densities.density import PointScorer
+from models.scoring.densities.exposure import Exposure
+from models.scoring.densities.kernel_machine import KernelMachine
 from models.scoring.densities.mahalanobis import Mahalanobis
 from models.scoring.densities.nearest import Knn
 from models.scoring.densities.ocsvm import OneClassSvm
@@ -185,9 +187,9 @@ def _require_supported(bundle: Bundle) -> None:
 
 
 def _require_scoring_supported(member: Member) -> None:
-    if member.model.backend is not None and member.model.backend not in ("mahalanobis", "knn", "ocsvm"):
+    if member.model.backend is not None and member.model.backend not in ("mahalanobis", "knn", "ocsvm", "exposure"):
         raise OnnxError(
-            "the densities mahalanobis, knn and ocsvm can be written as an ONNX file, but model.score is "
+            "mahalanobis, knn, ocsvm and exposure can be written as an ONNX file, but model.score is "
             f"{member.model.backend}"
         )
     if member.scoring.windows != "all":
@@ -217,7 +219,7 @@ def _pooled(scores: Tensor, scoring: ScoringSettings) -> Tensor:
 
 def _scores(density: nn.Module, points: Tensor) -> Tensor:
     """The score of each point, (clips,)."""
-    assert isinstance(density, Density)
+    assert isinstance(density, PointScorer)
     if density.standardizes:
         points = (points - density.point_mean) / density.point_deviations
     return _FORMULAS[type(density)](density, points)
@@ -243,7 +245,7 @@ def _nearest(density: Knn, points: Tensor) -> Tensor:
     return nearest.mean(dim=1)
 
 
-def _kernels(density: OneClassSvm, points: Tensor) -> Tensor:
+def _kernels(density: KernelMachine, points: Tensor) -> Tensor:
     return -(torch.exp(-density.gamma * _squares(points, density.support)) @ density.coefficients) - density.intercept
 
 
@@ -256,4 +258,5 @@ _FORMULAS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     Mahalanobis: _mahalanobis,
     Knn: _nearest,
     OneClassSvm: _kernels,
+    Exposure: _kernels,
 }

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from models.scoring.scores import Scores
 from search.evaluation.evaluate import evaluate
@@ -18,6 +18,7 @@ from search.results.comparison import Comparison
 from search.results.status import Status, worth
 from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION
+from search.study.trial_choice import effective_params
 
 #: Importances compare the best tenth of the complete trials with the others: of fewer than 10, that is no trial.
 _FEWEST_FOR_IMPORTANCES = 10
@@ -83,7 +84,7 @@ def search_charts(status: Status, ties: Collection[int], study: optuna.Study, *,
         ),
         drawn,
     )
-    yield _importances(status.finished, study)
+    yield importance_chart(status.finished)
 
 
 def best_trial_charts(stored: StoredStudy, scores: Scores) -> Iterator[Chart]:
@@ -110,11 +111,12 @@ def best_trial_charts(stored: StoredStudy, scores: Scores) -> Iterator[Chart]:
     )
 
 
-def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Chart:
+def importance_chart(finished: Sequence[FrozenTrial]) -> Chart:
+    """How much each setting determines whether one of these complete trials is among the best."""
     key, title = "importances", "Which settings matter"
     values: dict[str, set[Any]] = defaultdict(set)
     for trial in finished:
-        for name, value in trial.params.items():
+        for name, value in effective_params(trial).items():
             values[name].add(value)
     varied = sorted(name for name, different in values.items() if len(different) > 1)
     if len(finished) < _FEWEST_FOR_IMPORTANCES:
@@ -125,7 +127,7 @@ def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Chart:
         return Chart(key, title, f"n/a: {why} different values among the complete trials.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna warns of a family with a single trial, which it leaves out
-        shares = optuna.importance.get_param_importances(study, params=varied, target=worth)
+        shares = optuna.importance.get_param_importances(_in_effect(finished), params=varied)
     hint = "" if len(finished) >= _ENOUGH_FOR_IMPORTANCES else " So few trials give a hint, not a result."
     return Chart(
         key,
@@ -134,3 +136,16 @@ def _importances(finished: Sequence[FrozenTrial], study: optuna.Study) -> Chart:
         f"(PED-ANOVA on {len(finished)} complete trials).{hint}",
         plots.importances(dict(sorted(shares.items()))),  # by name: the order of equal shares is Optuna's, and random
     )
+
+
+def _in_effect(finished: Sequence[FrozenTrial]) -> optuna.Study:
+    """A study in memory of these trials, without the parameters that have no effect, for the first objective alone.
+
+    A learning rate that a family without training does not read would else seem to matter.
+    """
+    study = optuna.create_study(direction="maximize")
+    for trial in finished:
+        params = effective_params(trial)
+        distributions = {name: trial.distributions[name] for name in params}
+        study.add_trial(create_trial(value=worth(trial), params=params, distributions=distributions))
+    return study

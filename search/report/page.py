@@ -15,7 +15,9 @@ from search.report import charts, tables
 from search.report.verdict import verdict
 from search.results.comparison import compare
 from search.results.export import recipe_of
+from search.results.families import columns
 from search.results.status import read_status
+from search.results.trial_in_words import trial_in_words
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
@@ -35,20 +37,24 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
     ties = () if comparison is None else comparison.ties
     best = status.best
     reasons = tables.reasons(status.failures)
+    settings = tables.settings(study, status)
     return template(__package__, "page.html").render(
         name=stored.name,
         verdict=verdict(stored, study, status, comparison, storage=storage.shown_url),
         intervals=None if comparison is None else charts.interval_chart(status, comparison),
         searched=list(tables.searched(stored, study, status, optuna_study.get_trials(deepcopy=False))),
-        settings=list(tables.settings(study, status)),
+        settings=settings,
+        settings_left=len(study.space.distributions()) - len(settings),
         trials=[] if comparison is None else list(tables.best_trials(status, comparison)),
         trade_offs=[] if comparison is None else list(tables.trade_offs(status, comparison)),
         objectives=[IN_WORDS[objective] for objective in stored.objectives],
         tied=len(ties),
         complete=len(status.finished),
-        families=tables.families(study, status),
+        families=status.families,
+        family_columns=columns(status.metric_name),
         search_charts=list(charts.search_charts(status, ties, optuna_study, pruner=study.search.pruner)),
         best=best,
+        about_best=None if best is None else trial_in_words(best),
         best_metrics=None if best is None else evaluate(scores[best.number], stored.truth),
         best_trial_charts=[] if best is None else list(charts.best_trial_charts(stored, scores[best.number])),
         failed=len(status.failures),

@@ -13,11 +13,13 @@ from optuna.trial import FrozenTrial
 from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.wording import duration, interval, number, objective_value
+from search.results.wording import settings as in_words
 from search.storage.stored_study import StoredStudy
 from search.study.machine_types import MACHINE_TYPES, parameter_of
 from search.study.recipe import Objective
 from search.study.schema.schema_lookup import description_of
 from search.study.study import Study
+from search.study.trial_choice import effective_params
 from search.validation.views import clips_in_words
 
 _OBJECTIVES: dict[Objective, str] = {
@@ -66,27 +68,34 @@ def searched(
         )
 
 
-def settings(study: Study, status: Status) -> Iterator[dict[str, str]]:
-    """A row for each open setting, the choice of a family among them."""
-    best = {} if status.best is None else status.best.params
+def settings(study: Study, status: Status) -> list[dict[str, str]]:
+    """A row for each open setting, the choice of a family among them.
+
+    With several families there may be dozens: then only those are shown that have an effect in the baseline or in the
+    best trial.
+    """
+    best = {} if status.best is None else effective_params(status.best)
+    of_baseline = next((effective_params(trial) for trial in status.finished if trial.number == 0), study.baseline)
+    baseline = {name: value for name, value in study.baseline.items() if name in of_baseline}
+
     machines = [] if status.best is None else status.best.user_attrs.get(MACHINE_TYPES, [])
 
     def best_value(name: str) -> str:
-        if name in best or not machines:
-            return number(best.get(name, "—"))
-        of_types = {machine: best.get(parameter_of(machine, name)) for machine in machines}
-        return (
-            ", ".join(f"{machine} {number(value)}" for machine, value in of_types.items() if value is not None) or "—"
-        )
+        of_types = {machine: best[key] for machine in machines if (key := parameter_of(machine, name)) in best}
+        return ", ".join(f"{m} {number(value)}" for m, value in of_types.items()) or number(best.get(name, "—"))
 
     def row(name: str, about: str, span: str) -> dict[str, str]:
-        values = {"baseline": number(study.baseline.get(name, "—")), "best": best_value(name)}
+        values = {"baseline": number(baseline.get(name, "—")), "best": best_value(name)}
         return {"name": name, "about": about, "range": span, **values}
 
+    shown = study.space.settings
     if len(study.space.families) > 1:
-        yield row("family", "kind of model", study.space.families_in_words)
-    for setting in study.space.settings:
-        yield row(setting.name, description_of(study.space.tree, setting.path), setting.in_words)
+        taken = {name.removeprefix(f"{machine}.") for name in best for machine in machines}
+        shown = tuple(setting for setting in shown if setting.name in {*baseline, *best, *taken})
+    rows = [row(s.name, description_of(study.space.tree, s.path), s.in_words) for s in shown]
+    if len(study.space.families) > 1:
+        rows.insert(0, row("family", "kind of model", study.space.families_in_words))
+    return rows
 
 
 def best_trials(status: Status, comparison: Comparison) -> Iterator[dict[str, str]]:
@@ -103,7 +112,7 @@ def best_trials(status: Status, comparison: Comparison) -> Iterator[dict[str, st
             "value": f"{worth(trial):.3f}",
             "interval": interval(comparison.intervals[trial.number]),
             "remarks": ", ".join(remark for remark, holds in remarks.items() if holds),
-            "settings": ", ".join(f"{name} {number(value)}" for name, value in trial.params.items()),
+            "settings": in_words(trial),
         }
 
 
@@ -114,20 +123,8 @@ def trade_offs(status: Status, comparison: Comparison) -> Iterator[dict[str, Any
             "number": str(trial.number),
             "values": list(map(objective_value, status.objectives, trial.values)),
             "interval": interval(comparison.intervals[trial.number]),
-            "settings": ", ".join(f"{name} {number(value)}" for name, value in trial.params.items()),
+            "settings": in_words(trial),
         }
-
-
-def families(study: Study, status: Status) -> list[dict[str, str]]:
-    """A row for each family, if there are several: its complete trials and the best of them."""
-    if len(study.space.families) == 1:
-        return []
-    rows = []
-    for family in study.space.families:
-        own = [trial for trial in status.finished if trial.params.get("family") == family]
-        value, best = (f"{worth(own[0]):.3f}", str(own[0].number)) if own else ("—", "—")
-        rows.append({"name": family, "complete": str(len(own)), "value": value, "best": best})
-    return rows
 
 
 def reasons(failures: Sequence[tuple[int, str]]) -> list[dict[str, str]]:

@@ -100,10 +100,11 @@ def _several(status: Status) -> Iterator[str]:
 
 
 def _ensemble(status: Status, comparison: Comparison) -> Iterator[str]:
-    """A sentence about the ensemble of the leading trials, if there are enough of them."""
+    """A sentence about the ensemble of the leading trials, if there are enough of them and it may be better."""
     if comparison.ensemble is not None:
         assert status.best is not None
-        yield f"{comparison.ensemble.in_words(shlex.quote(status.study), worth(status.best))}."
+        if promise := comparison.ensemble.in_words(shlex.quote(status.study), worth(status.best)):
+            yield f"{promise}."
 
 
 def _limits(status: Status) -> Iterator[str]:

@@ -113,6 +113,7 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
         "best": best,
         "baseline": {"value": status.baseline},
         **({} if status.portfolio is None else {"first": status.portfolio.as_json()}),
+        **({"families": [family.as_json() for family in status.families]} if status.families else {}),
         **({} if ensemble is None else {"ensemble": {"trials": list(ensemble.trials), "value": ensemble.value}}),
         "workers": [
             {("trial" if key == "number" else key): value for key, value in asdict(running).items()}

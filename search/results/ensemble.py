@@ -60,12 +60,21 @@ class Ensemble:
     value: float | None  # of the objective, on the validation clips; None where the scale of a member is not known
 
     def in_words(self, study: str, best: float) -> str:
-        """Say what it would be worth, where the best trial of this study has the value `best`, and how to get it."""
+        """Say what it would be worth, where the best trial of this study has the value `best`, and how to get it.
+
+        Empty if it is known to be no better than that trial, at three decimals.
+        """
         command = f"offkey export {study} --ensemble"
+        if not self.is_better_than(best):
+            return ""
         if self.value is None:
             return f"An ensemble of {trials_in_words(self.trials)} may be better than the best trial alone: {command}"
         worth = f"would have {self.value:.3f} instead of {best:.3f} on these validation clips"
         return f"An ensemble of {trials_in_words(self.trials)} {worth}: {command}"
+
+    def is_better_than(self, best: float) -> bool:
+        """Whether it may be better than the best trial alone, whose value is `best`, at three decimals."""
+        return self.value is None or round(self.value, 3) > round(best, 3)
 
 
 def members_of(
@@ -120,11 +129,14 @@ def ensemble_of_trials(stored: StoredStudy, status: Status, scores: Mapping[int,
     return Ensemble(tuple(trial.number for trial in chosen), _value(stored, chosen, scores))
 
 
-def export_ensemble(storage: StudyStorage, stored: StoredStudy) -> Recipe:
+def export_ensemble(
+    storage: StudyStorage, stored: StoredStudy, *, tell: Callable[[str], object] = lambda warning: None
+) -> Recipe:
     """Return the recipe of the ensemble of a study's leading trials; its members are the recipes of these trials.
 
-    Thresholds, calibration of the result and threads are those of the best member. Raises StudyError if there are too
-    few members, MisuseError if several objectives leave open which trials lead.
+    Thresholds, calibration of the result and threads are those of the best member. `tell` is called with a warning if
+    the best trial alone is as good on the validation clips. Raises StudyError if there are too few members, MisuseError
+    if several objectives leave open which trials lead.
     """
     if len(stored.objectives) > 1:
         raise MisuseError(
@@ -139,6 +151,11 @@ def export_ensemble(storage: StudyStorage, stored: StoredStudy) -> Recipe:
             f"The study {stored.name!r} has no ensemble: it takes at least two trials that are within one standard "
             f"error of the best and unlike each other, but of its {len(status.finished)} complete trials no two are. "
             "Search on, or export some with --trial N and give their recipes to `offkey train A.yaml B.yaml`"
+        )
+    if status.best is not None and not ensemble.is_better_than(worth(status.best)):
+        tell(
+            f"the ensemble has a validation {stored.metric_name} of {ensemble.value:.3f}, trial {status.best.number} "
+            f"alone has {worth(status.best):.3f}"
         )
     best, *others = (recipe_of(stored, trials[number]) for number in ensemble.trials)
     of_best = {key: getattr(best.scoring, key) for key in OF_THE_WHOLE["scoring"]}

@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from search.results.families import FamilyTrials, family_trials
 from search.results.portfolio import Portfolio, portfolio_of
 from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_ledger import StudyLedger
@@ -54,6 +55,7 @@ class Status:
     #: With several objectives, the best trade-offs: no other trial is as good in all objectives and better in one.
     front: tuple[FrozenTrial, ...]
     portfolio: Portfolio | None  # the trials of `search.first`
+    families: tuple[FamilyTrials, ...]  # where the time went; empty if the study has one family
     step: str  # at which trials are compared: epoch or fold
 
     @property
@@ -125,6 +127,7 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         baseline=None if baseline is None else worth(baseline),
         objectives=stored.objectives,
         portfolio=portfolio_of(stored, trials, finished, budget),
+        families=family_trials(stored.tree, trials.values(), finished),
         step="epoch" if stored.validation.folds is None else "fold",
         front=front,
     )

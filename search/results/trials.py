@@ -18,9 +18,12 @@ from search.errors import MisuseError, StudyError
 from search.evaluation.interval import Interval
 from search.results.comparison import Comparison, Gain, compare
 from search.results.ensemble import Ensemble
+from search.results.families import FamilyTrials
+from search.results.portfolio import Portfolio
 from search.results.status import Status, read_status, worth
 from search.storage.stored_study import StoredStudy, open_study
 from search.storage.study_storage import StudyStorage
+from search.study.trial_choice import TakenVariant, taken_variant
 
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
 
@@ -38,6 +41,7 @@ class Trial:
     values: dict[str, float]  # of every objective that it has a value for, by name
     reason: str  # why it failed; empty for others
     first: int | None = None  # which entry of `search.first` it is, counted from 1; None for other trials
+    variant: TakenVariant | None = None  # what it chose after its training; None if nothing was left to choose
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Summary:
     ties: tuple[int, ...]  # numbers of the trials that tie with the best one
     gain: Gain | None  # None without a complete baseline, and with several objectives
     ensemble: Ensemble | None  # of the leading trials; None if there are too few, and with several objectives
+    portfolio: Portfolio | None  # what the trials that were tried first gave; None without `search.first`
+    families: tuple[FamilyTrials, ...]  # where the time went; empty if the study has one family
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ class Reading:
             values=values,
             reason=self._reasons.get(trial.number, ""),
             first=trial.user_attrs.get("first"),
+            variant=taken_variant(trial),
         )
 
     @property
@@ -137,6 +144,8 @@ class Reading:
             ties=() if compared is None else compared.ties,
             gain=None if compared is None else compared.gain,
             ensemble=None if compared is None else compared.ensemble,
+            portfolio=status.portfolio,
+            families=status.families,
         )
 
     @cached_property

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
 from search.evaluation.interval import Interval
+from search.study.branches import without_family
+from search.study.trial_choice import effective_params
 
 
 def number(value: Any) -> str:
@@ -18,11 +22,27 @@ def objective_value(objective: str, value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format a time in two units at most: 3 h 12 min, 4 min 5 s."""
+    """Format a time in two units at most: 3 h 12 min, 4 min 5 s; below ten seconds to a tenth."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes == 0:
         return f"{rest} s"
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def percent(share: float) -> str:
+    """Format a share of 0 to 1: 34 %; below 1 %, unless it is 0."""
+    return "< 1 %" if 0 < share < 0.005 else f"{share * 100:.0f} %"
+
+
+def settings(trial: FrozenTrial) -> str:
+    """Format the settings of a trial that have an effect: the family first, and its own without its name."""
+    params = effective_params(trial)
+    family = params.get("family")
+    rest = without_family({name: value for name, value in params.items() if name != "family"}, family)
+    listed = ", ".join(f"{name} {number(value)}" for name, value in rest.items())
+    return listed if family is None else f"{family}: {listed}" if listed else str(family)
 
 
 def interval(of: Interval) -> str:

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from optuna.trial import FrozenTrial
 
-from search.storage.optuna_rows import SECONDS
+from search.storage.optuna_rows import seconds_of
 from search.storage.study_rows import Remaining
 from search.study.search_settings import keeps_to_limits
 
@@ -76,15 +76,6 @@ def families_by_claim(
         by_claim.sort(key=lambda family: (not due[family], -expected[family] if due[family] else 0.0))
     left = math.inf if remaining.seconds is None else remaining.seconds
     return [family for family in by_claim if medians.get(family, 0.0) <= left] or by_claim
-
-
-def seconds_of(trial: FrozenTrial) -> float:
-    """How long workers have worked on a trial, as far as is known."""
-    if SECONDS in trial.user_attrs:
-        return float(trial.user_attrs[SECONDS])
-    if trial.datetime_start is None or trial.datetime_complete is None:
-        return 0.0
-    return (trial.datetime_complete - trial.datetime_start).total_seconds()
 
 
 def _medians(by_family: Mapping[str, Sequence[FrozenTrial]]) -> dict[str, float]:

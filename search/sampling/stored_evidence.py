@@ -30,9 +30,18 @@ class StoredEvidence:
         self._key = _KEY if machine is None else f"{_KEY}{machine}:"
         self.parameters: dict[str, Any] = {}  # of the variant that the trial takes
         self.curve: dict[int, float] = {}  # its value at each judged step
+        self._tried = 1
+        self._of_machines: list[StoredEvidence] = []
 
     def of_machine(self, machine: str) -> StoredEvidence:
-        return StoredEvidence(self._storage, self._study, self._hold, max_steps=self._max_steps, machine=machine)
+        of_machine = StoredEvidence(self._storage, self._study, self._hold, max_steps=self._max_steps, machine=machine)
+        self._of_machines.append(of_machine)
+        return of_machine
+
+    @property
+    def tried(self) -> int:
+        """The number of the trial's variants."""
+        return max([self._tried, *(each.tried for each in self._of_machines)])
 
     def judges(self, step: int) -> bool:
         return is_rung(step, first=self._first_rung)
@@ -48,6 +57,7 @@ class StoredEvidence:
         return self._tables(self._storage.get_trial(self._hold.trial_id).system_attrs)
 
     def keep(self, step: int, values: Sequence[float | None]) -> None:
+        self._tried = len(values)
         # Without a table the trial goes on: it is no evidence for other trials.
         with suppress(StorageAway), self._storage.impatient():
             self._storage.set_trial_system_attr(self._hold.trial_id, f"{self._key}{step}", list(values))

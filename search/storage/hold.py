@@ -27,6 +27,7 @@ from search.storage.ledger import Claim, LeaseLost
 from search.storage.outages import StorageAway
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import TrialRow
+from search.study.trial_choice import Choice
 
 _log = logging.getLogger(__name__)
 
@@ -171,12 +172,14 @@ class Hold:
         scales: Scales | None = None,
         parameters: Mapping[str, tuple[Any, BaseDistribution]] | None = None,
         curve: Mapping[int, float] | None = None,
+        choice: Choice | None = None,
     ) -> None:
         """Ends the trial for Optuna and for the ledger in one transaction.
 
         `attributes` are the user attributes that the dashboard lists, `exhibits` the system attributes of the trial's
         artifacts, `scales` the scale of its scores in an ensemble. `parameters` are values that were chosen after the
-        training, with their ranges, and `curve` the trial's value at each step under them, in place of its reports.
+        training, with their ranges, and `curve` the trial's value at each step under them, in place of its reports;
+        `choice` says from how many combinations they were chosen.
 
         A trial whose own settings made it fail becomes PRUNED for Optuna, with a violated constraint: samplers learn
         from that, and they ignore the state FAIL.
@@ -189,8 +192,10 @@ class Hold:
             for step, value in (curve or {}).items():
                 optuna_rows.report(session, self.trial_id, step, value)
 
-        system = {**(exhibits or {}), **({} if scales is None else {optuna_rows.SCALES: scales})}
-        self._end(state, ended, values, user=attributes, system=system, also=chosen, reason=reason, scores=blob)
+        in_words, kept = ({}, {}) if choice is None else (choice.user_attributes, choice.system_attributes)
+        user = {**(attributes or {}), **in_words}
+        system = {**(exhibits or {}), **({} if scales is None else {optuna_rows.SCALES: scales}), **kept}
+        self._end(state, ended, values, user=user, system=system, also=chosen, reason=reason, scores=blob)
 
     def give_up(self) -> None:
         """Ends a trial whose workers were lost too often."""

@@ -168,6 +168,15 @@ def set_attributes(
     _set(session, models.TrialSystemAttributeModel, {"trial_id": trial_id}, system or {})
 
 
+def seconds_of(trial: FrozenTrial) -> float:
+    """How long workers have worked on a trial, as far as is known."""
+    if SECONDS in trial.user_attrs:
+        return float(trial.user_attrs[SECONDS])
+    if trial.datetime_start is None or trial.datetime_complete is None:
+        return 0.0
+    return (trial.datetime_complete - trial.datetime_start).total_seconds()
+
+
 def seconds(session: Session, trial_id: int) -> float:
     """How long workers have worked on a trial, as far as is known."""
     table = models.TrialUserAttributeModel

@@ -5,6 +5,7 @@ branches         the families of a list: their names, and features of their own
 open_setting     one range, its parameter and its rules
 space            all open settings of a study
 variants         the detectors that a trial makes of its one training
+trial_choice     which of them a trial took, and which of its parameters have no effect
 machine_types    trials and recipes that close their scoring for each machine type
 document         the text of a file: keys with their lines, `--set`
 study_file       reads and writes files

@@ -47,6 +47,21 @@ def names_of(tree: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def names_in_words(tree: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the name of each branch, followed by its family if that is another name."""
+    blocks = tree["model"] if isinstance(tree["model"], list) else [tree["model"]]
+    return tuple(
+        name if name == block["family"] else f"{name} ({block['family']})"
+        for name, block in zip(names_of(tree), blocks, strict=True)
+    )
+
+
+def without_family(values: Mapping[str, Any], family: str | None) -> dict[str, Any]:
+    """Return values of parameters by shorter names: without the family that precedes some, unless two were the same."""
+    names = {name: name.removeprefix(f"{family}.") for name in values}
+    return {name if short != name and short in values else short: values[name] for name, short in names.items()}
+
+
 def features_of(tree: Mapping[str, Any], branch: int) -> Mapping[str, Any]:
     """Return the features that a branch has of its own."""
     block = tree["model"][branch] if isinstance(tree.get("model"), list) else None

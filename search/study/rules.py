@@ -22,8 +22,8 @@ from search.study.corners import first_recipe, is_between_settings, legal_corner
 from search.study.document import Document
 from search.study.effects import branches_of, idle_values, kinds_of, may_be_idle, readers_of, uses, why_idle
 from search.study.machine_types import idle_scoring
-from search.study.open_setting import Path
-from search.study.proxies import proxies_named
+from search.study.open_setting import Path, values_of
+from search.study.proxies import OTHER_IDS, proxies_named
 from search.study.recipe import OF_THE_WHOLE, Recipe, ValidationSettings
 from search.study.schema.schema_lookup import explained
 from search.study.space import Space, Tree
@@ -48,6 +48,7 @@ def check(document: Document, space: Space) -> None:
     _check_features(document, space.tree)
     _check_effects(document, space)
     _check_validation(document, space)
+    _check_exposure(document, space.tree)
 
 
 def check_machine_types(document: Document, space: Space, *, is_closed_for_each: bool) -> None:
@@ -220,6 +221,29 @@ def _check_validation(document: Document, space: Space) -> None:
             ("corpus", "train_on"),
             f"must be one value with validation.{why}, which holds out training clips: all trials need the same ones",
         )
+
+
+def _check_exposure(document: Document, tree: Tree) -> None:
+    """Refuse a detector that learns from synthetic faults where synthetic faults validate it."""
+    validation = ValidationSettings.model_validate(tree.get("validation") or {})
+    if not validation.uses_proxies or validation.proxies == [OTHER_IDS.name]:
+        return
+    of_types = [(("machine_types", name, "model"), own.get("model") or {}) for name, own in _machine_types(tree)]
+    for branch in branches_of(tree):
+        models = [(branch.path, branch.block), *of_types]
+        models += [((*branch.path, "members", name, "model"), each["model"]) for name, each in branch.members.items()]
+        for path, block in models:
+            if "exposure" in values_of(block.get("score")):
+                raise document.error(
+                    (*path, "score"),
+                    "is exposure, which learns from synthetic faults, but validation.metric: proxy validates by such "
+                    "faults: it would show how well the detector knows them. Leave exposure out, validate on recorded "
+                    f"faults (validation.metric: auc) or by other machines (validation.proxies: [{OTHER_IDS.name}])",
+                )
+
+
+def _machine_types(tree: Tree) -> list[tuple[str, Mapping[str, Any]]]:
+    return list((tree.get("machine_types") or {}).items())
 
 
 def _check_effects(document: Document, space: Space) -> None:

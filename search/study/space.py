@@ -18,7 +18,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import BaseTrial
 
-from search.study.branches import close_branch, names_of, replaces
+from search.study.branches import close_branch, names_in_words, names_of, replaces
 from search.study.open_setting import OpenSetting, Path, RangeError, is_range, open_setting
 
 Tree = dict[str, Any]
@@ -94,11 +94,7 @@ class Space:
     @property
     def families_in_words(self) -> str:
         """The names of the branches, each with its family if that is another name."""
-        blocks = self.tree["model"] if isinstance(self.tree["model"], list) else [self.tree["model"]]
-        return ", ".join(
-            name if name == block["family"] else f"{name} ({block['family']})"
-            for name, block in zip(self.families, blocks, strict=True)
-        )
+        return ", ".join(names_in_words(self.tree))
 
     def settings_of(self, branch: int) -> list[OpenSetting]:
         """Return the open settings of a branch: its own, and those of the study that its features do not replace."""

@@ -2,6 +2,8 @@
 
 protocols            what a trial needs of a training, with or without torch
 objective            what a trial does: train, validate, report, prune
+stores               the frames that a training reads
+exposure             the synthetic faults that a detector learns from
 loop                 the training loop that trials and final training share
 memory               makes running out of memory the failure of one trial
 cross_validation     several folds as one training

@@ -20,11 +20,7 @@ from features.cleaning import Outlier, clean
 from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.errors import UnservedError
-from features.frames.feature_settings import FeatureSettings
 from features.frames.framing import Frames
-from features.progress import Progress
-from features.store.building import open_store
-from features.store.files import FrameStore
 from features.windows.normalization import bin_limits
 from models.labels import Labels
 from models.member import Member
@@ -42,6 +38,7 @@ from search.study.precision import with_precision
 from search.study.recipe import Recipe
 from search.training.memory import free_gpu, memory_failures
 from search.training.protocols import VariantScores
+from search.training.stores import faulty_copies_of, stores_of
 from search.validation.split import TrainingClips, labelled_test_clips, training_clips
 
 _log = logging.getLogger(__name__)
@@ -113,12 +110,13 @@ class Training:
         self.seed = recipe.training.seed
         self.epoch = 0
         self._positions = {clip.name: position for position, clip in enumerate(corpus.clips)}
-        self._store = _stores_of(corpus)
+        self._store = stores_of(corpus)
         self.clips, self.dropped = _cleaned(training_clips(corpus, recipe), corpus, recipe)
         self.validation_clips = labelled_test_clips(corpus)
         self.labels = self.clips.labels
         recipe.member.require(self.labels, {clip.id_name for clip in self.validation_clips})
-        self._train = self.recordings_of(self.clips.train)
+        copies = faulty_copies_of(corpus, recipe)
+        self._train = replace(self.recordings_of(self.clips.train), faulty_copies=copies)
         self._withheld = self.recordings_of(self.clips.withheld)
         self._validation = self.recordings_of(self.validation_clips)
         with memory_failures():
@@ -298,30 +296,6 @@ class Training:
                 if run.optimizer is not None:
                     run.optimizer.load_state_dict(optimizer)
         self.epoch = state["epoch"]
-
-
-def _stores_of(corpus: Corpus) -> Callable[[FeatureSettings], FrameStore]:
-    """Return a function from features to the corpus's frames; it opens each store once.
-
-    It is no method of the training: the recordings keep a reference to it. In a reference cycle with the training, they
-    would keep all models in memory after the training.
-    """
-    stores: dict[str, FrameStore] = {}
-
-    def store(features: FeatureSettings) -> FrameStore:
-        if features.key not in stores:
-            features.require(corpus)
-            stores[features.key] = open_store(corpus.clips, features)
-        return stores[features.key]
-
-    return store
-
-
-def open_corpus_stores(corpus: Corpus, recipe: Recipe, *, progress: Progress | None = None) -> None:
-    """Compute the corpus's frames for all features of a recipe, unless they are stored."""
-    for member in recipe.members:
-        member.features.require(corpus)
-        open_store(corpus.clips, member.features, progress=progress)
 
 
 def _cleaned(clips: TrainingClips, corpus: Corpus, recipe: Recipe) -> tuple[TrainingClips, tuple[Outlier, ...]]:

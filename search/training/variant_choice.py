@@ -5,17 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from models.scoring.scores import Scores
-from search.evaluation.noise import noise_of
-from search.study.objectives import METRICS
 from search.study.recipe import Recipe
 from search.study.variants import Variant
-from search.training.choice import ErrorByClips, Table, choose
+from search.training.choice import Table, choose
 from search.training.protocols import Evidence, Scored, VariantScores
 from search.validation.views import ValidationData
 
@@ -67,9 +64,7 @@ class VariantChoice:
             self._evidence.take(self._variants[0].values, {})
             return training.validation_scores()
         scores = training.scores_of_variants(self.recipes)
-        table = _table([None if isinstance(s, Exception) else self._value(s) for s in scores])
-        if not np.isfinite(table).any():
-            raise next(s for s in scores if isinstance(s, Exception))
+        table = self._table_of(scores)
         for variant, reason in zip(self._variants, scores, strict=True):
             if isinstance(reason, Exception):
                 _log.info("no detector with %s: %s", dict(variant.values), reason)
@@ -81,7 +76,6 @@ class VariantChoice:
             table,
             [other for other in others if len(other) == len(table)],
             [variant.changes for variant in self._variants],
-            self._error_by_clips(scores),
         )
         curve = {step: float(values[taken]) for step, values in sorted(self._tables.items())}
         # A trial that reports each fold alone keeps its reports: the tables are of all folds so far.
@@ -91,22 +85,16 @@ class VariantChoice:
         assert not isinstance(chosen, Exception)
         return chosen
 
-    def _value(self, scores: Scores) -> float:
-        return self._validation_data.metric(self._objective, scores)
-
-    def _error_by_clips(self, scores: Sequence[VariantScores]) -> ErrorByClips:
-        @cache
-        def noise(variant: int) -> Table | None:
-            own = scores[variant]
-            assert not isinstance(own, Exception)
-            found = noise_of(own, self._validation_data.truth.first(len(own)), metric=METRICS[self._objective])
-            return None if found is None else np.array(found)
-
-        def error(one: int, other: int) -> float:
-            first, second = noise(one), noise(other)
-            return 0.0 if first is None or second is None else float(np.linalg.norm(first - second))
-
-        return error
+    def _table_of(self, scores: Sequence[VariantScores]) -> Table:
+        """Return the value of each variant, (variants,). Raises the first variant's reason if none has scores."""
+        has_scores = [not isinstance(one, Exception) for one in scores]
+        if not any(has_scores):
+            raise next(one for one in scores if isinstance(one, Exception))
+        table = np.full(len(scores), np.nan)
+        table[has_scores] = self._validation_data.metric_of_each(
+            self._objective, np.array([one for one in scores if not isinstance(one, Exception)])
+        )
+        return table
 
 
 class NoEvidence:

@@ -26,11 +26,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import joblib
-
 from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.corpus import Corpus
-from features.clips.synthetic_faults import faulty_clip
+from features.clips.synthetic_faults import faulty_clips
 from features.progress import Progress
 from search.errors import StudyError
 from search.study.proxies import OTHER_IDS, Proxy
@@ -138,11 +136,9 @@ def _of_other_ids(held_out: Mapping[str, Sequence[Clip]]) -> Iterator[ProxyClip]
 
 
 def _with_faults(faults: Sequence[tuple[Clip, Proxy]]) -> Iterator[ProxyClip]:
-    def make(clip: Clip, proxy: Proxy) -> ProxyClip:
+    wanted = []
+    for clip, proxy in faults:
         assert proxy.kind != "other IDs" and proxy.grade is not None
-        return ProxyClip(**vars(faulty_clip(clip, proxy.kind, proxy.grade)), proxy=proxy)
-
-    clips: Iterator[ProxyClip] = joblib.Parallel(n_jobs=-1, prefer="threads", return_as="generator")(
-        joblib.delayed(make)(clip, proxy) for clip, proxy in faults
-    )
-    return clips
+        wanted.append((clip, proxy.kind, proxy.grade))
+    for clip, (_, proxy) in zip(faulty_clips(wanted), faults, strict=True):
+        yield ProxyClip(**vars(clip), proxy=proxy)

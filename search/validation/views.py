@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus
 from models.scoring.scores import Scores
-from search.evaluation.metrics import metric_of
+from search.evaluation.metrics import metric_of, metric_of_each
 from search.evaluation.truth import Truth
 from search.study.objectives import METRICS
 from search.study.proxies import OTHER_IDS, proxies_named
@@ -44,6 +44,10 @@ class ValidationData:
         Raises StudyError if these clips leave it undefined.
         """
         return metric_of(METRICS[objective], scores, self.truth.first(len(scores)))
+
+    def metric_of_each(self, objective: str, scores: Scores) -> Scores:
+        """Compute an objective from each set of scores (sets, clips); (sets,). Raises StudyError as `metric` does."""
+        return metric_of_each(METRICS[objective], scores, self.truth.first(scores.shape[1]))
 
     def last_models_metric(self, objective: str, scores: Scores) -> float:
         """Compute an objective for the last model that was scored, from the clips of its own view alone."""

@@ -63,7 +63,7 @@ class Moment:
 
 def build_features(prepared: Prepared, *, progress: Progress | None = None) -> None:
     """Computes the frames of each branch, unless they exist. If features are open, trials compute their own."""
-    from search.training.loop import open_corpus_stores
+    from search.training.stores import open_corpus_stores
 
     if any("features" in setting.path for setting in prepared.study.space.settings):
         return

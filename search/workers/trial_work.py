@@ -24,8 +24,9 @@ from search.storage.ledger import LeaseLost
 from search.storage.optuna_rows import SECONDS
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
-from search.study.machine_types import parameter_of
+from search.study.machine_types import MACHINE_TYPES, parameter_of
 from search.study.search_settings import keeps_to_limits
+from search.study.trial_choice import choice_for_each_type, choice_of
 from search.validation.views import ValidationData
 from search.workers.devices import device_name, memory_used
 from search.workers.draining import Drained
@@ -106,7 +107,8 @@ class TrialWork:
         except optuna.TrialPruned:
             scores = self._scores[-1]
             value = self.validation_data.metric(self.stored.objectives[0], scores)
-            hold.finish("pruned", values=[value], scores=scores, attributes=self._attributes(scores), **self._chosen())
+            attributes, chosen = self._attributes(scores), self._chosen(trial)
+            hold.finish("pruned", values=[value], scores=scores, attributes=attributes, **chosen)
             _log.info("trial %d: pruned, %s %.4f", hold.number, self.stored.metric_name, value)
         except TrialFailure as failure:
             attributes = self._attributes() | {"failure": str(failure)}
@@ -125,7 +127,7 @@ class TrialWork:
             attributes=self._attributes(scores),
             exhibits=self._exhibits(self.show, scores) if leads and self.show is not None else None,
             scales=self._scales or None,
-            **self._chosen(),
+            **self._chosen(trial),
         )
         _log.info("trial %d: complete, %s %.4f", self.hold.number, self.stored.metric_name, values[0])
         return leads
@@ -168,13 +170,19 @@ class TrialWork:
         best = self.ledger.best_value()
         return best is None or value > best
 
-    def _chosen(self) -> dict[str, Any]:
-        """What was chosen after the training: parameters with their ranges, and the curve under them."""
-        ranges = self.suggestions.study.space.distributions()
-        machines = self.validation_data.machines
+    def _chosen(self, trial: optuna.Trial) -> dict[str, Any]:
+        """What was chosen after the training: parameters with their ranges, the curve under them, and the choice."""
+        study, chosen = self.suggestions.study, self._evidence.parameters
+        ranges, machines = study.space.distributions(), trial.user_attrs.get(MACHINE_TYPES, ())
         ranges = {parameter_of(machine, name): ranges[name] for machine in machines for name in ranges} | ranges
-        parameters = {name: (value, ranges[name]) for name, value in self._evidence.parameters.items()}
-        return {"parameters": parameters, "curve": self._evidence.curve}
+        parameters = {name: (value, ranges[name]) for name, value in chosen.items()}
+        values, tried = trial.params | chosen, self._evidence.tried
+        choice = (
+            choice_for_each_type(study, trial.number, values, machines, chosen=chosen, tried=tried)
+            if machines
+            else choice_of(study, trial.number, values, chosen=chosen, tried=tried)
+        )
+        return {"parameters": parameters, "curve": self._evidence.curve, "choice": choice}
 
     def _attributes(self, scores: Scores | None = None) -> dict[str, Any]:
         """The trial's attributes, for the dashboard and for the sampler, which reads the seconds."""

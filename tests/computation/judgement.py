@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from models.layers.masked import log_densities
 from models.scoring.calibration import Calibration
-from models.scoring.densities.each_id import DensityOfEachId, density_of
+from models.scoring.densities.each_id import DensityOfEachId
 from models.scoring.pooling import pool
 from models.scoring.scores import Scores
 from models.scoring.statistics import Statistics, clip_statistics
@@ -34,6 +34,7 @@ from search.study.search_settings import SearchSettings
 from search.study.study_file import study_of_tree
 from search.study.trial_recipe import trial_recipe
 from tests.computation.case import Case, listed, spread_over, without_clips
+from tests.support.points import fitted
 
 _CLIPS_OF_AN_ID = 48
 
@@ -124,10 +125,9 @@ def _statistics(**settings: Any) -> list[float]:
 
 
 def _density(score: Any, **settings: Any) -> list[float]:
-    density = density_of(Settings(score=score, **settings))
     rng = _RNG(6)
-    density.fit(np.concatenate([rng.normal(0, 1, (14, 3)), rng.normal(3, 2, (10, 3))]))
-    return listed(density.scores_of(rng.normal(1, 3, (8, 3))))
+    points = np.concatenate([rng.normal(0, 1, (14, 3)), rng.normal(3, 2, (10, 3))])
+    return listed(fitted(points, score=score, **settings).scores_of(rng.normal(1, 3, (8, 3))))
 
 
 def _tied(**settings: Any) -> list[float]:

@@ -186,7 +186,10 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         ({"layers": 0}, "greater than or equal to 1"),
         ({"h_dim": 0}, "greater than or equal to 1"),
         ({"z_dim": 8.0}, "should be a valid integer"),
-        ({"score": "likelihood"}, "should be 'reconstruction', 'mahalanobis', 'gmm', 'knn', 'lof' or 'ocsvm'"),
+        (
+            {"score": "likelihood"},
+            "should be 'reconstruction', 'mahalanobis', 'gmm', 'knn', 'lof', 'ocsvm' or 'exposure'",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(content: dict[str, object], rule: str) -> None:

@@ -262,7 +262,10 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         ({"dropout": 1.0}, "less than 1"),
         ({"dropout": -0.1}, "greater than or equal to 0"),
         ({"latent": "flat"}, "should be 'spatial' or 'global'"),
-        ({"score": "likelihood"}, "should be 'reconstruction', 'mahalanobis', 'gmm', 'knn', 'lof' or 'ocsvm'"),
+        (
+            {"score": "likelihood"},
+            "should be 'reconstruction', 'mahalanobis', 'gmm', 'knn', 'lof', 'ocsvm' or 'exposure'",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(content: dict[str, object], rule: str) -> None:

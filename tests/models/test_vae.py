@@ -230,7 +230,10 @@ def test_the_same_seed_gives_the_same_weights_and_the_same_loss() -> None:
         ({"h_dim": "400"}, "should be a valid integer"),
         ({"z_dim": 0}, "greater than or equal to 1"),
         ({"layers": 0}, "greater than or equal to 1"),
-        ({"score": "likelihood"}, "should be 'reconstruction', 'mahalanobis', 'gmm', 'knn', 'lof' or 'ocsvm'"),
+        (
+            {"score": "likelihood"},
+            "should be 'reconstruction', 'mahalanobis', 'gmm', 'knn', 'lof', 'ocsvm' or 'exposure'",
+        ),
         ({"conditional": 1}, "should be a valid boolean"),
         ({"context": 0}, "greater than or equal to 1"),
         ({"kld_weight": -0.1}, "greater than or equal to 0"),

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from models.scoring.densities.density import Density
+from models.scoring.densities.density import Density, PointScorer
 from models.scoring.densities.each_id import density_of
+from models.scoring.densities.exposure import Exposure
 from models.scoring.scores import Array
 from models.stat import Settings
 
@@ -18,7 +19,18 @@ def points_of(count: int, dim: int, *, seed: int = 0) -> Array:
     return np.asarray(rng.normal(size=(count, dim)) @ rng.normal(size=(dim, dim)) + 5)
 
 
-def fitted(points: Array, **chosen: Any) -> Density:
-    density = density_of(Settings(**chosen))
-    density.fit(points)
-    return density
+def fitted(points: Array, *, faults: Array | None = None, **chosen: Any) -> PointScorer:
+    """A back-end that has learnt from points, and from faults that it takes: usually far off, in one direction each."""
+    scorer = density_of(Settings(**chosen))
+    if isinstance(scorer, Exposure):
+        scorer.fit_against(points, far_off(points) if faults is None else faults)
+    else:
+        assert isinstance(scorer, Density)
+        scorer.fit(points)
+    return scorer
+
+
+def far_off(points: Array) -> Array:
+    """Each point once more, four deviations away in one dimension after the other."""
+    spread = points.std() or 1.0
+    return np.asarray(points + 4 * spread * np.eye(points.shape[1])[np.arange(len(points)) % points.shape[1]])

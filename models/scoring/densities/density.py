@@ -1,4 +1,4 @@
-"""What every density does: it learns from points, standardised if `standardize` says so, and scores others alike.
+"""What every back-end does: it learns from points, standardised if `standardize` says so, and scores others alike.
 
 Standardised, each dimension of a machine ID's points is in its own standard deviations from its mean
 (models.scoring.standardization). It helps where dimensions vary unequally, as bands of a spectrum do: without it, those
@@ -22,8 +22,8 @@ from models.scoring.standardization import Standardization
 from models.settings import DensitySettings
 
 
-class Density(Learnt, ABC):
-    """A density of the points of normal clips."""
+class PointScorer(Learnt, ABC):
+    """A back-end: gives each point a score."""
 
     point_mean: Tensor  # (dim,) float64; only if points are standardised, as the next one
     point_deviations: Tensor  # (dim,) float64
@@ -39,18 +39,10 @@ class Density(Learnt, ABC):
         for name in names:
             self.register_buffer(name, torch.zeros(0, dtype=torch.float64))
 
-    def fit(self, points: Array) -> None:
-        """Learns from normal clips, at least one. Raises UnservedError where the points do not suffice."""
-        with one_thread():
-            self._fit(self._first_seen(points))
-
     def scores_of(self, points: Array) -> Array:
-        """The score of each point, (clips,): higher is less likely."""
+        """The score of each point, (clips,): higher is more anomalous."""
         with one_thread():
             return self._scores_of(self._as_learnt(points))
-
-    @abstractmethod
-    def _fit(self, points: Array) -> None: ...
 
     @abstractmethod
     def _scores_of(self, points: Array) -> Array: ...
@@ -66,6 +58,18 @@ class Density(Learnt, ABC):
         if not self.standardizes:
             return points
         return Standardization(self.point_mean.numpy(), self.point_deviations.numpy()).applied_to(points)
+
+
+class Density(PointScorer):
+    """A density of the points of normal clips: less likely ones score higher."""
+
+    def fit(self, points: Array) -> None:
+        """Learns from normal clips, at least one. Raises UnservedError where the points do not suffice."""
+        with one_thread():
+            self._fit(self._first_seen(points))
+
+    @abstractmethod
+    def _fit(self, points: Array) -> None: ...
 
 
 def one_thread() -> AbstractContextManager[Any]:

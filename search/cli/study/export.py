@@ -37,7 +37,7 @@ def export(
         if ensemble:
             from search.results.ensemble import export_ensemble
 
-            _write(export_ensemble(opened, stored), stored, output)
+            _write(export_ensemble(opened, stored, tell=warn), stored, output)
         else:
             write_recipe(opened, stored, trial, output)
 

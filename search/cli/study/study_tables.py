@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from optuna.trial import FrozenTrial
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.markup import escape
@@ -11,8 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from search.results.comparison import Comparison
+from search.results.families import columns
 from search.results.status import SHOWN_TRIALS, Status, worth
-from search.results.wording import interval, number, objective_value
+from search.results.trial_in_words import trial_in_words
+from search.results.wording import interval, objective_value, settings
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 
 _SHOWN_FAILURES = 5
@@ -59,11 +60,14 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
     if status.best is not None and comparison is not None:
         several = len(status.objectives) > 1
         table = _trade_offs(status, comparison) if several else _best_trials(status, comparison)
-        parts += [table, _best_sentence(status, comparison)]
-        if comparison.ensemble is not None:
-            parts.append(Text(comparison.ensemble.in_words(status.study, worth(status.best))))
+        parts += [table, *_families(status), _best_sentence(status, comparison), Text(trial_in_words(status.best))]
+    else:
+        parts += _families(status)
     if status.portfolio is not None:
         parts.append(Text(status.portfolio.in_words(status.metric_name)))
+    if status.best is not None and comparison is not None and comparison.ensemble is not None:
+        promise = comparison.ensemble.in_words(status.study, worth(status.best))
+        parts += [Text(promise)] if promise else []
     if status.beyond_limits:
         trials = "1 complete trial is" if status.beyond_limits == 1 else f"{status.beyond_limits} complete trials are"
         parts.append(Text(f"{trials} beyond search.constraints, and not among the best."))
@@ -109,7 +113,7 @@ def _best_trials(status: Status, comparison: Comparison) -> Table:
             f"{worth(trial):.3f}",
             interval(comparison.intervals[trial.number]),
             tie,
-            _settings(trial),
+            settings(trial),
         )
     return table
 
@@ -123,12 +127,22 @@ def _trade_offs(status: Status, comparison: Comparison) -> Table:
         first, *others = (
             objective_value(objective, value) for objective, value in zip(status.objectives, trial.values, strict=True)
         )
-        table.add_row(str(trial.number), first, interval(comparison.intervals[trial.number]), *others, _settings(trial))
+        table.add_row(str(trial.number), first, interval(comparison.intervals[trial.number]), *others, settings(trial))
     return table
 
 
-def _settings(trial: FrozenTrial) -> str:
-    return ", ".join(f"{name} {number(value)}" for name, value in trial.params.items())
+def _families(status: Status) -> list[RenderableType]:
+    """Where the time went, if there are several families."""
+    if not any(family.trials for family in status.families):
+        return []
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    label, *others = columns(status.metric_name)
+    table.add_column(label)
+    for title in others:
+        table.add_column(title, justify="right")
+    for family in status.families:
+        table.add_row(*family.row)
+    return [table]
 
 
 def _best_sentence(status: Status, comparison: Comparison) -> Text:

@@ -39,10 +39,15 @@ THIRD, TWO_THIRDS = 1 / 3, 2 / 3
 
 LINE = "\n\n---\n*Offkey writes what is above this line; below it is yours.*"
 
-ABOUT = """\
+ABOVE = """\
 # tiny
 
 A search for the model (vae) that best tells a faulty machine's sound from a healthy one's: 3 trials, sampler tpe, pruner none.
+
+"""  # noqa: E501
+
+BELOW = """\
+
 
 **Data**: compressor, 3 machine IDs, 54 clips.
 
@@ -52,10 +57,8 @@ are test clips: no trial uses them, only the final detector is measured on them.
 **Objective**: AUC.
 
 | open setting | range |
-|---|---|
-| `h_dim` | 8 to 64 |
-
-"""  # noqa: E501
+| --- | --- |
+| `h_dim` | 8 to 64 |"""
 
 
 def optuna_study(study: TinyStudy) -> optuna.Study:
@@ -92,8 +95,8 @@ def test_it_has_the_objective_the_data_the_split_and_the_result(tiny_study: Make
     end_trials(study, [0.0, TWO_THIRDS, THIRD])
 
     assert note_of(study) == (
-        f"{ABOUT}**Result**: trial 1 leads with a validation AUC of 0.667 (95 % interval 0.333 to 1.000). "
-        f"Over the baseline (0.000): +0.667 (95 % interval 0.333 to 1.000), a gain.{LINE}\n"
+        f"{ABOVE}**Result**: trial 1 leads with a validation AUC of 0.667 (95 % interval 0.333 to 1.000). "
+        f"Over the baseline (0.000): +0.667 (95 % interval 0.333 to 1.000), a gain.{BELOW}{LINE}\n"
     )
 
 
@@ -108,8 +111,8 @@ def test_it_has_the_objective_the_data_the_split_and_the_result(tiny_study: Make
         ([0.0, 1.0], True, "Over the baseline (0.000): +1.000 (95 % interval 1.000 to 1.000), a gain."),
         ([0.0, None, 1.0], True, "trial 2 leads"),
         ([0.0, 0.0], True, "trial 0 leads with a validation AUC of 0.000"),
-        ([None, 1.0], True, "1.000 (95 % interval 1.000 to 1.000).\n\n---"),  # the baseline did not get that far
-        ([0.0, 1.0], False, "1.000 (95 % interval 1.000 to 1.000).\n\n---"),
+        ([None, 1.0], True, "1.000 (95 % interval 1.000 to 1.000).\n\n**Data**"),  # the baseline did not get that far
+        ([0.0, 1.0], False, "1.000 (95 % interval 1.000 to 1.000).\n\n**Data**"),
     ],
 )  # fmt: skip
 def test_the_result_in_words(tiny_study: MakeStudy, aucs: list[float | None], baseline: bool, sentence: str) -> None:
@@ -220,7 +223,7 @@ def test_a_note_longer_than_one_of_optunas_attributes_is_whole_and_may_become_sh
 
     save_note(optuna_study(study), short)
     assert note_of(study).endswith(f"trial 0 leads with a validation AUC of 1.000 (95 % interval 1.000 to 1.000). "
-                                   f"It is the baseline: no gain over it.{LINE}\n")  # fmt: skip
+                                   f"It is the baseline: no gain over it.{BELOW}{LINE}\n")  # fmt: skip
 
 
 def meanwhile(study: TinyStudy, statement: str, moment: str, action: Callable[[], None]) -> threading.Thread:

@@ -112,7 +112,7 @@ def test_folds_validate_where_the_test_clips_are_faults_alone(corpus_copy: Path)
     [
         ({}, "search.validation.views.blind", 1),
         ({"folds": 2}, "search.validation.views.folds_of", 1),
-        ({"metric": "proxy"}, "search.validation.proxy_clips.faulty_clip", 90),
+        ({"metric": "proxy"}, "features.clips.synthetic_faults.faulty_clip", 90),
     ],
     ids=["one view", "folds", "faults of proxies"],
 )

@@ -140,6 +140,7 @@ DETECTORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "standardised": ({"family": "stat", "standardize": True}, {}),
     "tied covariance": ({"family": "stat", "standardize": True, "covariance": "tied", "unknown_id": "shared"}, {}),
     "cosine distances": ({"family": "stat", "score": "knn", "distance": "cosine", "standardize": True}, {}),
+    "exposure": ({"family": "stat", "score": "exposure", "standardize": True, "unknown_id": "shared"}, {}),
     "one-class SVM": ({"family": "vae", "score": "ocsvm", "nu": 0.3}, {"calibration": "z"}),
     **{f"stat, {name}": ({"family": "stat", "statistic": name, "share": 0.3}, {}) for name in STATISTICS},
     "stat, stacked and whitened": ({"family": "stat", "statistic": "quantile+maximum+change", "whiten": 7}, {}),
@@ -169,7 +170,8 @@ def bundle_of(model: dict[str, Any], scoring: dict[str, Any], **blocks: Any) -> 
     for single in scorer.singles():
         if isinstance(single.densities, DensityOfEachId):
             count = len(single.labels.ids)
-            single.densities.fit(rng.normal(0, 1, (12 * count, embedding_size(single))), np.arange(12 * count) % count)
+            points, ids = rng.normal(0, 1, (12 * count, embedding_size(single))), np.arange(12 * count) % count
+            single.densities.fit(points, ids, faults=(2 * points[::-1], ids[::-1]))
     if isinstance(scorer, Calibrated):
         scorer.calibration.fit(rng.normal(0.02, 0.01, 12), np.arange(12) % 3)
     return Bundle(recipe=recipe, scorer=scorer, labels=LABELS, thresholds={"pump/00": 0.5})
@@ -240,8 +242,14 @@ def test_a_machine_id_that_the_detector_cannot_score_has_no_score(detector: str)
 VAE = {"family": "vae"}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "other features": ({"features": {"kind": "logmel+chroma"}}, "features.kind: logmel .* this is logmel+chroma"),
-    "a mixture": ({"model": {"family": "stat", "score": "gmm"}}, "mahalanobis, knn and ocsvm .* model.score is gmm"),
-    "outliers": ({"model": {"family": "stat", "score": "lof"}}, "mahalanobis, knn and ocsvm .* model.score is lof"),
+    "a mixture": (
+        {"model": {"family": "stat", "score": "gmm"}},
+        "mahalanobis, knn, ocsvm and exposure .* model.score is gmm",
+    ),
+    "outliers": (
+        {"model": {"family": "stat", "score": "lof"}},
+        "mahalanobis, knn, ocsvm and exposure .* model.score is lof",
+    ),
     "ranks": ({"scoring": {"calibration": "empirical"}}, "none and z .* this is empirical"),
     "an ensemble": (
         {"model": {"family": "fusion", "members": {"a": {"model": VAE}, "b": {"model": VAE}}}},

@@ -48,7 +48,7 @@ STUDIES: dict[str, dict[str, Any]] = {
             "combine": {"choices": ["mean", "rank"]},
             "members": {
                 "networks": {"model": {**VAE, "per_id": True}},
-                "levels": {"model": {"family": "stat", "decay": {"low": 0.0, "high": 1.0}}},
+                "levels": {"model": {"family": "stat", "score": "exposure", "decay": {"low": 0.0, "high": 1.0}}},
             },
         },
     },

@@ -532,7 +532,7 @@ def test_a_setting_of_training_for_a_family_that_is_not_trained_is_warned_of(
         (
             {"model": {"family": "vae", "unknown_id": "shared"}},
             "model.unknown_id has no effect: it counts with model.per_id: True, or with model.score: mahalanobis or "
-            "gmm or knn or lof or ocsvm",
+            "gmm or knn or lof or ocsvm or exposure",
         ),
         ({"model": {"family": "vae", "unknown_id": "shared", "per_id": {"choices": [True, False]}}}, None),
         ({"model": {"family": "stat", "unknown_id": "shared"}}, None),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, create_trial
 from plotly.offline import get_plotlyjs
@@ -24,7 +25,7 @@ from search.cli.study.status import status_of
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Truth
-from search.report import plots
+from search.report import charts, plots
 from search.report.page import report
 from search.report.verdict import verdict
 from search.results.export import export_recipe
@@ -336,9 +337,43 @@ def test_a_study_with_several_families_compares_them_and_their_settings(tiny_stu
     assert len(families) == 2
     for family, count in families.items():
         assert page.row(family)[:2] == [family, str(count)]
-    assert page.row("family")[2] == "vae, quick"
+    (about_family,) = [row for row in page.rows if row[:2] == ["family", "kind of model"]]
+    assert about_family[2] == "vae, quick"
     assert set(page.figures["importances"]["data"][0]["y"]) == {"family", "h_dim", "z_dim", "width"}
     assert "So few trials give a hint" in page.text
+
+
+def test_what_the_best_trials_have_in_common_matters_and_not_what_the_worst_have_or_what_has_no_effect() -> None:
+    trials = []
+    for number in range(20):
+        # The best tenth alone has a high h_dim, the worst tenth alone a high z_dim; no trial reads width.
+        h_dim = 64 if number < 2 else 1 + 7 * number % 31
+        z_dim = 64 if number >= 18 else 1 + 7 * number % 31
+        params = {"h_dim": h_dim, "z_dim": z_dim, "width": 64 if number < 2 else 8}
+        ranges: dict[str, BaseDistribution] = dict.fromkeys(params, IntDistribution(1, 64))
+        idle = {"idle": ["width"]}
+        trials.append(create_trial(value=1 - number / 20, params=params, distributions=ranges, system_attrs=idle))
+
+    drawn = charts.importance_chart(trials).drawn
+    assert drawn is not None
+    (bars,) = drawn.data
+
+    shares = dict(zip(bars.y, bars.x, strict=True))
+    assert shares.keys() == {"h_dim", "z_dim"}
+    assert shares["h_dim"] > 0.7
+
+
+def test_of_many_families_the_page_lists_the_settings_of_the_baseline_and_of_the_best_trial(
+    tiny_study: MakeStudy,
+) -> None:
+    tiny = tiny_study(trials=1, model=FAMILIES, baseline={"family": "quick", "width": 16})
+    end(tiny, scored(tiny, wrong=0))
+
+    page = page_of(tiny)
+
+    assert [row[0] for row in page.rows if len(row) == 5 and row[3] in ("quick", "16")] == ["family", "width"]
+    assert "And 2 that have no effect in these two trials" in page.text
+    assert not [row for row in page.rows if row[:1] == ["h_dim"]]
 
 
 def test_one_open_setting_has_no_importance(tiny_study: MakeStudy) -> None:

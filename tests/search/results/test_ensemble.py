@@ -20,7 +20,7 @@ from search.dashboard.note import write_note
 from search.errors import MisuseError, StudyError
 from search.evaluation.truth import Truth
 from search.report.page import report
-from search.results.ensemble import MOST_MEMBERS, export_ensemble, members_of, standings
+from search.results.ensemble import MOST_MEMBERS, Ensemble, export_ensemble, members_of, standings
 from search.results.export import export_recipe
 from search.study.ensembles import recipe_of_member
 from search.study.recipe import Origin
@@ -183,6 +183,29 @@ def test_the_note_the_report_and_a_notebook_have_it_too(tiny_study: MakeStudy) -
     assert sentence in str(get_note(optuna_study))
     assert f"{sentence}." in report(study.storage, study.stored)
     assert notebook.ensemble() == export_ensemble(study.storage, study.stored)
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "is_said"),
+    [(0.91, 0.914, False), (0.914, 0.914, False), (0.9143, 0.9141, False), (0.92, 0.914, True), (None, 0.914, True)],
+    ids=["worse", "equal", "equal at three decimals", "better", "unknown"],
+)
+def test_an_ensemble_is_offered_where_it_may_be_better_than_the_best_trial_alone(
+    value: float | None, best: float, is_said: bool
+) -> None:
+    assert bool(Ensemble((3, 1), value).in_words("tiny", best)) == is_said
+
+
+def test_who_exports_an_ensemble_that_is_no_better_is_told(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, told = searched(tiny_study), list[str]()
+    monkeypatch.setattr(Ensemble, "is_better_than", lambda ensemble, best: False)
+
+    export_ensemble(study.storage, study.stored, tell=told.append)
+
+    (warning,) = told
+    assert re.fullmatch(r"the ensemble has a validation AUC of 0\.\d{3}, trial \d alone has [01]\.\d{3}", warning)
 
 
 def test_trials_that_kept_no_scale_make_an_ensemble_of_unknown_value(

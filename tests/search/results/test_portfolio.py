@@ -48,20 +48,38 @@ def tiny(tiny_study: MakeStudy) -> TinyStudy:
 @pytest.mark.parametrize(
     ("trials", "budget", "in_words"),
     [
-        ([], 4, "Portfolio (search.first): 2 trials, 0 of them ended, none complete yet."),
+        ([], 4, "(baseline and 2 entries of search.first): 0 of 3 trials ended, none complete yet."),
         (
-            [trial(0, 0.9, begun=0, ended=5), trial(1, 0.7, begun=1, ended=12.4), trial(2, None, begun=5)],
+            [trial(0, 0.7, begun=0, ended=5), trial(1, 0.9, begun=1, ended=12.4), trial(2, None, begun=5)],
             4,
-            "Portfolio (search.first): 2 trials, 1 of them ended, best AUC 0.700 (trial 1) after 12 s.",
+            "(baseline and 2 entries of search.first): best AUC 0.900 after 12 s (trial 1, entry 1); "
+            "2 of 3 trials ended.",
         ),
         (
-            [trial(1, 0.7, begun=10, ended=20), trial(2, 0.8, begun=20, ended=200), trial(3, 0.95, begun=20, ended=30)],
+            [trial(0, 0.9, begun=0, ended=5), trial(1, 0.7, begun=0, ended=20), trial(2, 0.8, begun=5, ended=200)],
             4,
-            "Portfolio (search.first): 2 trials, best AUC 0.800 (trial 2) after 3 min 10 s.",
+            "(baseline and 2 entries of search.first): best AUC 0.900 after 5.0 s (trial 0, the baseline); "
+            "all 3 trials done after 3 min 20 s (3 min 40 s of workers' time). No other trial is better so far.",
         ),
-        ([trial(1, None, begun=0, ended=1)], 2, "Portfolio (search.first): 1 trial, none complete."),
+        (
+            [
+                trial(0, 0.6, begun=0, ended=5),
+                trial(1, 0.7, begun=0, ended=20),
+                trial(2, 0.8, begun=5, ended=60),
+                trial(3, 0.95, begun=20, ended=30),
+            ],
+            4,
+            "(baseline and 2 entries of search.first): best AUC 0.800 after 1 min 0 s (trial 2, entry 2); "
+            "all 3 trials done after 1 min 0 s (1 min 20 s of workers' time). The best now: 0.950 (trial 3).",
+        ),
+        (
+            [trial(0, None, begun=0, ended=1), trial(1, None, begun=0, ended=1)],
+            2,
+            "(baseline and 1 entry of search.first): both trials done after 1.0 s (2.0 s of workers' time), "
+            "none complete.",
+        ),
     ],
-    ids=["before", "during", "afterwards", "cut off by the budget"],
+    ids=["before", "during", "the baseline leads", "a later trial leads", "cut off by the budget"],
 )
 def test_the_best_entry_and_when_it_was_there_are_told(
     tiny: TinyStudy, trials: list[FrozenTrial], budget: int, in_words: str
@@ -71,7 +89,7 @@ def test_the_best_entry_and_when_it_was_there_are_told(
     found = portfolio_of(tiny.stored, {t.number: t for t in trials}, finished, budget)
 
     assert found is not None
-    assert found.in_words("AUC") == in_words
+    assert found.in_words("AUC") == f"Portfolio {in_words}"
 
 
 def test_a_study_without_entries_has_no_portfolio_nor_one_whose_budget_ends_before_them(
@@ -82,7 +100,8 @@ def test_a_study_without_entries_has_no_portfolio_nor_one_whose_budget_ends_befo
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3600 * 3 + 60 * 12, "3 h 12 min")]
+    ("seconds", "shown"),
+    [(0.44, "0.4 s"), (9.96, "10 s"), (59, "59 s"), (61, "1 min 1 s"), (3600 * 3 + 60 * 12, "3 h 12 min")],
 )
 def test_a_time_has_two_units_at_most(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
@@ -93,21 +112,25 @@ def test_everything_that_shows_a_study_shows_its_portfolio(tiny: TinyStudy, offk
     optuna_study = optuna.load_study(study_name="tiny", storage=tiny.storage)
     write_note(tiny.storage, tiny.stored, optuna_study)
     trials = optuna_study.get_trials()
-    best = max(trials[1:3], key=lambda t: t.values[0])
-    said = f"Portfolio (search.first): 2 trials, best AUC {best.values[0]:.3f} (trial {best.number}) after"
+    best = max(trials[:3], key=lambda t: t.values[0])
+    said = f"Portfolio (baseline and 2 entries of search.first): best AUC {best.values[0]:.3f} after"
 
     status = " ".join(offkey("status", "tiny", "--storage", tiny.url).stdout.split())
     document: dict[str, Any] = json.loads(offkey("status", "tiny", "--storage", tiny.url, "--json").stdout)
 
     assert said in status
-    assert document["first"]["trials"] == document["first"]["ended"] == 2
-    assert document["first"]["best"].keys() == {"number", "value", "seconds"}
+    assert document["first"]["trials"] == document["first"]["ended"] == 3
+    assert document["first"]["best"].keys() == {"number", "value", "entry", "seconds"}
     assert document["first"]["best"]["number"] == best.number
     assert said in str(get_note(optuna_study))
     page = report(tiny.storage, tiny.stored)
     assert said in page
     assert page.count("portfolio</td>") == 2, "a remark on each of its trials"
-    assert [one.first for one in api.Study.load("tiny", storage=tiny.url).trials] == [None, 1, 2, None]
+    notebook = api.Study.load("tiny", storage=tiny.url)
+    assert [one.first for one in notebook.trials] == [None, 1, 2, None]
+    found = notebook.summary().portfolio
+    assert found is not None
+    assert found.as_json() == document["first"]
 
 
 def test_a_study_without_a_portfolio_says_nothing_of_one(tiny_study: MakeStudy, offkey: Callable[..., Ran]) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.sampling.families import LEAST_CHARGE, families_by_claim, seconds_of
+from search.sampling.families import LEAST_CHARGE, families_by_claim
+from search.storage.optuna_rows import seconds_of
 from search.storage.study_rows import Remaining
 
 FAMILIES = ("vae", "cae", "stat")

@@ -32,11 +32,11 @@ def study(model: str) -> str:
         ("{family: stat, score: knn, distance: cosine, covariance: tied}", "covariance", "mahalanobis"),
         ("{family: stat, score: {choices: [gmm, lof]}, covariance: tied}", "covariance", "mahalanobis"),
         ("{family: cae, score: knn, nu: 0.2}", "nu", "ocsvm"),
-        ("{family: vae, standardize: true}", "standardize", "mahalanobis or gmm or knn or lof or ocsvm"),
+        ("{family: vae, standardize: true}", "standardize", "mahalanobis or gmm or knn or lof or ocsvm or exposure"),
         (
             "{family: classifier, score: cosine, standardize: true}",
             "standardize",
-            "mahalanobis or gmm or knn or lof or ocsvm",
+            "mahalanobis or gmm or knn or lof or ocsvm or exposure",
         ),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
@@ -92,7 +94,7 @@ def test_cosine_distances_are_divided_by_the_points_own_cosine_distances(local_n
 def test_a_cosine_distance_sees_directions_and_no_lengths(local_neighbours: int) -> None:
     points, others = points_of(12, 4), points_of(5, 4, seed=1)
     lengths = np.random.default_rng(2).uniform(0.01, 100, (12, 1))
-    chosen = {"score": "knn", "distance": "cosine", "local_neighbours": local_neighbours}
+    chosen: dict[str, Any] = {"score": "knn", "distance": "cosine", "local_neighbours": local_neighbours}
     usual = fitted(points, **chosen).scores_of(others)
     np.testing.assert_allclose(fitted(points * lengths, **chosen).scores_of(others * 7), usual, rtol=1e-6)
 
