@@ -23,6 +23,10 @@ class Settings(BaseModel):
     #: values that stand for a range of it.
     SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {}
 
+    #: Further ones that change no training because nothing is trained: a trial tries them all only if it closes its
+    #: scoring for each machine type. Otherwise each combination of them is a trial of its own.
+    SCORING_OF_EACH: ClassVar[Mapping[str, Sequence[object]]] = {}
+
     #: Settings of which a value other than the default is refused where it has no effect; others cause a warning.
     #: Texts of recipes name them only where they change something.
     NEVER_IDLE: ClassVar[frozenset[str]] = frozenset()
@@ -34,6 +38,11 @@ class Settings(BaseModel):
         """The entry of `ONLY_BESIDE` for a setting, here or in a base class; empty if the setting always counts."""
         found = (vars(base)["ONLY_BESIDE"].get(setting) for base in cls.__mro__ if "ONLY_BESIDE" in vars(base))
         return next(filter(None, found), {})
+
+    @classmethod
+    def scoring_alone(cls) -> Mapping[str, Sequence[object]]:
+        """The settings in which the detectors of one training may differ, each with the values of a range of it."""
+        return {**cls.SCORING_ONLY, **cls.SCORING_OF_EACH}
 
     @property
     def idle(self) -> frozenset[str]:

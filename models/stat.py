@@ -36,6 +36,7 @@ class Settings(DensitySettings):
     )
 
     SCORING_ONLY: ClassVar[Mapping[str, Sequence[object]]] = {}  # nothing is trained that they could share
+    SCORING_OF_EACH: ClassVar[Mapping[str, Sequence[object]]] = {**DensitySettings.SCORING_ONLY, "whiten": (0, 15)}
     NEVER_IDLE: ClassVar[frozenset[str]] = DensitySettings.NEVER_IDLE - {"decay"} | {"whiten"}
 
     @field_validator("whiten")

@@ -3,6 +3,7 @@
 scores            the type of scores, without torch
 network_pass      what a network says of recordings, read once for several detectors
 scorer            clips to scores, with everything around a model
+per_machine_type  detectors of the same networks, one for each machine type
 scorer_of_recipe  which scorers a recipe asks for
 network_pass      what a network says of recordings, read once for several detectors
 pooling           window scores to one clip score

@@ -120,7 +120,7 @@ class Settings(EnsembleSettings):
 
     def require(self, labels: Labels, judged: Collection[str]) -> None:
         for member in self.members.values():
-            member.model.require(labels, judged)
+            member.require(labels, judged)
 
 
 class Fusion(Scorer):

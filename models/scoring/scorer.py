@@ -4,15 +4,16 @@ scores : (clips,) float64, higher is more anomalous.
 
 A scorer is a tree, and all that it has learnt is its state dict:
 
-    Calibrated          on the scale of the withheld normal clips
-    └─ PerId            routes clips to the scorer of their machine ID
-       └─ Single        one model of a family: window scores pooled, or a density of what it embeds
+    PerMachineType         routes clips to the scorer of their machine type (models.scoring.per_machine_type)
+    └─ Calibrated          on the scale of the withheld normal clips
+       └─ PerId            routes clips to the scorer of their machine ID
+          └─ Single        one model of a family: window scores pooled, or a density of what it embeds
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -40,7 +41,7 @@ class Scorer(nn.Module, ABC):
 
     @abstractmethod
     def singles(self) -> Iterator[Single]:
-        """Every model below."""
+        """Every model below, one for each network."""
 
     @abstractmethod
     def single_of(self, name: str) -> Single:
@@ -55,6 +56,11 @@ class Scorer(nn.Module, ABC):
     @abstractmethod
     def scores_unknown_ids(self) -> bool:
         """Whether it can score clips of machine IDs that it was not trained on."""
+
+    def read_in(self, passes: Sequence[NetworkPass]) -> None:
+        """Lets models read recordings in passes that they share with other detectors, one for each of the networks."""
+        for single, shared in zip(self.singles(), passes, strict=False):
+            single.shared_pass = shared
 
     @abstractmethod
     def fit(self, train: Recordings, withheld: Recordings) -> None:
@@ -87,7 +93,10 @@ class Single(Scorer):
 
     def under(self, member: Member) -> Single:
         """Another detector of the same network, by a member that differs in settings of scoring alone."""
-        return Single(member, self.labels, self.model.scoring_by(member.model))
+        other = Single(member, self.labels, self.model.scoring_by(member.model))
+        # The network stays a part of this detector alone: torch would save it with each.
+        vars(other)["model"] = other._modules.pop("model")
+        return other
 
     def singles(self) -> Iterator[Single]:
         yield self

@@ -39,7 +39,7 @@ def model_card(detector: Detector) -> str:
     rows = "\n".join(
         f"| {name} | {t:.6g} | {detector.threshold_clips[name]} |" for name, t in detector.thresholds.items()
     )
-    scale = _SCALES[scoring.calibration]
+    scale = _scale(recipe)
     beside = "".join(f"{sentence}.\n" for sentence in sentences_beside(detector))
     left_out = "".join(f"\n- {outlier.clip.name}: {outlier.reason}" for outlier in detector.dropped)
     left_out = f"\nTraining clips that cleaning left out:\n{left_out}\n" if left_out else ""
@@ -60,6 +60,15 @@ A clip above its machine ID's threshold is called an anomaly. Thresholds aim at 
 |---|---|---|
 {rows}
 {left_out}"""
+
+
+def _scale(recipe: Recipe) -> str:
+    """What a score is, in lines of the card."""
+    kinds = {member.scoring.calibration for member in recipe.member.scored_by}
+    if len(kinds) == 1:
+        return _SCALES[kinds.pop()]
+    return """
+Machine types have scores of several kinds: recipe.yaml names the calibration of each (machine_types)."""
 
 
 def _validation(detector: Detector) -> str:
@@ -121,4 +130,8 @@ def _models(recipe: Recipe) -> str:
         rows.append(f"| {name} | {family} | {member.features.kind} | {epochs} |\n")
     combine = getattr(recipe.model, "combine", None)
     together = "" if combine is None else f"Scores of {len(rows)} models are combined (model.combine: {combine}).\n\n"
-    return f"{together}| model | family | features | epochs |\n|---|---|---|---|\n{''.join(rows)}"
+    table = f"{together}| model | family | features | epochs |\n|---|---|---|---|\n{''.join(rows)}"
+    if recipe.machine_types is None:
+        return table
+    named = ", ".join(recipe.machine_types)
+    return f"{table}\nEach machine type ({named}) is scored in its own way: see `machine_types` in recipe.yaml.\n"

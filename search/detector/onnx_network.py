@@ -21,16 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from features.clips.machine_id import MachineId
 from features.errors import OffkeyError
 from features.frames.waveform_network import WaveformNetwork
 from features.windows.excerpts import Batch
 from models.labels import UNKNOWN
+from models.member import Member
 from models.scoring.densities.density import PointScorer
 from models.scoring.densities.exposure import Exposure
 from models.scoring.densities.kernel_machine import KernelMachine
 from models.scoring.densities.mahalanobis import Mahalanobis
 from models.scoring.densities.nearest import Knn
 from models.scoring.densities.ocsvm import OneClassSvm
+from models.scoring.per_machine_type import PerMachineType
 from models.scoring.scorer import Calibrated, PerId, Scorer, Single
 from models.scoring.statistics import input_levels
 from models.settings import CropSettings, ScoringSettings
@@ -145,9 +148,26 @@ class _CalibratedNetwork(nn.Module):
         return scores * self.slopes[ids] + self.offsets[ids]
 
 
+class _PerMachineTypeNetwork(nn.Module):
+    """One detector for each machine type: each scores every clip, and that of the clip's machine ID is chosen."""
+
+    which: Tensor  # (ids,) int64, the position of each machine ID's detector
+
+    def __init__(self, scorer: PerMachineType) -> None:
+        super().__init__()
+        self.scorers = nn.ModuleList(map(_network_of, scorer.each))
+        machines = [MachineId.parse(name).machine for name in scorer.labels.ids]
+        self.register_buffer("which", torch.tensor([scorer.which[machine] for machine in machines]))
+
+    def forward(self, frames: Tensor, ids: Tensor) -> Tensor:
+        return _chosen([network(frames, ids) for network in self.scorers], self.which[ids])
+
+
 def _network_of(scorer: Scorer) -> nn.Module:
     if isinstance(scorer, Calibrated):
         return _CalibratedNetwork(scorer)
+    if isinstance(scorer, PerMachineType):
+        return _PerMachineTypeNetwork(scorer)
     if isinstance(scorer, PerId):
         return _PerIdNetwork(scorer)
     assert isinstance(scorer, Single)
@@ -162,14 +182,19 @@ def _require_supported(bundle: Bundle) -> None:
         )
     if recipe.features.kind != "logmel":
         raise OnnxError(f"features.kind: logmel can be written as an ONNX file, but this is {recipe.features.kind}")
-    if recipe.model.backend is not None and recipe.model.backend not in ("mahalanobis", "knn", "ocsvm", "exposure"):
+    for member in recipe.member.scored_by:
+        _require_scoring_supported(member)
+
+
+def _require_scoring_supported(member: Member) -> None:
+    if member.model.backend is not None and member.model.backend not in ("mahalanobis", "knn", "ocsvm", "exposure"):
         raise OnnxError(
             "mahalanobis, knn, ocsvm and exposure can be written as an ONNX file, but model.score is "
-            f"{recipe.model.backend}"
+            f"{member.model.backend}"
         )
-    if recipe.scoring.windows != "all":
-        raise OnnxError(f"scoring.windows: all can be written as an ONNX file, but this is {recipe.scoring.windows}")
-    if recipe.scoring.calibration == "empirical":
+    if member.scoring.windows != "all":
+        raise OnnxError(f"scoring.windows: all can be written as an ONNX file, but this is {member.scoring.windows}")
+    if member.scoring.calibration == "empirical":
         raise OnnxError("scoring.calibration: none and z can be written as an ONNX file, but this is empirical")
 
 

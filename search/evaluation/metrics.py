@@ -16,12 +16,13 @@ metric : one number for a set of scores, from 0 to 1, higher is better:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 from features.clips.clip import ANOMALY, NORMAL, Domain
+from features.clips.machine_id import MachineId
 from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.official import Part, Year, official_score, parts_of
@@ -62,6 +63,13 @@ def metric_of_each(metric: Metric, scores: Scores, truth: Truth, *, year: Year |
     parts = parts_with_clips(metric, truth, year)
     values = np.array([areas_under_curve(part.kind, scores, pairs) for part, pairs in parts.items()])
     return combined(metric, year, list(parts), values)
+
+
+def metric_of_machines(metric: Metric, values: Mapping[str, float], truth: Truth) -> float:
+    """Compute a metric of all clips from its values for the clips of each machine type (machine type → value)."""
+    parts = list(parts_with_clips(metric, truth, truth.year))
+    of_parts = np.array([values[MachineId.parse(part.id_name).machine] for part in parts])
+    return float(combined(metric, truth.year, parts, of_parts))
 
 
 def domain_aucs(scores: Scores, truth: Truth, *, year: Year | None = None) -> dict[str, dict[str, float]]:

@@ -152,8 +152,8 @@ def _require_training_clips(recipe: Recipe, corpus: Corpus) -> None:
     """Raise UnservedError if the training clips cannot serve the recipe."""
     clips = training_clips(corpus, recipe)
     labels = clips.labels
-    recipe.model.require(labels, {clip.id_name for clip in labelled_test_clips(corpus)})
-    if recipe.scoring.calibration != "none":
+    recipe.member.require(labels, {clip.id_name for clip in labelled_test_clips(corpus)})
+    if any(each.scoring.calibration != "none" for each in recipe.member.scored_by):
         require_withheld([clip.id_name for clip in clips.withheld], [clip.id_name for clip in clips.train], labels)
     if recipe.ensemble:
         require_normals([clip.id_name for clip in (*clips.train, *clips.withheld)], labels)

@@ -11,6 +11,7 @@ from features.errors import UnservedError
 from search.errors import StudyError
 from search.preparation.clip_checks import require_served
 from search.study.corners import recipes_around
+from search.study.machine_types import parameter_of
 from search.study.portfolio import Values, cheapest_first, closed, in_words, named_for_nothing, values_by_number
 from search.study.recipe import Recipe
 from search.study.space import Tree, only_families
@@ -44,6 +45,28 @@ def drop_unserved_sources(study: Study, tree: Tree, corpus: Corpus) -> list[str]
             entry.clear()
     dropped = ", ".join(choice for choice in choices if choice not in kept)
     return [f"corpus.train_on: dropped {dropped}, since {corpus.root} has no such training clips", *without]
+
+
+def drop_scoring_for_each(study: Study, tree: Tree, corpus: Corpus) -> list[str]:
+    """Remove `search.scoring_for` from the study's tree if there is one machine type; return warnings.
+
+    Raises StudyError if a machine type's parameters would have the names of others.
+    """
+    machines = sorted({clip.machine for clip in corpus.clips})
+    if study.search.scoring_for is None:
+        return []
+    if len(machines) == 1:
+        del tree["search"]["scoring_for"]
+        return [f"search.scoring_for: left out, since {corpus.root} has one machine type, {machines[0]}"]
+    known = study.space.distributions()
+    for machine in machines:
+        for name in known:
+            if parameter_of(machine, name) in known:
+                raise StudyError(
+                    f"search.scoring_for: {parameter_of(machine, name)} would be a parameter of the machine type "
+                    f"{machine}, but it is one of {machine} in the study file: give that another name"
+                )
+    return []
 
 
 def drop_unserved_families(study: Study, tree: Tree, corpus: Corpus, views: Sequence[Corpus]) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import TrialState
 
 from features.did_you_mean import did_you_mean
 from search.errors import StudyError, StudyFileError
@@ -29,7 +29,7 @@ from search.study.search_settings import keeps_to_limits
 from search.study.space import Space, Tree
 from search.study.study import Study
 from search.study.study_file import load_study, shipped_studies
-from search.study.trial_recipe import trial_recipe
+from search.study.trial_recipe import recipe_of_trial
 
 #: Equal to no choice, and no number.
 _MISSING = object()
@@ -83,7 +83,7 @@ def _entries_of(source: str, url: str, space: Space, *, top: int) -> list[dict[s
         raise StudyError(f"{name} has no complete trial{within} yet: search it first, or leave it out")
     named = stored.study()
     # With any number of threads: otherwise torch would be loaded to count them.
-    recipes = (trial_recipe(named, FixedTrial(t.params, number=t.number), threads=1) for t in best)
+    recipes = (recipe_of_trial(named, trial, threads=1) for trial in best)
     fitting = (recipe for recipe in recipes if recipe.model.family in families_of(space.tree))
     first = next(fitting, None)
     if first is None:
@@ -122,7 +122,8 @@ def _require_stored(name: str, source: str, url: str) -> None:
 
 def _values_of(recipe: Recipe, space: Space) -> dict[str, Any]:
     """The values of the space's parameters in a recipe; empty if none lies in its range."""
-    tree = recipe.model_dump(mode="json", by_alias=True)
+    # Of a recipe that scores each machine type in its own way, without its settings of scoring: none is that of all.
+    tree = recipe.model_dump(mode="json", by_alias=True) if recipe.machine_types is None else recipe.tree()
     branch = _branch_like(tree, space)
     values = {}
     for setting in space.settings_of(branch):

@@ -15,7 +15,12 @@ from features.clips.corpus import Corpus, read_corpus
 from features.progress import Progress
 from search.errors import StudyError
 from search.preparation.clip_checks import require_metrics, require_metrics_of_folds, require_served, warnings_of
-from search.preparation.narrowing import drop_unserved_entries, drop_unserved_families, drop_unserved_sources
+from search.preparation.narrowing import (
+    drop_scoring_for_each,
+    drop_unserved_entries,
+    drop_unserved_families,
+    drop_unserved_sources,
+)
 from search.preparation.proxy_judgement import choose_proxies
 from search.study.effects import idle_settings
 from search.study.recipe import Recipe, TrainOn, ValidationSettings
@@ -64,7 +69,7 @@ def prepare(study: Study, *, default_root: str | None, progress: Progress | None
     )
     corpus = read_corpus(root).for_study(study.first_recipe().corpus.machines)
     tree["corpus"] = {**settings, "root": str(root.resolve())}
-    warnings = drop_unserved_sources(study, tree, corpus)
+    warnings = drop_scoring_for_each(study, tree, corpus) + drop_unserved_sources(study, tree, corpus)
     study = study_of_tree(tree, origin=origin)
 
     def narrowed(views: Sequence[Corpus]) -> Recipe:

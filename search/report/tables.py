@@ -15,6 +15,7 @@ from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.wording import duration, interval, number, objective_value
 from search.results.wording import settings as in_words
 from search.storage.stored_study import StoredStudy
+from search.study.machine_types import MACHINE_TYPES, parameter_of
 from search.study.recipe import Objective
 from search.study.schema.schema_lookup import description_of
 from search.study.study import Study
@@ -74,13 +75,20 @@ def settings(study: Study, status: Status) -> list[dict[str, str]]:
     best = {} if status.best is None else status.best.params
     baseline = study.baseline
 
+    machines = [] if status.best is None else status.best.user_attrs.get(MACHINE_TYPES, [])
+
+    def best_value(name: str) -> str:
+        of_types = {machine: best[key] for machine in machines if (key := parameter_of(machine, name)) in best}
+        return ", ".join(f"{m} {number(value)}" for m, value in of_types.items()) or number(best.get(name, "—"))
+
     def row(name: str, about: str, span: str) -> dict[str, str]:
-        values = {who: number(params.get(name, "—")) for who, params in (("baseline", baseline), ("best", best))}
+        values = {"baseline": number(baseline.get(name, "—")), "best": best_value(name)}
         return {"name": name, "about": about, "range": span, **values}
 
     shown = study.space.settings
     if len(study.space.families) > 1:
-        shown = tuple(setting for setting in shown if setting.name in {**baseline, **best})
+        taken = {name.removeprefix(f"{machine}.") for name in best for machine in machines}
+        shown = tuple(setting for setting in shown if setting.name in {*baseline, *best, *taken})
     rows = [row(s.name, description_of(study.space.tree, s.path), s.in_words) for s in shown]
     if len(study.space.families) > 1:
         rows.insert(0, row("family", "kind of model", study.space.families_in_words))

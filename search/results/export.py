@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import optuna
-from optuna.trial import FixedTrial, FrozenTrial
+from optuna.trial import FrozenTrial
 
 from search.errors import MisuseError, StudyError
 from search.results.status import read_status
 from search.storage.stored_study import StoredStudy
 from search.storage.study_storage import StudyStorage
 from search.study.recipe import Origin, Recipe
-from search.study.trial_recipe import trial_recipe
+from search.study.trial_recipe import recipe_of_trial
 
 
 def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | None = None) -> Recipe:
@@ -40,9 +40,9 @@ def export_recipe(storage: StudyStorage, stored: StoredStudy, *, number: int | N
 
 def recipe_of(stored: StoredStudy, trial: FrozenTrial) -> Recipe:
     """Return the recipe of a trial that has all its parameters."""
-    recipe = trial_recipe(
+    recipe = recipe_of_trial(
         stored.study(),
-        FixedTrial(trial.params, number=trial.number),
+        trial,
         threads=trial.user_attrs.get("threads"),
         precision=trial.user_attrs.get("precision", "float32"),  # an earlier version entered none, and had no other
         repeat=trial.user_attrs.get("repeat", 0),

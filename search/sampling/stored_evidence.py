@@ -14,20 +14,34 @@ from search.storage.hold import Hold
 from search.storage.outages import StorageAway
 from search.storage.study_storage import StudyStorage
 
-#: The key of a table in a trial's system attributes; the step follows.
+#: The key of a table in a trial's system attributes. The step follows; before it the machine type, if there is one.
 _KEY = "variants:"
 
 
 class StoredEvidence:
-    """The tables of one trial and of the other trials of its family."""
+    """The tables of one trial and of the other trials of its family, for all clips or for those of a machine type."""
 
-    def __init__(self, storage: StudyStorage, study: optuna.Study, hold: Hold, *, max_steps: int) -> None:
+    def __init__(
+        self, storage: StudyStorage, study: optuna.Study, hold: Hold, *, max_steps: int, machine: str | None = None
+    ) -> None:
         """`study` is Optuna's view of the study; it is read anew at each judged step."""
         self._storage, self._study, self._hold = storage, study, hold
-        self._first_rung = first_rung(max_steps)
+        self._max_steps, self._first_rung = max_steps, first_rung(max_steps)
+        self._key = _KEY if machine is None else f"{_KEY}{machine}:"
         self.parameters: dict[str, Any] = {}  # of the variant that the trial takes
         self.curve: dict[int, float] = {}  # its value at each judged step
-        self.tried = 1  # variants of the trial
+        self._tried = 1
+        self._of_machines: list[StoredEvidence] = []
+
+    def of_machine(self, machine: str) -> StoredEvidence:
+        of_machine = StoredEvidence(self._storage, self._study, self._hold, max_steps=self._max_steps, machine=machine)
+        self._of_machines.append(of_machine)
+        return of_machine
+
+    @property
+    def tried(self) -> int:
+        """The number of the trial's variants."""
+        return max([self._tried, *(each.tried for each in self._of_machines)])
 
     def judges(self, step: int) -> bool:
         return is_rung(step, first=self._first_rung)
@@ -36,21 +50,21 @@ class StoredEvidence:
         trials = self._study.get_trials(deepcopy=False)
         family = next((t.params.get("family") for t in trials if t.number == self._hold.number), None)
         complete = (t for t in trials if t.state == TrialState.COMPLETE and t.params.get("family") == family)
-        tables = (_tables(trial.system_attrs) for trial in complete)
+        tables = (self._tables(trial.system_attrs) for trial in complete)
         return [table[max(table)] for table in tables if table]
 
     def own(self) -> Mapping[int, Sequence[float | None]]:
-        return _tables(self._storage.get_trial(self._hold.trial_id).system_attrs)
+        return self._tables(self._storage.get_trial(self._hold.trial_id).system_attrs)
 
     def keep(self, step: int, values: Sequence[float | None]) -> None:
-        self.tried = len(values)
+        self._tried = len(values)
         # Without a table the trial goes on: it is no evidence for other trials.
         with suppress(StorageAway), self._storage.impatient():
-            self._storage.set_trial_system_attr(self._hold.trial_id, f"{_KEY}{step}", list(values))
+            self._storage.set_trial_system_attr(self._hold.trial_id, f"{self._key}{step}", list(values))
 
     def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:
         self.parameters, self.curve = dict(values), dict(curve)
 
-
-def _tables(attributes: Mapping[str, Any]) -> dict[int, list[float | None]]:
-    return {int(key.removeprefix(_KEY)): values for key, values in attributes.items() if key.startswith(_KEY)}
+    def _tables(self, attributes: Mapping[str, Any]) -> dict[int, list[float | None]]:
+        parts = ((key.rpartition(":"), values) for key, values in attributes.items() if key.startswith(_KEY))
+        return {int(step): values for (key, colon, step), values in parts if key + colon == self._key}

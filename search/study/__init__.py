@@ -6,6 +6,7 @@ open_setting     one range, its parameter and its rules
 space            all open settings of a study
 variants         the detectors that a trial makes of its one training
 taken_variant    which of them a trial took, of how many
+machine_types    trials and recipes that close their scoring for each machine type
 document         the text of a file: keys with their lines, `--set`
 study_file       reads and writes files
 study            a checked study

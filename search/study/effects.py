@@ -60,9 +60,9 @@ def why_idle(path: Path, tree: Tree) -> str:
     return _why_idle(path, tree, list(readers_of(tree, path)))
 
 
-def facts_of(tree: Tree, path: Path) -> Facts:
-    """Return what the schema knows of the setting at a path."""
-    grid = scoring_grid(tree, path)
+def facts_of(tree: Tree, path: Path, *, for_each: bool = False) -> Facts:
+    """Return what the schema knows of the setting at a path; `for_each`: trials close their scoring for each type."""
+    grid = scoring_grid(tree, path, for_each=for_each)
     return Facts(
         takes_reals=takes_reals(tree, path),
         default=default_of(tree, path),

@@ -73,8 +73,10 @@ def ensemble_of(recipes: Sequence[tuple[str, Recipe]], *, combine: str, seeds: i
 def seed_groups(recipe: Recipe) -> dict[str, dict[str, int]]:
     """Members of an ensemble that differ in their seed alone, by the name of the recipe that they are of: name → seed.
 
-    Groups of one are left out.
+    Groups of one are left out. Members whose scores are combined in another way for each machine type have none.
     """
+    if recipe.machine_types is not None:
+        return {}
     alike: dict[str, dict[str, int]] = defaultdict(dict)
     for name, member in recipe.ensemble.items():
         seed = member.training.seed if member.training.seed is not None else recipe.training.seed or 0
@@ -94,8 +96,17 @@ def member_of(recipe: Recipe) -> Tree:
     tree = recipe.tree()
     member = {"features": recipe.features.model_dump(mode="json"), "model": tree["model"]}
     for block in ("training", "scoring"):
-        member[block] = {key: value for key, value in tree[block].items() if key not in OF_THE_WHOLE[block]}
+        member[block] = _without_whole(block, tree[block])
+    if recipe.machine_types is not None:
+        member["machine_types"] = {
+            machine: {block: _without_whole(block, own) for block, own in of_type.items()}
+            for machine, of_type in tree["machine_types"].items()
+        }
     return member
+
+
+def _without_whole(block: str, settings: Tree) -> Tree:
+    return {key: value for key, value in settings.items() if key not in OF_THE_WHOLE.get(block, ())}
 
 
 def recipe_of_member(recipe: Recipe, name: str) -> Recipe:
@@ -108,7 +119,14 @@ def recipe_of_member(recipe: Recipe, name: str) -> Recipe:
         for block in ("training", "scoring")
     }
     return recipe.model_copy(
-        update={"study": name, "from_": None, "features": member.features, "model": member.model, **blocks}
+        update={
+            "study": name,
+            "from_": None,
+            "features": member.features,
+            "model": member.model,
+            "machine_types": member.machine_types,
+            **blocks,
+        }
     )
 
 

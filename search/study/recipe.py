@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from features.cleaning import CleaningSettings
 from features.frames.feature_settings import FeatureSettings
 from features.settings import Settings
-from models.member import AnyFamily, Member, members_in
+from models.member import AnyFamily, MachineTypes, Member, members_in
 from models.settings import ScoringSettings, TrainingSettings
 
 #: The names that a study may have.
@@ -162,6 +162,7 @@ class Recipe(Settings):
     model: AnyFamily
     training: TrainingSettings = TrainingSettings()
     scoring: ScoringSettings = ScoringSettings()
+    machine_types: MachineTypes = None
     validation: ValidationSettings = ValidationSettings()
     from_: Origin | None = Field(None, alias="from", description="the trial that this recipe was exported from")
 
@@ -186,7 +187,11 @@ class Recipe(Settings):
     def member(self) -> Member:
         """The recipe without its recordings."""
         return Member.model_construct(
-            features=self.features, model=self.model, training=self.training, scoring=self.scoring
+            features=self.features,
+            model=self.model,
+            training=self.training,
+            scoring=self.scoring,
+            machine_types=self.machine_types,
         )
 
     @property
@@ -207,11 +212,13 @@ class Recipe(Settings):
     def tree(self) -> dict[str, Any]:
         """Return the recipe as plain values, in the order of the schema, without null and without idle settings.
 
-        Settings that have no idle value (`NEVER_IDLE`) are also left out at their default.
+        Settings that have no idle value (`NEVER_IDLE`) are also left out at their default. So are settings that machine
+        types replace.
         """
         tree = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         _drop(tree["model"], self.model.changing_nothing)
         _drop(tree["scoring"], self.scoring.changing_nothing)
+        _drop_beside_machine_types(tree, self, inherited=self.scoring)
         written = tree["model"].get("members", {})
         for name, member in self.ensemble.items():
             _drop(written[name]["model"], member.model.changing_nothing)
@@ -219,6 +226,7 @@ class Recipe(Settings):
             written[name]["features"] = member.features.model_dump(mode="json")
             for block, keys in OF_THE_WHOLE.items():
                 _drop(written[name][block], keys)
+            _drop_beside_machine_types(written[name], member, inherited=self.scoring)
             if not member.model.is_trained:
                 _drop(written[name]["training"], TRAINED_ONLY)
         if not self.model.is_trained:
@@ -249,6 +257,27 @@ def _completed(members: dict[str, dict[str, Any]], tree: dict[str, Any]) -> dict
         name: member | {block: {**settings, **(member.get(block) or {})} for block, settings in shared.items()}
         for name, member in members.items()
     }
+
+
+def _drop_beside_machine_types(tree: dict[str, Any], whole: Recipe | Member, *, inherited: ScoringSettings) -> None:
+    """Drop settings of scoring that have their default beside `machine_types`: they would look as if they counted.
+
+    `inherited` are those that would take the place of `scoring:`.
+    """
+    if whole.machine_types is None:
+        return
+    _drop(tree["model"], _scoring_at_default(whole.model))
+    _drop(tree["scoring"], _scoring_at_default(whole.scoring) & _scoring_at_default(inherited))
+    tree["machine_types"] = {
+        machine: {block: own for block, own in blocks.items() if own}
+        for machine, blocks in tree["machine_types"].items()
+    }
+
+
+def _scoring_at_default(settings: Settings) -> set[str]:
+    fields = type(settings).model_fields
+    own = {name for name in settings.scoring_alone() if name in fields}
+    return {name for name in own if getattr(settings, name) == fields[name].default}
 
 
 def _drop(settings: dict[str, Any], keys: Iterable[str]) -> None:

@@ -16,15 +16,16 @@ from pydantic import BaseModel, ValidationError
 
 from features.frames.feature_settings import KINDS, SHARED
 from features.frames.feature_settings import settings_of as settings_of_kind
-from models.member import NAME
+from models.member import NAME, SHARED_TRAINING, changing_the_training, over
 from search.errors import StudyError
 from search.study import branches
 from search.study.corners import is_between_settings, legal_corner, probe, problems
 from search.study.document import Document
 from search.study.effects import branches_of, idle_values, kinds_of, may_be_idle, readers_of, uses, why_idle
+from search.study.machine_types import idle_scoring
 from search.study.open_setting import Path, values_of
 from search.study.proxies import OTHER_IDS, proxies_named
-from search.study.recipe import OF_THE_WHOLE, ValidationSettings
+from search.study.recipe import OF_THE_WHOLE, Recipe, ValidationSettings
 from search.study.schema.schema_lookup import block_schema, explained
 from search.study.space import Space, Tree
 
@@ -49,6 +50,46 @@ def check(document: Document, space: Space) -> None:
     _check_effects(document, space)
     _check_validation(document, space)
     _check_exposure(document, space.tree)
+
+
+def check_machine_types(document: Document, space: Space, *, is_closed_for_each: bool) -> None:
+    """Raise StudyFileError for settings that a machine type cannot have, or that a search would have to choose."""
+    given = space.tree.get("machine_types")
+    if is_closed_for_each and given is not None:
+        raise document.error(("machine_types",), "says what search.scoring_for would choose: leave one of the two out")
+    if is_closed_for_each and not any(setting.is_scoring for setting in space.settings):
+        raise document.error(
+            ("search", "scoring_for"),
+            "has nothing to choose: no setting is open that a trial closes after its training. Open one, such as "
+            "scoring.pooling or model.score, or leave it out",
+        )
+    blocks = ("model", "scoring")
+    of_types = {
+        machine: {block: own[block] for block in blocks if block in own}
+        for machine, own in (given.items() if isinstance(given, Mapping) else ())
+        if isinstance(own, Mapping) and all(isinstance(own.get(block, {}), Mapping) for block in blocks)
+    }  # the schema reports others
+    for branch in range(len(space.families)):
+        closed = {key: value for key, value in probe(space, branch, {}).items() if key != "machine_types"}
+        if problems(closed):
+            return  # they are reported as those of any study
+        for machine, own in of_types.items():
+            _check_machine_type(document, closed, machine, own)
+
+
+def _check_machine_type(document: Document, closed: Tree, machine: str, own: Mapping[str, Any]) -> None:
+    place = ("machine_types", machine)
+    recipe = Recipe.model_validate(closed)
+    for block, settings in own.items():
+        for name in changing_the_training(settings, getattr(recipe, block)):
+            raise document.error((*place, block, *name.split(".")), SHARED_TRAINING)
+    scored_by = over(closed, own)
+    for problem in problems(scored_by):
+        raise explained(problem, document, prefix=place)
+    for block, idle in idle_scoring(Recipe.model_validate(scored_by).member).items():
+        for name in own.get(block, {}):
+            if name in idle:
+                raise document.error((*place, block, name), "has no effect beside the other settings: leave it out")
 
 
 def check_branches(document: Document) -> None:
@@ -222,8 +263,9 @@ def _check_exposure(document: Document, tree: Tree) -> None:
     validation = ValidationSettings.model_validate(tree.get("validation") or {})
     if not validation.uses_proxies or validation.proxies == [OTHER_IDS.name]:
         return
+    of_types = [(("machine_types", name, "model"), own.get("model") or {}) for name, own in _machine_types(tree)]
     for branch in branches_of(tree):
-        models = [(branch.path, branch.block)]
+        models = [(branch.path, branch.block), *of_types]
         models += [((*branch.path, "members", name, "model"), each["model"]) for name, each in branch.members.items()]
         for path, block in models:
             if "exposure" in values_of(block.get("score")):
@@ -249,6 +291,10 @@ def _check_stop(document: Document, validation: ValidationSettings) -> None:
             "must be never for search.sampler: grid, but got told_apart: a grid tries its combinations in their order, "
             "so that those that are left need not resemble the others",
         )
+
+
+def _machine_types(tree: Tree) -> list[tuple[str, Mapping[str, Any]]]:
+    return list((tree.get("machine_types") or {}).items())
 
 
 def _check_effects(document: Document, space: Space) -> None:

@@ -41,6 +41,11 @@ class SearchSettings(Settings):
         description="settings that are tried after the baseline, cheapest first: each entry gives open settings "
         "by name, or names finished studies and recipes ({from: [STUDY, recipe.yaml], top: 5})",
     )
+    scoring_for: Literal["each_machine_type"] | None = Field(
+        None,
+        description="each_machine_type: settings that a trial closes after its training are closed for each machine "
+        "type, by its own clips and the study's evidence for it; if left out, once for all machine types",
+    )
     duplicates: Literal["fresh", "repeat"] = Field(
         "fresh",
         description="settings that another trial has had are replaced by new ones, or repeated with another seed",

@@ -41,6 +41,7 @@ CLOSED_FOR_GOOD = (
     ("features", "sample_rate"),  # a property of the clips
     ("features", "channel"),
     ("features", "resample"),
+    ("machine_types",),  # a search closes what stands there by search.scoring_for
     ("baseline",),
     ("from",),
 )

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from features.did_you_mean import did_you_mean
 from search.errors import MisuseError, StudyFileError
 from search.study import space as spaces
+from search.study.corners import first_recipe
 from search.study.document import Document
 from search.study.effects import facts_of, idle_settings, may_count
 from search.study.member_recipes import fill_in_recipes
@@ -28,13 +29,14 @@ from search.study.recipe import Recipe
 from search.study.rules import (
     check,
     check_branches,
+    check_machine_types,
     require_few_combinations,
     require_grid,
     require_possible_values,
 )
 from search.study.schema.schema_lookup import EXTRA_KEYS, explained
 from search.study.search_settings import SearchSettings
-from search.study.space import Tree
+from search.study.space import Space, Tree
 from search.study.study import Study
 
 #: The first line of a study file, up to the address of the schema: editors find the schema by it.
@@ -136,14 +138,16 @@ def _study(document: Document) -> Study:
     baseline = document.tree.get("baseline") or {}
     tree = {key: value for key, value in document.tree.items() if key not in EXTRA_KEYS}
     try:
-        space = spaces.read_space(tree, facts_of=lambda path: facts_of(tree, path))
+        is_for_each = search.scoring_for is not None
+        space = spaces.read_space(tree, facts_of=lambda path: facts_of(tree, path, for_each=is_for_each))
     except RangeError as error:
         raise document.error(error.path, str(error)) from error
+    check_machine_types(document, space, is_closed_for_each=search.scoring_for is not None)
     check(document, space)
     space = replace(space, may_count=may_count)  # which reads blocks that were checked
     require_few_combinations(document, space)
-    if not space.distributions() and "trials" not in (document.tree.get("search") or {}):
-        search = search.model_copy(update={"trials": 1})  # a recipe has nothing to search
+    if _has_one_trial(space) and "trials" not in (document.tree.get("search") or {}):
+        search = search.model_copy(update={"trials": 1})
     first = checked_first(document, space, (document.tree.get("search") or {}).get("first"))
     study = Study(
         space=space,
@@ -158,6 +162,11 @@ def _study(document: Document) -> Study:
     require_grid(document, space)
     trials = min(search.trials, len(study.grid()))
     return replace(study, search=study.search.model_copy(update={"trials": trials}))
+
+
+def _has_one_trial(space: Space) -> bool:
+    """Whether all trials would be the same: a recipe has nothing to search, and what trains nothing has no seeds."""
+    return not space.has_trainings and (not space.distributions() or not first_recipe(space, 0).model.is_trained)
 
 
 def _search_settings(document: Document) -> SearchSettings:

@@ -12,8 +12,6 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from search.study.branches import without_family
-
 _KEPT = "variant"
 
 #: The user attribute with the variant in words. The dashboard's page shows the first six attributes by name at once.
@@ -40,11 +38,6 @@ class TakenVariant:
     @property
     def system_attributes(self) -> dict[str, Any]:
         return {_KEPT: {"values": dict(self.values), "tried": self.tried}}
-
-
-def variant_in_short(chosen: Mapping[str, Any], family: str | None, tried: int) -> TakenVariant | None:
-    """Return the variant of a trial that closed these parameters; None if nothing was left to choose."""
-    return TakenVariant(without_family(chosen, family), tried) if tried > 1 else None
 
 
 def taken_variant(trial: FrozenTrial) -> TakenVariant | None:

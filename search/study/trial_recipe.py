@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from optuna.trial import BaseTrial
+from typing import Any
+
+from optuna.trial import BaseTrial, FixedTrial, FrozenTrial
 from pydantic import ValidationError
 
 from models.settings import ClosedPrecision
 from search.errors import TrialFailure
+from search.study.machine_types import MACHINE_TYPES, of_machine_type, with_machine_types
 from search.study.precision import with_precision
 from search.study.recipe import Recipe
 from search.study.study import Study
@@ -38,6 +41,20 @@ def trial_recipe(
     settings = closed.model_copy(update={"seed": seed, "threads": closed.threads or threads or _threads()})
     recipe = recipe.model_copy(update={"training": settings, "model": recipe.model.repeated(repeat)})
     return with_precision(recipe, precision, native=lambda: _native_precision(device))
+
+
+def recipe_of_trial(study: Study, trial: FrozenTrial, **closed: Any) -> Recipe:
+    """Return the recipe of a trial that has all its parameters; `closed` as for `trial_recipe`."""
+    machines, names = trial.user_attrs.get(MACHINE_TYPES, ()), study.space.distributions()
+    if not machines:
+        return trial_recipe(study, FixedTrial(trial.params, number=trial.number), **closed)
+    parameters = {machine: of_machine_type(trial.params, machine, names) for machine in machines}
+    return with_machine_types(
+        {
+            machine: trial_recipe(study, FixedTrial(own, number=trial.number), **closed)
+            for machine, own in parameters.items()
+        }
+    )
 
 
 def _threads() -> int:

@@ -31,7 +31,7 @@ from models.scoring.combination import Scales
 from models.scoring.network_pass import NetworkPass
 from models.scoring.reconstruction import reconstruction_of
 from models.scoring.scorer import Calibrated, Scorer, Single
-from models.scoring.scorer_of_recipe import scorer_of
+from models.scoring.scorer_of_recipe import scorer_of, sharing
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
 from search.study.precision import with_precision
@@ -114,7 +114,7 @@ class Training:
         self.clips, self.dropped = _cleaned(training_clips(corpus, recipe), corpus, recipe)
         self.validation_clips = labelled_test_clips(corpus)
         self.labels = self.clips.labels
-        recipe.model.require(self.labels, {clip.id_name for clip in self.validation_clips})
+        recipe.member.require(self.labels, {clip.id_name for clip in self.validation_clips})
         copies = faulty_copies_of(corpus, recipe)
         self._train = replace(self.recordings_of(self.clips.train), faulty_copies=copies)
         self._withheld = self.recordings_of(self.clips.withheld)
@@ -180,7 +180,7 @@ class Training:
         None if there are too few normal clips, or if empirical calibration has bent the scale of the scores. It is that
         of `models.scoring.scorer.Calibrated` as a member of the ensemble.
         """
-        if recipe.scoring.calibration == "empirical":
+        if any(each.scoring.calibration == "empirical" for each in recipe.member.scored_by):
             return None
         try:
             with memory_failures():
@@ -197,15 +197,13 @@ class Training:
         if recipe == self.recipe and self._fitted_epoch == self.epoch:
             return self.scorer
         scorer = self._sharing(recipe)
-        for single, shared in zip(scorer.singles(), self._passes, strict=False):
-            single.shared_pass = shared
+        scorer.read_in(self._passes)
         scorer.fit(self._train, self._withheld)
         return scorer
 
     def _sharing(self, recipe: Recipe) -> Scorer:
         """Create the scorer of a recipe around the networks of this training."""
-        trained = iter(list(self.scorer.singles()))
-        return scorer_of(recipe.member, self.labels, lambda member, labels: next(trained).under(member))
+        return sharing(self.scorer, recipe.member, self.labels)
 
     def _scores_or_reason(self, scorer: Scorer) -> VariantScores:
         try:

@@ -21,6 +21,7 @@ from features.errors import UnservedError
 from models.scoring.combination import Scales
 from models.scoring.scores import Scores
 from search.errors import TrialFailure
+from search.study.machine_types import MACHINE_TYPES
 from search.study.precision import precision_of
 from search.study.recipe import Recipe
 from search.study.search_settings import ConstraintSettings
@@ -29,6 +30,7 @@ from search.study.trial_recipe import trial_recipe
 from search.study.variants import variants_of
 from search.training.costs import Limits
 from search.training.cross_validation import start_training
+from search.training.machine_type_choice import ChoiceForEachType
 from search.training.protocols import Evidence, ModelTraining, Train, TrialTraining
 from search.training.variant_choice import NoEvidence, VariantChoice
 from search.validation.views import ValidationData
@@ -84,11 +86,15 @@ def objective(
     first, *others = study.objectives
     # Wilcoxon's test takes steps as independent measurements: a mean over folds would count a fold repeatedly.
     fold_alone = study.search.pruner == "wilcoxon"
-    choice = VariantChoice(variants, validation_data, first, evidence or NoEvidence(), reports_folds_alone=fold_alone)
+    for_each = study.search.scoring_for is not None and len(variants) > 1 and len(validation_data.machines) > 1
+    choose = ChoiceForEachType if for_each else VariantChoice
+    choice = choose(variants, validation_data, first, evidence or NoEvidence(), reports_folds_alone=fold_alone)
     limits = Limits(study.search.constraints or ConstraintSettings(), study.objectives)
     with _impossible_settings():
-        training = start_training([variant.recipe for variant in variants], validation_data, device, train)
+        training = start_training(choice.recipes, validation_data, device, train)
     if "threads" not in attributes:
+        if for_each:
+            trial.set_user_attr(MACHINE_TYPES, validation_data.machines)
         trial.set_user_attr("precision", precision_of(recipe))
         trial.set_user_attr("threads", recipe.training.threads)
     limits.before_training(trial, training)

@@ -22,6 +22,9 @@ VariantScores = Scores | UnservedError | TrialFailure | FloatingPointError
 class Evidence(Protocol):
     """What a study knows of the variants of a trial's family."""
 
+    def of_machine(self, machine: str) -> Evidence:
+        """Return what the study knows of them for one machine type, where each type takes a variant of its own."""
+
     def judges(self, step: int) -> bool:
         """Whether variants are scored after this step of a training; they always are after the last one."""
 
@@ -38,23 +41,27 @@ class Evidence(Protocol):
         """Note which variant the trial takes: its parameters, and its value at each judged step."""
 
 
-class TrialTraining(Resumable, Protocol):
-    """The training of a trial: one `search.training.loop.Training`, a stand-in without torch, or a cross-validation."""
+class Scored(Protocol):
+    """What a choice among variants needs of a training."""
 
     @property
     def step(self) -> int | None:
         """The step that the last epoch has reached; None between two steps."""
-
-    @property
-    def parameters(self) -> int: ...
-
-    def run_epoch(self, before_batch: Callable[[], None]) -> None: ...
 
     def validation_scores(self) -> Scores:
         """At a step, return the scores of the validation clips of all folds so far, (clips,), in the truth's order."""
 
     def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
         """At a step, return the scores as `validation_scores`, by recipes that differ in settings of scoring alone."""
+
+
+class TrialTraining(Resumable, Scored, Protocol):
+    """The training of a trial: one `search.training.loop.Training`, a stand-in without torch, or a cross-validation."""
+
+    @property
+    def parameters(self) -> int: ...
+
+    def run_epoch(self, before_batch: Callable[[], None]) -> None: ...
 
     def scales_of(self, recipe: Recipe) -> Scales | None:
         """Return the scale to which an ensemble would bring the scores of the validation clips by this recipe.

@@ -52,7 +52,7 @@ def open_corpus_stores(corpus: Corpus, recipe: Recipe, *, progress: Progress | N
     for member in recipe.members:
         member.features.require(corpus)
         open_store(corpus.clips, member.features, progress=progress)
-        if member.model.backend == "exposure":
+        if any(each.model.backend == "exposure" for each in member.scored_by):
             copies = _corpus_of_copies(corpus, recipe, progress)
             open_store(copies.clips, member.features, progress=progress)
 

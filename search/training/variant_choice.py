@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from models.scoring.scores import Scores
+from search.study.recipe import Recipe
 from search.study.variants import Variant
 from search.training.choice import Table, choose
-from search.training.protocols import Evidence, TrialTraining, VariantScores
+from search.training.protocols import Evidence, Scored, VariantScores
 from search.validation.views import ValidationData
 
 _log = logging.getLogger(__name__)
@@ -37,6 +38,11 @@ class VariantChoice:
         self.taken = variants[0].recipe  # by the last step that was judged
 
     @property
+    def recipes(self) -> list[Recipe]:
+        """The recipes of the variants, which share a training."""
+        return [variant.recipe for variant in self._variants]
+
+    @property
     def is_open(self) -> bool:
         """Whether there is a choice."""
         return len(self._variants) > 1
@@ -49,7 +55,7 @@ class VariantChoice:
         has_folds = len(self._validation_data.views) > 1
         return not self.is_open or is_last or has_folds or self._evidence.judges(step)
 
-    def scores(self, training: TrialTraining) -> Scores:
+    def scores(self, training: Scored) -> Scores:
         """Return the scores of the validation clips under the variant that the trial takes.
 
         Raises UnservedError, TrialFailure or FloatingPointError if the training gives no detector.
@@ -57,7 +63,7 @@ class VariantChoice:
         if not self.is_open:
             self._evidence.take(self._variants[0].values, {})
             return training.validation_scores()
-        scores = training.scores_of_variants([variant.recipe for variant in self._variants])
+        scores = training.scores_of_variants(self.recipes)
         table = self._table_of(scores)
         for variant, reason in zip(self._variants, scores, strict=True):
             if isinstance(reason, Exception):
@@ -93,6 +99,9 @@ class VariantChoice:
 
 class NoEvidence:
     """The evidence of a trial that stands alone: every step is judged, and no other training counts."""
+
+    def of_machine(self, machine: str) -> NoEvidence:
+        return NoEvidence()
 
     def judges(self, step: int) -> bool:
         return True

@@ -33,6 +33,11 @@ class ValidationData:
     views: tuple[Corpus, ...]  # one for each model of a trial, without labels of held-out test clips
     truth: Truth  # of the validation clips, one view after the other
 
+    @property
+    def machines(self) -> list[str]:
+        """The machine types of all clips."""
+        return sorted({clip.machine for view in self.views for clip in view.clips})
+
     def metric(self, objective: str, scores: Scores) -> float:
         """Compute an objective from the scores of the validation clips, of all views or of the first ones.
 

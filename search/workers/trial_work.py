@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,10 @@ from search.storage.ledger import LeaseLost
 from search.storage.optuna_rows import SECONDS
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
+from search.study.branches import without_family
+from search.study.machine_types import MACHINE_TYPES, parameter_of
 from search.study.search_settings import keeps_to_limits
-from search.study.taken_variant import variant_in_short
+from search.study.taken_variant import TakenVariant
 from search.validation.views import ValidationData
 from search.workers.devices import device_name, memory_used
 from search.workers.draining import Drained
@@ -172,13 +174,25 @@ class TrialWork:
     def _chosen(self, trial: optuna.Trial) -> dict[str, Any]:
         """What was chosen after the training: parameters with their ranges, the curve under them, and the variant."""
         study, chosen = self.suggestions.study, self._evidence.parameters
-        ranges = study.space.distributions()
+        ranges, machines = study.space.distributions(), trial.user_attrs.get(MACHINE_TYPES, ())
+        ranges = {parameter_of(machine, name): ranges[name] for machine in machines for name in ranges} | ranges
         parameters = {name: (value, ranges[name]) for name, value in chosen.items()}
-        open_ones = {
-            name: value for name, value in chosen.items() if name not in study.tried_first.get(trial.number, {})
-        }
-        variant = variant_in_short(open_ones, trial.params.get("family"), self._evidence.tried)
+        variant = self._variant(trial, machines) if self._evidence.tried > 1 else None
         return {"parameters": parameters, "curve": self._evidence.curve, "variant": variant}
+
+    def _variant(self, trial: optuna.Trial, machines: Sequence[str]) -> TakenVariant:
+        """The variant with the names of its settings in short, without what an entry of `search.first` had closed."""
+        study, chosen, family = self.suggestions.study, self._evidence.parameters, trial.params.get("family")
+        names = [name for name in study.space.distributions() if name not in study.tried_first.get(trial.number, {})]
+        if not machines:
+            values = {name: chosen[name] for name in names if name in chosen}
+            return TakenVariant(without_family(values, family), self._evidence.tried)
+        of_types: dict[str, Any] = {}
+        for machine in machines:
+            keys = {name: parameter_of(machine, name) for name in names}
+            own = {name: chosen[key] for name, key in keys.items() if key in chosen}
+            of_types |= {parameter_of(machine, name): value for name, value in without_family(own, family).items()}
+        return TakenVariant(of_types, self._evidence.tried)
 
     def _attributes(self, scores: Scores | None = None) -> dict[str, Any]:
         """The trial's attributes, for the dashboard and for the sampler, which reads the seconds."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from features.frames.feature_settings import KINDS, SHARED, is_framed
 from models.families import FAMILIES, settings_of
-from models.member import NAME
+from models.member import NAME, OfMachineType
 from models.settings import STATISTICS, DensitySettings
 from search.study.open_setting import Path
 from search.study.portfolio import DEFAULT_TOP
@@ -40,7 +40,7 @@ def study_schema() -> dict[str, Any]:
             "description": "what is trained: a family with its settings, or a list of families",
             "anyOf": [_ref("model"), {"type": "array", "items": _ref("model_of_branch"), "minItems": 1}],
         },
-        **{name: _ref(name) for name in ("training", "scoring", "validation", "from")},
+        **{name: _ref(name) for name in ("training", "scoring", "machine_types", "validation", "from")},
         "baseline": {
             "description": "a known configuration, tried first: open settings by name, each with one of its values",
             "type": ["object", "null"],
@@ -62,6 +62,15 @@ def _definitions() -> dict[str, Any]:
 
     definitions = {name: _block(settings, _path_of(name)) for name, settings in blocks().items()}
     definitions["from"] = _block(Origin, ("from",))
+    definitions["machine_types"] = {
+        "description": settings_in(Recipe)["machine_types"]["description"],
+        "anyOf": [
+            {"type": "object", "minProperties": 1, "additionalProperties": _ref("machine_type")},
+            {"type": "null"},
+        ],
+    }
+    # What a machine type may have depends on the family, and is checked by `search.study.rules`.
+    definitions["machine_type"] = _block(OfMachineType, ("machine_types", "type"))
     definitions["features"]["properties"]["kind"] |= _open(_stack(KINDS, stackable=_FRAMED))
     for family in FAMILIES:
         if issubclass(settings_of(family), DensitySettings):
@@ -83,6 +92,7 @@ def _definitions() -> dict[str, Any]:
         "model": _ref("member_model"),
         "training": _ref("member_training"),
         "scoring": _ref("member_scoring"),
+        "machine_types": _ref("machine_types"),
         "weight": _setting(settings_in(fusion.FusionMember)["weight"], is_open=True),
     }
     needs = [{"required": ["recipe"]}, {"required": ["model"], "properties": {"model": {"required": ["family"]}}}]

@@ -47,8 +47,8 @@ def schema_at(tree: Tree, path: Sequence[str | int]) -> Any:
             schema = None if field is None else field.annotation
             if key == "model":
                 schema = _schema_of_family(node)
-        elif typing.get_origin(schema) is Mapping:
-            schema = typing.get_args(schema)[1]
+        elif blocks := [kind for kind in (schema, *typing.get_args(schema)) if typing.get_origin(kind) is Mapping]:
+            schema = typing.get_args(blocks[0])[1]
         else:
             return None
         is_branch = False
@@ -67,10 +67,15 @@ def takes_reals(tree: Tree, path: Path) -> bool:
     return annotation is float or float in typing.get_args(annotation)
 
 
-def scoring_grid(tree: Tree, path: Path) -> Sequence[object] | None:
-    """Return the values that stand for a range of a setting that changes no training; None for any other setting."""
+def scoring_grid(tree: Tree, path: Path, *, for_each: bool = False) -> Sequence[object] | None:
+    """Return the values that stand for a range of a setting that changes no training; None for any other setting.
+
+    `for_each`: trials close their scoring for each machine type.
+    """
     schema = block_schema(tree, path[:-1])
-    return schema.SCORING_ONLY.get(str(path[-1])) if schema is not None and issubclass(schema, Settings) else None
+    if schema is None or not issubclass(schema, Settings):
+        return None
+    return (schema.scoring_alone() if for_each else schema.SCORING_ONLY).get(str(path[-1]))
 
 
 def description_of(tree: Tree, path: Path) -> str:
