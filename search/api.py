@@ -30,7 +30,7 @@ from features.errors import CorpusError, OffkeyError
 from features.frames.feature_settings import FeatureSettings
 from features.progress import Progress
 from models.labels import Labels
-from models.member import Member
+from models.member import Member, OfMachineType
 from models.settings import FamilySettings, ScoringSettings, TrainingSettings
 from search.detector.best_member import BestMember, MemberOnTest
 from search.detector.optimism import Optimism, SeedSpread, Spread
@@ -70,8 +70,8 @@ __all__ = ["Study", "evaluate", "load_bundle", "score", "train"]
 __all__ += ["Ensemble", "FamilyTrials", "Gain", "Portfolio", "PortfolioLeader", "SearchProgress", "Summary"]
 __all__ += ["TakenVariant", "Trial"]
 # for a recipe:
-__all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "Origin", "Recipe"]
-__all__ += ["ScoringSettings", "TrainingSettings", "ValidationSettings"]
+__all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "OfMachineType", "Origin"]
+__all__ += ["Recipe", "ScoringSettings", "TrainingSettings", "ValidationSettings"]
 # for a detector and its scores:
 __all__ += ["Bundle", "Clip", "DecisionMetrics", "Detector", "IdDecisions", "IdMetrics", "Interval", "Labels"]
 __all__ += ["MachineId", "Metrics", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]

@@ -219,5 +219,5 @@ def test_a_search_of_fewer_trials_tries_the_cheapest_and_is_continued(storage_ur
     assert attributes(trials) == [None, 1, 2, None]
     assert "search.trials: the budget of 2 ends before the 3 trials that are tried first" in short.stderr
     assert "ends before" not in longer.stderr
-    assert "Portfolio (search.first): 1 trial, best AUC" in short.stdout
-    assert "Portfolio (search.first): 2 trials, best AUC" in longer.stdout
+    assert "Portfolio (baseline and 1 entry of search.first): best AUC" in short.stdout
+    assert "Portfolio (baseline and 2 entries of search.first): best AUC" in longer.stdout

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     MakeStudy = Callable[..., TinyStudy]
 
-LEASE = 0.6  # seconds
+LEASE = 1.0  # seconds
 EPOCHS = 3
 
 DATABASES = ["sqlite", "postgresql"]
