@@ -243,9 +243,13 @@ def search_with_ray(task: Task, folder: Path, train: Windows, validation: Labell
     def trial(settings: dict[str, Any], data: tuple[Windows, Labelled]) -> None:
         name = tune.get_context().get_trial_id()
         _share_cores(task, seed=int(name.rpartition("_")[2]) + 1000 * task.seed)
+        has_diverged = True
         for model, auc in training(*data, settings):
             keep(folder, name, model, auc)  # before the report, after which ASHA may stop the trial
             tune.report({"auc": auc})
+            has_diverged = False
+        if has_diverged:
+            tune.report({"auc": 0.0})  # a trial that reports nothing ends Ray Tune's search
 
     ray.init(num_cpus=task.workers, include_dashboard=False, log_to_driver=False)
     space = {

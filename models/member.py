@@ -86,9 +86,11 @@ class Member(Settings):
 
     def require(self, labels: Labels, judged: Collection[str]) -> None:
         """Raises UnservedError unless it can learn from these labels and score clips of these machine IDs."""
-        self.model.require(labels, judged)
         of_types = self.of_machine_types
-        for name in sorted({*labels.ids, *judged}) if of_types else ():
+        if not of_types:
+            self.model.require(labels, judged)
+            return
+        for name in sorted({*labels.ids, *judged}):
             require_named(self, name)
         for machine, member in of_types.items():
             member.model.require(labels, [name for name in judged if MachineId.parse(name).machine == machine])

@@ -80,7 +80,12 @@ class Statistics:
 
     @classmethod
     def of(cls, settings: DensitySettings) -> Statistics:
-        return cls(settings.statistics, settings.share, settings.decay, settings.bands_of_median)
+        """The statistics by these settings. Those without effect have no part in them."""
+        fields, idle = type(settings).model_fields, settings.idle
+        share, decay = (
+            fields[name].default if name in idle else getattr(settings, name) for name in ("share", "decay")
+        )
+        return cls(settings.statistics, share, decay, settings.bands_of_median)
 
 
 def input_levels(inputs: Tensor) -> Tensor:

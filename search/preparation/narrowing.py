@@ -47,6 +47,14 @@ def drop_unserved_sources(study: Study, tree: Tree, corpus: Corpus) -> list[str]
     return [f"corpus.train_on: dropped {dropped}, since {corpus.root} has no such training clips", *without]
 
 
+def _restore_budget(study: Study, tree: Tree) -> None:
+    """Give a tree the budget of the study's file: without scoring for each machine type, more trials may differ."""
+    in_file = (study.document.tree.get("search") or {}) if study.document is not None else {}
+    tree["search"].pop("trials", None)
+    if "trials" in in_file:
+        tree["search"]["trials"] = in_file["trials"]
+
+
 def drop_scoring_for_each(study: Study, tree: Tree, corpus: Corpus) -> list[str]:
     """Remove `search.scoring_for` from the study's tree if there is one machine type; return warnings.
 
@@ -57,6 +65,7 @@ def drop_scoring_for_each(study: Study, tree: Tree, corpus: Corpus) -> list[str]
         return []
     if len(machines) == 1:
         del tree["search"]["scoring_for"]
+        _restore_budget(study, tree)
         return [f"search.scoring_for: left out, since {corpus.root} has one machine type, {machines[0]}"]
     known = study.space.distributions()
     for machine in machines:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from features.did_you_mean import did_you_mean
 from search.errors import StudyError, StudyFileError
@@ -82,13 +82,17 @@ def _entries_of(source: str, url: str, space: Space, *, top: int) -> list[dict[s
         within = " within its limits" if trials else ""
         raise StudyError(f"{name} has no complete trial{within} yet: search it first, or leave it out")
     named = stored.study()
-    # With any number of threads: otherwise torch would be loaded to count them.
-    recipes = (recipe_of_trial(named, trial, threads=1) for trial in best)
+    recipes = (recipe_of_trial(named, trial, **_closed(trial)) for trial in best)
     fitting = (recipe for recipe in recipes if recipe.model.family in families_of(space.tree))
     first = next(fitting, None)
     if first is None:
         raise _wrong_families(name, named.space.families, space)
     return _entries(name, itertools.chain([first], fitting), space, top=top)
+
+
+def _closed(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial's recipe needs besides its parameters; otherwise torch would be loaded to find it here."""
+    return {"threads": 1, "precision": trial.user_attrs.get("precision", "float32")}
 
 
 def _entries(source: str, recipes: Iterable[Recipe], space: Space, *, top: int) -> list[dict[str, Any]]:

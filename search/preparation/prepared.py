@@ -14,6 +14,7 @@ from pathlib import Path
 from features.clips.corpus import Corpus, read_corpus
 from features.progress import Progress
 from search.errors import StudyError
+from search.evaluation.bootstrap import fewest_recordings
 from search.preparation.clip_checks import require_metrics, require_metrics_of_folds, require_served, warnings_of
 from search.preparation.narrowing import (
     drop_scoring_for_each,
@@ -91,6 +92,11 @@ def prepare(study: Study, *, default_root: str | None, progress: Progress | None
     require_metrics_of_folds(
         prepared.validation_data, study.objectives[0], each_alone=study.search.pruner == "wilcoxon"
     )
+    if study.search.stop == "told_apart" and fewest_recordings(prepared.validation_data.truth) < 2:
+        warnings.append(
+            "search.stop: told_apart has no effect: with a single validation clip of a machine ID and label, nothing "
+            "is known of how far another clip would change the AUC"
+        )
     return Prepared(**vars(prepared), study=replace(study, first_in_file=in_file), warnings=tuple(warnings))
 
 

@@ -12,7 +12,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from search.study.branches import names_of
 from search.study.space import Tree
-from search.study.study_file import EDITORS_LINE, shipped_schema, shipped_text
+from search.study.study_file import EDITORS_LINE, shipped_schema, shipped_text, to_yaml
 
 _OF_LABELS = """\
 This share of the labelled test clips validates trials; the rest is held out for the test of the final detector."""
@@ -94,7 +94,7 @@ def _head(tree: Tree, *, minutes: int) -> str:
 #   {{low: …, high: …}}, with log: true or step: … where that helps, or {{choices: [a, b]}}.
 # Check and run it:   offkey search FILE --workers 2
 # It ends after {minutes} minutes (search.hours), on any host. `offkey search best` has all families and more trials.
-study: {tree["study"]}
+{to_yaml({"study": tree["study"]}).strip()}
 corpus:
   root: {_quoted(corpus["root"])}
   machines: [{", ".join(map(_quoted, corpus["machines"]))}]

@@ -73,8 +73,8 @@ def settings(study: Study, status: Status) -> list[dict[str, str]]:
     With several families there may be dozens: then only those of the baseline and of the best trial are shown.
     """
     best = {} if status.best is None else status.best.params
-    baseline = study.baseline
-
+    tried = next((trial.params for trial in status.finished if trial.number == 0), study.baseline)
+    baseline = tried if study.baseline else {}
     machines = [] if status.best is None else status.best.user_attrs.get(MACHINE_TYPES, [])
 
     def best_value(name: str) -> str:

@@ -32,8 +32,10 @@ class EarlyEnd:
 
     def end_if_enough(self, trials: Sequence[FrozenTrial]) -> None:
         """Ends the study if its trials, as they stand now, show that enough is known."""
-        _, _, budget, has_ended = self._ledger.snapshot()
         ended = sorted((trial for trial in trials if trial.state.is_finished()), key=lambda trial: trial.number)
+        if not may_be_enough(len(ended), self._stored.budget - len(ended)):  # a budget never falls
+            return
+        _, _, budget, has_ended = self._ledger.snapshot()
         remaining = budget - len(ended)
         if has_ended is not None or remaining < 1 or not may_be_enough(len(ended), remaining):
             return
@@ -53,7 +55,7 @@ class EarlyEnd:
         if found is None or not found.is_enough:
             return
         best = numbers[int(np.nanargmax(values))]
-        enough = Enough(trials=len(ended), budget=budget, best=best, told=found.told, chance=found.expected)
+        enough = Enough(trials=len(ended), budget=budget, best=best, margin=found.margin, expected=found.expected)
         if self._ledger.end_early(enough):
             _log.info("%s", enough.in_words(self._stored.metric_name))
 

@@ -59,7 +59,7 @@ class Prospect:
 
     remaining: int  # trials that have not ended
     since: int  # trials that have ended since the best value last rose by a standard error
-    told: float  # how far ahead of the best a trial must be to be told from it
+    margin: float  # how far ahead of the best a trial must be to be told from it
     expected: float  # how many of the remaining trials are expected to be
 
     @property
@@ -96,17 +96,17 @@ def prospect(
     error = _error(values, complete, best, noise)
     if error is None:
         return None
-    told = TOLD * error
+    margin = TOLD * error
     expected = 0.0
     for family in range(count):
         own = values[drawn & (families == family)]
         own = own[np.isfinite(own)]
         if len(own) == 1:
             return None
-        if len(own) and values[best] + told <= 1:  # no metric exceeds 1
-            expected += _expected(own, values[best] + told, share=remaining / int(drawn.sum()))
+        if len(own) and values[best] + margin <= 1:  # no metric exceeds 1
+            expected += _expected(own, values[best] + margin, share=remaining / int(drawn.sum()))
     first_near = int(np.flatnonzero(values >= values[best] - error)[0])
-    return Prospect(remaining=remaining, since=len(values) - 1 - first_near, told=told, expected=expected)
+    return Prospect(remaining=remaining, since=len(values) - 1 - first_near, margin=margin, expected=expected)
 
 
 def _error(

@@ -109,7 +109,7 @@ class FamilySampler(BaseSampler):
         """`draw` is the number of families to skip, because suggestions for them had been tried already."""
         self._space, self._draw, self._remaining = space, draw, remaining
         self._tpe = TPESampler(seed=seed, n_startup_trials=STARTUP)
-        self._alone: optuna.Study | None = None  # the trials of the family alone
+        self._alone: optuna.Trial | None = None  # asked of a study with the trials of the family alone
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {}  # the space depends on the family, which is not suggested yet
@@ -122,20 +122,27 @@ class FamilySampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        if self._alone is not None:
-            return self._tpe.sample_independent(self._alone, trial, param_name, param_distribution)
-        # Not get_trials: under Hyperband, Optuna gives samplers a study whose get_trials shows one bracket alone.
-        trials = study._get_trials(deepcopy=False)
         if param_name == "family":
-            by_claim = families_by_claim(self._space.families, trials, self._remaining)
+            by_claim = families_by_claim(self._space.families, _all_trials(study), self._remaining)
             return by_claim[self._draw % len(by_claim)]
-        self._alone = _only(trial.params["family"], study, trials)
-        return self._tpe.sample_independent(self._alone, trial, param_name, param_distribution)
+        if self._alone is None:
+            others = [other for other in _all_trials(study) if other.number != trial.number]
+            self._alone = _of_family(trial.params["family"], study, others, self._tpe).ask()
+        return self._alone._suggest(param_name, param_distribution)
 
 
-def _only(family: str, study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
-    """A study with the trials of one family: its settings are suggested from these alone."""
-    alone = optuna.create_study(directions=study.directions)
-    used = (TrialState.COMPLETE, TrialState.PRUNED)
+def _all_trials(study: optuna.Study) -> list[FrozenTrial]:
+    # Not get_trials: under Hyperband, Optuna gives samplers a study whose get_trials shows one bracket alone.
+    return study._get_trials(deepcopy=False)
+
+
+def _of_family(family: str, study: optuna.Study, trials: Sequence[FrozenTrial], sampler: BaseSampler) -> optuna.Study:
+    """A study with the trials of one family: its settings are suggested from these alone.
+
+    Settings that all of them have are suggested together, others one by one. Trials at work keep other workers from
+    suggesting the same.
+    """
+    alone = optuna.create_study(directions=study.directions, sampler=sampler)
+    used = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
     alone.add_trials(t for t in trials if t.state in used and t.params.get("family") == family)
     return alone

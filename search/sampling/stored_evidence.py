@@ -31,6 +31,7 @@ class StoredEvidence:
         self.parameters: dict[str, Any] = {}  # of the variant that the trial takes
         self.curve: dict[int, float] = {}  # its value at each judged step
         self._tried = 1
+        self._others: list[Sequence[float | None]] = []
         self._of_machines: list[StoredEvidence] = []
 
     def of_machine(self, machine: str) -> StoredEvidence:
@@ -46,25 +47,35 @@ class StoredEvidence:
     def judges(self, step: int) -> bool:
         return is_rung(step, first=self._first_rung)
 
-    def others(self) -> Sequence[Sequence[float | None]]:
+    def others(self, variants: str) -> Sequence[Sequence[float | None]]:
+        # While the database is away, the trial goes by what it read last.
+        with suppress(StorageAway), self._storage.impatient():
+            self._others = self._read_others(variants)
+        return self._others
+
+    def _read_others(self, variants: str) -> list[Sequence[float | None]]:
         trials = self._study.get_trials(deepcopy=False)
         family = next((t.params.get("family") for t in trials if t.number == self._hold.number), None)
         complete = (t for t in trials if t.state == TrialState.COMPLETE and t.params.get("family") == family)
         tables = (self._tables(trial.system_attrs) for trial in complete)
-        return [table[max(table)] for table in tables if table]
+        last = (table[max(table)] for table in tables if table)
+        return [table["values"] for table in last if table["variants"] == variants]
 
     def own(self) -> Mapping[int, Sequence[float | None]]:
-        return self._tables(self._storage.get_trial(self._hold.trial_id).system_attrs)
+        tables = self._tables(self._storage.get_trial(self._hold.trial_id).system_attrs)
+        return {step: table["values"] for step, table in tables.items()}
 
-    def keep(self, step: int, values: Sequence[float | None]) -> None:
+    def keep(self, step: int, values: Sequence[float | None], variants: str) -> None:
         self._tried = len(values)
         # Without a table the trial goes on: it is no evidence for other trials.
         with suppress(StorageAway), self._storage.impatient():
-            self._storage.set_trial_system_attr(self._hold.trial_id, f"{self._key}{step}", list(values))
+            self._storage.set_trial_system_attr(
+                self._hold.trial_id, f"{self._key}{step}", {"variants": variants, "values": list(values)}
+            )
 
     def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:
         self.parameters, self.curve = dict(values), dict(curve)
 
-    def _tables(self, attributes: Mapping[str, Any]) -> dict[int, list[float | None]]:
+    def _tables(self, attributes: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         parts = ((key.rpartition(":"), values) for key, values in attributes.items() if key.startswith(_KEY))
         return {int(step): values for (key, colon, step), values in parts if key + colon == self._key}

@@ -16,8 +16,8 @@ class Enough:
     trials: int  # that had ended by then
     budget: int
     best: int  # the number of the best trial
-    told: float  # how far ahead of it a trial must be to be told from it
-    chance: float  # that any of the trials that were left is
+    margin: float  # how far ahead of it a trial must be to be told from it
+    expected: float  # how many of the trials that were left are expected to be, by those that had ended
 
     @classmethod
     def of(cls, text: str) -> Enough:
@@ -31,10 +31,10 @@ class Enough:
     def in_words(self, metric_name: str) -> str:
         """A sentence about the end."""
         left = self.budget - self.trials
-        chance = "less than 1 %" if self.chance < 0.01 else f"{100 * self.chance:.0f} %"
+        others = "1 other trial" if left == 1 else f"{left} other trials"
+        expected = "fewer than 0.01" if self.expected < 0.01 else f"{self.expected:.2f}"
         return (
             f"The study ended itself after {self.trials} of {self.budget} trials (search.stop: told_apart): these "
             f"clips tell a trial from the best one, trial {self.best}, only if its {metric_name} is more than "
-            f"{self.told:.3f} higher, and the chance that any of the {left} trials left is that good is {chance}, as "
-            "far as the trials so far can show."
+            f"{self.margin:.3f} higher. By the trials so far, {expected} of the {others} would be that good."
         )

@@ -30,7 +30,9 @@ from search.study.space import Space, Tree
 
 def idle_settings(space: Space) -> list[str]:
     """Return a sentence for each value, other than the default, that has no effect in any trial."""
-    if "from" in space.tree:  # an exported recipe may hold settings of other families or poolings of its search
+    # An exported recipe may hold settings of other families or poolings of its search, and one that scores each machine
+    # type in its own way has settings that some of them inherit.
+    if "from" in space.tree or "machine_types" in space.tree:
         return []
     return [f"{'.'.join(map(str, path))} has no effect: {why}" for path, why in idle_values(space)]
 

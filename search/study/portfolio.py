@@ -187,6 +187,8 @@ def named_for_nothing(space: Space, baseline: Values, first: Sequence[Values] | 
     """Return a sentence for each of these trials that names settings without effect on its detector."""
     found = []
     for place, values in [("baseline", baseline), *(("search.first", entry) for entry in first or ())]:
+        if len(space.families) > 1 and "family" not in values:
+            continue  # the sampler chooses the family, and so what has an effect
         chosen = space.chosen(values)
         idle = [name for name in values if name not in chosen]
         if idle:

@@ -216,12 +216,12 @@ class Recipe(Settings):
         types replace.
         """
         tree = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        _drop(tree["model"], self.model.changing_nothing)
-        _drop(tree["scoring"], self.scoring.changing_nothing)
+        _drop(tree["model"], _changing_nothing(self.model, self))
+        _drop(tree["scoring"], _changing_nothing(self.scoring, self))
         _drop_beside_machine_types(tree, self, inherited=self.scoring)
         written = tree["model"].get("members", {})
         for name, member in self.ensemble.items():
-            _drop(written[name]["model"], member.model.changing_nothing)
+            _drop(written[name]["model"], _changing_nothing(member.model, member))
             # With null values: if one were left out, the member would inherit the study's value.
             written[name]["features"] = member.features.model_dump(mode="json")
             for block, keys in OF_THE_WHOLE.items():
@@ -257,6 +257,12 @@ def _completed(members: dict[str, dict[str, Any]], tree: dict[str, Any]) -> dict
         name: member | {block: {**settings, **(member.get(block) or {})} for block, settings in shared.items()}
         for name, member in members.items()
     }
+
+
+def _changing_nothing(settings: Settings, whole: Recipe | Member) -> frozenset[str]:
+    """The settings without effect or at their default, which are not written. Machine types may inherit the former."""
+    without = settings.changing_nothing
+    return without if whole.machine_types is None else without & _scoring_at_default(settings)
 
 
 def _drop_beside_machine_types(tree: dict[str, Any], whole: Recipe | Member, *, inherited: ScoringSettings) -> None:

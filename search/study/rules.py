@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
@@ -263,18 +263,30 @@ def _check_exposure(document: Document, tree: Tree) -> None:
     validation = ValidationSettings.model_validate(tree.get("validation") or {})
     if not validation.uses_proxies or validation.proxies == [OTHER_IDS.name]:
         return
-    of_types = [(("machine_types", name, "model"), own.get("model") or {}) for name, own in _machine_types(tree)]
+    models = [*_of_machine_types((), tree)]
     for branch in branches_of(tree):
-        models = [(branch.path, branch.block), *of_types]
-        models += [((*branch.path, "members", name, "model"), each["model"]) for name, each in branch.members.items()]
-        for path, block in models:
-            if "exposure" in values_of(block.get("score")):
-                raise document.error(
-                    (*path, "score"),
-                    "is exposure, which learns from synthetic faults, but validation.metric: proxy validates by such "
-                    "faults: it would show how well the detector knows them. Leave exposure out, validate on recorded "
-                    f"faults (validation.metric: auc) or by other machines (validation.proxies: [{OTHER_IDS.name}])",
-                )
+        models += _models(branch.path, branch.block)
+    for path, block in models:
+        if "exposure" in values_of(block.get("score")):
+            raise document.error(
+                (*path, "score"),
+                "is exposure, which learns from synthetic faults, but validation.metric: proxy validates by such "
+                "faults: it would show how well the detector knows them. Leave exposure out, validate on recorded "
+                f"faults (validation.metric: auc) or by other machines (validation.proxies: [{OTHER_IDS.name}])",
+            )
+
+
+def _models(path: Path, block: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Yield each block of a model's settings: its own, and those of its members and of their machine types."""
+    yield path, block
+    for name, member in (block.get("members") or {}).items():
+        yield from _models((*path, "members", name, "model"), member.get("model") or {})
+        yield from _of_machine_types((*path, "members", name), member)
+
+
+def _of_machine_types(path: Path, whole: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    for name, own in (whole.get("machine_types") or {}).items():
+        yield from _models((*path, "machine_types", name, "model"), own.get("model") or {})
 
 
 def _check_stop(document: Document, validation: ValidationSettings) -> None:
@@ -293,15 +305,13 @@ def _check_stop(document: Document, validation: ValidationSettings) -> None:
         )
 
 
-def _machine_types(tree: Tree) -> list[tuple[str, Mapping[str, Any]]]:
-    return list((tree.get("machine_types") or {}).items())
-
-
 def _check_effects(document: Document, space: Space) -> None:
     """Refuse a range, and a value of a setting that is never idle, without an effect in any trial."""
     for setting in space.settings:
         if why := why_idle(setting.path, space.tree):
             raise document.error(setting.path, f"would be searched for nothing: {why}")
+    if "machine_types" in space.tree:
+        return  # which may inherit the value
     for path, why in idle_values(space):
         if not may_be_idle(path, space.tree):
             raise document.error(path, f"has no effect: {why}. Set that, or leave {path[-1]} out")

@@ -27,7 +27,8 @@ class SearchSettings(Settings):
     stop: Literal["told_apart", "never"] | None = Field(
         None,
         description="told_apart: the study ends itself once no trial that is left can be expected to be told from the "
-        "best by these validation clips, after half of its trials at the earliest; default: never",
+        "best by these validation clips, after half of its trials at the earliest; left out: "
+        "as the stored study has it, never in a new one",
     )
     sampler: Literal["tpe", "random", "grid"] = Field("tpe", description="grid: each combination of choices once")
     pruner: Literal["hyperband", "median", "noise", "wilcoxon", "none"] = Field(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -145,13 +145,12 @@ class Space:
         """
         settings = [setting for setting in self.settings_of(0) if not setting.is_scoring]
         names = [setting.name for setting in settings]
-        combinations: list[Tree] = []
+        combinations: dict[Hashable, Tree] = {}
         for values in itertools.product(*(setting.extremes for setting in settings)):
             combination = self.chosen(dict(zip(names, values, strict=True)))
-            if combination not in combinations:
-                combinations.append(combination)
+            combinations.setdefault(frozenset(combination.items()), combination)
         wanted = {name: value for name, value in self.chosen(ahead).items() if name in names}
-        return sorted(combinations, key=lambda combination: not wanted.items() <= combination.items())
+        return sorted(combinations.values(), key=lambda combination: not wanted.items() <= combination.items())
 
     def suggest(self, trial: BaseTrial) -> int:
         """Let the trial suggest its branch and all settings that change its training; return the branch."""
@@ -184,10 +183,13 @@ class Space:
 
         `value_of` is called for these settings alone, in their order.
         """
-        tree, values = copy.deepcopy(self.tree), {}
         names = {str(setting.path[-1]) for setting in settings}
+        depending = {setting.path for setting in settings if not names.isdisjoint(setting.facts.beside)}
+        if not depending:
+            return {setting.path: value_of(setting) for setting in settings}
+        tree, values = copy.deepcopy(self.tree), {}
         for setting in settings:
-            if names.isdisjoint(setting.facts.beside) or self.may_count(tree, setting.path, branch):
+            if setting.path not in depending or self.may_count(tree, setting.path, branch):
                 values[setting.path] = value_of(setting)
                 put(tree, setting.path, values[setting.path])
         return values

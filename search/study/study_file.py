@@ -146,7 +146,9 @@ def _study(document: Document) -> Study:
     check(document, space)
     space = replace(space, may_count=may_count)  # which reads blocks that were checked
     require_few_combinations(document, space)
-    if _has_one_trial(space) and "trials" not in (document.tree.get("search") or {}):
+    is_given = "trials" in (document.tree.get("search") or {})
+    # A study of trained models may repeat one recipe with other seeds.
+    if _has_one_trial(space) and (not is_given or search.scoring_for is not None):
         search = search.model_copy(update={"trials": 1})
     first = checked_first(document, space, (document.tree.get("search") or {}).get("first"))
     study = Study(

@@ -128,14 +128,14 @@ class _Noted:
     def judges(self, step: int) -> bool:
         return self._evidence.judges(step)
 
-    def others(self) -> Sequence[Sequence[float | None]]:
-        return self._evidence.others()
+    def others(self, variants: str) -> Sequence[Sequence[float | None]]:
+        return self._evidence.others(variants)
 
     def own(self) -> Mapping[int, Sequence[float | None]]:
         return self._evidence.own()
 
-    def keep(self, step: int, values: Sequence[float | None]) -> None:
-        self._evidence.keep(step, values)
+    def keep(self, step: int, values: Sequence[float | None], variants: str) -> None:
+        self._evidence.keep(step, values, variants)
 
     def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:
         self.values, self.curve = values, curve

@@ -28,14 +28,14 @@ class Evidence(Protocol):
     def judges(self, step: int) -> bool:
         """Whether variants are scored after this step of a training; they always are after the last one."""
 
-    def others(self) -> Sequence[Sequence[float | None]]:
-        """Return the last table of each other complete training of the family: the value of each variant."""
+    def others(self, variants: str) -> Sequence[Sequence[float | None]]:
+        """Return the last table of each other complete training of the family that has the same variants."""
 
     def own(self) -> Mapping[int, Sequence[float | None]]:
         """Return the tables that an earlier worker kept of this trial, by step."""
 
-    def keep(self, step: int, values: Sequence[float | None]) -> None:
-        """Keep a table of this trial."""
+    def keep(self, step: int, values: Sequence[float | None], variants: str) -> None:
+        """Keep a table of this trial, the value of each variant; `variants` is a digest of the variants."""
 
     def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:
         """Note which variant the trial takes: its parameters, and its value at each judged step."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -34,6 +36,9 @@ class VariantChoice:
         self._variants, self._validation_data, self._objective = variants, validation_data, objective
         self._reports_folds_alone = reports_folds_alone
         self._evidence = evidence
+        # Trials of `search.first` may have closed some of the settings: then their variants are others.
+        named = json.dumps([dict(variant.values) for variant in variants], sort_keys=True)
+        self._digest = hashlib.sha256(named.encode()).hexdigest()[:8]
         self._tables = {step: _table(values) for step, values in evidence.own().items()}
         self.taken = variants[0].recipe  # by the last step that was judged
 
@@ -69,15 +74,12 @@ class VariantChoice:
             if isinstance(reason, Exception):
                 _log.info("no detector with %s: %s", dict(variant.values), reason)
         assert training.step is not None
-        self._evidence.keep(training.step, [None if math.isnan(value) else value for value in table.tolist()])
+        values = [None if math.isnan(value) else value for value in table.tolist()]
+        self._evidence.keep(training.step, values, self._digest)
         self._tables[training.step] = table
-        others = [_table(values) for values in self._evidence.others()]
-        taken = choose(
-            table,
-            [other for other in others if len(other) == len(table)],
-            [variant.changes for variant in self._variants],
-        )
-        curve = {step: float(values[taken]) for step, values in sorted(self._tables.items())}
+        others = [_table(other) for other in self._evidence.others(self._digest)]
+        taken = choose(table, others, [variant.changes for variant in self._variants])
+        curve = {step: float(values[taken]) for step, values in sorted(self._tables.items()) if step <= training.step}
         # A trial that reports each fold alone keeps its reports: the tables are of all folds so far.
         self._evidence.take(self._variants[taken].values, {} if self._reports_folds_alone else curve)
         self.taken = self._variants[taken].recipe
@@ -106,13 +108,13 @@ class NoEvidence:
     def judges(self, step: int) -> bool:
         return True
 
-    def others(self) -> Sequence[Sequence[float | None]]:
+    def others(self, variants: str) -> Sequence[Sequence[float | None]]:
         return ()
 
     def own(self) -> Mapping[int, Sequence[float | None]]:
         return {}
 
-    def keep(self, step: int, values: Sequence[float | None]) -> None:
+    def keep(self, step: int, values: Sequence[float | None], variants: str) -> None:
         return None
 
     def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:

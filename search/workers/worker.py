@@ -142,7 +142,7 @@ class Worker:
 
     def _end_if_enough(self) -> None:
         """Ends the study if its trials show that enough is known, and if it is to end itself then."""
-        if self.stored.may_end_itself:
+        if self.stored.may_end_itself and self.ledger.exists():
             self._early_end.end_if_enough(self.suggestions.optuna_study().get_trials(deepcopy=False))
 
     def _trial_work(self, hold: Hold, lease: Lease) -> TrialWork:

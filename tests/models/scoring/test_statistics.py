@@ -260,6 +260,11 @@ def test_impossible_settings_are_refused(content: dict[str, Any], rule: str) -> 
         stat.Settings.model_validate(content)
 
 
+def test_a_setting_without_effect_makes_no_other_reading() -> None:
+    assert Statistics.of(vae.Settings(score="knn", share=0.25)) == Statistics.of(vae.Settings(score="knn"))
+    assert Statistics.of(stat.Settings(statistic="quiet", decay=0.5)) == Statistics.of(stat.Settings(statistic="quiet"))
+
+
 @pytest.mark.parametrize(
     ("chosen", "idle"),
     [

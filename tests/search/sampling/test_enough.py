@@ -41,7 +41,7 @@ def test_the_expectation_is_that_of_exponential_excesses_of_the_best_quarter() -
     x = values.max() + TOLD * ERROR - climb - threshold
     chance = (1 + x / (tail - threshold).sum()) ** -10  # of a draw above the threshold
     assert found is not None
-    assert found.told == pytest.approx(TOLD * ERROR)
+    assert found.margin == pytest.approx(TOLD * ERROR)
     assert found.expected == pytest.approx(20 * 10 / 40 * chance)
 
 

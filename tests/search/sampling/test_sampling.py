@@ -298,6 +298,24 @@ def test_each_family_is_tuned_by_its_own_trials(family: str, given: dict[str, in
     assert np.median([abs(tried[name] - at) for tried in params]) < 0.1
 
 
+def test_a_trial_at_work_changes_what_its_family_is_asked_next() -> None:
+    study = conditional()
+    earlier = trials_around(study, "vae", 20, best=0.9, state=TrialState.COMPLETE)
+    earlier += trials_around(study, "cae", 15, best=0.4, state=TrialState.COMPLETE)
+    earlier += trials_around(study, "stat", 12, best=0.3, state=TrialState.COMPLETE)
+    alone = suggested(study, earlier, 100)
+    at_work = create_trial(
+        params=alone,
+        distributions={name: study.space.distributions()[name] for name in alone},
+        state=TrialState.RUNNING,
+    )
+
+    beside = suggested(study, [*earlier, at_work], 100)
+
+    assert beside["family"] == alone["family"] == "vae"
+    assert beside["kld_weight"] != alone["kld_weight"]
+
+
 def test_a_family_s_failed_settings_are_avoided() -> None:
     study = conditional()
     others = [ended(study, family, 0.5, value=0.5) for family in ("cae", "stat") for _ in range(40)]

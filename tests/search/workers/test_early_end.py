@@ -31,7 +31,7 @@ ENDS: dict[str, Any] = {"trials": BUDGET, "pruner": "none", "stop": "told_apart"
 
 TRAINING = {"learning_rate": 0.01, "batch_size": 16, "epochs": 1, "threads": 1}
 
-WHY = Enough(trials=5, budget=BUDGET, best=1, told=0.2, chance=0.001)
+WHY = Enough(trials=5, budget=BUDGET, best=1, margin=0.2, expected=0.001)
 
 on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
 
@@ -110,8 +110,8 @@ def test_the_report_says_why_and_how_to_go_on(tiny_study: MakeStudy) -> None:
     assert status.counts["waiting"] == 0
     assert found.sentences[-1] == (
         "The study ended itself after 5 of 24 trials (search.stop: told_apart): these clips tell a trial from the best "
-        "one, trial 1, only if its AUC is more than 0.200 higher, and the chance that any of the 19 trials left is "
-        "that good is less than 1 %, as far as the trials so far can show."
+        "one, trial 1, only if its AUC is more than 0.200 higher. By the trials so far, fewer than 0.01 of the 19 "
+        "other trials would be that good."
     )
     commands = [command for step in found.steps for command in step.commands]
     assert "offkey search tiny --storage sqlite:///x.db --set search.stop=never" in commands

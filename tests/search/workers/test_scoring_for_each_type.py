@@ -90,8 +90,8 @@ def test_each_machine_type_takes_what_its_own_clips_like_and_the_curve_is_of_wha
     assert trial.params == {"h_dim": trial.params["h_dim"], **pooling}
     assert trial.value == 1.0
     assert trial.intermediate_values == pytest.approx({1: 2 / 5, 3: 2 / 5, 5: 1.0})  # of five machine IDs
-    assert trial.system_attrs["variants:fan:5"] == [0.0, 1.0]
-    assert trial.system_attrs["variants:pump:5"] == [1.0, 0.0]
+    assert trial.system_attrs["variants:fan:5"]["values"] == [0.0, 1.0]
+    assert trial.system_attrs["variants:pump:5"]["values"] == [1.0, 0.0]
 
 
 def test_detectors_and_ensembles_have_the_values_that_the_search_kept(
@@ -156,8 +156,15 @@ def test_a_trial_that_is_taken_over_takes_what_an_undisturbed_one_takes(tiny_stu
     np.testing.assert_array_equal(study.ledger.scores()[0], undisturbed.ledger.scores()[0])
 
 
-def test_one_machine_type_makes_the_study_that_it_is_without_the_setting(corpus_root: Path) -> None:
-    tree = {"study": "here", "corpus": {"root": str(corpus_root)}, **BLOCKS}
+@pytest.mark.parametrize(
+    "blocks",
+    [BLOCKS, {"model": {"family": "stat", "statistic": {"choices": ["mean", "maximum"]}}}],
+    ids=["a network", "statistics, of which each combination is a trial again"],
+)
+def test_one_machine_type_makes_the_study_that_it_is_without_the_setting(
+    corpus_root: Path, blocks: dict[str, Any]
+) -> None:
+    tree = {"study": "here", "corpus": {"root": str(corpus_root)}, **blocks}
     plain = prepare(study_of_tree(tree, origin="here"), default_root=None)
 
     prepared = prepare(

@@ -65,7 +65,7 @@ def test_a_trial_is_judged_at_rungs_and_at_its_end_and_shows_the_variant_that_it
     assert trial.params["pooling"] == "max"
     assert trial.intermediate_values == {1: 1.0, 3: 1.0, 5: 1.0}
     assert trial.value == 1.0
-    assert trial.system_attrs["variants:5"] == [0.0, 1.0]
+    assert trial.system_attrs["variants:5"]["values"] == [0.0, 1.0]
 
 
 def test_a_trial_takes_what_its_family_s_trainings_like_and_not_what_it_is_lucky_with(
@@ -78,7 +78,29 @@ def test_a_trial_takes_what_its_family_s_trainings_like_and_not_what_it_is_lucky
     trials = trials_of(study)
     assert [trial.params["pooling"] for trial in trials] == ["max"] * 3
     assert trials[2].value == pytest.approx(0.5, abs=0.2)
-    assert trials[2].value < max(trials[2].system_attrs["variants:5"])
+    assert trials[2].value < max(trials[2].system_attrs["variants:5"]["values"])
+
+
+def test_a_trial_whose_variants_are_others_is_no_evidence(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(training: QuickTraining, recipes: list[Recipe]) -> list[VariantScores]:
+        labels = np.array([clip.label for clip in training.validation_clips])
+        is_first = len({recipe.scoring.pooling for recipe in recipes}) == 1
+        wanted = [r.scoring.calibration == "none" if is_first else r.scoring.pooling == "max" for r in recipes]
+        return [scores_that_detect(float(each), labels) for each in wanted]
+
+    monkeypatch.setattr(QuickTraining, "scores_of_variants", scores)
+    scoring = {"pooling": {"choices": ["mean", "max"]}, "calibration": {"choices": ["none", "z"]}}
+    first = [{"pooling": "mean"}, {"calibration": "none"}]  # each leaves two variants
+    study = tiny_study(**{**BLOCKS, "scoring": scoring, "search": {"trials": 2, "first": first}})
+
+    study.worker(quick=True).run()
+
+    assert [(trial.params["calibration"], trial.params["pooling"]) for trial in trials_of(study)] == [
+        ("none", "mean"),
+        ("none", "max"),
+    ]
 
 
 def test_a_curve_is_of_one_variant_although_another_led_at_first(
