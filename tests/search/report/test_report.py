@@ -371,7 +371,7 @@ def test_of_many_families_the_page_lists_the_settings_of_the_baseline_and_of_the
     page = page_of(tiny)
 
     assert [row[0] for row in page.rows if len(row) == 5 and row[3] in ("quick", "16")] == ["family", "width"]
-    assert "And 2 that have no effect in these two trials" in page.text
+    assert "And 2 more, most of them of other families" in page.text
     assert not [row for row in page.rows if row[:1] == ["h_dim"]]
 
 
