@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import create_trial
 
 from models.member import OfMachineType
+from search.study.effects import idle_settings
 from search.study.recipe import Recipe
 from search.study.study import Study
 from search.study.study_file import load_study, study_of_tree, to_yaml
@@ -135,6 +136,23 @@ STUDY = "study: here\nmodel: {family: vae, h_dim: 8}\n"
 )
 def test_what_a_machine_type_cannot_have_is_refused_where_it_stands(text: str, message: str) -> None:
     assert refusal(STUDY + text) == message
+
+
+def test_a_type_inherits_what_has_no_effect_beside_it_without_a_warning_and_keeps_it_when_written() -> None:
+    tree = {
+        "study": "here",
+        "model": {"family": "vae", "score": "reconstruction", "standardize": True, "neighbours": 8},
+        "machine_types": {"fan": {"model": {"score": "knn"}}, "pump": {"scoring": {"pooling": "max"}}},
+    }
+
+    study = study_of_tree(tree, origin="here")
+
+    assert idle_settings(study.space) == []
+    recipe = study.first_recipe()
+    assert getattr(recipe.member.of_machine_types["fan"].model, "neighbours") == 8  # noqa: B009
+    assert recipe.tree()["model"]["standardize"] is True
+    Path("recipe.yaml").write_text(to_yaml(recipe.tree()))
+    assert load_study("recipe.yaml").first_recipe() == recipe
 
 
 def test_a_recipe_made_in_code_is_refused_too() -> None:

@@ -92,6 +92,16 @@ def test_faults_are_made_of_the_clips_that_the_model_trains_on_and_of_no_others(
             },
             "model.members.two.model.score",
         ),
+        (
+            {
+                "family": "fusion",
+                "members": {
+                    "one": {"model": {"family": "stat"}},
+                    "two": {"model": {"family": "vae"}, "machine_types": {"fan": {"model": {"score": "exposure"}}}},
+                },
+            },
+            "model.members.two.machine_types.fan.model.score",
+        ),
     ],
 )
 def test_where_synthetic_faults_validate_no_detector_learns_from_them(model: Any, place: str) -> None:
