@@ -70,16 +70,8 @@ __all__ = ["Study", "evaluate", "load_bundle", "score", "train"]
 __all__ += ["Ensemble", "FamilyTrials", "Gain", "Portfolio", "PortfolioLeader", "SearchProgress", "Summary"]
 __all__ += ["TakenVariant", "Trial"]
 # for a recipe:
-__all__ += [
-    "CleaningSettings",
-    "CorpusSettings",
-    "FamilySettings",
-    "FeatureSettings",
-    "Member",
-    "OfMachineType",
-    "Origin",
-]
-__all__ += ["Recipe", "ScoringSettings", "TrainingSettings", "ValidationSettings"]
+__all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "OfMachineType"]
+__all__ += ["Origin", "Recipe", "ScoringSettings", "TrainingSettings", "ValidationSettings"]
 # for a detector and its scores:
 __all__ += ["Bundle", "Clip", "DecisionMetrics", "Detector", "IdDecisions", "IdMetrics", "Interval", "Labels"]
 __all__ += ["MachineId", "Metrics", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]

@@ -1,7 +1,6 @@
 """From a trained network to clip scores.
 
 scores            the type of scores, without torch
-network_pass      what a network says of recordings, read once for several detectors
 scorer            clips to scores, with everything around a model
 per_machine_type  detectors of the same networks, one for each machine type
 scorer_of_recipe  which scorers a recipe asks for

@@ -6,12 +6,10 @@ study's evidence for it. A type without both labels among the validation clips t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from features.clips.machine_id import MachineId
 from models.scoring.scores import Scores
@@ -21,7 +19,7 @@ from search.study.machine_types import parameter_of, routed, with_machine_types
 from search.study.objectives import METRICS
 from search.study.recipe import Recipe
 from search.study.variants import Variant
-from search.training.protocols import Evidence, TrialTraining, VariantScores
+from search.training.protocols import Evidence, TrialTraining
 from search.training.variant_choice import VariantChoice
 from search.validation.views import ValidationData
 
@@ -42,10 +40,10 @@ class ChoiceForEachType:
         self._validation_data, self._objective, self._evidence = validation_data, objective, evidence
         self._variants = [replace(variant, recipe=routed(variant.recipe, machines)) for variant in variants]
 
-        def chooser(of: Sequence[str], names: Sequence[str], kept: Evidence) -> _Chooser:
-            noted, data = _Noted(kept), replace(validation_data, truth=truth.of_ids(names))
-            choice = VariantChoice(self._variants, data, objective, noted, reports_folds_alone=reports_folds_alone)
-            return _Chooser(tuple(of), frozenset(names), choice, noted)
+        def chooser(of: Sequence[str], names: Sequence[str], known: Evidence) -> _Chooser:
+            data = replace(validation_data, truth=truth.of_ids(names))
+            choice = VariantChoice(self._variants, data, objective, known, reports_folds_alone=reports_folds_alone)
+            return _Chooser(tuple(of), frozenset(names), choice)
 
         of_machine: dict[str, list[str]] = {machine: [] for machine in machines}
         for name in sorted(set(truth.ids)):
@@ -78,18 +76,18 @@ class ChoiceForEachType:
         scores = training.scores_of_variants(self.recipes)
         count = next((len(each) for each in scores if not isinstance(each, Exception)), 0)
         ids = self._validation_data.truth.ids[:count]
-        for each in self._choosers:
-            each.choice.scores(_Part(training.step, scores, np.array([name in each.names for name in ids])))
         together = np.empty(count)
-        for machine, each in self._by_machine().items():
-            members = np.array([_machine(name) == machine for name in ids])
-            chosen = scores[self._position_of(each.choice.taken)]
+        for each in self._choosers:
+            judging = np.array([name in each.names for name in ids])
+            parts = [one if isinstance(one, Exception) else one[judging] for one in scores]
+            chosen = scores[each.choice.choose(parts, training.step)]
             assert not isinstance(chosen, Exception)
+            members = np.array([_machine(name) in each.machines for name in ids])
             together[members] = chosen[members]
         values = {
             parameter_of(machine, name): value
             for machine, each in self._by_machine().items()
-            for name, value in each.noted.values.items()
+            for name, value in each.choice.values.items()
         }
         curve = self._curve()
         if curve:  # the last value to the last bit
@@ -99,7 +97,7 @@ class ChoiceForEachType:
 
     def _curve(self) -> dict[int, float]:
         """Return the trial's value at each judged step under the variants that are taken now."""
-        curves = {machine: each.noted.curve for machine, each in self._by_machine().items()}
+        curves = {machine: each.choice.curve for machine, each in self._by_machine().items()}
         steps = set.intersection(*(set(curve) for curve in curves.values()))
         metric, truth = METRICS[self._objective], self._validation_data.truth
         return {
@@ -107,38 +105,8 @@ class ChoiceForEachType:
             for step in sorted(steps)
         }
 
-    def _position_of(self, recipe: Recipe) -> int:
-        return next(position for position, variant in enumerate(self._variants) if variant.recipe is recipe)
-
     def _by_machine(self) -> dict[str, _Chooser]:
         return dict(sorted((machine, each) for each in self._choosers for machine in each.machines))
-
-
-class _Noted:
-    """Evidence of one choice, which notes what is taken instead of keeping it."""
-
-    def __init__(self, evidence: Evidence) -> None:
-        self._evidence = evidence
-        self.values: Mapping[str, Any] = {}
-        self.curve: Mapping[int, float] = {}
-
-    def of_machine(self, machine: str) -> Evidence:
-        return self._evidence.of_machine(machine)
-
-    def judges(self, step: int) -> bool:
-        return self._evidence.judges(step)
-
-    def others(self, variants: str) -> Sequence[Sequence[float | None]]:
-        return self._evidence.others(variants)
-
-    def own(self) -> Mapping[int, Sequence[float | None]]:
-        return self._evidence.own()
-
-    def keep(self, step: int, values: Sequence[float | None], variants: str) -> None:
-        self._evidence.keep(step, values, variants)
-
-    def take(self, values: Mapping[str, Any], curve: Mapping[int, float]) -> None:
-        self.values, self.curve = values, curve
 
 
 @dataclass(frozen=True)
@@ -148,22 +116,6 @@ class _Chooser:
     machines: tuple[str, ...]
     names: frozenset[str]  # of the machine IDs whose clips it judges
     choice: VariantChoice
-    noted: _Noted
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The scores of some validation clips, in place of a training."""
-
-    step: int
-    scores: Sequence[VariantScores]  # of all validation clips, by each variant
-    members: npt.NDArray[np.bool_]  # which clips these are
-
-    def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
-        return [scores if isinstance(scores, Exception) else scores[self.members] for scores in self.scores]
-
-    def validation_scores(self) -> Scores:
-        raise NotImplementedError("there are several variants")
 
 
 def _machine(name: str) -> str:

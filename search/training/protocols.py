@@ -41,8 +41,11 @@ class Evidence(Protocol):
         """Note which variant the trial takes: its parameters, and its value at each judged step."""
 
 
-class Scored(Protocol):
-    """What a choice among variants needs of a training."""
+class TrialTraining(Resumable, Protocol):
+    """The training of a trial: one `search.training.loop.Training`, a stand-in without torch, or a cross-validation."""
+
+    @property
+    def parameters(self) -> int: ...
 
     @property
     def step(self) -> int | None:
@@ -53,13 +56,6 @@ class Scored(Protocol):
 
     def scores_of_variants(self, recipes: Sequence[Recipe]) -> list[VariantScores]:
         """At a step, return the scores as `validation_scores`, by recipes that differ in settings of scoring alone."""
-
-
-class TrialTraining(Resumable, Scored, Protocol):
-    """The training of a trial: one `search.training.loop.Training`, a stand-in without torch, or a cross-validation."""
-
-    @property
-    def parameters(self) -> int: ...
 
     def run_epoch(self, before_batch: Callable[[], None]) -> None: ...
 

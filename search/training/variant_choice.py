@@ -15,7 +15,7 @@ from models.scoring.scores import Scores
 from search.study.recipe import Recipe
 from search.study.variants import Variant
 from search.training.choice import Table, choose
-from search.training.protocols import Evidence, Scored, VariantScores
+from search.training.protocols import Evidence, TrialTraining, VariantScores
 from search.validation.views import ValidationData
 
 _log = logging.getLogger(__name__)
@@ -40,12 +40,23 @@ class VariantChoice:
         named = json.dumps([dict(variant.values) for variant in variants], sort_keys=True)
         self._digest = hashlib.sha256(named.encode()).hexdigest()[:8]
         self._tables = {step: _table(values) for step, values in evidence.own().items()}
-        self.taken = variants[0].recipe  # by the last step that was judged
+        self._taken = variants[0]
+        self.curve: dict[int, float] = {}  # the value of the variant that is taken, at each judged step
 
     @property
     def recipes(self) -> list[Recipe]:
         """The recipes of the variants, which share a training."""
         return [variant.recipe for variant in self._variants]
+
+    @property
+    def taken(self) -> Recipe:
+        """The recipe of the variant that was taken at the last step that was judged."""
+        return self._taken.recipe
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The parameters of this variant."""
+        return self._taken.values
 
     @property
     def is_open(self) -> bool:
@@ -60,7 +71,7 @@ class VariantChoice:
         has_folds = len(self._validation_data.views) > 1
         return not self.is_open or is_last or has_folds or self._evidence.judges(step)
 
-    def scores(self, training: Scored) -> Scores:
+    def scores(self, training: TrialTraining) -> Scores:
         """Return the scores of the validation clips under the variant that the trial takes.
 
         Raises UnservedError, TrialFailure or FloatingPointError if the training gives no detector.
@@ -68,24 +79,33 @@ class VariantChoice:
         if not self.is_open:
             self._evidence.take(self._variants[0].values, {})
             return training.validation_scores()
+        assert training.step is not None
         scores = training.scores_of_variants(self.recipes)
+        chosen = scores[self.choose(scores, training.step)]
+        assert not isinstance(chosen, Exception)
+        self._evidence.take(self.values, self.curve)
+        return chosen
+
+    def choose(self, scores: Sequence[VariantScores], step: int) -> int:
+        """Take a variant by the scores of each of them at a step; return its position.
+
+        Keeps the variants' values as evidence. Raises the first variant's reason if none has scores.
+        """
         table = self._table_of(scores)
         for variant, reason in zip(self._variants, scores, strict=True):
             if isinstance(reason, Exception):
                 _log.info("no detector with %s: %s", dict(variant.values), reason)
-        assert training.step is not None
         values = [None if math.isnan(value) else value for value in table.tolist()]
-        self._evidence.keep(training.step, values, self._digest)
-        self._tables[training.step] = table
+        self._evidence.keep(step, values, self._digest)
+        self._tables[step] = table
         others = [_table(other) for other in self._evidence.others(self._digest)]
-        taken = choose(table, others, [variant.changes for variant in self._variants])
-        curve = {step: float(values[taken]) for step, values in sorted(self._tables.items()) if step <= training.step}
+        position = choose(table, others, [variant.changes for variant in self._variants])
+        self._taken = self._variants[position]
         # A trial that reports each fold alone keeps its reports: the tables are of all folds so far.
-        self._evidence.take(self._variants[taken].values, {} if self._reports_folds_alone else curve)
-        self.taken = self._variants[taken].recipe
-        chosen = scores[taken]
-        assert not isinstance(chosen, Exception)
-        return chosen
+        if not self._reports_folds_alone:
+            judged = sorted(self._tables.items())
+            self.curve = {earlier: float(values[position]) for earlier, values in judged if earlier <= step}
+        return position
 
     def _table_of(self, scores: Sequence[VariantScores]) -> Table:
         """Return the value of each variant, (variants,). Raises the first variant's reason if none has scores."""
