@@ -10,6 +10,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from search.artifacts.checkpoints import steps_of
 from search.results.families import FamilyTrials, family_trials
 from search.results.portfolio import Portfolio, portfolio_of
 from search.storage.early_end import Enough
@@ -30,8 +31,8 @@ class Running:
 
     number: int
     owner: str
-    epoch: int | None
-    value: float | None  # after that epoch
+    epoch: int | None  # the last one that is known to be done; with folds the number of those
+    value: float | None  # at the last step that has one
     lease_seconds: float  # left; below 0 when the worker is lost and no other has taken the trial over yet
     attempts: int
     device: str | None
@@ -96,15 +97,15 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         if trial is None:
             continue
         if row.state == "running":
-            epoch = trial.last_step
-            value = None if epoch is None else trial.intermediate_values[epoch]
+            valued = trial.last_step
+            kept = 0 if row.checkpoint is None else steps_of(row.checkpoint)
             left = (row.lease_until or now) - now
             running.append(
                 Running(
                     number=row.number,
                     owner=row.owner or "",
-                    epoch=epoch,
-                    value=value,
+                    epoch=max(valued or 0, kept) or None,
+                    value=None if valued is None else trial.intermediate_values[valued],
                     lease_seconds=left,
                     attempts=row.attempts,
                     device=row.device,

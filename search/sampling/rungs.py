@@ -3,6 +3,9 @@
 rung : a step at which trials are compared: 1, 3, 9, 27, ... as in successive halving (Jamieson and Talwalkar 2016).
        A step is an epoch, or a fold of a cross-validation.
 
+curve: a trial's values at some steps: the first nine, then six in each tripling (12, 15, …, 27, 36, …), so that each
+       rung is among them. Scoring all validation clips takes a third to a half of the time of an epoch that trains.
+
 A trial has its share of steps before it is judged: the first rung is the first one that is at least a ninth of the most
 steps that a trial of the study has. With 50 epochs it is 9, with 100 it is 27, with 9 or fewer it is 1. A ninth is two
 rungs before the end. Curves that are judged earlier mostly say how fast a model learns: of 81 epochs, one is too few to
@@ -34,6 +37,14 @@ def is_rung(step: int, *, first: int = 1) -> bool:
     while rung < step:
         rung *= REDUCTION_FACTOR
     return rung == step
+
+
+def is_on_curve(step: int) -> bool:
+    """Whether a trial has a value after this step (counted from 1), besides its last one."""
+    spacing = 1
+    while step > REDUCTION_FACTOR**2 * spacing:
+        spacing *= REDUCTION_FACTOR
+    return step % spacing == 0
 
 
 def first_rung(max_steps: int) -> int:

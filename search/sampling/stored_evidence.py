@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from search.sampling.rungs import first_rung, is_rung
+from search.sampling.rungs import first_rung, is_on_curve, is_rung
 from search.storage.hold import Hold
 from search.storage.outages import StorageAway
 from search.storage.study_storage import StudyStorage
@@ -44,8 +44,8 @@ class StoredEvidence:
         """The number of the trial's variants."""
         return max([self._tried, *(each.tried for each in self._of_machines)])
 
-    def judges(self, step: int) -> bool:
-        return is_rung(step, first=self._first_rung)
+    def judges(self, step: int, *, has_choice: bool) -> bool:
+        return is_rung(step, first=self._first_rung) if has_choice else is_on_curve(step)
 
     def others(self, variants: str) -> Sequence[Sequence[float | None]]:
         # While the database is away, the trial goes by what it read last.

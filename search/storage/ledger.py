@@ -315,6 +315,7 @@ def snapshot(transaction: Transaction, study: StudyKey) -> Snapshot:
         TrialRow.owner,
         TrialRow.lease_until,
         TrialRow.attempts,
+        TrialRow.checkpoint,
         TrialRow.reason,
         TrialRow.device,
         TrialRow.rate,

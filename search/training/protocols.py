@@ -25,8 +25,11 @@ class Evidence(Protocol):
     def of_machine(self, machine: str) -> Evidence:
         """Return what the study knows of them for one machine type, where each type takes a variant of its own."""
 
-    def judges(self, step: int) -> bool:
-        """Whether variants are scored after this step of a training; they always are after the last one."""
+    def judges(self, step: int, *, has_choice: bool) -> bool:
+        """Whether validation clips are scored after this step of a training; they always are after the last one.
+
+        With a choice among variants, each of them is scored.
+        """
 
     def others(self, variants: str) -> Sequence[Sequence[float | None]]:
         """Return the last table of each other complete training of the family that has the same variants."""

@@ -64,12 +64,12 @@ class VariantChoice:
         return len(self._variants) > 1
 
     def is_judged(self, step: int, *, is_last: bool) -> bool:
-        """Whether the training is scored after this step: each time costs a pass, and with a choice many densities.
+        """Whether validation clips are scored after this step: it costs a pass, and with a choice many densities.
 
         Each fold of a cross-validation is: the clips of its view have their scores anyway.
         """
         has_folds = len(self._validation_data.views) > 1
-        return not self.is_open or is_last or has_folds or self._evidence.judges(step)
+        return is_last or has_folds or self._evidence.judges(step, has_choice=self.is_open)
 
     def scores(self, training: TrialTraining) -> Scores:
         """Return the scores of the validation clips under the variant that the trial takes.
@@ -125,7 +125,7 @@ class NoEvidence:
     def of_machine(self, machine: str) -> NoEvidence:
         return NoEvidence()
 
-    def judges(self, step: int) -> bool:
+    def judges(self, step: int, *, has_choice: bool) -> bool:
         return True
 
     def others(self, variants: str) -> Sequence[Sequence[float | None]]:

@@ -21,7 +21,7 @@ from search.evaluation.metrics import metric_of
 from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
 from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, noise_key
-from search.sampling.rungs import WithinFamily, first_rung, is_rung
+from search.sampling.rungs import WithinFamily, first_rung, is_on_curve, is_rung
 from search.sampling.samplers import pruner_for
 from search.storage.study_storage import FAILED
 from search.study.search_settings import SearchSettings
@@ -152,6 +152,13 @@ def test_a_wider_margin_stops_no_more_trials(auc: float, margin: float) -> None:
 @pytest.mark.parametrize(("first", "rungs"), [(1, [1, 3, 9, 27, 81]), (3, [3, 9, 27, 81]), (27, [27, 81])])
 def test_rungs_are_the_powers_of_three_from_the_first_on(first: int, rungs: list[int]) -> None:
     assert [epoch for epoch in range(101) if is_rung(epoch, first=first)] == rungs
+
+
+def test_a_curve_has_the_first_nine_steps_then_six_in_each_tripling_and_every_rung() -> None:
+    on_curve = [step for step in range(1, 110) if is_on_curve(step)]
+
+    assert on_curve == [*range(1, 10), 12, 15, 18, 21, 24, 27, 36, 45, 54, 63, 72, 81, 108]
+    assert all(is_on_curve(step) for step in range(1, 3**7 + 1) if is_rung(step))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import optuna
 import psycopg
 import pytest
 import torch
@@ -25,6 +26,7 @@ from features.clips.synthetic_corpus import make_corpus
 from search.errors import StudyError
 from search.preparation.prepared import prepare
 from search.results.export import export_recipe
+from search.results.status import read_status
 from search.storage.lease_rules import MAX_ATTEMPTS
 from search.storage.stored_study import require_same
 from search.training.loop import Training
@@ -410,6 +412,35 @@ def test_a_worker_lost_in_an_outage_leaves_no_gap_in_the_reports(tiny_study: Mak
     (trial,), (undisturbed,) = trials_of(study), trials_of(whole)
     assert trial.intermediate_values == undisturbed.intermediate_values
     assert list(trial.intermediate_values) == list(range(1, 9))
+
+
+def test_a_trial_lost_between_two_values_of_its_curve_goes_on_at_its_last_epoch(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1, training={"learning_rate": 0.01, "batch_size": 16, "epochs": 20, "threads": 1})
+    trained: list[int] = []
+
+    class DiesAfterItsFourteenthEpoch(QuickTraining):
+        def run_epoch(self, before_batch: Callable[[], None]) -> None:
+            if self.epoch == 14:
+                raise InterruptedError
+            super().run_epoch(before_batch)
+
+    class Noted(QuickTraining):
+        def run_epoch(self, before_batch: Callable[[], None]) -> None:
+            trained.append(self.epoch)
+            super().run_epoch(before_batch)
+
+    lost, successor = study.worker(lease=LEASE, quick=True), study.worker(lease=LEASE, quick=True)
+    lost.train, successor.train = DiesAfterItsFourteenthEpoch, Noted
+    with pytest.raises(InterruptedError):
+        lost.run()
+    optuna_study = optuna.load_study(study_name="tiny", storage=study.storage)
+    (running,) = read_status(study.storage, study.stored, optuna_study).running
+    assert (running.epoch, running.value) == (14, trials_of(study)[0].intermediate_values[12])
+
+    successor.run()
+
+    assert trained == [14, 15, 16, 17, 18, 19]
+    assert list(trials_of(study)[0].intermediate_values) == [*range(1, 10), 12, 15, 18, 20]
 
 
 def test_reports_of_an_outage_that_came_without_a_checkpoint_are_trained_again(tiny_study: MakeStudy) -> None:
