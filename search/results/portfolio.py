@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.results.wording import duration
 from search.storage.optuna_rows import seconds_of
@@ -31,6 +31,7 @@ class Portfolio:
     entries: int  # of `search.first` within the budget
     trials: int  # as many as there are, or will be: the entries, and the baseline if the study has one
     ended: int
+    complete: int  # of those, also beyond the study's limits
     seconds: float | None  # from the begin of the study's first trial until all had ended; None before
     worked: float  # seconds that workers have worked on those that have ended
     best: PortfolioLeader | None  # among those that are complete and within the study's limits
@@ -47,7 +48,8 @@ class Portfolio:
         else:
             spent = f"{self.ended} of {self.trials} trial{'s' if self.trials > 1 else ''} ended"
         if self.best is None:
-            return f"{text}{spent}, none complete{'' if self.ended == self.trials else ' yet'}."
+            which = "within search.constraints" if self.complete else "complete"
+            return f"{text}{spent}, none {which}{'' if self.ended == self.trials else ' yet'}."
         which = "the baseline" if self.best.entry is None else f"entry {self.best.entry}"
         after = "" if self.best.seconds is None else f" after {duration(self.best.seconds)}"
         text += f"best {metric_name} {self.best.value:.3f}{after} (trial {self.best.number}, {which}); {spent}."
@@ -87,6 +89,7 @@ def portfolio_of(
         entries=sum(entry is not None for entry in entries.values()),
         trials=len(entries),
         ended=len(ended),
+        complete=sum(trial.state == TrialState.COMPLETE for trial in ended),
         seconds=since_the_begin(*ended) if len(ended) == len(entries) else None,
         worked=round(sum(map(seconds_of, ended)), 2),
         best=leader,

@@ -92,6 +92,18 @@ def test_the_best_entry_and_when_it_was_there_are_told(
     assert found.in_words("AUC") == f"Portfolio {in_words}"
 
 
+def test_trials_beyond_the_limits_are_told_from_those_that_are_not_complete(tiny: TinyStudy) -> None:
+    trials = [trial(0, 0.9, begun=0, ended=5), trial(1, None, begun=1, ended=5)]
+
+    found = portfolio_of(tiny.stored, {t.number: t for t in trials}, [], 2)
+
+    assert found is not None
+    assert found.in_words("AUC") == (
+        "Portfolio (baseline and 1 entry of search.first): both trials done after 5.0 s (9.0 s of workers' time), "
+        "none within search.constraints."
+    )
+
+
 def test_a_study_without_entries_has_no_portfolio_nor_one_whose_budget_ends_before_them(
     tiny: TinyStudy, tiny_study: MakeStudy
 ) -> None:
