@@ -52,6 +52,7 @@ class Hold:
         self._unsent: dict[int, float] = {}  # epoch → reported value
         self._with_reports: dict[str, Any] = {}  # the ledger's columns to write together with them
         self._entered: str | None = None  # the checkpoint in the ledger, if this hold entered it
+        self._is_unsure = False  # whether the ledger may refer to the kept checkpoint, or to the one before
         storage.guards[self.trial_id] = self
 
     @property
@@ -138,10 +139,15 @@ class Hold:
         with suppress(StorageAway), self._storage.impatient():
             self._storage.through_outages(self._send_reports)
 
-    def has_unsent_reports(self) -> bool:
-        """Whether reports wait for a database that is away. A checkpoint written now would be ahead of the reports."""
+    def is_behind(self) -> bool:
+        """Whether something waits for a database that is away: reports, or the entry of a checkpoint.
+
+        A checkpoint written now would be ahead of the reports, or in place of the one that the ledger refers to.
+        """
         self._require_held()
-        return bool(self._unsent)
+        if self._is_unsure:
+            self.enter_checkpoint()
+        return bool(self._unsent) or self._is_unsure
 
     def checkpoint_in_ledger(self) -> str | None:
         """The entry that the next worker would resume at; None if this hold has entered none."""
@@ -154,8 +160,9 @@ class Hold:
         self._with_reports = {"checkpoint": entry, "attempts": 1, "reason": None}
 
     def enter_checkpoint(self) -> None:
-        """Writes the kept entry to the ledger now, without a report. Does nothing while the database is away."""
+        """Writes the kept entry to the ledger now, without a report. If the database is away, `is_behind` does."""
         self._require_held()
+        self._is_unsure = True  # the commit may have happened although its answer was lost
         with suppress(StorageAway), self._storage.impatient():
             self._storage.transact(self.write_reports)
             self._note_entered()
@@ -284,6 +291,7 @@ class Hold:
         optuna_rows.set_attributes(session, self.trial_id, user=worked, system=None)
 
     def _note_entered(self) -> None:
+        self._is_unsure = False
         self._entered = self._with_reports.get("checkpoint", self._entered)
 
     def _is_held(self) -> bool:

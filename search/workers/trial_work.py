@@ -157,7 +157,7 @@ class TrialWork:
         if training.step is not None and is_scored:
             scores = self._scores[-1]
             self.suggestions.note_for_pruner(hold, training.step, scores, self.validation_data.truth.first(len(scores)))
-        if not hold.has_unsent_reports():
+        if not hold.is_behind():
             last = hold.checkpoint_in_ledger()
             entry = self.checkpoints.write(training, trial=hold.number, token=hold.token, beside=last)
             if entry is not None and entry != last:

@@ -229,6 +229,22 @@ def test_a_release_whose_answer_is_lost_happens_once(tiny_study: MakeStudy) -> N
     assert claim(study.storage, study, "other").attempts == 1
 
 
+@on_both_databases
+def test_a_checkpoint_whose_entry_s_answer_was_lost_is_not_overwritten(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    held = claim(study.storage, study, "worker")
+    held.keep_checkpoint("first@1/0")
+    held.enter_checkpoint()
+    held.keep_checkpoint("second@2/0")
+    with first_answer_lost():
+        held.enter_checkpoint()
+    assert row_of(study.storage, held)["checkpoint"] == "second@2/0"
+
+    study.storage.get_all_studies()  # the outage is over
+    assert not held.is_behind(), "it asks again"
+    assert held.checkpoint_in_ledger() == "second@2/0"
+
+
 def test_a_trial_that_is_given_up_fails_for_optuna_too_and_reports_its_last_workers_error(
     tiny_study: MakeStudy,
 ) -> None:
