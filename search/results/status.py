@@ -31,7 +31,7 @@ class Running:
 
     number: int
     owner: str
-    epoch: int | None  # the last one that is known to be done; with folds the number of those
+    epoch: int | None  # the last one that is known to be done; with folds, how many of these are
     value: float | None  # at the last step that has one
     lease_seconds: float  # left; below 0 when the worker is lost and no other has taken the trial over yet
     attempts: int
@@ -97,15 +97,15 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         if trial is None:
             continue
         if row.state == "running":
-            valued = trial.last_step
-            kept = 0 if row.checkpoint is None else steps_of(row.checkpoint)
+            reported = trial.last_step
+            saved = 0 if row.checkpoint is None else steps_of(row.checkpoint)
             left = (row.lease_until or now) - now
             running.append(
                 Running(
                     number=row.number,
                     owner=row.owner or "",
-                    epoch=max(valued or 0, kept) or None,
-                    value=None if valued is None else trial.intermediate_values[valued],
+                    epoch=max(reported or 0, saved) or None,
+                    value=None if reported is None else trial.intermediate_values[reported],
                     lease_seconds=left,
                     attempts=row.attempts,
                     device=row.device,

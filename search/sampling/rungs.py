@@ -4,7 +4,7 @@ rung : a step at which trials are compared: 1, 3, 9, 27, ... as in successive ha
        A step is an epoch, or a fold of a cross-validation.
 
 curve: a trial's values at some steps: the first nine, then six in each tripling (12, 15, …, 27, 36, …), so that each
-       rung is among them. Scoring all validation clips takes a third to a half of the time of an epoch that trains.
+       rung is among them, and the last. Scored after each epoch, validation clips took a third of a VAE's time.
 
 A trial has its share of steps before it is judged: the first rung is the first one that is at least a ninth of the most
 steps that a trial of the study has. With 50 epochs it is 9, with 100 it is 27, with 9 or fewer it is 1. A ninth is two

@@ -88,3 +88,8 @@ def trials_of(study: TinyStudy) -> list[FrozenTrial]:
     """All trials of the study, as they stand."""
     study.storage.engine.dispose()  # after a server's restart
     return optuna.load_study(study_name=study.stored.name, storage=study.storage).get_trials()
+
+
+def curves(trials: list[FrozenTrial]) -> list[tuple[int, dict[str, object], dict[int, float]]]:
+    """The numbers of trials, their settings and their learning curves."""
+    return [(trial.number, trial.params, trial.intermediate_values) for trial in trials]
