@@ -1,6 +1,6 @@
 """Samplers on a conditional space: regret after equal time, and how often they find the best family.
 
-    python -m benchmarks.conditional [--seeds 100] [--jobs 1]
+    python -m benchmarks.conditional [--sides "TPE as it is" offkey] [--seeds 100] [--jobs 1]
 
 A study with the shape of studies/best.yaml, seven families with three to six settings of their own and four that they
 share, and in place of a training a formula: a family's AUC falls from its best to its floor with the distance from
@@ -295,13 +295,14 @@ def show(landscape: str, sides: list[str], *, seeds: int, jobs: int, workers: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=1, help="processes; -1: as many as there are cores")
     arguments = parser.parse_args()
     for landscape in LANDSCAPES:
-        show(landscape, list(SIDES), seeds=arguments.seeds, jobs=arguments.jobs)
+        show(landscape, arguments.sides, seeds=arguments.seeds, jobs=arguments.jobs)
     hardest = next(iter(LANDSCAPES))
-    show(hardest, ["TPE as it is", "offkey"], seeds=arguments.seeds, jobs=arguments.jobs, workers=8)
+    show(hardest, arguments.sides, seeds=arguments.seeds, jobs=arguments.jobs, workers=8)
 
 
 if __name__ == "__main__":
