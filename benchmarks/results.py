@@ -3,6 +3,7 @@
     python -m benchmarks.results ROOT -o DIR                 # the studies as they are, machine by machine
     python -m benchmarks.results ROOT -o DIR --trials 8 --set training.epochs=10     # smaller
     python -m benchmarks.results --demo -o DIR               # on sounds made here
+    python -m benchmarks.results ROOT -o DIR --families      # each family of `best` by itself, with all its variants
 
 Each study is run for each machine by itself. Of a grid every setting is trained; any other study is searched
 (`offkey search`), and its baseline and its best trial by validation are trained once more. All are measured on the
@@ -47,7 +48,7 @@ from search.storage.stored_study import load_stored
 from search.storage.study_storage import StudyStorage
 from search.study.recipe import Recipe
 from search.study.study import Study
-from search.study.study_file import load_study
+from search.study.study_file import load_study, to_yaml
 from search.study.trial_recipe import trial_recipe
 
 #: What is measured of a study: a name for the setting, whether it is the baseline, and its recipe.
@@ -93,10 +94,27 @@ def of_a_grid(study: Study) -> Chosen:
     return settings
 
 
+def families_of_best(folder: Path) -> list[str]:
+    """`best` for each of its families by itself, without its portfolio: the files of these studies, in the folder."""
+    best, files = load_study("best").tree, []
+    search = {key: value for key, value in best["search"].items() if key != "first"}
+    for branch in best["model"]:
+        own = {key: value for key, value in branch.items() if key not in ("name", "features")}
+        tree = best | {"study": branch.get("name", branch["family"]), "model": own, "search": search}
+        del tree["baseline"]
+        if branch["family"] == "stat":  # nothing to train, and no windows to pool
+            del tree["training"], tree["scoring"]
+        if "features" in branch:
+            tree["features"] = branch["features"]
+        files.append(folder / f"{tree['study']}.yaml")
+        files[-1].write_text(to_yaml(tree))
+    return [str(file.resolve()) for file in files]
+
+
 def of_a_search(study: str, machine: str, folder: Path, asked: argparse.Namespace, options: list[str]) -> Chosen:
     """The baseline and the best trial of a study that is searched on one machine."""
     url = f"sqlite:///{folder.resolve()}/results.db"
-    name = f"{study}-{machine}"
+    name = f"{Path(study).stem}-{machine}"
     command = [sys.executable, "-P", "-m", "search.cli", "search", study, "--study", name, "--storage", url]
     command += ["--workers", str(asked.workers), *(part for text in options for part in ("--set", text))]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -214,6 +232,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for databases and figures")
     parser.add_argument("--demo", action="store_true", help="clips of 10 s made here")
     parser.add_argument("--studies", nargs="+", default=list(PUBLISHED), help="those of the table if left out")
+    parser.add_argument("--families", action="store_true", help="instead of studies: each family of `best` by itself")
     parser.add_argument("--machines", nargs="+", help="all of the corpus if left out")
     parser.add_argument("--trials", type=int, help="of each study, instead of its own number")
     parser.add_argument("--workers", type=int, default=2)
@@ -229,8 +248,9 @@ def main() -> None:
         make_corpus(root, train_clips=16, test_clips=20, seconds=10.0)
     machines = asked.machines or ([MACHINE] if asked.demo else read_corpus(root).machines)
     lines = []
-    for study in asked.studies:
-        of_study = [text.partition(":")[2] for text in asked.set_of if text.startswith(f"{study}:")]
+    for study in families_of_best(folder) if asked.families else asked.studies:
+        name = Path(study).stem
+        of_study = [text.partition(":")[2] for text in asked.set_of if text.startswith(f"{name}:")]
         options = [*asked.set, *of_study, f"corpus.root={root}"]
         options += [] if asked.trials is None else [f"search.trials={asked.trials}"]
         found: dict[str, dict[str, Measured]] = defaultdict(dict)
@@ -239,7 +259,7 @@ def main() -> None:
             opened = prepare(load_study(study, overrides=of_machine), default_root=None).study
             is_grid = opened.search.sampler == "grid"
             wanted = of_a_grid(opened) if is_grid else of_a_search(study, machine, folder, asked, of_machine)
-            files = [folder / "figures" / f"{study}-{machine}" / f"{digest(recipe)}.json" for *_, recipe in wanted]
+            files = [folder / "figures" / f"{name}-{machine}" / f"{digest(recipe)}.json" for *_, recipe in wanted]
             measured = joblib.Parallel(n_jobs=asked.workers)(
                 joblib.delayed(measure)(*what, file) for what, file in zip(wanted, files, strict=True)
             )
@@ -247,7 +267,7 @@ def main() -> None:
                 if one is not None:  # under its own name: the best trial may be the baseline, and its file the same
                     found[setting][machine] = replace(one, setting=setting, is_baseline=is_baseline)
         baseline = next((of for of in found.values() if next(iter(of.values())).is_baseline), {})
-        lines += [row(study, label, of, baseline) for label, of in found.items()]
+        lines += [row(name, label, of, baseline) for label, of in found.items()]
     heads = [
         "study",
         "setting",
