@@ -100,7 +100,8 @@ def families_of_best(folder: Path) -> list[str]:
     search = {key: value for key, value in best["search"].items() if key != "first"}
     for branch in best["model"]:
         own = {key: value for key, value in branch.items() if key not in ("name", "features")}
-        tree = best | {"study": branch.get("name", branch["family"]), "model": own, "search": search}
+        # A name of its own: the published figures, and what lies in the folder, are of the study of the family's name.
+        tree = best | {"study": f"best_{branch.get('name', branch['family'])}", "model": own, "search": search}
         del tree["baseline"]
         if branch["family"] == "stat":  # nothing to train, and no windows to pool
             del tree["training"], tree["scoring"]
