@@ -12,5 +12,7 @@ digests       digests that identify contents
 did_you_mean  the nearest valid name
 stacks        names joined by +
 progress      a callback for progress
+signs_of_life whether a long computation gets on
+disk_space    whether a file fits on its disk
 errors        errors that a user can mend
 """

@@ -104,7 +104,8 @@ class Corpus:
             more = f"\n  … and {len(self.unreadable) - 5} more" if len(self.unreadable) > 5 else ""
             raise CorpusError(
                 f"{len(self.unreadable)} of the wav files in {self.root} cannot be used:\n{shown}{more}\n"
-                f"Mend or remove them; `offkey corpus {self.root}` lists them all."
+                f"Mend them, or remove them before a study begins: one that has begun needs the same clips. "
+                f"`offkey corpus {self.root}` lists them all."
             )
 
     def require_sample_rate(self, sample_rate: int) -> None:

@@ -34,14 +34,15 @@ from filelock import FileLock, Timeout
 
 from features.clips.clip import Clip
 from features.clips.verified_reading import read_clip
+from features.disk_space import lack_of_space
 from features.errors import StoreError
 from features.frames.feature_settings import FeatureSettings
 from features.frames.framing import Frames
 from features.progress import Progress
+from features.signs_of_life import sign_of_life, work_of_a_place
 from features.store.files import (
     FORMAT,
     FrameStore,
-    damage,
     explain,
     frames_folder,
     key_of,
@@ -69,23 +70,44 @@ def open_store(clips: Sequence[Clip], features: FeatureSettings, *, progress: Pr
     """The frame store of these clips under these settings, built first if nobody has.
 
     Any number of processes may ask at the same moment: one builds, the others wait and map its work.
-    Raises StoreError if the store cannot be written or is damaged, CorpusError if a clip is no longer what it was
-    when the corpus was read; nothing half-written is left behind.
+    A store that lacks a file, or whose file is cut off, is built anew.
+    Raises StoreError if the store cannot be written, CorpusError if a clip is no longer what it was when the corpus was
+    read; nothing half-written is left behind.
     """
+    with work_of_a_place():
+        return _opened(clips, features, progress)
+
+
+def _opened(clips: Sequence[Clip], features: FeatureSettings, progress: Progress | None) -> FrameStore:
     folder = frames_folder() / key_of(FORMAT, version("librosa"), features.key, [clip.digest for clip in clips])
     try:
         while True:  # until the store is mapped: it may be removed at any moment
             if folder.exists():
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError, StoreError):
                     store = map_store(folder)
                     _log.debug("frames of %d clips: mapped from %s", len(clips), folder)
                     _note_use(folder)
                     return store
-                if folder.exists():
-                    raise StoreError(damage(folder, "a file is missing"))
             _build_in_turn(folder, clips, features, progress)
     except OSError as error:
         raise StoreError(explain(error, folder)) from error
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        map_store(folder)
+    except (FileNotFoundError, StoreError):
+        return False
+    return True
+
+
+def _remove(folder: Path) -> None:
+    """Removes a store that cannot be mapped, if it is there. Whoever has mapped it before keeps what was there."""
+    aside = partial_of(folder)
+    with suppress(FileNotFoundError):  # `offkey cache prune` may have been quicker
+        folder.rename(aside)
+        _log.warning("the frame store %s lacks a file, or a part of one: it is built anew", folder)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _note_use(folder: Path) -> None:
@@ -116,7 +138,8 @@ def _build_in_turn(folder: Path, clips: Sequence[Clip], features: FeatureSetting
             return read_clip(clips[clip], lambda contents: features.frames(features.waveform(contents)))
 
     with _turn(folder):
-        if not folder.exists():
+        if not _is_whole(folder):
+            _remove(folder)
             _build(folder, clips, features, frames_of, _stage(progress, stages - 1, stages))
 
 
@@ -136,13 +159,14 @@ def _turn(folder: Path) -> Iterator[None]:
     lock = FileLock(f"{folder}.lock")
     signs, last_sign = _signs_of_life(folder), time.monotonic()
     with ExitStack() as held:
-        while not folder.exists() and time.monotonic() - last_sign < _SILENCE_SECONDS:
+        while not _is_whole(folder) and time.monotonic() - last_sign < _SILENCE_SECONDS:
             try:
                 held.enter_context(lock.acquire(timeout=_LOOK_SECONDS))
             except Timeout:
                 before, signs = signs, _signs_of_life(folder)
                 if signs != before:
                     last_sign = time.monotonic()
+                    sign_of_life()  # of whoever builds for us
             except (OSError, NotImplementedError):
                 break  # no locks here; if permission is missing, building reports it
             else:
@@ -170,9 +194,15 @@ def _build(
             shutil.rmtree(other, ignore_errors=True)
         counts = [features.frames_of(clip) for clip in clips]
         offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        row_bytes = features.bins * np.dtype(np.float32).itemsize
+        if lack := lack_of_space(partial, int(offsets[-1]) * row_bytes):
+            raise StoreError(
+                f"The frame store of {features.key} does not fit: {lack}. `offkey cache list` shows what lies there, "
+                "`offkey cache prune --older-than 30` removes what no process has opened for 30 days, and "
+                "$OFFKEY_CACHE names another folder."
+            )
         frames_file = partial / "frames.npy"
         start_of_data = write_header(frames_file, (int(offsets[-1]), features.bins))
-        row_bytes = features.bins * np.dtype(np.float32).itemsize
         checksums: list[int] = []
         for finished in joblib.Parallel(n_jobs=_jobs(), prefer="threads", return_as="generator")(
             joblib.delayed(_write_clips)(
@@ -184,6 +214,7 @@ def _build(
             for first in range(0, len(clips), _CLIPS_PER_TASK)
         ):
             checksums += finished
+            sign_of_life()
             if progress is not None:
                 progress(len(checksums), len(clips))
         description = {

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from features.signs_of_life import sign_of_life
 from features.windows.excerpts import Batch, Excerpts
 from models.anomaly_model import AnomalyModel, ReconstructingModel
 from models.labels import Labels
@@ -129,7 +130,9 @@ class NetworkPass:
     def _in_order(self, recordings: Recordings) -> Iterator[Batch]:
         features = self._member.features
         size = self._member.model.excerpt_frames(features.bins) * features.bins
-        return self._excerpts(recordings).in_order(max(min(_MOST_EXCERPTS, _MOST_NUMBERS // size), 1))
+        for batch in self._excerpts(recordings).in_order(max(min(_MOST_EXCERPTS, _MOST_NUMBERS // size), 1)):
+            yield batch
+            sign_of_life()
 
     def _excerpts(self, recordings: Recordings) -> Excerpts:
         return recordings.excerpts(self._member.features, self._member.model, self._labels)

@@ -15,12 +15,15 @@ import hashlib
 import io
 import logging
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from features.disk_space import lack_of_space
 from features.errors import StoreError
 from search.artifacts.artifact_store import open_artifacts, place_of, store_errors
+from search.artifacts.bucket import bucket_of
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
@@ -63,6 +66,7 @@ class Checkpoints:
     def __init__(self, place: str | None, uid: str) -> None:
         """`place` is a folder or `s3://BUCKET[/PREFIX]`; None is this host's cache. Opens nothing yet."""
         self.place = place_of(place)
+        self._is_shared = place is not None
         self._uid = uid
         self._store: ArtifactStore | None = None
         self._has_written = False
@@ -82,7 +86,10 @@ class Checkpoints:
         name = names[beside is not None and beside.startswith(f"{names[0]}@")]
         try:
             with self._errors("written"):
-                self._opened().write(name, io.BytesIO(hashlib.sha256(contents).digest() + contents))
+                store = self._opened()
+                if bucket_of(self.place) is None and (lack := lack_of_space(Path(self.place), len(contents))):
+                    raise OSError(f"{lack}. `offkey delete STUDY` removes a study with its checkpoints")
+                store.write(name, io.BytesIO(hashlib.sha256(contents).digest() + contents))
         except StoreError as error:
             if not self._has_written:
                 raise
@@ -92,9 +99,17 @@ class Checkpoints:
         _log.debug("trial %d: epoch %d is kept in %s, %d bytes", trial, training.epoch, name, len(contents))
         return f"{name}@{training.epoch}/{training.steps}"
 
-    def read(self, entry: str) -> BinaryIO | None:
-        """The checkpoint of a ledger's entry. Returns None and logs the reason if it is missing or damaged here."""
+    def read(self, entry: str, *, empty_is_away: bool = True) -> BinaryIO | None:
+        """The checkpoint of a ledger's entry. Returns None and logs the reason if it is missing or damaged here.
+
+        Raises StoreError if the place cannot be read, or if hosts share it and it is no folder. If `empty_is_away`,
+        also if it has no checkpoint of the study, for example because it is not mounted: it may come back.
+        """
         name, epoch, _ = _parts(entry)
+        if self._is_shared and bucket_of(self.place) is None:
+            folder = Path(self.place)
+            if not folder.is_dir() or (empty_is_away and not any(folder.glob(f"{self._uid}-*"))):
+                raise StoreError(f"Checkpoints in {self.place} cannot be read: none of the study's is there now.")
         try:
             with self._errors("read"), self._opened().open_reader(name) as file:
                 blob = file.read()

@@ -21,6 +21,7 @@ from features.clips.clip import Clip
 from features.clips.corpus import Corpus
 from features.errors import UnservedError
 from features.frames.framing import Frames
+from features.signs_of_life import slow_step
 from features.windows.normalization import bin_limits
 from models.labels import Labels
 from models.member import Member
@@ -198,7 +199,8 @@ class Training:
             return self.scorer
         scorer = self._sharing(recipe)
         scorer.read_in(self._passes)
-        scorer.fit(self._train, self._withheld)
+        with slow_step():
+            scorer.fit(self._train, self._withheld)
         return scorer
 
     def _sharing(self, recipe: Recipe) -> Scorer:
@@ -208,7 +210,8 @@ class Training:
     def _scores_or_reason(self, scorer: Scorer) -> VariantScores:
         try:
             with memory_failures():
-                scorer.fit(self._train, self._withheld)
+                with slow_step():
+                    scorer.fit(self._train, self._withheld)
                 scores = scorer.scores_of(self._validation)
         except (FloatingPointError, UnservedError, TrialFailure) as reason:
             return reason
@@ -222,7 +225,8 @@ class Training:
         try:
             with memory_failures():
                 if self._fitted_epoch != self.epoch:
-                    self.scorer.fit(self._train, self._withheld)
+                    with slow_step():
+                        self.scorer.fit(self._train, self._withheld)
                     self._fitted_epoch = self.epoch
                 return self.scorer.scores_of(recordings)
         except FloatingPointError as error:

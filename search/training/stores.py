@@ -10,6 +10,7 @@ from features.clips.corpus import Corpus
 from features.clips.synthetic_faults import FaultKind, faulty_clips
 from features.frames.feature_settings import FeatureSettings
 from features.progress import Progress
+from features.signs_of_life import sign_of_life
 from features.store.building import open_store
 from features.store.files import FrameStore
 from models.recordings import FaultyCopies
@@ -71,6 +72,7 @@ def _corpus_of_copies(corpus: Corpus, recipe: Recipe, progress: Progress | None)
     faults, copies = _faults(corpus, recipe), []
     for clip in faulty_clips(faults):
         copies.append(clip)
+        sign_of_life()
         if progress is not None:
             progress(len(copies), len(faults))
     return replace(corpus, clips=tuple(copies))
