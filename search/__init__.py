@@ -17,6 +17,7 @@ study         what a study file may say
 evaluation    AUC and other metrics of scores
 artifacts     checkpoints and other files, in a folder or a bucket
 pages         what HTML pages share
+rescue        where results go that cannot be written where they should be
 errors        what a user can mend
 logs          whose log is written, and who sees it
 """

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from search.errors import MisuseError, StudyError
+from search.rescue import kept_elsewhere
 
 PAGE, TABLE = "index.html", "separability.csv"
 
@@ -40,7 +41,10 @@ def require_free(folder: Path) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes these texts as files of the folder. Raises StudyError if they cannot be written."""
+    """Writes these texts as files of the folder.
+
+    Raises StudyError if they cannot be written. They are then kept in a temporary folder, and the error names it.
+    """
     is_new = not folder.exists()
     partial = None
     try:
@@ -56,7 +60,14 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
             for name in files:
                 os.replace(partial / name, folder / name)
     except OSError as error:
-        raise StudyError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+        def keep(elsewhere: Path) -> Path:
+            for name, text in files.items():
+                (elsewhere / name).write_text(text, encoding="utf-8")
+            return elsewhere
+
+        kept = kept_elsewhere("The analysis", folder, keep)
+        raise StudyError(f"{folder} cannot be written: {error.strerror or error}{kept}") from error
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)

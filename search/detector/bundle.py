@@ -38,6 +38,7 @@ from search.detector.bundle_files import DetectorFile, MetricsFile, not_whole
 from search.detector.detector import Detector
 from search.detector.model_card import model_card
 from search.errors import BundleError, StudyError
+from search.rescue import kept_elsewhere
 from search.study.computation import COMPUTATION
 from search.study.recipe import Recipe
 from search.study.study_file import load_study, to_yaml
@@ -80,13 +81,17 @@ def require_free(place: str | Path) -> None:
 def save_bundle(detector: Detector, place: str | Path) -> None:
     """Writes the bundle, whole or not at all, to a folder or to `s3://BUCKET/PREFIX`.
 
-    Raises BundleError if it cannot be written. If a bucket refuses it, the bundle is kept on this host, and the error
-    names the folder.
+    Raises BundleError if it cannot be written there, for example because another process has written there meanwhile.
+    The bundle is then kept in a temporary folder of this host, and the error names it: hours of training are not lost
+    with a disk or a connection.
     """
-    require_free(place)
-    if bucket_of(place) is None:
-        _write_folder(detector, Path(place))
-        return
+    try:
+        require_free(place)
+        if bucket_of(place) is None:
+            _write_folder(detector, Path(place))
+            return
+    except BundleError as error:
+        raise BundleError(f"{error}{_kept(detector, None if bucket_of(place) else Path(place))}") from error
     try:
         folder = Path(tempfile.mkdtemp(prefix="offkey-detector-"))
     except OSError as error:
@@ -94,12 +99,20 @@ def save_bundle(detector: Detector, place: str | Path) -> None:
     try:
         _write_folder(detector, folder)
         BucketFolder(place).put(_FILES, folder)
-    except (OSError, StoreError) as error:  # hours of training are not lost with a connection
+    except (OSError, StoreError) as error:
         raise BundleError(f"{error}\nThe detector is kept in {folder}, to be copied from there.") from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept(detector: Detector, target: Path | None) -> str:
+    def write(folder: Path) -> Path:
+        _write_folder(detector, folder)
+        return folder
+
+    return kept_elsewhere("The detector", target, write)
 
 
 def _write_folder(detector: Detector, folder: Path) -> None:

@@ -44,6 +44,7 @@ from models.labels import UNKNOWN
 from models.recordings import Recordings
 from search.detector.bundle import Bundle
 from search.detector.onnx_network import DetectorNetwork, OnnxError
+from search.rescue import kept_elsewhere
 
 _FORMAT = "1"
 
@@ -72,7 +73,7 @@ class OnnxFile:
 
 
 def export_onnx(bundle: Bundle, path: Path) -> OnnxFile:
-    """Writes a detector as an ONNX file, whole or not at all.
+    """Writes a detector as an ONNX file, whole or not at all. One that cannot be written is kept elsewhere.
 
     Raises OnnxError if packages are missing, `path` exists already, the detector has a part that cannot be exported, or
     the file's scores would not be Offkey's.
@@ -83,7 +84,16 @@ def export_onnx(bundle: Bundle, path: Path) -> OnnxFile:
     network = DetectorNetwork(bundle).eval()
     model = _exported(network, _trials(bundle, network)[0])
     difference = require_same_scores(bundle, model.SerializeToString())
-    _write(_described(model, bundle, network, difference), path)
+    contents = _described(model, bundle, network, difference)
+    try:
+        _write(contents, path)
+    except OnnxError as error:
+
+        def keep(folder: Path) -> Path:
+            (folder / path.name).write_bytes(contents)
+            return folder / path.name
+
+        raise OnnxError(f"{error}{kept_elsewhere('The detector', path, keep)}") from error
     return OnnxFile(bundle.recipe.features.sample_rate, network.takes_ids, difference)
 
 

@@ -144,12 +144,14 @@ def test_nothing_is_ever_overwritten(there: str, lab: Any, detector: Detector, t
     lab.put_object(Bucket="lab", Key=there, Body=b"somebody's")
     lab.put_object(Bucket="lab", Key="detectors/pump-2/detector.json", Body=b"a neighbour's")
 
-    with pytest.raises(BundleError, match=f"{PLACE} exists already, and is left as it is"):
+    with pytest.raises(BundleError, match=f"(?s){PLACE} exists already, and is left as it is.*is kept in") as raised:
         save_bundle(detector, PLACE)
 
     assert len(names_in(lab)) == 2
     assert content_of(lab, there) == b"somebody's"
-    assert list(temporary.iterdir()) == []
+    (kept,) = temporary.iterdir()
+    assert str(kept) in str(raised.value)
+    assert load_bundle(kept).recipe.tree() == detector.recipe.tree()
 
 
 def test_a_place_that_is_taken_is_refused_before_the_training(lab: Any, offkey: Offkey) -> None:
