@@ -52,8 +52,18 @@ ONLY_READS = "only_reads"
 #: Executions of a statement after which the server prepares it: psycopg's own default.
 _PREPARED_AFTER = 5
 
-#: SQLSTATEs of a server that shuts down, starts up, is full, or rolled a transaction back in favour of another one.
-_AWAY_STATES = ("57P01", "57P02", "57P03", "25P03", "53300", "40001", "40P01")
+#: SQLSTATEs of a server that cannot serve this call now, and may serve the next one.
+_AWAY_STATES = (
+    "57P01", "57P02", "57P03",  # it shuts down, has crashed, starts up
+    "25006",  # it only reads: a standby that is not promoted yet, or a primary that is no longer one
+    "25P03", "57P05", "57014",  # it ended a session that was idle, or a statement that took too long
+    "53100", "53200", "53300", "53400",  # its disk or memory is full, it has too many connections or too much else
+    "55P03", "40001", "40P01",  # another transaction is in the way
+    "58000", "58030",  # its disk fails
+)  # fmt: skip
+
+#: SQLite's words for what may pass: another process writes, the disk is full, or a network folder does not answer.
+_PASSING = ("is locked", "database or disk is full", "disk I/O error", "unable to open database file")
 
 #: Texts of refusals that waiting does not mend. Errors while a connection is opened have no SQLSTATE to tell by.
 _REFUSALS = (
@@ -104,10 +114,27 @@ def file_of(url: URL) -> tuple[int, int] | None:
     if url.get_backend_name() != "sqlite":
         return None
     try:
-        file = Path(str(url.database).removeprefix("file:").partition("?")[0]).stat()
+        file = _path_of(url).stat()
     except OSError:
         return None
     return file.st_dev, file.st_ino
+
+
+def require_folder(url: URL, device: int) -> None:
+    """Raises an error that `is_away` knows if the folder of an SQLite file is missing, or no longer on this device.
+
+    For example the network folder is unmounted: SQLite would make a new file in the empty mount point.
+    """
+    try:
+        is_there = _path_of(url).parent.stat().st_dev == device
+    except OSError:
+        is_there = False
+    if not is_there:
+        raise OperationalError("", None, sqlite3.OperationalError("unable to open database file: its folder is away"))
+
+
+def _path_of(url: URL) -> Path:
+    return Path(str(url.database).removeprefix("file:").partition("?")[0])
 
 
 def connect_args(url: URL) -> dict[str, Any]:
@@ -185,19 +212,27 @@ def _lock_for_migration(connection: Connection) -> None:
 
 def is_away(error: BaseException) -> bool:
     """Whether the error means that the database did not answer or is busy: the same call may succeed later."""
+    return any(
+        isinstance(cause, PoolTimeout) or (isinstance(cause, DBAPIError) and _is_away(cause)) for cause in _chain(error)
+    )
+
+
+def only_reads(error: BaseException) -> bool:
+    """Whether the error means that the server, a standby, only reads."""
+    return any(getattr(getattr(cause, "orig", None), "sqlstate", None) == "25006" for cause in _chain(error))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what caused it, and so on."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, PoolTimeout):
-            return True
-        if isinstance(cause, DBAPIError) and _is_away(cause):
-            return True
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return False
 
 
 def _is_away(error: DBAPIError) -> bool:
     if isinstance(error.orig, sqlite3.Error):
-        return "is locked" in str(error.orig)
+        return any(text in str(error.orig) for text in _PASSING)
     state = getattr(error.orig, "sqlstate", None)
     refused = any(text in str(error.orig) for text in _REFUSALS)
     no_answer = isinstance(error, OperationalError) and state is None and not refused

@@ -23,20 +23,20 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as optuna_tables
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import select
+from sqlalchemy import Executable, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from search.errors import StorageError
 from search.storage import database, ledger, optuna_rows
+from search.storage.claims import LeaseLost
 from search.storage.lease_rules import LEASE_SECONDS
-from search.storage.ledger import LeaseLost
 from search.storage.outages import Patience
 from search.storage.tables import database_now
 
@@ -78,18 +78,25 @@ class StudyStorage(Patience, RDBStorage):
     guards : the holders of this process's trials, by the trial's ID (Optuna's own calls name a trial only by its ID).
     """
 
-    def __init__(self, url: str, *, create: bool = False, lease: float = LEASE_SECONDS, patience: float = 0.0) -> None:
+    def __init__(
+        self, url: str, *, create: bool = False, lease: float = LEASE_SECONDS, patience: float | None = None
+    ) -> None:
         """`lease` and `patience` (how long to wait for a database that is away) are seconds.
+
+        Without `patience`, a server is waited for as `waiting_at_the_start` says, a file not at all.
 
         Raises StorageError if the database cannot be opened, or if it does not exist and `create` is False.
         """
         parsed = database.parse_url(url)
         if not create:
             database.require_existing(parsed)
+        if patience is None and parsed.get_backend_name() == "sqlite":
+            patience = 0.0
         Patience.__init__(self, database.shown(parsed), patience)
         self.lease = lease
         self._parsed = parsed
         self._file: tuple[int, int] | None = None
+        self._is_open = False
         self.guards: dict[int, Guard] = {}
         full_url = parsed.render_as_string(hide_password=False)
         with database.storage_errors(full_url):
@@ -97,13 +104,25 @@ class StudyStorage(Patience, RDBStorage):
             self.engine = database.engine_of_one(parsed, lease=lease)
         self.scoped_session = scoped_session(sessionmaker(bind=self.engine))
         self._file = database.file_of(parsed)
+        self._is_open = True
 
     def through_outages(self, action: Callable[[], T]) -> T:
         """As in `Patience`. Raises StorageError if the SQLite file is no longer the one that was opened."""
-        if self._file is not None and database.file_of(self._parsed) != self._file:
-            # Further writes would go to the deleted file.
-            raise StorageError(f"{self.shown_url} was deleted or replaced while it was in use.")
-        return super().through_outages(action)
+        return super().through_outages(functools.partial(self._on_the_same_database, action))
+
+    def _on_the_same_database(self, action: Callable[[], T]) -> T:
+        """Returns what `action` returns, unless its database is no longer the one that was opened."""
+        if self._file is not None:
+            database.require_folder(self._parsed, device=self._file[0])
+            if database.file_of(self._parsed) != self._file:
+                # Further writes would go to the deleted file.
+                raise StorageError(f"{self.shown_url} was deleted or replaced while it was in use.")
+        try:
+            return action()
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if database.only_reads(error) and self._is_open:
+                self.engine.dispose()  # the next connection may lead to the server that writes
+            raise
 
     def _open(self, url: str, connect_args: dict[str, Any]) -> None:
         """Opens the database and creates the missing tables. Another process may do the same at the same time."""
@@ -214,19 +233,17 @@ class StudyStorage(Patience, RDBStorage):
     ) -> list[FrozenTrial]:
         """As Optuna's method, in a fraction of the time. Raises KeyError if the study does not exist."""
         wanted = [state for state in EVERY_STATE if states is None or state in states]
-        with self.transaction() as session:
-            session.connection(execution_options={database.ONLY_READS: True})
-            trials = optuna_rows.trials(
-                session,
-                study_id,
-                among=included_trial_ids,
-                after=trial_id_greater_than,
-                states=wanted,
-                curves=curves,
-            )
-            if not trials:
+        trials = optuna_rows.trials(
+            self._read, study_id, among=included_trial_ids, after=trial_id_greater_than, states=wanted, curves=curves
+        )
+        if not trials:
+            with self.transaction() as session:
                 optuna_tables.StudyModel.find_or_raise_by_id(study_id, session)
         return trials
+
+    def _read(self, statement: Executable) -> Sequence[Any]:
+        with self.engine.connect() as connection:
+            return connection.execution_options(**{database.ONLY_READS: True}).execute(statement).all()
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

@@ -39,7 +39,8 @@ class PostgresServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._control("stop", "immediate")
+        with suppress(subprocess.CalledProcessError):  # it was stopped for good
+            self._control("stop", "immediate")
         self._folder.cleanup()
 
     def new_database(self, *, template: str = "template0") -> str:
@@ -96,6 +97,66 @@ class PostgresServer:
     def _control(self, verb: str, mode: str) -> None:
         options = ("-w", "-m", mode, "-D", str(self._server.pgdata), "-l", str(self._server.log), verb)
         pgexec("pg_ctl", options, bin_path=self._server.bin_path, user=self._server.system_user, timeout=60)
+
+
+class Standby:
+    """A second server that follows a `PostgresServer` and only reads, until it is promoted."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        self._primary = primary
+        self.is_promoted = False
+
+    def __enter__(self) -> Standby:
+        self._folder = Path(tempfile.mkdtemp(prefix="pg"))
+        user = self._primary.system_user
+        if user:
+            shutil.chown(self._folder, user)
+        self._data = self._folder / "data"
+        address = self._primary.address
+        copy = (
+            "-D",
+            str(self._data),
+            "-h",
+            str(address.query["host"]),
+            "-U",
+            str(address.username),
+            "-R",
+            "-X",
+            "stream",
+        )
+        self._run("pg_basebackup", *copy)
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        self._run("pg_ctl", "-w", "-D", str(self._data), "-l", str(self._folder / "log"), "-o", self._options, "start")
+        # A commit waits for the standby: otherwise the last ones would be lost with the primary.
+        self._primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self._primary.execute("SELECT pg_reload_conf()")
+        return self
+
+    @property
+    def _options(self) -> str:
+        return f"-k {self._folder} -c listen_addresses=''"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(Exception):  # a server that did not start
+            self._run("pg_ctl", "-w", "-m", "immediate", "-D", str(self._data), "stop")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def promote(self) -> None:
+        """Makes it the server that writes."""
+        self._run("pg_ctl", "-w", "-D", str(self._data), "promote")
+        self.is_promoted = True
+
+    def url_of_both(self, url: str) -> str:
+        """The URL of a primary's database, or of the standby's copy if the primary is away: that one may only read."""
+        parsed = make_url(url)
+        hosts = f"{parsed.query['host']},{self._folder}"
+        return parsed.set(query={"host": hosts}).render_as_string(hide_password=False)
+
+    def _run(self, program: str, *options: str) -> None:
+        server = self._primary._server
+        pgexec(program, options, bin_path=server.bin_path, user=server.system_user, timeout=60)
 
 
 class PgBouncer:

@@ -228,7 +228,9 @@ def test_an_empty_database_gets_our_newest_tables_and_version_beside_optunas(emp
     with engine.connect() as connection:
         assert version_of(connection, "offkey_version") == head()
         assert version_of(connection, "alembic_version").startswith("v"), "Optuna's own"
-    assert tables_of(engine) == {"offkey_studies", TestEvaluationRow.__tablename__, "offkey_trials", "offkey_version"}
+    own = {"offkey_studies", TestEvaluationRow.__tablename__, "offkey_retried", "offkey_slots", "offkey_trials"}
+    own |= {"offkey_version"}
+    assert tables_of(engine) == own
 
 
 @on_both_databases
@@ -359,6 +361,16 @@ def _cut_off() -> Exception:
         ("57P02: it crashed", _of_driver(psycopg.errors.CrashShutdown("crash"))),
         ("57P03: it is starting", _of_driver(psycopg.errors.CannotConnectNow("starting"))),
         ("25P03: idle for too long", _of_driver(psycopg.errors.IdleInTransactionSessionTimeout("idle"))),
+        ("57P05: idle for too long", _of_driver(psycopg.errors.IdleSessionTimeout("idle"))),
+        ("57014: the statement took too long", _of_driver(psycopg.errors.QueryCanceled("timeout"))),
+        ("25006: a standby only reads", _of_driver(psycopg.errors.ReadOnlySqlTransaction("read-only"))),
+        ("53100: the disk is full", _of_driver(psycopg.errors.DiskFull("full"))),
+        ("53200: no memory is left", _of_driver(psycopg.errors.OutOfMemory("full"))),
+        ("55P03: another has the lock", _of_driver(psycopg.errors.LockNotAvailable("locked"))),
+        ("58030: the disk fails", _of_driver(psycopg.errors.IoError("read failed"))),
+        ("SQLite's disk is full", _of_driver(sqlite3.OperationalError("database or disk is full"))),
+        ("SQLite's disk fails", _of_driver(sqlite3.OperationalError("disk I/O error"))),
+        ("SQLite's folder is away", _of_driver(sqlite3.OperationalError("unable to open database file"))),
         ("53300: too many connections", _of_driver(psycopg.errors.TooManyConnections("full"))),
         ("40001: another was first", _of_driver(psycopg.errors.SerializationFailure("again"))),
         ("40P01: a deadlock", _of_driver(psycopg.errors.DeadlockDetected("deadlock"))),
@@ -381,12 +393,9 @@ def test_a_database_that_may_answer_later_is_away(what: str, error: Exception) -
     [
         ("42P01: no such table", _of_driver(psycopg.errors.UndefinedTable("no table"), ProgrammingError)),
         ("28P01: a wrong password", _of_driver(psycopg.errors.InvalidPassword("no"))),
-        ("53100: the disk is full", _of_driver(psycopg.errors.DiskFull("full"))),
         ("23505: such a row exists", _of_driver(psycopg.errors.UniqueViolation("twice"), IntegrityError)),
         ("an unusable driver", _of_driver(psycopg.InterfaceError("no"), InterfaceError)),
-        ("SQLite's disk is full", _of_driver(sqlite3.OperationalError("database or disk is full"))),
         ("SQLite may not write", _of_driver(sqlite3.OperationalError("attempt to write a readonly database"))),
-        ("SQLite has no such file", _of_driver(sqlite3.OperationalError("unable to open database file"))),
         ("SQLite has such a row", _of_driver(sqlite3.IntegrityError("UNIQUE constraint failed"), IntegrityError)),
         ("no database at all", ValueError("is locked")),
         ("Optuna's own", optuna.exceptions.StorageInternalError("something")),

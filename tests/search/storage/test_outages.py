@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from sqlalchemy import make_url
 
 from search.storage import database
+from search.storage.study_storage import StudyStorage
 from tests.support.faulty_worker import MOMENTS
 from tests.support.offkey_process import FINISHED_AN_EPOCH, OffkeyProcess, Quick, offkey_process, until
 from tests.support.tiny_study import trials_of
@@ -213,7 +214,7 @@ def test_a_worker_that_starts_while_its_server_is_down_waits_for_it(make: MakeSt
 
 
 @on_postgresql
-@pytest.mark.parametrize("command", ["status", "export", "search"])
+@pytest.mark.parametrize("command", ["status", "export"])
 def test_a_command_reports_at_once_that_its_server_does_not_answer(
     make: MakeStudy, postgres: PostgresServer, offkey: Offkey, command: str
 ) -> None:
@@ -230,6 +231,18 @@ def test_a_command_reports_at_once_that_its_server_does_not_answer(
     assert "secret" not in ran.stderr
 
 
+@on_postgresql
+def test_a_search_that_starts_while_its_server_restarts_waits_for_it(make: MakeStudy, postgres: PostgresServer) -> None:
+    study = make(trials=2, epochs=2)
+    with ExitStack() as stack:
+        with away(postgres):
+            search = stack.enter_context(offkey_process("search", "tiny", "--workers", "1", url=study.url))
+            until(lambda: "is away" in search.stderr)
+        assert search.ended(within=60) == 0, search.stderr
+    assert search.stderr.count("is away") == 1
+    assert_as_if_undisturbed(study, make)
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
@@ -238,9 +251,10 @@ def test_a_command_reports_at_once_that_its_server_does_not_answer(
     ],
 )
 @pytest.mark.parametrize("command", ["status", "search"])
-def test_a_command_reports_at_once_that_its_url_leads_nowhere(
-    offkey: Offkey, corpus_root: Path, command: str, url: str, message: str
+def test_a_command_reports_that_its_url_leads_nowhere(
+    offkey: Offkey, corpus_root: Path, command: str, url: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("search.storage.outages._START_PATIENCE", 0.5)
     ran = offkey(command, "demo", "--storage", url, *(("--set", f"corpus.root={corpus_root}") * (command == "search")))
     assert ran.code == 1
     assert message in ran.stderr
@@ -307,3 +321,20 @@ def test_an_sqlite_file_that_is_deleted_under_a_worker_is_an_error_that_names_it
         assert worker.stderr.splitlines()[-1].startswith("error: ")
         assert "tiny.db" in worker.stderr
         assert "Traceback" not in worker.stderr
+
+
+def test_an_sqlite_file_whose_folder_is_away_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    folder, elsewhere = Path("mounted"), Path("unmounted")
+    folder.mkdir()
+    storage = StudyStorage("sqlite:///mounted/tiny.db", create=True, patience=60.0)
+    folder.rename(elsewhere)
+    asking = threading.Thread(target=storage.get_all_studies, daemon=True)
+    asking.start()
+    until(lambda: "is away (unable to open database file: its folder is away)" in caplog.text)
+    assert asking.is_alive()
+
+    elsewhere.rename(folder)
+
+    asking.join(timeout=30)
+    assert not asking.is_alive()
+    assert sorted(path.name for path in folder.glob("*.db")) == ["tiny.db"]
