@@ -291,7 +291,7 @@ def sides_of(pool: str) -> dict[str, Side]:
 
     def offkey(name: str) -> Callable[[], BasePruner]:
         settings = SearchSettings.model_validate({"pruner": name})
-        return partial(pruner_for, settings, max_steps=max_steps, families=families)
+        return partial(pruner_for, settings, max_steps=max_steps, families=families, name="pruning")
 
     sides = {name: Side(offkey(name)) for name in ("none", "hyperband", "median", "noise")}
     if pool == "folds":

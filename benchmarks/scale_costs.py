@@ -168,7 +168,7 @@ def measure_costs(bench: Bench, *, ended: int, running: Sequence[int], times: in
     few, many = (bench.cost(lambda w=w: _trial(w), times=times) for w in (short, long))  # type: ignore[misc]
     claim = bench.cost(lambda: _claim(short), times=times)
     held = _claim(short)
-    renew = bench.cost(lambda: held.renew(there_since=short.began), times=times)
+    renew = bench.cost(lambda: held.renew(stops_before=0), times=times)
     epoch = (many - few) * (1 / (MANY - FEW))
     end = few - claim - asks[0] - epoch * FEW - rungs[0] * rungs_of(FEW)
     for worker in (short, long):

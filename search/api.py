@@ -50,13 +50,14 @@ from search.results.portfolio import Portfolio, PortfolioLeader
 from search.results.trials import SearchProgress, Summary, Trial, progress_of, reading
 from search.storage.counted_evaluations import TestEvaluations
 from search.storage.database import default_url, parse_url, shown, storage_errors
+from search.storage.outages import waiting_at_the_start
 from search.storage.study_lookup import find_study
 from search.study.document import as_override
 from search.study.recipe import CorpusSettings, Origin, Recipe, ValidationSettings
 from search.study.study_file import load_recipe, study_of_tree
 from search.study.taken_variant import TakenVariant
 from search.workers.devices import device_of, slots
-from search.workers.supervision import Moment, build_features, fleet_for, supervise
+from search.workers.supervision import Moment, build_features, fleet_for, supervise, telling, what_stays
 
 if TYPE_CHECKING:
     from models.scoring.scorer import Scorer
@@ -172,18 +173,18 @@ class Study:
         artifacts = artifacts or os.environ.get("OFFKEY_ARTIFACTS")
 
         def follow(moments: Iterator[Moment]) -> None:
-            for moment in moments:
+            for moment in telling(moments, warn_user):
                 if progress is not None:
                     progress(progress_of(moment.status))
 
-        with storage_errors(self._url):
+        with storage_errors(self._url), waiting_at_the_start(warn_user):
             prepared = prepare(with_choices(study, self._url), default_root=os.environ.get("OFFKEY_DATA"))
             for warning in prepared.warnings:
                 warn_user(warning)
             build_features(prepared)
             fleet = fleet_for(prepared, self._url, places, log_folder=Path(log_folder), artifacts=artifacts)
-            if trials is not None and fleet.stored.budget > trials:
-                warn_user(f"{self.name} has a budget of {fleet.stored.budget} trials already; joining never lowers it")
+            for unchanged in what_stays(fleet.stored, prepared, artifacts):
+                warn_user(unchanged)
             try:
                 ending = supervise(fleet, follow, pause=_PAUSE, on_drain=lambda: None)
             finally:

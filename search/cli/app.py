@@ -27,7 +27,7 @@ from search.cli.study.search import search
 from search.cli.study.settings import settings
 from search.cli.study.status import status
 from search.cli.study.studies import studies
-from search.cli.study.upkeep import delete, rename, stop
+from search.cli.study.upkeep import delete, rename, retry, stop
 from search.cli.study.worker import worker
 from search.cli.terminal import err, out
 from search.errors import MisuseError
@@ -77,6 +77,7 @@ for _command, _example in (
     (studies, "offkey studies"),
     (settings, "offkey settings classifier"),
     (stop, "offkey stop vae_tuning"),
+    (retry, "offkey retry vae_tuning --failed"),
     (rename, "offkey rename vae_tuning vae_first"),
     (delete, "offkey delete vae_tuning"),
 ):

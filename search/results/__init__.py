@@ -6,6 +6,7 @@ ensemble        which leading trials make an ensemble, its recipe, and what it w
 trials          a row for each trial, and a summary
 export          the recipe of a trial
 portfolio       what the baseline and the trials of `search.first` gave
+failing_hosts   hosts on which most tries of trials fail
 families        where the time went: trials, time and best trial of each family
 trial_in_words  how long a trial took, in which precision, and its variant
 wording         how values are written

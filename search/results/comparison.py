@@ -120,5 +120,6 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
             {("trial" if key == "number" else key): value for key, value in asdict(running).items()}
             for running in status.running
         ],
+        **({"failing_hosts": [asdict(host) for host in status.failing_hosts]} if status.failing_hosts else {}),
         "failures": [{"number": number, "reason": reason} for number, reason in status.failures],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import optuna
@@ -11,6 +12,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from search.artifacts.checkpoints import steps_of
+from search.results.failing_hosts import FailingHost, failing_hosts
 from search.results.families import FamilyTrials, family_trials
 from search.results.portfolio import Portfolio, portfolio_of
 from search.storage.early_end import Enough
@@ -59,6 +61,7 @@ class Status:
     portfolio: Portfolio | None  # the trials of `search.first`
     families: tuple[FamilyTrials, ...]  # where the time went; empty if the study has one family
     enough: Enough | None  # why the study has ended itself; None while it has not
+    failing_hosts: tuple[FailingHost, ...]  # those on which most tries of trials failed
     step: str  # at which trials are compared: epoch or fold
 
     @property
@@ -137,9 +140,14 @@ def read_status(storage: StudyStorage, stored: StoredStudy, optuna_study: optuna
         portfolio=portfolio_of(stored, trials, finished, budget),
         families=family_trials(stored.tree, trials.values(), finished),
         enough=None if enough is None else Enough.of(enough),
+        failing_hosts=failing_hosts(ledger.failing_slots(), [row.owner for row in rows if _has_ended(row)]),
         step="epoch" if stored.validation.folds is None else "fold",
         front=front,
     )
+
+
+def _has_ended(row: Any) -> bool:
+    return row.owner is not None and row.state not in ("running", "waiting")
 
 
 def worth(trial: FrozenTrial) -> float:

@@ -16,13 +16,13 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from search.sampling.families import STARTUP, families_by_claim
 from search.sampling.pruning import NoisePruner
-from search.sampling.rungs import REDUCTION_FACTOR, WithinFamily, first_rung
+from search.sampling.rungs import REDUCTION_FACTOR, Hyperband, WithinFamily, first_rung
 from search.storage.study_rows import Remaining
 from search.study.search_settings import SearchSettings
 from search.study.space import Space
@@ -54,14 +54,17 @@ def sampler_for(study: Study, number: int, *, draw: int = 0, remaining: Remainin
         return PartialFixedSampler(grid[number % len(grid)], RandomSampler(seed=seed))
 
 
-def pruner_for(settings: SearchSettings, *, max_steps: int, families: int = 1) -> BasePruner:
-    """The pruner of a study with so many families, whose trials have at most `max_steps` steps."""
-    pruner = _pruner(settings, max_steps)
+def pruner_for(settings: SearchSettings, *, max_steps: int, families: int = 1, name: str) -> BasePruner:
+    """The pruner of a study with so many families, whose trials have at most `max_steps` steps.
+
+    `name` is the one that the study had at first: Hyperband's brackets go by it, and a new name changes nothing.
+    """
+    pruner = _pruner(settings, max_steps, name)
     # Wilcoxon compares whole models, fold by fold: it needs no trials that learn as fast.
     return WithinFamily(pruner) if families > 1 and settings.pruner in ("hyperband", "median", "noise") else pruner
 
 
-def _pruner(settings: SearchSettings, max_steps: int) -> BasePruner:
+def _pruner(settings: SearchSettings, max_steps: int, name: str) -> BasePruner:
     first = first_rung(max_steps)
     match settings.pruner:
         case "none":
@@ -76,7 +79,7 @@ def _pruner(settings: SearchSettings, max_steps: int) -> BasePruner:
                 return WilcoxonPruner()
         case "hyperband":
             # Not "auto": each worker would infer it from its first trials.
-            return HyperbandPruner(min_resource=first, max_resource=max_steps, reduction_factor=REDUCTION_FACTOR)
+            return Hyperband(name, min_resource=first, max_resource=max_steps, reduction_factor=REDUCTION_FACTOR)
 
 
 def curves_read(settings: SearchSettings) -> tuple[TrialState, ...]:

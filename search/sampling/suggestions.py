@@ -49,7 +49,8 @@ class Suggestions:
 
     @cached_property
     def pruner(self) -> BasePruner:
-        return pruner_for(self.study.search, max_steps=self.study.max_steps, families=len(self.study.space.families))
+        study, name = self.study, self._stored.first_name
+        return pruner_for(study.search, max_steps=study.max_steps, families=len(study.space.families), name=name)
 
     def optuna_study(self, sampler: BaseSampler | None = None) -> optuna.Study:
         """Optuna's view of the study, with finished trials cached."""

@@ -21,12 +21,11 @@ from sqlalchemy.orm import Session
 
 from models.scoring.combination import Scales
 from models.scoring.scores import Scores
-from search.storage import ledger, optuna_rows, study_rows
-from search.storage.lease_rules import MAX_ATTEMPTS
-from search.storage.ledger import Claim, LeaseLost
+from search.storage import ledger, optuna_rows, slots, study_rows
+from search.storage.claims import Claim, LeaseLost
+from search.storage.lease_rules import KILLED_FOR_MEMORY, LOST, MOST_FAILURES, MOST_LOST
 from search.storage.outages import StorageAway
 from search.storage.study_storage import StudyStorage
-from search.storage.tables import TrialRow
 from search.study.taken_variant import TakenVariant
 
 _log = logging.getLogger(__name__)
@@ -39,6 +38,7 @@ class Hold:
     number     : the trial's number in its study
     token      : the fencing token, which grows with each claim of the trial
     attempts   : workers since the last checkpoint, this one included
+    failures   : of the workers before this one, those that failed
     checkpoint : the ledger's entry of the checkpoint to resume at; None if there is none
     remaining  : what was left of the budget, if the trial began with this claim
     """
@@ -46,7 +46,9 @@ class Hold:
     def __init__(self, storage: StudyStorage, claim: Claim) -> None:
         """Registers the hold as the trial's guard in the storage."""
         self.trial_id, self.number, self.token = claim.trial_id, claim.number, claim.token
-        self.attempts, self.checkpoint, self.remaining = claim.attempts, claim.checkpoint, claim.remaining
+        self.attempts, self.failures, self.checkpoint = claim.attempts, claim.failures, claim.checkpoint
+        self.remaining = claim.remaining
+        self._may_be_at_fault = claim.may_be_at_fault  # until this slot has got a trial on
         self._began = time.monotonic()
         self._storage, self._claim = storage, claim
         self._unsent: dict[int, float] = {}  # epoch → reported value
@@ -61,6 +63,11 @@ class Hold:
         return self._storage.lease
 
     @property
+    def patience(self) -> float:
+        """How long the trial waits for a database, or another place that it depends on, while it is away (seconds)."""
+        return self._storage.patience
+
+    @property
     def seconds(self) -> float:
         """How long workers have worked on the trial, this one included, as far as the storage knows.
 
@@ -69,11 +76,11 @@ class Hold:
         """
         return self._claim.seconds + time.monotonic() - self._began
 
-    def renew(self, *, there_since: float, **vitals: Any) -> bool:
+    def renew(self, *, stops_before: int, **vitals: Any) -> bool:
         """Extends the lease and enters the worker's `vitals`. Returns whether the worker may go on.
 
-        It may not if the study's hours are used up, or if workers that have been there since `there_since` were asked
-        to leave. Does not wait for a database that is away: raises StorageAway.
+        It may not if the study's hours are used up, or if workers were asked to leave since there had been
+        `stops_before` requests to. Does not wait for a database that is away: raises StorageAway.
         """
         study, lease = self._claim.study, self._storage.lease
 
@@ -83,7 +90,7 @@ class Hold:
             ledger.renew(session, self._claim, lease, **vitals)
             self._note_seconds(session)
             is_over = study_rows.out_of_time(session, study)
-            return not study_rows.is_stopped(session, study, since=there_since) and not is_over
+            return not study_rows.is_stopped(session, study, stops_before=stops_before) and not is_over
 
         with self._storage.impatient():
             return self._storage.transact(write)
@@ -157,7 +164,8 @@ class Hold:
     def keep_checkpoint(self, entry: str) -> None:
         """Keeps a checkpoint's entry, to be written to the ledger together with the trial's next report."""
         self._require_held()
-        self._with_reports = {"checkpoint": entry, "attempts": 1, "reason": None}
+        none_failed = {"attempts": 1, "failures": 0, "failed_on": None, "of_a_place": False, "reason": None}
+        self._with_reports = {"checkpoint": entry, **none_failed}
 
     def enter_checkpoint(self) -> None:
         """Writes the kept entry to the ledger now, without a report. If the database is away, `is_behind` does."""
@@ -204,11 +212,21 @@ class Hold:
         system = {**(exhibits or {}), **({} if scales is None else {optuna_rows.SCALES: scales}), **kept}
         self._end(state, ended, values, user=user, system=system, also=chosen, reason=reason, scores=blob)
 
+    def is_to_be_given_up(self) -> bool:
+        """Whether the trial has lost too many workers to be tried again."""
+        return self.failures >= MOST_FAILURES or self.attempts > MOST_LOST
+
     def give_up(self) -> None:
-        """Ends a trial whose workers were lost too often."""
-        last = self._storage.transact(lambda session: session.get_one(TrialRow, self.trial_id).reason)
-        reason = f"its worker was lost {MAX_ATTEMPTS} times" + (f"; the last error was: {last}" if last else "")
-        self._end("failed", TrialState.FAIL, None, reason=reason)
+        """Ends a trial that has lost too many workers."""
+        last, failed_on = self._storage.transact(lambda session: ledger.last_failure(session, self._claim))
+        hosts = f" on {len(failed_on)} hosts" if len(failed_on) > 1 else ""
+        error = f"; the last error was: {last}" if last else ""
+        reason = f"{LOST} {self.attempts - 1} times{hosts}{error}"
+        if last is not None and last.startswith(KILLED_FOR_MEMORY):
+            # The sampler learns from it.
+            self.finish("failed", values=None, reason=reason, attributes={optuna_rows.FAILURE: reason})
+        else:
+            self._end("failed", TrialState.FAIL, None, reason=reason)
 
     def _end(
         self,
@@ -227,7 +245,9 @@ class Hold:
         """
 
         def write(session: Session) -> None:
-            ledger.fence(session, self._claim, state=state, lease_until=None, **columns)
+            ledger.fence(session, self._claim, state=state, **columns)
+            if state in ("complete", "pruned"):
+                self._note_getting_on(session)
             if state == "failed" and ended == TrialState.PRUNED:
                 self._storage.mark_failed(session, self.trial_id)
             optuna_rows.set_attributes(session, self.trial_id, user=user, system=system)
@@ -256,13 +276,22 @@ class Hold:
         self._storage.transact(give_back)
         self.forget()
 
-    def abandon(self, reason: str) -> None:
-        """Ends the lease of a worker that cannot go on and enters the reason; another worker may try the trial.
+    def fail(self, reason: str, *, of_a_place: bool = False) -> None:
+        """Gives the trial back because its worker failed at it; another one may try it.
+
+        of_a_place : it was an error of a disk, a network or the recordings (see search.storage.ledger.fail)
 
         Does not wait for a database that is away: raises StorageAway.
         """
+
+        def give_back(session: Session) -> None:
+            ledger.fail(session, self._claim, reason, rest=self.lease, of_a_place=of_a_place)
+            self._note_seconds(session)
+            optuna_rows.trial(session, self.trial_id).state = TrialState.WAITING
+
         with self._storage.impatient():
-            self._storage.transact(lambda session: ledger.abandon(session, self._claim, reason))
+            self._storage.transact(give_back)
+        self.forget()
 
     def is_ended(self) -> bool:
         """Whether the trial has ended, whichever worker ended it."""
@@ -276,6 +305,8 @@ class Hold:
     def write_reports(self, session: Session) -> None:
         """Adds to a transaction the fence, the waiting reports, and the ledger's columns that belong to them."""
         ledger.fence(session, self._claim, **self._with_reports)
+        if self._unsent or self._with_reports:
+            self._note_getting_on(session)
         for step, value in self._unsent.items():
             optuna_rows.report(session, self.trial_id, step, value)
 
@@ -285,6 +316,12 @@ class Hold:
                 self.write_reports(session)
             self._unsent.clear()
             self._note_entered()
+
+    def _note_getting_on(self, session: Session) -> None:
+        """Enters that this slot gets trials on, if that was in doubt."""
+        if self._may_be_at_fault:
+            slots.note_epoch(session, self._claim.study, slots.slot_of(self._claim.owner))
+            self._may_be_at_fault = False  # if the commit fails, the slot's next trial enters it
 
     def _note_seconds(self, session: Session) -> None:
         worked = {optuna_rows.SECONDS: round(self.seconds, 2)}

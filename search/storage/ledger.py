@@ -7,59 +7,36 @@ Optuna's tables hold parameters and values. Two tables of ours stand beside them
 
         (a slot of the budget) ──claim──► running ──finish──► complete | pruned | failed
                                            │   ▲
-                            release, lease │   │ claim: token + 1
-                               run out     ▼   │
+                     release, failure, end │   │ claim: token + 1
+                              of the lease ▼   │
                                           waiting
 
 Every function here runs one or a few statements on the caller's connection or session. The caller commits, so that
 these statements share a transaction with Optuna's own writes. The callers are search.storage.study_ledger and
-search.storage.hold; search.storage.study_rows has the statements on the studies' rows. Leases use the database's clock.
+search.storage.hold; search.storage.study_rows has the statements on the studies' rows, search.storage.slots those on
+the slots in which trials failed. Leases use the database's clock.
 """
 
 from __future__ import annotations
 
-import secrets
-import socket
+import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from sqlalchemy import CursorResult, case, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import CursorResult, Select, case, delete, func, select, update
 
-from search.storage.study_rows import Remaining, StudyKey, Transaction, has_slots, seconds_left, within_hours
-from search.storage.tables import StudyRow, TrialRow, database_now
+from search.storage import slots
+from search.storage.claims import Claim, LeaseLost, is_open, others_at_work
+from search.storage.dialects import insert_of
+from search.storage.lease_rules import KILLED_FOR_MEMORY
+from search.storage.study_rows import StudyKey, Transaction, has_slots, seconds_left, within_hours
+from search.storage.tables import RetriedRow, SlotRow, StudyRow, TrialRow, database_now, is_live
 
 FinalState = Literal["complete", "pruned", "failed"]
 
 #: What awaits a worker that got no trial: another trial may come free ("open"), or the reason to leave. "too late": the
 #: budget has trials left, but none is expected to end within what is left of the study's hours.
 Outlook = Literal["open", "stopped", "over", "too late", "deleted"]
-
-#: Literals, as in the index `offkey_trials_open`: SQLite would not use that index if the states were parameters.
-_is_open = TrialRow.state.in_((literal_column("'running'"), literal_column("'waiting'")))
-
-
-def new_owner(worker: int) -> str:
-    """A name for a worker that no other worker ever had."""
-    return f"{socket.gethostname()}:{worker}:{secrets.token_hex(3)}"
-
-
-class LeaseLost(Exception):
-    """Another worker holds the trial now: this worker's write must not happen."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claimed trial: it belongs to the worker as long as its row carries this token."""
-
-    study: StudyKey
-    trial_id: int
-    number: int
-    token: int
-    attempts: int
-    checkpoint: str | None
-    seconds: float = 0.0  # that earlier workers worked on the trial, as far as is known
-    remaining: Remaining | None = None  # if the trial begins with this claim
 
 
 class Leftover(NamedTuple):
@@ -77,66 +54,6 @@ class Snapshot(NamedTuple):
     trials: Sequence[Any]  # a row each, by number
     budget: int
     enough: str | None  # JSON: why the study has ended itself; None while it has not
-
-
-def take_over(
-    transaction: Transaction, study: StudyKey, owner: str, lease: float, *, lost_too: bool = True
-) -> Claim | None:
-    """Takes the oldest trial that was released or, if `lost_too`, whose lease ran out.
-
-    A worker works on one trial at a time. If it already holds one, the answer to its claim was lost: it gets that
-    trial again.
-    """
-    lost = (TrialRow.state == "running") & (TrialRow.lease_until < database_now()) & (TrialRow.owner != owner)
-    own = (TrialRow.state == "running") & (TrialRow.owner == owner)
-    free = (
-        select(TrialRow.trial_id)
-        .where(
-            TrialRow.study_id == study.study_id,
-            _is_open,
-            or_(TrialRow.state == "waiting", own, *([lost] if lost_too else [])),
-            select(StudyRow.study_id).where(study.row, within_hours()).exists(),
-        )
-        .order_by(TrialRow.number)
-        .limit(1)
-        .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time
-    )
-    row = transaction.execute(
-        update(TrialRow)
-        .where(TrialRow.trial_id == free.scalar_subquery())
-        .values(
-            state="running",
-            owner=owner,
-            lease_until=database_now() + lease,
-            token=TrialRow.token + 1,
-            attempts=TrialRow.attempts + case((lost, 1), else_=0),
-            device=None,
-            rate=None,
-            memory=None,
-        )
-        .returning(TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts, TrialRow.checkpoint)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
-    return None if row is None else Claim(study, *row)
-
-
-def add_trial(
-    transaction: Transaction, study: StudyKey, *, trial_id: int, number: int, owner: str, lease: float
-) -> Claim:
-    """Enters a new trial, held by its first worker."""
-    transaction.execute(
-        insert(TrialRow).values(
-            trial_id=trial_id,
-            study_id=study.study_id,
-            number=number,
-            state="running",
-            owner=owner,
-            lease_until=database_now() + lease,
-            token=1,
-            attempts=1,
-        )
-    )
-    return Claim(study, trial_id=trial_id, number=number, token=1, attempts=1, checkpoint=None)
 
 
 def fence(transaction: Transaction, claim: Claim, *, states: Sequence[str] = (), **values: Any) -> None:
@@ -166,9 +83,58 @@ def release(transaction: Transaction, claim: Claim) -> None:
     fence(transaction, claim, states=("running", "waiting"), state="waiting", owner=None, lease_until=None)
 
 
-def abandon(transaction: Transaction, claim: Claim, reason: str) -> None:
-    """Ends the lease of a worker that cannot go on and enters the reason; another worker may try the trial."""
-    fence(transaction, claim, states=("running",), lease_until=0.0, reason=reason)
+def fail(transaction: Transaction, claim: Claim, reason: str, *, rest: float, of_a_place: bool = False) -> None:
+    """Gives a trial back that its worker failed at: other tries tell whether the trial or the slot is at fault.
+
+    rest       : for so many seconds it is left to others (search.storage.claims)
+    of_a_place : it was an error of a disk, a network or the recordings, which never counts against the trial
+
+    Neither do failures in a slot in which different trials fail, one after the other, while others are at work: those
+    that were counted before this showed are taken back.
+    """
+    slot = slots.slot_of(claim.owner)
+    is_memory = reason.startswith(KILLED_FOR_MEMORY)  # the trial needs too much
+    run = () if is_memory else slots.run_of(transaction, claim.study, slot, trial=claim.number)
+    tells_against_slot = len(set(run)) > 1 and others_at_work(transaction, claim.study, slot)
+    if tells_against_slot and len(set(run[:-1])) == 1:
+        _take_back(transaction, claim.study, number=run[0], failures=len(run) - 1)
+    counts = 0 if of_a_place or tells_against_slot else 1
+    _, failed_on = last_failure(transaction, claim)
+    fence(
+        transaction,
+        claim,
+        states=("running",),
+        state="waiting",
+        owner=None,
+        lease_until=database_now() + rest,
+        attempts=TrialRow.attempts + counts,
+        failures=TrialRow.failures + counts,
+        failed_on=json.dumps(sorted({*failed_on, slots.host_of(claim.owner)})),
+        of_a_place=of_a_place,
+        reason=reason,
+    )
+    if not is_memory:
+        slots.note_failure(transaction, claim.study, slot, run=run, reason=reason)
+
+
+def _take_back(transaction: Transaction, study: StudyKey, *, number: int, failures: int) -> None:
+    """Counts so many failures of a trial no longer, if it has not ended."""
+    left, tries = TrialRow.failures - failures, TrialRow.attempts - failures
+    transaction.execute(
+        update(TrialRow)
+        .where(study.trials, TrialRow.number == number, is_open)
+        .values(failures=case((left > 0, left), else_=0), attempts=case((tries > 1, tries), else_=1))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def last_failure(transaction: Transaction, claim: Claim) -> tuple[str | None, list[str]]:
+    """Why the trial's last worker failed, if one did, and the hosts on which workers failed at it."""
+    failures = select(TrialRow.reason, TrialRow.failed_on).where(
+        TrialRow.trial_id == claim.trial_id, claim.study.trials
+    )
+    row = transaction.execute(failures).one_or_none()
+    return (None, []) if row is None else (row.reason, json.loads(row.failed_on or "[]"))
 
 
 def settle(transaction: Transaction, claim: Claim, digest: str, *, first: int) -> int:
@@ -177,7 +143,7 @@ def settle(transaction: Transaction, claim: Claim, digest: str, *, first: int) -
     The database never lets two trials be the n-th of the same parameters: it raises IntegrityError for the later one.
     A trial that was entered before keeps its number.
     """
-    entered = transaction.execute(select(TrialRow.settings).where(TrialRow.trial_id == claim.trial_id)).scalar_one()
+    entered = transaction.execute(_settings_of(claim)).scalar_one_or_none()
     if entered is not None and entered.startswith(f"{digest}:"):
         return int(entered.rpartition(":")[2])
     fence(transaction, claim, settings=f"{digest}:{first}")
@@ -186,8 +152,11 @@ def settle(transaction: Transaction, claim: Claim, digest: str, *, first: int) -
 
 def is_settled(transaction: Transaction, claim: Claim) -> bool:
     """Whether the trial has all its parameters."""
-    entered = select(TrialRow.settings).where(TrialRow.trial_id == claim.trial_id)
-    return transaction.execute(entered).scalar_one() is not None
+    return transaction.execute(_settings_of(claim)).scalar_one_or_none() is not None
+
+
+def _settings_of(claim: Claim) -> Select[str | None]:
+    return select(TrialRow.settings).where(TrialRow.trial_id == claim.trial_id, claim.study.trials)
 
 
 def count_settled(transaction: Transaction, study: StudyKey, digest: str) -> int:
@@ -226,7 +195,7 @@ def set_free(transaction: Transaction, study: StudyKey, owner: str | None) -> li
 
     Returns their IDs. Counts no failed attempt.
     """
-    which = TrialRow.lease_until < database_now() if owner is None else TrialRow.owner == owner
+    which = ~is_live(TrialRow) if owner is None else TrialRow.owner == owner
     running = select(TrialRow.trial_id).where(study.trials, TrialRow.state == "running", which)
     # Among lost trials, skips those that another transaction frees: two that wait for each other would deadlock.
     held = running.order_by(TrialRow.trial_id).with_for_update(skip_locked=owner is None)
@@ -240,6 +209,40 @@ def set_free(transaction: Transaction, study: StudyKey, owner: str | None) -> li
     return list(freed.scalars())
 
 
+def failed(transaction: Transaction, study: StudyKey) -> dict[int, int]:
+    """The IDs of the trials that failed, by number."""
+    of_study = select(TrialRow.number, TrialRow.trial_id).where(study.trials, TrialRow.state == "failed")
+    return {row.number: row.trial_id for row in transaction.execute(of_study)}
+
+
+def put_back(transaction: Transaction, study: StudyKey, trial_ids: Sequence[int]) -> None:
+    """Lets failed trials wait for a worker, as if nobody had tried them, and enters that they were put back.
+
+    The caller has locked the study's row.
+    """
+    transaction.execute(
+        update(TrialRow)
+        .where(study.trials, TrialRow.trial_id.in_(trial_ids))
+        .values(
+            state="waiting",
+            owner=None,
+            lease_until=None,
+            token=TrialRow.token + 1,  # a worker whose answer was lost writes no more
+            attempts=1,
+            failures=0,
+            failed_on=None,
+            of_a_place=False,
+            reason=None,
+            checkpoint=None,
+            scores=None,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    again = [{"trial_id": trial_id, "study_id": study.study_id} for trial_id in trial_ids]
+    if again:
+        transaction.execute(insert_of(transaction, RetriedRow).values(again).on_conflict_do_nothing())
+
+
 def uncleared(transaction: Transaction, study: StudyKey, *, ended: bool = True) -> list[Leftover]:
     """The trials (only those that `ended`, or all) whose checkpoints may still be there."""
     is_ended, is_entered = TrialRow.state.in_(get_args(FinalState)), TrialRow.checkpoint.is_not(None)
@@ -251,10 +254,10 @@ def uncleared(transaction: Transaction, study: StudyKey, *, ended: bool = True) 
 
 
 def clear(transaction: Transaction, study: StudyKey, trial_id: int) -> None:
-    """Enters that a trial's checkpoints are gone."""
+    """Enters that the checkpoints of a trial that has ended are gone."""
     transaction.execute(
         update(TrialRow)
-        .where(TrialRow.trial_id == trial_id, study.trials)
+        .where(TrialRow.trial_id == trial_id, study.trials, TrialRow.state.in_(get_args(FinalState)))
         .values(checkpoint=None)
         .execution_options(synchronize_session=False)
     )
@@ -268,27 +271,27 @@ def unfinished(transaction: Transaction, study: StudyKey) -> bool:
 
 
 def _has_open_trials(transaction: Transaction, study: StudyKey) -> bool:
-    open_trials = select(TrialRow.trial_id).where(study.trials, _is_open)
+    open_trials = select(TrialRow.trial_id).where(study.trials, is_open)
     return transaction.execute(open_trials.limit(1)).first() is not None
 
 
-def outlook(transaction: Transaction, study: StudyKey, *, since: float, fits: Callable[[float], bool]) -> Outlook:
-    """What awaits a worker that got no trial and has been there since `since`.
+def outlook(transaction: Transaction, study: StudyKey, *, stops_before: int, fits: Callable[[float], bool]) -> Outlook:
+    """What awaits a worker that got no trial, and came when there had been `stops_before` requests to leave.
 
     `fits` says whether a new trial is expected to end within so many seconds; it is asked if the study has hours.
     Takes at most two statements beside: many workers ask while the last trials run.
     """
-    columns = has_slots(), within_hours(), StudyRow.stopped, seconds_left()
+    columns = has_slots(), within_hours(), StudyRow.stops, seconds_left()
     query = select(*columns).where(study.row)
     row = transaction.execute(query).one_or_none()
     if row is None:
         return "deleted"
-    slots_left, is_in_time, stopped, seconds = row
+    slots_left, is_in_time, stops, seconds = row
     may_begin = slots_left and (seconds is None or fits(seconds))
     # Slots first: a slot that is taken between the two statements is a trial by the second one.
     if not is_in_time or not (may_begin or _has_open_trials(transaction, study)):
         return "too late" if is_in_time and slots_left else "over"
-    return "open" if stopped is None or stopped < since else "stopped"
+    return "open" if stops <= stops_before else "stopped"
 
 
 def progress(transaction: Transaction, study: StudyKey) -> tuple[int, frozenset[str | None]]:
@@ -301,9 +304,7 @@ def progress(transaction: Transaction, study: StudyKey) -> tuple[int, frozenset[
 
 def at_work(transaction: Transaction, study: StudyKey) -> list[str]:
     """The owners of the leases that have not run out."""
-    held = select(TrialRow.owner).where(
-        study.trials, TrialRow.state == "running", TrialRow.lease_until > database_now()
-    )
+    held = select(TrialRow.owner).where(study.trials, TrialRow.state == "running", is_live(TrialRow))
     return [owner or "" for owner in transaction.execute(held).scalars()]
 
 
@@ -336,6 +337,8 @@ def scores(transaction: Transaction, study: StudyKey, numbers: Collection[int] |
 
 
 def delete_study(transaction: Transaction, study_id: int) -> None:
-    """Deletes a study's rows from both tables."""
-    for table in (TrialRow, StudyRow):
+    """Deletes a study's rows from all tables."""
+    uid = select(StudyRow.uid).where(StudyRow.study_id == study_id)
+    transaction.execute(delete(SlotRow).where(SlotRow.uid.in_(uid)))
+    for table in (RetriedRow, TrialRow, StudyRow):
         transaction.execute(delete(table).where(table.study_id == study_id))

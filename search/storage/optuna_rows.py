@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -18,15 +19,20 @@ from optuna.distributions import BaseDistribution, distribution_to_json, json_to
 from optuna.storages._rdb import models
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Float, String, cast, delete, func, or_, select, union_all
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Executable, Float, String, cast, delete, func, or_, select, union_all, update
 from sqlalchemy.orm import Session
+
+from search.storage.dialects import insert_of
+from search.storage.tables import RetriedRow
 
 #: The keys of the system attributes that describe artifacts begin with this; the artifact's ID follows.
 ARTIFACT_KEY = "artifacts:"
 
 #: The user attribute that says how long workers have worked on a trial, over all its attempts.
 SECONDS = "seconds"
+
+#: The user attribute that says why a trial failed.
+FAILURE = "failure"
 
 #: The key of the system attribute with the scale of a trial's scores in an ensemble.
 SCALES = "scales"
@@ -43,35 +49,39 @@ def trial(session: Session, trial_id: int) -> Any:
     return session.get_one(models.TrialModel, trial_id)
 
 
+#: Reads the rows of a statement. It gives its connection back before it returns.
+Read = Callable[[Executable], Sequence[Any]]
+
+
 def trials(
-    session: Session,
-    study_id: int,
-    *,
-    among: Collection[int],
-    after: int,
-    states: Collection[TrialState],
+    read: Read, study_id: int, *, among: Collection[int], after: int, states: Collection[TrialState],
     curves: Collection[TrialState],
-) -> list[FrozenTrial]:
+) -> list[FrozenTrial]:  # fmt: skip
     """The study's trials in these `states` with an ID in `among` or greater than `after`, ordered by ID.
 
     Only trials in the states of `curves` come with their reports. The result is that of Optuna's own method, which is
-    slower because it creates an object for each row.
+    slower because it creates an object for each row. A large study is read in parts: a process has one connection, and
+    between two parts the thread that renews its lease gets it.
     """
     table = models.TrialModel
-    wanted = (
-        table.study_id == study_id,
-        or_(table.trial_id > after, table.trial_id.in_(sorted(number for number in among if number <= after))),
-    )
+    again = sorted(number for number in among if number <= after)
+    times = table._datetime_start_utc.label("start"), table._datetime_complete_utc.label("end")
+    columns = table.trial_id, table.number, table.state, *times
     # The trials' states first: a trial that ends meanwhile counts as unfinished here, so that it is read again later.
-    of_study = select(table).where(*wanted, table.state.in_(states)).order_by(table.trial_id)
-    trial_rows = session.execute(of_study).scalars().all()
+    of_study = select(*columns).where(table.study_id == study_id, table.state.in_(states))
+    # A trial that was put back may have been read before, as one that had ended.
+    retried = table.trial_id.in_(select(RetriedRow.trial_id).where(RetriedRow.study_id == study_id))
+    trial_rows = list(
+        read(of_study.where(or_(table.trial_id > after, table.trial_id.in_(again[:_MOST_NAMED]), retried)))
+    )
+    for part in _in_parts(again[_MOST_NAMED:]):
+        trial_rows += read(of_study.where(table.trial_id.in_(part), ~retried))
+    trial_rows.sort(key=lambda row: row.trial_id)
 
     def rows(of: Any, *columns: Any, states: Collection[TrialState]) -> dict[int, list[Any]]:
         by_trial = defaultdict(list)
-        named = [row.trial_id for row in trial_rows if row.state in states]
-        if named:
-            ids = named if len(named) <= _MOST_NAMED else select(table.trial_id).where(*wanted, table.state.in_(states))
-            for trial_id, *row in session.execute(select(of.trial_id, *columns).where(of.trial_id.in_(ids))):
+        for part in _in_parts([row.trial_id for row in trial_rows if row.state in states]):
+            for trial_id, *row in read(select(of.trial_id, *columns).where(of.trial_id.in_(part))):
                 by_trial[trial_id].append(row)
         return by_trial
 
@@ -95,8 +105,8 @@ def trials(
             state=row.state,
             value=None,
             values=[_NOT_FINITE.get(kind, v) for _, v, kind in sorted(values[trial_id])] or None,
-            datetime_start=row.datetime_start,
-            datetime_complete=row.datetime_complete,
+            datetime_start=_local(row.start),
+            datetime_complete=_local(row.end),
             params={name: distribution.to_external_repr(v) for name, v, distribution in settings},
             distributions={name: distribution for name, _, distribution in settings},
             user_attrs={key: json.loads(text) for key, text in user_attributes[trial_id]},
@@ -106,6 +116,16 @@ def trials(
         )
 
     return [frozen(row) for row in trial_rows]
+
+
+def _in_parts(trial_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for first in range(0, len(trial_ids), _MOST_NAMED):
+        yield trial_ids[first : first + _MOST_NAMED]
+
+
+def _local(utc: datetime | None) -> datetime | None:
+    """A time that the database holds, as Optuna gives it: by this host's clock, without a zone."""
+    return None if utc is None else utc.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
 def _unusual(kind: Any) -> Any:
@@ -123,7 +143,7 @@ def report(session: Session, trial_id: int, step: int, value: float) -> None:
     table = models.TrialIntermediateValueModel
     stored, kind = table.intermediate_value_to_stored_repr(value)
     values = {"intermediate_value": stored, "intermediate_value_type": kind}
-    statement = _insert(session, table).values(trial_id=trial_id, step=step, **values)
+    statement = insert_of(session, table).values(trial_id=trial_id, step=step, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[table.trial_id, table.step], set_=values))
 
 
@@ -139,6 +159,25 @@ def forget_pruning(session: Session, trial_id: int) -> None:
     session.execute(delete(table).where(table.trial_id == trial_id, table.key != "fixed_params"))
 
 
+def put_back(session: Session, trial_ids: Collection[int]) -> None:
+    """Lets ended trials wait, with their parameters alone: without values, reports and what was found out about them.
+
+    In one statement for each table.
+    """
+    trials, user, system = models.TrialModel, models.TrialUserAttributeModel, models.TrialSystemAttributeModel
+    waiting = {"state": TrialState.WAITING, "datetime_complete": None}
+    session.execute(
+        update(trials)
+        .where(trials.trial_id.in_(trial_ids))
+        .values(waiting)
+        .execution_options(synchronize_session=False)
+    )
+    for table in (models.TrialIntermediateValueModel, models.TrialValueModel):
+        session.execute(delete(table).where(table.trial_id.in_(trial_ids)))
+    session.execute(delete(system).where(system.trial_id.in_(trial_ids), system.key != "fixed_params"))
+    session.execute(delete(user).where(user.trial_id.in_(trial_ids), user.key.in_([SECONDS, FAILURE])))
+
+
 def set_parameters(session: Session, trial_id: int, parameters: Mapping[str, tuple[Any, BaseDistribution]]) -> None:
     """Sets parameters of a trial, each with its range. Replaces those that exist."""
     table = models.TrialParamModel
@@ -147,7 +186,7 @@ def set_parameters(session: Session, trial_id: int, parameters: Mapping[str, tup
             "param_value": distribution.to_internal_repr(value),
             "distribution_json": distribution_to_json(distribution),
         }
-        statement = _insert(session, table).values(trial_id=trial_id, param_name=name, **values)
+        statement = insert_of(session, table).values(trial_id=trial_id, param_name=name, **values)
         session.execute(statement.on_conflict_do_update(index_elements=[table.trial_id, table.param_name], set_=values))
 
 
@@ -256,17 +295,20 @@ def rename_study(session: Session, study_id: int, name: str) -> None:
 
 
 def delete_study(session: Session, study_id: int) -> None:
-    """Deletes a study and its trials. Raises KeyError if there is none."""
-    session.delete(models.StudyModel.find_or_raise_by_id(study_id, session))
+    """Deletes a study and its trials, in one statement for each table. Raises KeyError if there is none."""
+    models.StudyModel.find_or_raise_by_id(study_id, session)
+    trials = select(models.TrialModel.trial_id).where(models.TrialModel.study_id == study_id)
+    for table in reversed(models.BaseModel.metadata.sorted_tables):  # those that refer to others first
+        if "study_id" in table.c:
+            session.execute(delete(table).where(table.c.study_id == study_id))
+        elif "trial_id" in table.c:
+            session.execute(delete(table).where(table.c.trial_id.in_(trials)))
+    session.expire_all()
 
 
 def _set(session: Session, table: Any, owner: Mapping[str, int], entries: Mapping[str, Any]) -> None:
     rows = [{**owner, "key": key, "value_json": json.dumps(value)} for key, value in entries.items()]
     if rows:
-        insert = _insert(session, table)
+        insert = insert_of(session, table)
         values = {"value_json": insert.excluded.value_json}
         session.execute(insert.on_conflict_do_update(index_elements=[*owner, "key"], set_=values), rows)
-
-
-def _insert(session: Session, table: Any) -> Any:
-    return (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(table)

@@ -16,7 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from sqlalchemy import case, insert, null, select, update
+from sqlalchemy import ColumnElement, case, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -25,11 +25,12 @@ from search.errors import NoStorageError, StudyError
 from search.evaluation.metrics import Metric
 from search.evaluation.truth import Truth
 from search.storage.study_storage import StudyStorage, open_storage
-from search.storage.tables import StudyRow
+from search.storage.tables import StudyRow, TrialRow, is_live
 from search.study.identity import Identity, identity_of
 from search.study.objectives import IN_WORDS, METRICS, directions_of
 from search.study.portfolio import Values, values_by_number
 from search.study.recipe import Objective, ValidationSettings
+from search.study.search_settings import SearchSettings
 from search.study.space import Tree
 from search.study.study import Study, trained_on
 from search.study.study_file import study_of_tree
@@ -48,6 +49,8 @@ class StoredStudy:
     truth: Truth
     budget: int
     artifacts: str | None  # folder or bucket that the hosts share
+    hours: float | None = None  # limit, over all workers
+    first_name: str = ""  # at its creation, whatever its name is now
 
     def study(self, *, overrides: tuple[str, ...] = ()) -> Study:
         """Checks the stored document and returns its study. Imports the model families that it names."""
@@ -92,9 +95,13 @@ class StoredStudy:
         return values_by_number(self.tree.get("baseline") or {}, self.first)
 
     @property
+    def search(self) -> SearchSettings:
+        return SearchSettings.model_validate(self.tree.get("search") or {})
+
+    @property
     def may_end_itself(self) -> bool:
         """Whether the study may end before its budget, because enough is known."""
-        return (self.tree.get("search") or {}).get("stop") == "told_apart"
+        return self.search.stop == "told_apart"
 
     @property
     def machines(self) -> list[str] | None:
@@ -105,9 +112,11 @@ class StoredStudy:
 def create_or_join(
     storage: StudyStorage, study: Study, corpus: Corpus, truth: Truth, *, artifacts: str | None = None
 ) -> StoredStudy:
-    """Creates the stored study, or joins the one of this name. Raises its budget if the study's is larger.
+    """Creates the stored study, or joins the one of this name. Raises its limits if the study's are larger.
 
-    A study that has ended itself goes on if its budget is raised or if `search.stop` is never.
+    Joining changes nothing that others rely on: it lowers neither trials nor hours nor stall_minutes, and the study
+    keeps its place for `artifacts` while workers or checkpoints of trials that have not ended may need it. A study that
+    has ended itself goes on if its budget is raised or if `search.stop` is never.
 
     `truth` holds the labels of the study's validation clips. `artifacts` is the folder or bucket that its hosts share.
     Raises StudyError, which names every difference, if a study of this name has another identity.
@@ -141,29 +150,51 @@ def create_or_join(
             return load_stored(storage, study.name)
         except IntegrityError:
             pass  # another process created it at the same moment
-    require_same(load_stored(storage, study.name), identity)
+    joined = load_stored(storage, study.name)
+    require_same(joined, identity)
     larger = case((StudyRow.budget < study.search.trials, study.search.trials), else_=StudyRow.budget)
     enough = case((StudyRow.budget < study.search.trials, null()), else_=StudyRow.enough)
     changes: dict[str, Any] = {"budget": larger, "enough": enough}
-    changes |= {} if study.search.hours is None else {"hours": study.search.hours}
-    changes |= {} if artifacts is None else {"artifacts": artifacts}
+    if (hours := study.search.hours) is not None:
+        changes["hours"] = case((StudyRow.hours < hours, hours), else_=StudyRow.hours)  # NULL, without a limit, stays
+    if artifacts is not None:
+        changes["artifacts"] = case((_needs_its_place(created._study_id), StudyRow.artifacts), else_=artifacts)
 
     def join(session: Session) -> None:
-        session.execute(update(StudyRow).where(StudyRow.study_id == created._study_id).values(changes))
+        own = StudyRow.study_id == joined.study_id, StudyRow.uid == joined.uid
+        session.execute(update(StudyRow).where(*own).values(changes))
+        row = session.execute(select(StudyRow).where(*own)).scalar_one_or_none()
+        if row is None:
+            raise was_deleted(joined.name)
         if study.search.stop is not None:
-            _set_stop(session.get_one(StudyRow, created._study_id), study.search.stop)
+            _set_stop(row, study.search.stop)
+        if (minutes := study.search.stall_minutes) is not None and minutes > joined.search.longest_silence:
+            _set(row, "stall_minutes", minutes)
 
     storage.transact(join)
     return load_stored(storage, study.name)
 
 
+def _needs_its_place(study_id: int) -> ColumnElement[bool]:
+    """Whether a trial of the study is at work, or has not ended and may go on at a checkpoint."""
+    of_study, is_open = TrialRow.study_id == study_id, TrialRow.state.in_(("running", "waiting"))
+    return select(TrialRow.trial_id).where(of_study, is_open, TrialRow.checkpoint.is_not(None)).exists() | (
+        select(TrialRow.trial_id).where(of_study, TrialRow.state == "running", is_live(TrialRow)).exists()
+    )
+
+
 def _set_stop(row: StudyRow, stop: str) -> None:
     """Changes `search.stop` of a stored study. One that is never to end itself has not."""
-    document = json.loads(row.document)
-    document["search"] = {**(document.get("search") or {}), "stop": stop}
-    row.document = json.dumps(document)
+    _set(row, "stop", stop)
     if stop == "never":
         row.enough = None
+
+
+def _set(row: StudyRow, name: str, value: Any) -> None:
+    """Changes a setting of the `search` block of a stored study."""
+    document = json.loads(row.document)
+    document["search"] = {**(document.get("search") or {}), name: value}
+    row.document = json.dumps(document)
 
 
 def with_stored_choices(study: Study, url: str) -> Study:
@@ -238,6 +269,8 @@ def _stored(name: str, row: StudyRow) -> StoredStudy:
         truth=Truth(**truth),
         budget=row.budget,
         artifacts=row.artifacts,
+        hours=row.hours,
+        first_name=row.first_name or name,
     )
 
 

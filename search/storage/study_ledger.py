@@ -1,15 +1,14 @@
 """One study's part of the ledger: claims, progress, requests to stop, rename and delete.
 
 Each method is a transaction of its own, which waits while the database is away. A deleted study has no trials, admits
-no worker and is not stopped, even if another study has its key by now (search.storage.study_rows). Only best_value
-uses the key alone; what a worker then writes is fenced.
+no worker and is not stopped, even if another study has its key by now (search.storage.study_rows).
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -21,10 +20,12 @@ from sqlalchemy.orm import Session
 
 from models.scoring.scores import Scores
 from search.errors import StudyError
-from search.storage import ledger, optuna_rows, study_rows
+from search.storage import claims, ledger, optuna_rows, slots, study_rows
+from search.storage.claims import Claim, LeaseLost
 from search.storage.early_end import Enough
 from search.storage.hold import Hold
-from search.storage.ledger import Claim, Leftover, Outlook, Snapshot
+from search.storage.ledger import Leftover, Outlook, Snapshot
+from search.storage.slots import FailingSlot
 from search.storage.stored_study import StoredStudy, was_deleted
 from search.storage.study_rows import StudyKey
 from search.storage.study_storage import StudyStorage, delete_study_rows
@@ -44,29 +45,32 @@ class StudyLedger:
         self._families = len(model) if isinstance(model, list) else 1
 
     def claim(
-        self, owner: str, *, first: Mapping[int, Mapping[str, Any]], there_since: float | None = None
+        self, owner: str, *, first: Mapping[int, Mapping[str, Any]], stops_before: int | None = None
     ) -> Hold | None:
         """Claims a trial for `owner`: one that lost its worker or was given back, else a new one.
 
         `first` are the parameters of the study's first trials, by number. Returns None if the budget is handed out (or
-        the hours are used up, or too short for a new trial) and no trial is free, or if workers that have been there
-        since `there_since` were asked to leave.
+        the hours are used up, or too short for a new trial) and no trial is free, or if workers were asked to leave
+        since there had been `stops_before` requests to.
         """
         lease = self._storage.lease
 
         def take(session: Session) -> Claim | None:
-            if not study_rows.admits(session, self.study, since=there_since):
+            slot = slots.slot_of(owner)
+            admission = study_rows.admission(session, self.study, slot=slot, stops_before=stops_before)
+            if admission is None:
                 return None
             # Leases that ran out while the database was away belong to workers that may renew them at any moment.
             settled = self._storage.seconds_since_outage > lease / 2
             # First, because it may wait for the study's row: leases begin after that.
             study_rows.sign_of_life(session, self.study, lease)
-            claim = ledger.take_over(session, self.study, owner, lease, lost_too=settled)
-            if claim is None:
-                claim = self._start_trial(session, owner, first)
-            else:
+            failed = admission.failed_in_slot
+            claim = claims.take_over(session, self.study, owner, lease, failed_in_slot=failed, lost_too=settled)
+            if claim is not None:
                 optuna_rows.trial(session, claim.trial_id).state = TrialState.RUNNING
                 claim = replace(claim, seconds=optuna_rows.seconds(session, claim.trial_id))
+            elif not claims.waits_for_others(session, self.study, owner, failed):
+                claim = self._start_trial(session, owner, first, may_be_at_fault=failed > 0)
             if claim is None and study_rows.out_of_time(session, self.study):
                 self._set_free(session, None)  # nobody may take them over any more
             return claim
@@ -74,7 +78,9 @@ class StudyLedger:
         claim = self._storage.transact(take)
         return None if claim is None else Hold(self._storage, claim)
 
-    def _start_trial(self, session: Session, owner: str, first: Mapping[int, Mapping[str, Any]]) -> Claim | None:
+    def _start_trial(
+        self, session: Session, owner: str, first: Mapping[int, Mapping[str, Any]], *, may_be_at_fault: bool
+    ) -> Claim | None:
         remaining = study_rows.take_slot(session, self.study)
         if remaining is None:
             return None
@@ -82,8 +88,14 @@ class StudyLedger:
             study_rows.return_slot(session, self.study)
             return None
         trial_id, number = self._storage.add_trial(session, self.study.study_id, fixed=first)
-        claim = ledger.add_trial(
-            session, self.study, trial_id=trial_id, number=number, owner=owner, lease=self._storage.lease
+        claim = claims.add_trial(
+            session,
+            self.study,
+            trial_id=trial_id,
+            number=number,
+            owner=owner,
+            lease=self._storage.lease,
+            may_be_at_fault=may_be_at_fault,
         )
         return replace(claim, remaining=remaining)
 
@@ -92,11 +104,11 @@ class StudyLedger:
         ended = optuna_rows.seconds_by_family(session, self.study.study_id)
         return len(ended) < self._families or min(map(statistics.median, ended)) <= seconds
 
-    def outlook(self, *, since: float) -> Outlook:
-        """What awaits a worker that got no trial and has been there since `since`."""
+    def outlook(self, *, stops_before: int) -> Outlook:
+        """What awaits a worker that got no trial; it came when there had been `stops_before` requests to leave."""
 
         def look(session: Session) -> Outlook:
-            return ledger.outlook(session, self.study, since=since, fits=partial(self._fits, session))
+            return ledger.outlook(session, self.study, stops_before=stops_before, fits=partial(self._fits, session))
 
         return self._storage.transact(look)
 
@@ -127,7 +139,12 @@ class StudyLedger:
 
     def best_value(self) -> float | None:
         """The best first value of the complete trials that keep to the study's limits; None if there is none."""
-        return self._storage.transact(lambda session: optuna_rows.best_value(session, self.study.study_id))
+
+        def read(session: Session) -> float | None:
+            is_there = study_rows.exists(session, self.study)
+            return optuna_rows.best_value(session, self.study.study_id) if is_there else None
+
+        return self._storage.transact(read)
 
     def has_ended_any(self, owner: str) -> bool:
         """Whether the worker has ended a trial of the study."""
@@ -138,8 +155,36 @@ class StudyLedger:
         return self._ask(ledger.at_work)
 
     def expire(self, owner: str) -> None:
-        """Ends the leases of a worker that is known to be dead."""
+        """Ends the leases of a worker that was killed."""
         self._ask(ledger.expire, owner)
+
+    def fail(self, owner: str, reason: str, *, of_a_place: bool = False) -> bool:
+        """Gives back the trial of a worker that is known to have failed at it. Returns whether it held one."""
+
+        def give_back(session: Session) -> bool:
+            claim = claims.claim_of(session, self.study, owner)
+            if claim is None:
+                return False
+            ledger.fail(session, claim, reason, rest=self._storage.lease, of_a_place=of_a_place)
+            optuna_rows.trial(session, claim.trial_id).state = TrialState.WAITING
+            return True
+
+        try:
+            return self._storage.transact(give_back)
+        except LeaseLost:  # another worker was quicker
+            return True
+
+    def failing_slot(self, owner: str) -> FailingSlot | None:
+        """What failed in a worker's slot; None if nothing did."""
+        return self._ask(slots.known, slots.slot_of(owner))
+
+    def failing_slots(self) -> list[FailingSlot]:
+        """The slots in which trials failed."""
+        return self._ask(slots.failing)
+
+    def forgive(self, host: str | None) -> None:
+        """Forgets what failed on a host, or anywhere (None): a person has started its workers anew."""
+        self._ask(slots.forgive, host)
 
     def set_free(self, owner: str) -> bool:
         """Gives back the trial of a worker that was ended on purpose. Returns whether it held one."""
@@ -177,6 +222,10 @@ class StudyLedger:
 
         return self._storage.transact(write)
 
+    def stops(self) -> int:
+        """How many requests to stop there have been; 0 if the study was deleted."""
+        return self._ask(study_rows.stops)
+
     def request_stop(self) -> int:
         """Asks the workers that are there now to leave. Returns how many are at work."""
 
@@ -186,9 +235,9 @@ class StudyLedger:
 
         return self._storage.transact(stop)
 
-    def is_stopped(self, *, since: float) -> bool:
-        """Whether workers that have been there since `since` were asked to leave."""
-        return self._ask(study_rows.is_stopped, since=since)
+    def is_stopped(self, *, stops_before: int) -> bool:
+        """Whether workers were asked to leave since there had been `stops_before` requests to."""
+        return self._ask(study_rows.is_stopped, stops_before=stops_before)
 
     def edit_attributes(
         self, prefix: str, edit: Callable[[Mapping[str, Any]], Mapping[str, Any]], *, while_best: float | None
@@ -206,6 +255,27 @@ class StudyLedger:
 
         self._storage.transact(write)
 
+    def retry(self, numbers: Collection[int] | None) -> list[int]:
+        """Puts failed trials back (these, or all of them), with their parameters. Returns their numbers.
+
+        They wait for a worker as if nobody had tried them; the budget does not change. Raises StudyError if one of
+        `numbers` has not failed, or if the study was deleted.
+        """
+
+        def write(session: Session) -> list[int]:
+            self._lock(session)
+            failed = ledger.failed(session, self.study)
+            if others := sorted(set(numbers or ()) - set(failed)):
+                raise _has_not_failed(others[0], sorted(failed))
+            again = [number for number in sorted(failed) if numbers is None or number in numbers]
+            ids = [failed[number] for number in again]
+            ledger.put_back(session, self.study, ids)
+            optuna_rows.put_back(session, ids)
+            slots.forgive(session, self.study, None)
+            return again
+
+        return self._storage.transact(write)
+
     def rename(self, name: str) -> None:
         """Gives the study another name. Raises StudyError if another study has it, or if workers are at work."""
 
@@ -213,6 +283,7 @@ class StudyLedger:
             self._require_idle(session)
             optuna_rows.rename_study(session, self.study.study_id, name)
             row = session.get_one(StudyRow, self.study.study_id)
+            row.first_name = row.first_name or self._name
             document, identity = json.loads(row.document), json.loads(row.identity)
             document["study"] = identity["study"]["study"] = name
             row.document, row.identity = json.dumps(document), json.dumps(identity)
@@ -258,3 +329,8 @@ class StudyLedger:
     def _ask(self, statements: Callable[Concatenate[Session, StudyKey, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `statements` on this study in a transaction of its own, and returns their result."""
         return self._storage.transact(lambda session: statements(session, self.study, *args, **kwargs))
+
+
+def _has_not_failed(number: int, failed: Sequence[int]) -> StudyError:
+    which = f"these have: {', '.join(map(str, failed))}" if failed else "none of the study's has"
+    return StudyError(f"Trial {number} has not failed; {which}.")

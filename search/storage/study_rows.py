@@ -6,13 +6,14 @@ its key, so that it never reads or writes a later study that got the key of a de
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from search.storage.tables import StudyRow, TrialRow, database_now
+from search.storage.tables import NONE_IN_A_ROW, SlotRow, StudyRow, TrialRow, database_now, is_live
 
 Transaction = Connection | Session
 
@@ -63,16 +64,25 @@ def exists(transaction: Transaction, study: StudyKey) -> bool:
     return transaction.execute(select(StudyRow.study_id).where(study.row)).first() is not None
 
 
-def admits(transaction: Transaction, study: StudyKey, *, since: float | None) -> bool:
-    """Whether the study exists and workers that have been there since `since` were not asked to leave.
+class Admission(NamedTuple):
+    """What a worker is told that may claim a trial."""
+
+    failed_in_slot: int  # how many different trials failed in its slot since one last got on there
+
+
+def admission(transaction: Transaction, study: StudyKey, *, slot: str, stops_before: int | None) -> Admission | None:
+    """None if the study was deleted, or workers were asked to leave since there had been `stops_before` requests to.
 
     Waits for a transaction that is in `keep_claims_out`, and holds up later ones until the commit.
     """
     # FOR KEY SHARE, the weakest lock, excludes FOR UPDATE alone: other claims lock and write the row meanwhile. With a
     # stronger shared lock, two claims that both want to write would wait for each other.
-    query = select(StudyRow.stopped).where(study.row).with_for_update(read=True, key_share=True)
+    failed = select(SlotRow.in_a_row).where(SlotRow.uid == study.uid, SlotRow.slot == slot).scalar_subquery()
+    query = select(StudyRow.stops, failed).where(study.row).with_for_update(read=True, key_share=True, of=StudyRow)
     row = transaction.execute(query).one_or_none()
-    return row is not None and (since is None or row.stopped is None or row.stopped < since)
+    if row is None or (stops_before is not None and row.stops > stops_before):
+        return None
+    return Admission(failed_in_slot=len(set(json.loads(row[1] or NONE_IN_A_ROW))))
 
 
 def keep_claims_out(transaction: Transaction, study: StudyKey) -> None:
@@ -97,7 +107,7 @@ def take_slot(transaction: Transaction, study: StudyKey) -> Remaining | None:
     """
     others = (
         select(func.count())
-        .where(TrialRow.study_id == study.study_id, TrialRow.state == "running", TrialRow.lease_until > database_now())
+        .where(TrialRow.study_id == study.study_id, TrialRow.state == "running", is_live(TrialRow))
         .scalar_subquery()
     )
     taken = transaction.execute(
@@ -118,15 +128,16 @@ def return_slot(transaction: Transaction, study: StudyKey) -> None:
 def sign_of_life(transaction: Transaction, study: StudyKey, lease: float) -> None:
     """Adds the time since the last sign of life of any worker to the study's hours.
 
-    A gap of a lease or more is not added: no worker was at work. A sign of life within a tenth of a lease of the last
-    one writes nothing: otherwise a thousand workers would wait for each other at the row.
+    A gap of a lease or more is not added: no worker was at work. Neither is one of a clock that was set back. A sign of
+    life within a tenth of a lease of the last one writes nothing: otherwise a thousand workers would wait for each
+    other at the row.
     """
     gap = database_now() - StudyRow.last_seen
     transaction.execute(
         update(StudyRow)
         .where(study.row, func.abs(func.coalesce(gap, lease)) >= lease / 10)
         .values(
-            active_seconds=StudyRow.active_seconds + case((func.coalesce(gap, lease) < lease, gap), else_=0.0),
+            active_seconds=StudyRow.active_seconds + case(((gap >= 0) & (gap < lease), gap), else_=0.0),
             last_seen=database_now(),
         )
     )
@@ -139,11 +150,19 @@ def out_of_time(transaction: Transaction, study: StudyKey) -> bool:
 
 
 def request_stop(transaction: Transaction, study: StudyKey) -> None:
-    """Asks the workers that are there now to leave."""
-    transaction.execute(update(StudyRow).where(study.row).values(stopped=database_now()))
+    """Asks the workers that are there now to leave.
+
+    Requests are counted: a time would say nothing once a clock has been set back. Workers of earlier versions obey it.
+    """
+    transaction.execute(update(StudyRow).where(study.row).values(stops=StudyRow.stops + 1, stopped=database_now()))
 
 
-def is_stopped(transaction: Transaction, study: StudyKey, *, since: float) -> bool:
-    """Whether workers that have been there since `since` were asked to leave."""
-    asked = select(StudyRow.study_id).where(study.row, StudyRow.stopped >= since)
+def stops(transaction: Transaction, study: StudyKey) -> int:
+    """How many requests to stop there have been; 0 if the study was deleted."""
+    return transaction.execute(select(StudyRow.stops).where(study.row)).scalar_one_or_none() or 0
+
+
+def is_stopped(transaction: Transaction, study: StudyKey, *, stops_before: int) -> bool:
+    """Whether workers were asked to leave since there had been `stops_before` requests to."""
+    asked = select(StudyRow.study_id).where(study.row, StudyRow.stops > stops_before)
     return transaction.execute(asked).first() is not None

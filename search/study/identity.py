@@ -25,6 +25,7 @@ _NOT_IDENTITY = (
     ("search", "trials"),
     ("search", "hours"),
     ("search", "stop"),
+    ("search", "stall_minutes"),
     ("training", "threads"),
 )
 

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 
+#: Minutes without a sign of life after which a trial hangs, if its study says nothing: longer than a batch takes on a
+#: slow CPU, or reading a large study from a slow server.
+STALL_MINUTES = 20.0
+
+
 class SearchSettings(Settings):
     """The budget, the sampler and the pruner."""
 
@@ -22,7 +27,14 @@ class SearchSettings(Settings):
         description="wall-clock hours with at least one worker; no trial is begun that would probably outlast them",
     )
     trial_minutes: float | None = Field(
-        None, gt=0, description="a trial that has been worked on for longer fails, at its next batch"
+        None, gt=0, description="a trial that has been worked on for longer fails, at its next batch or soon after"
+    )
+    stall_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="a trial that gives no sign of life for so long, such as a batch, hangs: another worker tries it; "
+        "six times as long in steps that are known to be slow; joining a study never lowers it; "
+        "left out: as the stored study has it, 20 in a new one",
     )
     stop: Literal["told_apart", "never"] | None = Field(
         None,
@@ -54,6 +66,11 @@ class SearchSettings(Settings):
     constraints: ConstraintSettings | None = Field(
         None, description="limits for the chosen trial: see `offkey settings constraints`"
     )
+
+    @property
+    def longest_silence(self) -> float:
+        """Minutes without a sign of life after which a trial hangs."""
+        return STALL_MINUTES if self.stall_minutes is None else self.stall_minutes
 
 
 class ConstraintSettings(Settings):

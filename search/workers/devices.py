@@ -98,11 +98,9 @@ def memory_used(device: str) -> int:
     """The bytes that this process holds: torch's reserved memory on a GPU, or its resident memory on the CPU."""
     if not device.startswith("cuda"):
         return psutil.Process().memory_info().rss
-    if "torch" not in sys.modules:
-        return 0
-    import torch
-
-    return torch.cuda.memory_reserved(device)
+    # Not imported here: the import's lock may be held by a thread that hangs.
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return 0 if cuda is None else int(cuda.memory_reserved(device))
 
 
 def _listed_gpus() -> list[str] | None:

@@ -31,8 +31,8 @@ from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.workers.draining import TO_NEXT_BATCH
-from search.workers.fleet import Trouble, in_one_note
 from search.workers.ray_worker import Orders, RayWorker, Report
+from search.workers.trouble import Trouble, in_one_note
 
 _NAMESPACE = "offkey"
 
@@ -99,7 +99,7 @@ class RayFleet:
     verbose: bool = False  # whether workers write the debug log, too
     draining: bool = False
     interrupted: bool = False  # whether a worker left without giving its trial back
-    began: float = 0.0  # by the database's clock
+    stops_before: int = 0  # requests to stop before this fleet began
     _actors: dict[int, Any] = field(default_factory=dict)  # slot → handle
     _questions: dict[int, Any] = field(default_factory=dict)  # slot → the report to come
     _answered: dict[int, float] = field(default_factory=dict)  # slot → its last answer, or its start (monotonic)
@@ -116,7 +116,8 @@ class RayFleet:
 
     def start(self) -> None:
         """Starts an actor for each slot, and takes over actors that an earlier search left at work."""
-        self.began = self.storage.now()
+        self.stops_before = self.ledger.stops()
+        self.ledger.forgive(None)
         prefix = self._name("")
         with self._connection():
             there = [int(name.removeprefix(prefix)) for name in list_named_actors() if name.startswith(prefix)]
@@ -125,7 +126,7 @@ class RayFleet:
 
     def was_stopped(self) -> bool:
         """Whether the study's workers were asked to leave since this fleet began (`offkey stop`)."""
-        return self.ledger.is_stopped(since=self.began)
+        return self.ledger.is_stopped(stops_before=self.stops_before)
 
     @property
     def note(self) -> str | None:
@@ -248,7 +249,7 @@ class RayFleet:
         """Whether the study needs another worker."""
         try:
             with self.storage.impatient():
-                return self.ledger.outlook(since=self.began) == "open"
+                return self.ledger.outlook(stops_before=self.stops_before) == "open"
         except StorageAway:
             return True
 
@@ -282,7 +283,7 @@ class RayFleet:
             str(self.root),
             self.artifacts,
             device="cuda" if self.gpus else "cpu",
-            began=self.began,
+            stops_before=self.stops_before,
             verbose=self.verbose,
         )
         actor = ray.remote(RayWorker).options(

@@ -42,7 +42,7 @@ class Orders:
     root: str  # of the corpus, for nodes without an $OFFKEY_DATA
     artifacts: str | None
     device: str  # "cpu" or "cuda"
-    began: float  # by the database's clock: the worker obeys requests to stop from then on
+    stops_before: int  # requests to stop that the worker does not obey: they were there before it
     verbose: bool = False  # whether the worker writes the debug log, too
 
 
@@ -97,7 +97,7 @@ class RayWorker:
         orders = self._orders
         storage = StudyStorage(orders.url, patience=PATIENCE)
         stored = load_stored(storage, orders.study)
-        if StudyLedger(storage, stored).outlook(since=orders.began) != "open":
+        if StudyLedger(storage, stored).outlook(stops_before=orders.stops_before) != "open":
             return  # the actor got its place after the study's end
         self._fleet = Fleet(
             storage,
@@ -107,7 +107,8 @@ class RayWorker:
             cache_folder() / "logs" / stored.name,
             orders.artifacts,
             first=orders.slot,
-            began=orders.began,
+            forgives=False,
+            stops_before=orders.stops_before,
             verbose=orders.verbose,
         )
         self._fleet.start()

@@ -7,7 +7,7 @@ Ctrl-C, drains the search.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -84,8 +84,19 @@ def store_study(prepared: Prepared, url: str, artifacts: str | None) -> tuple[St
     stored = create_or_join(
         storage, prepared.study, prepared.corpus, prepared.validation_data.truth, artifacts=artifacts
     )
+    artifacts = _place_of_workers(artifacts, stored)
     storage.patience = PATIENCE  # only from here on, so that a mistyped URL fails at once
     return storage, stored, artifacts
+
+
+def _place_of_workers(asked: str | None, stored: StoredStudy) -> str | None:
+    """Where workers here keep checkpoints: where the study does, so that trials may move.
+
+    A folder that this host does not have under the study's name may be mounted under the one that was asked for.
+    """
+    place = stored.artifacts
+    is_here = place is None or "://" in place or Path(place).is_dir()
+    return None if asked is None or is_here else asked
 
 
 def fleet_for(
@@ -95,12 +106,36 @@ def fleet_for(
     *,
     log_folder: Path,
     artifacts: str | None = None,
+    forgives: bool = True,
     verbose: bool = False,
 ) -> Fleet:
-    """Stores or joins the study (see `store_study`) and returns its workers on this host, which are not started yet."""
+    """Stores or joins the study (see `store_study`) and returns its workers on this host, which are not started yet.
+
+    forgives : whether what failed on this host before is forgotten
+    """
     storage, stored, artifacts = store_study(prepared, url, artifacts)
     root, log_folder = prepared.corpus.root.resolve(), (log_folder / stored.name).absolute()
-    return Fleet(storage, stored, root, slots, log_folder, artifacts, verbose=verbose)
+    return Fleet(storage, stored, root, slots, log_folder, artifacts, forgives=forgives, verbose=verbose)
+
+
+def what_stays(stored: StoredStudy, prepared: Prepared, artifacts: str | None) -> list[str]:
+    """Sentences on what was asked for and joining has not changed, because others rely on it."""
+    asked, name = prepared.study.search, stored.name
+    stays = []
+    if stored.budget > asked.trials:
+        stays.append(f"{name} has a budget of {stored.budget} trials already; joining never lowers it")
+    if asked.hours is not None and stored.hours != asked.hours:
+        limit = "no limit of hours" if stored.hours is None else f"a limit of {stored.hours:g} hours"
+        stays.append(f"{name} has {limit} already; joining never lowers it")
+    if asked.stall_minutes is not None and stored.search.longest_silence > asked.stall_minutes:
+        stays.append(f"{name} has stall_minutes {stored.search.longest_silence:g} already; joining never lowers it")
+    if artifacts is not None and stored.artifacts not in (artifacts, str(Path(artifacts).resolve())):
+        place = "each host's own cache" if stored.artifacts is None else stored.artifacts
+        stays.append(
+            f"{name} keeps its checkpoints in {place}, which trials need: {artifacts} takes them once no trial is at "
+            "work or waits half-finished"
+        )
+    return stays
 
 
 def supervise(
@@ -129,6 +164,16 @@ def supervise(
         if not stay:
             _end(fleet)
     return "interrupted" if interrupted else _ending(fleet)
+
+
+def telling(moments: Iterable[Moment], tell: Callable[[str], object]) -> Iterator[Moment]:
+    """Yields the moments, and tells of each note on the workers once."""
+    told: set[str] = set()
+    for moment in moments:
+        if moment.note is not None and moment.note not in told:
+            told.add(moment.note)
+            tell(moment.note)
+        yield moment
 
 
 def _end(fleet: Workers) -> None:

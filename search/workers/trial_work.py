@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import optuna
 
 from features.clips.corpus import Corpus
-from features.errors import OffkeyError
+from features.errors import OffkeyError, StoreError
+from features.signs_of_life import slow_step, work_of_a_place
 from models.scoring.scores import Scores
 from search.artifacts.checkpoints import Checkpoints, steps_of
 from search.errors import TrialFailure
 from search.evaluation.metrics import id_aucs
+from search.storage.claims import LeaseLost
 from search.storage.hold import Hold
-from search.storage.ledger import LeaseLost
-from search.storage.optuna_rows import SECONDS
+from search.storage.optuna_rows import FAILURE, SECONDS
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.study.branches import without_family
@@ -31,7 +34,7 @@ from search.study.taken_variant import TakenVariant
 from search.validation.views import ValidationData
 from search.workers.devices import device_name, memory_used
 from search.workers.draining import Drained
-from search.workers.lease_renewal import Lease
+from search.workers.lease_renewal import Lease, over_time
 
 if TYPE_CHECKING:
     from search.dashboard.exhibits import Exhibit
@@ -40,6 +43,14 @@ if TYPE_CHECKING:
     from search.training.protocols import ModelTraining, Train, TrialTraining
 
 _log = logging.getLogger(__name__)
+
+#: Pauses between two tries to read a checkpoint whose place is away (seconds).
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+
+#: How long the first checkpoint waits for its place (seconds); later ones are left out instead.
+_WRITE_PATIENCE = 15.0
+
+T = TypeVar("T")
 
 Show = Callable[["ModelTraining", Scores], Iterable["Exhibit"]]
 
@@ -80,7 +91,7 @@ class TrialWork:
 
         hold = self.hold
         _log.info("trial %d: claimed, attempt %d", hold.number, hold.attempts)
-        checkpoint = None if hold.checkpoint is None else self.checkpoints.read(hold.checkpoint)
+        checkpoint = None if hold.checkpoint is None else self._read_patiently(hold.checkpoint)
         if checkpoint is not None:
             assert hold.checkpoint is not None
             hold.rewind(steps=steps_of(hold.checkpoint))
@@ -112,12 +123,38 @@ class TrialWork:
             hold.finish("pruned", values=[value], scores=scores, attributes=attributes, **chosen)
             _log.info("trial %d: pruned, %s %.4f", hold.number, self.stored.metric_name, value)
         except TrialFailure as failure:
-            attributes = self._attributes() | {"failure": str(failure)}
+            attributes = self._attributes() | {FAILURE: str(failure)}
             hold.finish("failed", values=None, reason=str(failure), attributes=attributes)
             _log.warning("trial %d: failed: %s", hold.number, failure)
         else:
             return self._complete(trial, worth if isinstance(worth, tuple) else (worth,))
         return False
+
+    def _read_patiently(self, entry: str) -> BinaryIO | None:
+        """The checkpoint of a ledger's entry, as soon as its place can be read. None if it is missing or damaged.
+
+        Raises StoreError if the place stays away for as long as a database is waited for.
+        """
+        try:
+            return self._patiently(lambda: self.checkpoints.read(entry), self.hold.patience)
+        except StoreError:
+            return self.checkpoints.read(entry, empty_is_away=False)
+
+    def _patiently(self, action: Callable[[], T], seconds: float) -> T:
+        """Returns what `action` returns, and repeats it for so long while the place of checkpoints is away."""
+        began, pause = time.monotonic(), _FIRST_PAUSE
+        while True:
+            try:
+                with work_of_a_place():
+                    return action()
+            except StoreError as error:
+                if time.monotonic() - began >= seconds:
+                    raise
+                _log.warning("trial %d: waiting: %s", self.hold.number, error)
+            self.lease.sign()
+            self._require_wanted()
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _complete(self, trial: optuna.Trial, values: tuple[float, ...]) -> bool:
         leads, scores = self._leads(trial, values[0]), self._scores[-1]
@@ -142,13 +179,17 @@ class TrialWork:
 
     def _before_batch(self) -> None:
         self.lease.batches += 1
+        self.lease.sign()
+        self._require_wanted()
+        if (reason := over_time(self.hold, self.suggestions.study.search.trial_minutes)) is not None:
+            raise TrialFailure(reason)
+
+    def _require_wanted(self) -> None:
+        """Raises LeaseLost or Drained if this worker is not to go on with the trial."""
         if self.lease.lost.is_set():
             raise LeaseLost
         if self.stop.is_set():
             raise Drained
-        limit = self.suggestions.study.search.trial_minutes
-        if limit is not None and self.hold.seconds > 60 * limit:
-            raise TrialFailure(f"took longer than search.trial_minutes: {limit:g}")
 
     def _after_epoch(self, training: TrialTraining) -> None:
         hold = self.hold
@@ -159,7 +200,8 @@ class TrialWork:
             self.suggestions.note_for_pruner(hold, training.step, scores, self.validation_data.truth.first(len(scores)))
         if not hold.is_behind():
             last = hold.checkpoint_in_ledger()
-            entry = self.checkpoints.write(training, trial=hold.number, token=hold.token, beside=last)
+            write = partial(self.checkpoints.write, training, trial=hold.number, token=hold.token, beside=last)
+            entry = self._patiently(write, min(_WRITE_PATIENCE, hold.patience))
             if entry is not None and entry != last:
                 hold.keep_checkpoint(entry)
                 if not is_scored:  # no report follows that would enter it
@@ -214,8 +256,10 @@ class TrialWork:
 
         number = self.hold.number
         try:
-            exhibits = show(self._models[0], scores[self.validation_data.truth.last_fold])
-            return upload(exhibits, self.checkpoints.place, uid=self.stored.uid, number=number)
+            with slow_step():
+                exhibits = show(self._models[0], scores[self.validation_data.truth.last_fold])
+            with work_of_a_place():
+                return upload(exhibits, self.checkpoints.place, uid=self.stored.uid, number=number)
         except (OffkeyError, OSError) as error:
             _log.warning("trial %d: has no pictures: %s", number, error)
         except Exception:

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,19 +20,22 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.clips.corpus import read_corpus
-from features.errors import StoreError
+from features.errors import OffkeyError, StoreError
+from features.signs_of_life import heard_by
 from search.artifacts.checkpoints import Checkpoints
 from search.dashboard.note import write_note
 from search.errors import StorageError
+from search.storage.claims import LeaseLost, new_owner, own_slot
 from search.storage.hold import Hold
-from search.storage.lease_rules import LEASE_SECONDS, MAX_ATTEMPTS
-from search.storage.ledger import LeaseLost, Leftover, new_owner
+from search.storage.lease_rules import LEASE_SECONDS
+from search.storage.ledger import Leftover
 from search.storage.outages import PATIENCE, StorageAway
 from search.storage.stored_study import StoredStudy, load_stored, require_same, was_deleted
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
 from search.study.identity import surroundings
 from search.validation.views import ValidationData
+from search.workers.devices import device_name
 from search.workers.draining import Drained
 from search.workers.lease_renewal import Lease
 from search.workers.trial_work import Show, TrialWork, draw
@@ -47,6 +51,9 @@ _log = logging.getLogger(__name__)
 #: lease.
 _POLL_SECONDS = 1.0
 
+#: Errors of a disk, a network, the recordings or the database: no trial is at fault.
+_OF_PLACES = (OffkeyError, OSError, SQLAlchemyError, StorageInternalError, StorageAway)
+
 
 @dataclass
 class Worker:
@@ -58,11 +65,15 @@ class Worker:
     checkpoints: Checkpoints
     device: str = "cpu"
     stop: threading.Event = field(default_factory=threading.Event)
-    owner: str = field(default_factory=lambda: new_owner(os.getpid()))
+    owner: str = ""  # its name in the ledger; default: one of its device
     train: Train | None = None  # instead of the real training
     show: Show | None = None  # draws a leading trial's exhibits, if there are any
     hold: Hold | None = None  # on the trial at work, if there is one
-    began: float = 0.0  # by the database's clock; 0: the time of the call to `run`
+    leave: Callable[[int], object] = os._exit  # ends the process of a trial that hangs
+    stops_before: int | None = None  # requests to stop before this worker came; None: before the call to `run`
+
+    def __post_init__(self) -> None:
+        self.owner = self.owner or new_owner(own_slot(device_name(self.device)))
 
     @cached_property
     def ledger(self) -> StudyLedger:
@@ -83,15 +94,16 @@ class Worker:
     def run(self) -> None:
         """Works until no trial is left, or `stop` is set. Raises StudyError if the study is deleted meanwhile."""
         first = self.stored.tried_first
-        self.began = self.began or self.storage.now()
+        if self.stops_before is None:
+            self.stops_before = self.ledger.stops()
         had_trials, pause = False, _POLL_SECONDS
         while not self.stop.is_set():
-            hold = self.ledger.claim(self.owner, first=first, there_since=self.began)
+            hold = self.ledger.claim(self.owner, first=first, stops_before=self.stops_before)
             if hold is not None:
                 self.work_on(hold)
                 had_trials, pause = True, _POLL_SECONDS
                 continue
-            outlook = self.ledger.outlook(since=self.began)
+            outlook = self.ledger.outlook(stops_before=self.stops_before)
             if outlook == "deleted":
                 raise was_deleted(self.stored.name)
             if outlook == "too late":
@@ -118,11 +130,11 @@ class Worker:
     def work_on(self, hold: Hold) -> None:
         """Trains a claimed trial, and ends it or gives it back."""
         self.hold = hold
-        with Lease(hold, device=self.device, there_since=self.began, stop=self.stop) as lease:
+        with self._lease(hold) as lease, heard_by(lease):
             try:
-                if hold.attempts > MAX_ATTEMPTS:
+                if hold.is_to_be_given_up():
                     hold.give_up()
-                    _log.warning("trial %d: given up, it lost %d workers", hold.number, MAX_ATTEMPTS)
+                    _log.warning("trial %d: given up, it lost %d workers", hold.number, hold.attempts - 1)
                 elif self._trial_work(hold, lease).run():
                     self._write_note()
                 self._end_if_enough()
@@ -136,9 +148,21 @@ class Worker:
                 if hold.is_ended():
                     self._remove_checkpoints(hold)  # those written too late for the next holder to remove
             except Exception as error:
-                self._abandon(hold, error)
+                self._fail(hold, error)
                 raise
         self.hold = None
+
+    def _lease(self, hold: Hold) -> Lease:
+        limits = self.stored.search
+        return Lease(
+            hold,
+            device=self.device,
+            stops_before=self.stops_before or 0,
+            stop=self.stop,
+            stall_minutes=limits.longest_silence,
+            trial_minutes=limits.trial_minutes,
+            leave=self.leave,
+        )
 
     def _end_if_enough(self) -> None:
         """Ends the study if its trials show that enough is known, and if it is to end itself then."""
@@ -179,10 +203,11 @@ class Worker:
             else:
                 _log.info("trial %d: given back unfinished", hold.number)
 
-    def _abandon(self, hold: Hold, error: Exception) -> None:
-        """Ends the lease of a worker that is about to fail, so that no other worker has to wait for its end."""
+    def _fail(self, hold: Hold, error: Exception) -> None:
+        """Gives the trial of a worker that is about to fail back, so that no other worker has to wait for it."""
         try:
-            hold.abandon(f"{type(error).__name__}: {error}"[:1000])
+            of_a_place = isinstance(error, _OF_PLACES)
+            hold.fail(f"{type(error).__name__}: {error}"[:1000], of_a_place=of_a_place)
         except (LeaseLost, StorageAway, StorageError, SQLAlchemyError, StorageInternalError) as later:
             _log.warning("trial %d: its lease was not ended (%s), it runs out", hold.number, later)
 
@@ -204,20 +229,20 @@ def join(
     lease: float = LEASE_SECONDS,
     patience: float = PATIENCE,
     stop: threading.Event | None = None,
-    began: float | None = None,
+    stops_before: int | None = None,
 ) -> Worker:
     """Creates a worker for a stored study.
 
     root      : the folder of the clips (default: the study's own)
     artifacts : the folder or bucket of the checkpoints (default: the study's own)
-    began     : the worker obeys an `offkey stop` from then on, by the database's clock (default: now)
+    stops_before : the worker obeys an `offkey stop` after so many of them (default: one that comes from now on)
 
     Raises StudyError, which names every difference, if data or versions are not those of the study.
     """
     storage = StudyStorage(url, lease=lease, patience=patience)
-    if began is None:  # before the recordings are read, which may take minutes: a stop in between counts
-        began = storage.now()
     stored = load_stored(storage, name)
+    if stops_before is None:  # before the recordings are read, which may take minutes: a stop in between counts
+        stops_before = StudyLedger(storage, stored).stops()
     whole = read_corpus(Path(root or stored.root)).for_study(stored.machines)
     require_same(stored, {**stored.identity, **surroundings(whole)})
     checkpoints = Checkpoints(artifacts or stored.artifacts, stored.uid)
@@ -229,5 +254,5 @@ def join(
         device=device,
         stop=stop or threading.Event(),
         show=draw,
-        began=began,
+        stops_before=stops_before,
     )

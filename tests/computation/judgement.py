@@ -184,7 +184,9 @@ def _pruned(pruner: Any) -> list[str]:
     """Which of twenty trials are stopped, and where: their curves rise to drawn heights, with drawn noise."""
     rng = _RNG(7)
     study = optuna.create_study(
-        study_name="golden", direction="maximize", pruner=pruner_for(SearchSettings(pruner=pruner), max_steps=9)
+        study_name="golden",
+        direction="maximize",
+        pruner=pruner_for(SearchSettings(pruner=pruner), max_steps=9, name="golden"),
     )
     ends = []
     for number in range(20):

@@ -22,7 +22,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.storages import RDBStorage
 
 from search.artifacts.checkpoints import Checkpoints
-from search.storage import ledger, optuna_rows
+from search.storage import claims, ledger, optuna_rows
 from search.storage.hold import Hold
 from search.storage.study_storage import StudyStorage
 from search.training.loop import Training
@@ -101,8 +101,8 @@ def arrange(moment: str, training: Any, hit: Callable[[int], None], number: int)
 
     second_epoch = {"when": lambda training, *args: training.epoch == 1}
     moments: dict[str, Callable[[], None]] = {
-        "between ask and claim": lambda: _before(ledger, "add_trial", act),
-        "before the claim is committed": lambda: _after(ledger, "add_trial", act),
+        "between ask and claim": lambda: _before(claims, "add_trial", act),
+        "before the claim is committed": lambda: _after(claims, "add_trial", act),
         "after the claim": lambda: _before(TrialWork, "run", act),
         "between two suggestions": lambda: _after(RDBStorage, "_set_trial_param_without_commit", act),
         "after the suggestions": lambda: _before(Hold, "settle", act),

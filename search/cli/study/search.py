@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -95,9 +96,10 @@ def search(
         places: list[Slot] | Cluster = slots_of(workers, per_device)
     else:
         places = _cluster_of(on, workers, per_device, gpus_per_worker or 0.0, stay=detach, url=url)
+    from search.storage.outages import StorageAway, waiting_at_the_start
     from search.storage.study_lookup import find_study
 
-    with storage_errors(url):
+    with storage_errors(url), waiting_at_the_start(lambda line: err.print(escape(line))):
         loaded = find_study(study, url, overrides=overrides, name=name)
         opened, stored, drained = run_search(
             loaded,
@@ -107,7 +109,13 @@ def search(
             artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS"),
             verbose=verbose,
         )
-        status, comparison = status_of(opened, stored)
+        try:
+            with opened.impatient() if drained else nullcontext():
+                status, comparison = status_of(opened, stored)
+        except StorageAway:
+            err.print(escape(f"{opened.shown_url} is away: `offkey status {stored.name}` shows the study later."))
+            err.print("The same command continues it.")
+            raise typer.Exit(1) from None
     if as_json:
         from search.results.comparison import as_json as document
 
@@ -212,13 +220,13 @@ def _workers_on(cluster: Cluster, prepared: Prepared, url: str, artifacts: str |
     from search.workers.ray_fleet import RayFleet
     from search.workers.supervision import store_study
 
-    storage, stored, artifacts = store_study(prepared, url, artifacts)
-    _say_budget(stored, prepared)
-    if (artifacts or stored.artifacts) is None:
+    storage, stored, place = store_study(prepared, url, artifacts)
+    _say_what_stays(stored, prepared, artifacts)
+    if (place or stored.artifacts) is None:
         warn("without --artifacts a trial that moves to another node starts over there")
     err.print(escape(f"{_count(cluster.workers)} on {cluster.address}; logs in $OFFKEY_CACHE/logs of each node"))
     return RayFleet(
-        storage, stored, prepared.corpus.root.resolve(), cluster.workers, cluster.gpus, artifacts, verbose=verbose
+        storage, stored, prepared.corpus.root.resolve(), cluster.workers, cluster.gpus, place, verbose=verbose
     )
 
 
@@ -229,15 +237,20 @@ def _workers_here(
 
     with progress_bar("features") as advance:
         build_features(prepared, progress=advance)
-    fleet = fleet_for(prepared, url, slots, log_folder=log_folder, artifacts=artifacts, verbose=verbose)
-    _say_budget(fleet.stored, prepared)
+    is_person = sys.stdin.isatty()  # who may have mended this host; a scheduler starts a broken one again and again
+    fleet = fleet_for(
+        prepared, url, slots, log_folder=log_folder, artifacts=artifacts, forgives=is_person, verbose=verbose
+    )
+    _say_what_stays(fleet.stored, prepared, artifacts)
     err.print(escape(f"{_count(len(slots))}; logs in {fleet.log_folder}"))
     return fleet
 
 
-def _say_budget(stored: StoredStudy, prepared: Prepared) -> None:
-    if stored.budget > prepared.study.search.trials:
-        err.print(f"{stored.name} has a budget of {stored.budget} trials already; joining never lowers it")
+def _say_what_stays(stored: StoredStudy, prepared: Prepared, artifacts: str | None) -> None:
+    from search.workers.supervision import what_stays
+
+    for unchanged in what_stays(stored, prepared, artifacts):
+        err.print(escape(unchanged))
 
 
 def _count(workers: int) -> str:

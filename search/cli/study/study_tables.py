@@ -15,6 +15,7 @@ from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.trial_in_words import trial_in_words
 from search.results.wording import interval, objective_value, settings
 from search.storage.early_end import GO_ON
+from search.storage.lease_rules import LOST
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
 
 _SHOWN_FAILURES = 5
@@ -78,6 +79,11 @@ def summary(status: Status, comparison: Comparison | None) -> RenderableType:
         parts.append(Text(f"Note: {PROXY_CAUTION}.", style="yellow"))
     if status.objectives[0] == "worst_id":
         parts.append(Text(f"Note: {LOWEST_CAUTION}.", style="yellow"))
+    for host in status.failing_hosts:
+        parts.append(Text(host.in_words, style="yellow"))
+    if status.failing_hosts and any(LOST in reason for _, reason in status.failures):
+        again = f"Once that is mended: offkey retry {status.study} --failed, and search again."
+        parts.append(Text(again, style="yellow"))
     for failed, reason in status.failures[:_SHOWN_FAILURES]:
         parts.append(Text.from_markup(f"[red]trial {failed} failed[/red]: {escape(reason)}"))
     if len(status.failures) > _SHOWN_FAILURES:

@@ -1,4 +1,4 @@
-"""`offkey stop`, `offkey rename`, `offkey delete`."""
+"""`offkey stop`, `offkey retry`, `offkey rename`, `offkey delete`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from search.cli.options import StorageOption, StudyArgument, open_study
 from search.cli.terminal import err
+from search.errors import MisuseError
 
 
 def stop(study: StudyArgument, storage: StorageOption = None) -> None:
@@ -19,6 +20,30 @@ def stop(study: StudyArgument, storage: StorageOption = None) -> None:
         workers = StudyLedger(opened, stored).request_stop()
     leave = "1 worker leaves" if workers == 1 else f"{workers} workers leave"
     err.print(f"{escape(stored.name)}: {leave} within 20 seconds. `offkey search` continues it.")
+
+
+def retry(
+    study: StudyArgument,
+    storage: StorageOption = None,
+    failed: Annotated[bool, typer.Option("--failed", help="every trial that failed")] = False,
+    trials: Annotated[
+        list[int] | None, typer.Option("--trial", metavar="N", help="this trial; may be repeated")
+    ] = None,
+) -> None:
+    """Puts failed trials of a study back, once their cause is mended: they are tried again with the same settings."""
+    from search.storage.study_ledger import StudyLedger
+
+    if failed == bool(trials):
+        raise MisuseError(
+            "give --failed for every trial that failed, or --trial N, and not both; `offkey status` lists them"
+        )
+    with open_study(study, storage) as (opened, stored):
+        again = StudyLedger(opened, stored).retry(None if failed else trials)
+    if not again:
+        err.print(f"{escape(stored.name)}: no trial has failed.")
+        return
+    which = f"Trial {again[0]} waits" if len(again) == 1 else f"Trials {', '.join(map(str, again))} wait"
+    err.print(f"{escape(stored.name)}: {which} to be tried again. `offkey search` continues the study.")
 
 
 def rename(

@@ -33,14 +33,18 @@ def worker(
     verbose: VerboseOption = False,
     owner: Annotated[str | None, typer.Option(hidden=True, help="name of this worker in the ledger")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="drain when this process is gone")] = None,
-    began: Annotated[
-        float | None, typer.Option(hidden=True, help="obey stops from this time on (clock of the database)")
-    ] = None,
+    pulse: Annotated[int | None, typer.Option(hidden=True, help="write a byte a second to this descriptor")] = None,
+    stops_before: Annotated[int | None, typer.Option(hidden=True, help="obey only later requests to stop")] = None,
 ) -> None:
     """Runs one worker on a stored study, for other hosts and schedulers; `search` starts its own workers."""
     import threading
 
+    from search.workers.pulse import give_pulse
+
+    if pulse is not None:  # first: what follows may take long to import
+        give_pulse(pulse)
     from search.workers.draining import drain_on_signals, drain_without, leave_in_time
+    from search.workers.lease_renewal import ending_if_it_hangs
     from search.workers.worker import join
 
     write_to_stderr(verbose=verbose)
@@ -64,15 +68,16 @@ def worker(
 
     leave_in_time(stop, release)
     with storage_errors(url):
-        started = join(
-            url,
-            stored_name(study),
-            root=roots[-1] if roots else os.environ.get("OFFKEY_DATA"),
-            device=device,
-            artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS"),
-            stop=stop,
-            began=began,
-        )
+        with ending_if_it_hangs("joining the study"):  # for example a recording on a server that is gone
+            started = join(
+                url,
+                stored_name(study),
+                root=roots[-1] if roots else os.environ.get("OFFKEY_DATA"),
+                device=device,
+                artifacts=artifacts or os.environ.get("OFFKEY_ARTIFACTS"),
+                stop=stop,
+                stops_before=stops_before,
+            )
         if owner is not None:
             started.owner = owner
         joined.append(started)

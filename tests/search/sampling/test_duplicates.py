@@ -195,7 +195,7 @@ def test_a_repeat_whose_worker_was_lost_goes_on_with_its_own_seed(tiny_study: Ma
                 raise InterruptedError
             super().run_epoch(before_batch)
 
-    first, second = study.worker(), study.worker()
+    first, second = study.worker(lease=1.0), study.worker(lease=1.0)
     first.train, second.train = PowerCut, Recorded
     with pytest.raises(InterruptedError):
         first.run()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
-from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
+from optuna.pruners import MedianPruner, NopPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from models.scoring.scores import Scores
@@ -21,7 +21,7 @@ from search.evaluation.metrics import metric_of
 from search.evaluation.noise import noise_of
 from search.evaluation.truth import Truth
 from search.sampling.pruning import FEWEST_OTHERS, MARGIN, NoisePruner, noise_key
-from search.sampling.rungs import WithinFamily, first_rung, is_on_curve, is_rung
+from search.sampling.rungs import Hyperband, WithinFamily, first_rung, is_on_curve, is_rung
 from search.sampling.samplers import pruner_for
 from search.storage.study_storage import FAILED
 from search.study.search_settings import SearchSettings
@@ -179,7 +179,9 @@ def asked(
     study = optuna.create_study(
         study_name="any",
         direction="maximize",
-        pruner=pruner_for(SearchSettings.model_validate({"pruner": pruner}), max_steps=max_steps, families=families),
+        pruner=pruner_for(
+            SearchSettings.model_validate({"pruner": pruner}), max_steps=max_steps, families=families, name="any"
+        ),
     )
 
     def begun(family: str) -> optuna.Trial:
@@ -292,7 +294,7 @@ def test_a_stratum_with_a_single_recording_has_no_noise(
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("hyperband", HyperbandPruner),
+        ("hyperband", Hyperband),
         ("median", MedianPruner),
         ("noise", NoisePruner),
         ("wilcoxon", WilcoxonPruner),
@@ -300,9 +302,9 @@ def test_a_stratum_with_a_single_recording_has_no_noise(
     ],
 )
 def test_each_name_gives_its_pruner(name: Any, kind: type) -> None:
-    assert type(pruner_for(SearchSettings(pruner=name), max_steps=18)) is kind
+    assert type(pruner_for(SearchSettings(pruner=name), max_steps=18, name="any")) is kind
 
-    of_several = pruner_for(SearchSettings(pruner=name), max_steps=18, families=3)
+    of_several = pruner_for(SearchSettings(pruner=name), max_steps=18, families=3, name="any")
     assert type(of_several.pruner if isinstance(of_several, WithinFamily) else of_several) is kind
     assert isinstance(of_several, WithinFamily) == (name in {"hyperband", "median", "noise"})
 

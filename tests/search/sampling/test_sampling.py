@@ -150,8 +150,8 @@ def test_a_worker_lost_between_two_suggestions_changes_neither_of_them(
     with monkeypatch.context() as patched:
         patched.setattr(StudyStorage, "_set_trial_param", power_cut)
         with pytest.raises(InterruptedError):
-            study.worker(quick=True).run()
-    study.worker(quick=True).run()
+            study.worker(lease=1.0, quick=True).run()
+    study.worker(lease=1.0, quick=True).run()
 
     assert [trial.params for trial in trials_of(study)] == [trial.params for trial in trials_of(undisturbed)]
 

@@ -13,10 +13,11 @@ from optuna.trial import TrialState
 from sqlalchemy.orm import Session
 
 from search.storage import optuna_rows
+from search.storage.claims import LeaseLost
 from search.storage.hold import Hold
-from search.storage.ledger import LeaseLost
+from search.storage.lease_rules import KILLED_FOR_MEMORY, MOST_FAILURES
 from search.storage.study_storage import StudyStorage
-from tests.support.holding import WRITES, away, claim, first_answer_lost, lapsed, power_cut, row_of
+from tests.support.holding import WRITES, away, claim, first_answer_lost, lapsed, let_rests_end, power_cut, row_of
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -248,20 +249,33 @@ def test_a_checkpoint_whose_entry_s_answer_was_lost_is_not_overwritten(tiny_stud
 def test_a_trial_that_is_given_up_fails_for_optuna_too_and_reports_its_last_workers_error(
     tiny_study: MakeStudy,
 ) -> None:
-    study = tiny_study(trials=2)
-    spoke, silent = claim(study.storage, study, "one"), claim(study.storage, study, "other")
-    spoke.abandon("RuntimeError: no memory")
+    study = tiny_study(trials=1)
+    for host in ("a", "a", "b"):
+        claim(study.storage, study, f"{host}:0:{host}").fail("RuntimeError: unspecified launch failure")
+        let_rests_end(study)
+    held = claim(study.storage, study, "b:1:x")
+    assert held.is_to_be_given_up()
 
-    spoke.give_up()
-    silent.give_up()
+    held.give_up()
 
-    for held, reason in (
-        (spoke, "its worker was lost 3 times; the last error was: RuntimeError: no memory"),
-        (silent, "its worker was lost 3 times"),
-    ):
-        row = row_of(study.storage, held)
-        assert (row["state"], row["reason"], row["lease_until"]) == ("failed", reason, None)
-        assert study.storage.get_trial(held.trial_id).state == TrialState.FAIL
+    row = row_of(study.storage, held)
+    reason = "its worker was lost 3 times on 2 hosts; the last error was: RuntimeError: unspecified launch failure"
+    assert (row["state"], row["reason"]) == ("failed", reason)
+    assert study.storage.get_trial(held.trial_id).state == TrialState.FAIL
+
+
+def test_a_trial_whose_workers_the_kernel_killed_for_memory_teaches_the_sampler(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=1)
+    for _ in range(MOST_FAILURES):
+        claim(study.storage, study, "host:0:x").fail(f"{KILLED_FOR_MEMORY}, as the host's had run out")
+        let_rests_end(study)
+
+    held = claim(study.storage, study, "host:0:y")
+    held.give_up()
+
+    trial = study.storage.get_trial(held.trial_id)
+    assert (trial.state, trial.constraints) == (TrialState.PRUNED, {"failed": 1.0})
+    assert row_of(study.storage, held)["state"] == "failed"
 
 
 @pytest.mark.parametrize(

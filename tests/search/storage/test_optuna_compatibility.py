@@ -13,7 +13,7 @@ from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy.orm import Session
 
 from search.storage import ledger
-from search.storage.ledger import LeaseLost
+from search.storage.claims import LeaseLost
 from search.storage.outages import StorageAway
 from search.storage.study_storage import WAITED_FOR, StudyStorage
 from tests.support.holding import WRITES, away, claim, lapsed

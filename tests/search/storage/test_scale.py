@@ -8,8 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,14 @@ from sqlalchemy import event, insert, select, text, update
 
 from benchmarks.scale_costs import LOCKED_TRIPS, Unmoved
 from benchmarks.scale_model import Cost, Costs, Fleet, load, most_workers, rungs_of
-from search.storage import ledger, study_rows
+from search.storage import claims, ledger, study_rows
 from search.storage.hold import Hold
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import StudyRow, TrialRow
 from search.storage.trial_cache import Cache
 from search.workers.worker import Worker
 from tests.support.offkey_process import until
+from tests.support.statements import statements
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
@@ -38,28 +38,6 @@ on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresq
 on_postgresql = pytest.mark.parametrize("storage_url", ["postgresql"], indirect=True)
 
 MODEL = {"family": "vae", "context": 3, "h_dim": {"low": 8, "high": 64}, "z_dim": {"low": 2, "high": 8}}
-
-
-@contextmanager
-def statements(storage: StudyStorage) -> Iterator[list[str]]:
-    """The statements sent within this context, and the commits of transactions begun in it: each is a round trip."""
-    sent: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
-        sent.append(statement)
-
-    def note_commit(connection: Any) -> None:
-        begun = sum(statement.startswith("BEGIN") for statement in sent)
-        if begun > sent.count("COMMIT"):
-            sent.append("COMMIT")
-
-    event.listen(storage.engine, "before_cursor_execute", note)
-    event.listen(storage.engine, "commit", note_commit)
-    try:
-        yield sent
-    finally:
-        event.remove(storage.engine, "before_cursor_execute", note)
-        event.remove(storage.engine, "commit", note_commit)
 
 
 def claimed(worker: Worker) -> Hold:
@@ -89,7 +67,7 @@ def test_a_trial_takes_a_fixed_number_of_statements(tiny_study: MakeStudy) -> No
         for step in (1, 2):
             count("report", lambda: trial.report(0.5, step))  # noqa: B023
             count(f"prune after {step}", trial.should_prune)
-        count("renewal", lambda: hold.renew(there_since=worker.began, rate=1.0))  # noqa: B023
+        count("renewal", lambda: hold.renew(stops_before=0, rate=1.0))  # noqa: B023
         count("end", lambda: hold.finish("complete", values=[0.5], attributes={"a": 1}))  # noqa: B023
     assert counts == {
         "claim": 10,
@@ -112,7 +90,7 @@ def test_a_worker_that_waits_for_a_trial_asks_ever_less_often_and_leaves_on_requ
     study = tiny_study(trials=1)
     claimed(study.worker())
     worker = study.worker(lease=1.2)
-    worker.began = worker.storage.now()
+    worker.stops_before = 0
     with statements(worker.storage) as sent:
 
         def claims() -> int:
@@ -141,8 +119,8 @@ def test_the_trials_that_are_open_are_found_without_those_that_have_ended(tiny_s
     explain = "EXPLAIN" if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
     with engine.connect() as connection:
         event.listen(connection, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
-        ledger.take_over(connection, study.ledger.study, "host:1", 30.0)
-        ledger.outlook(connection, study.ledger.study, since=0.0, fits=lambda seconds: True)
+        claims.take_over(connection, study.ledger.study, "host:1", 30.0)
+        ledger.outlook(connection, study.ledger.study, stops_before=0, fits=lambda seconds: True)
         reads = [(statement, values) for statement, values in asked if "offkey_trials" in statement]
         plans = [str(connection.exec_driver_sql(f"{explain} {read}", values).all()) for read, values in reads]
     assert ["offkey_trials_open" in plan for plan in plans] == [True] * len(reads), plans

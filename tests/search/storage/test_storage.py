@@ -49,7 +49,7 @@ def test_a_storage_has_one_connection_that_its_threads_share(tiny_study: MakeStu
         gate.wait()
         for step in range(5):
             storage.set_trial_user_attr(held.trial_id, f"note {thread}", step)
-            held.renew(there_since=0.0)
+            held.renew(stops_before=0)
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(work, range(2)))

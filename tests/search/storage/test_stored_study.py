@@ -16,11 +16,18 @@ from sqlalchemy.orm import Session
 from search.errors import StudyError
 from search.preparation.prepared import prepare
 from search.results.export import export_recipe
-from search.storage.stored_study import load_stored, require_same, with_stored_choices
+from search.storage import stored_study
+from search.storage.stored_study import (
+    StoredStudy,
+    create_or_join,
+    load_stored,
+    require_same,
+    with_stored_choices,
+)
 from search.storage.tables import StudyRow
-from search.study.identity import identity_of
+from search.study.identity import Identity, identity_of
 from search.study.study_file import study_of_tree
-from tests.support.holding import first_answer_lost
+from tests.support.holding import claim, first_answer_lost
 from tests.support.tiny_study import trials_of
 
 if TYPE_CHECKING:
@@ -170,6 +177,66 @@ def test_joining_without_hours_leaves_the_hours_as_they_are(tiny_study: MakeStud
     tiny_study()
     with study.storage.engine.connect() as connection:
         assert connection.execute(select(StudyRow.hours)).scalar_one() == 2.0
+
+
+@pytest.mark.parametrize(("stored", "joined", "then"), [(2.0, 1.0, 2.0), (2.0, 3.0, 3.0), (None, 1.0, None)])
+def test_joining_raises_the_hours_and_never_lowers_them(
+    tiny_study: MakeStudy, stored: float | None, joined: float, then: float | None
+) -> None:
+    of_file = {"trials": 3, "pruner": "none"}
+    tiny_study(search={**of_file, "hours": stored})
+
+    assert tiny_study(search={**of_file, "hours": joined}).stored.hours == then
+
+
+def test_joining_raises_stall_minutes_and_never_lowers_them(tiny_study: MakeStudy) -> None:
+    of_file = {"trials": 3, "pruner": "none"}
+    tiny_study(search=of_file)
+    for joined, then in [
+        ({"stall_minutes": 5}, 20),
+        ({"stall_minutes": 60}, 60),
+        ({}, 60),
+        ({"stall_minutes": 30}, 60),
+    ]:
+        assert tiny_study(search={**of_file, **joined}).stored.search.longest_silence == then
+
+
+def test_a_search_whose_study_is_deleted_while_it_joins_writes_nothing_to_the_study_with_its_key(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=3)
+    require_same = stored_study.require_same
+
+    def too_late(stored: StoredStudy, identity: Identity) -> None:
+        require_same(stored, identity)
+        study.storage.delete_study(stored.study_id)
+        assert tiny_study(study="stranger").stored.study_id == stored.study_id
+
+    monkeypatch.setattr(stored_study, "require_same", too_late)
+    with pytest.raises(StudyError, match="deleted"):
+        tiny_study(search={"trials": 3, "pruner": "none", "stop": "never", "stall_minutes": 60})
+
+    search = load_stored(study.storage, "stranger").search
+    assert (search.stop, search.stall_minutes) == (None, None)
+
+
+def test_a_study_keeps_its_place_for_checkpoints_as_long_as_a_trial_needs_it(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=3)
+    prepared = prepare(study.stored.study(), default_root=None)
+
+    def joined_with(place: str) -> str | None:
+        truth = prepared.validation_data.truth
+        return create_or_join(study.storage, prepared.study, prepared.corpus, truth, artifacts=place).artifacts
+
+    assert joined_with("/a") == "/a"
+    held = claim(study.storage, study, "worker")
+    assert joined_with("/b") == "/a", "a trial is at work"
+    held.keep_checkpoint("any@1/1")
+    held.report(1, 0.5)
+    held.release()
+    assert joined_with("/b") == "/a", "a trial waits half-finished"
+    claim(study.storage, study, "worker").finish("complete", values=[0.5])
+    assert joined_with("/b") == "/b"
 
 
 def test_a_study_that_offkey_did_not_create_is_refused(tiny_study: MakeStudy) -> None:

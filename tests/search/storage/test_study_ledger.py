@@ -11,8 +11,8 @@ import pytest
 from optuna.trial import TrialState
 from sqlalchemy import select, update
 
-from search.storage import ledger, study_rows
-from search.storage.ledger import LeaseLost
+from search.storage import claims, ledger, study_rows
+from search.storage.claims import LeaseLost
 from search.storage.outages import StorageAway
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import StudyRow, TrialRow, database_now
@@ -34,7 +34,7 @@ def test_a_slot_and_its_trial_are_taken_together_or_not_at_all(
 ) -> None:
     study = tiny_study(trials=1)
     with monkeypatch.context() as patched:
-        patched.setattr(ledger, "add_trial", power_cut)
+        patched.setattr(claims, "add_trial", power_cut)
         with pytest.raises(InterruptedError):
             claim(study.storage, study, "worker")
     assert study.storage.get_all_trials(study.stored.study_id) == []
@@ -158,6 +158,34 @@ def test_hours_that_are_used_up_end_claims_and_count_only_time_with_a_worker(tin
     assert study.ledger.claim("other", first={}) is None
 
 
+@on_both_databases
+def test_a_clock_that_is_set_back_changes_neither_hours_nor_leases(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=2, search={"trials": 2, "hours": 1.0})
+    lost = claim(study.storage, study, "lost")
+    with study.storage.engine.begin() as connection:  # as if all this had been written two hours from now
+        connection.execute(update(StudyRow).values(last_seen=database_now() + 7200, active_seconds=10.0))
+        connection.execute(update(TrialRow).values(lease_until=TrialRow.lease_until + 7200))
+
+    assert study.ledger.at_work() == []
+    assert claim(study.storage, study, "other").trial_id == lost.trial_id
+    with study.storage.engine.begin() as connection:
+        study_rows.sign_of_life(connection, study.ledger.study, lease=30.0)
+        active = connection.execute(select(StudyRow.active_seconds)).scalar_one()
+    assert active == pytest.approx(10, abs=5)
+
+
+@on_both_databases
+def test_requests_to_stop_are_counted_and_reach_those_who_came_before(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=2)
+    assert study.ledger.stops() == 0
+    study.ledger.request_stop()
+
+    assert (study.ledger.stops(), study.ledger.outlook(stops_before=0)) == (1, "stopped")
+    assert study.ledger.outlook(stops_before=1) == "open"
+    assert study.ledger.claim("came before", first={}, stops_before=0) is None
+    assert study.ledger.claim("came after", first={}, stops_before=1) is not None
+
+
 @on_postgresql
 def test_at_the_end_of_the_hours_workers_that_free_the_lost_trials_do_not_wait_for_each_other(
     tiny_study: MakeStudy,
@@ -167,7 +195,7 @@ def test_at_the_end_of_the_hours_workers_that_free_the_lost_trials_do_not_wait_f
     with study.storage.engine.begin() as connection:
         connection.execute(update(TrialRow).values(lease_until=0.0))
     with study.storage.engine.begin() as connection:
-        ledger.clear(connection, study.ledger.study, first.trial_id)  # as one that writes to it at this moment
+        ledger.fence(connection, first._claim)  # as one that writes to it at this moment
         other = StudyStorage(study.url)
         freed = other.transact(lambda session: ledger.set_free(session, study.ledger.study, None))
     assert freed == [second.trial_id]
@@ -178,7 +206,7 @@ def test_claims_do_not_wait_for_each_other_at_the_studys_row(tiny_study: MakeStu
     study = tiny_study()
     claim(study.storage, study, "earlier").release()
     with study.storage.engine.begin() as connection:
-        assert study_rows.admits(connection, study.ledger.study, since=None)
+        assert study_rows.admission(connection, study.ledger.study, slot="host:0", stops_before=None)
         assert claim(StudyStorage(study.url), study, "takes over").number == 0
         assert claim(StudyStorage(study.url), study, "starts a trial").number == 1
 
@@ -201,9 +229,9 @@ def test_a_study_with_the_key_of_a_deleted_one_gives_nothing_to_the_deleted_stud
     later.ledger.request_stop()
 
     assert earlier.ledger.claim("worker", first={}) is None
-    assert (earlier.ledger.exists(), earlier.ledger.outlook(since=0.0)) == (False, "deleted")
+    assert (earlier.ledger.exists(), earlier.ledger.outlook(stops_before=0)) == (False, "deleted")
     assert (earlier.ledger.unfinished(), earlier.ledger.progress()) == (False, (0, frozenset()))
-    assert (earlier.ledger.at_work(), earlier.ledger.is_stopped(since=0.0)) == ([], False)
+    assert (earlier.ledger.at_work(), earlier.ledger.is_stopped(stops_before=0)) == ([], False)
     assert not earlier.ledger.has_ended_any("another")
     earlier.ledger.expire("worker")
     assert not earlier.ledger.set_free("worker")
@@ -219,7 +247,7 @@ def test_a_late_worker_of_a_deleted_study_writes_nothing_to_the_study_with_its_k
     assert (taken.trial_id, taken.token) == (late.trial_id, late.token), "nothing else tells them apart"
     before, row = successor.get_trial(taken.trial_id), row_of(successor, taken)
 
-    for write in (*WRITES.values(), lambda *given: late.renew(there_since=0.0), lambda *given: late.release()):
+    for write in (*WRITES.values(), lambda *given: late.renew(stops_before=0), lambda *given: late.release()):
         with pytest.raises(LeaseLost):
             write(earlier.storage, late.trial_id)
 

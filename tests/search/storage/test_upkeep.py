@@ -21,14 +21,18 @@ from search.dashboard.exhibits import Exhibit, upload
 from search.errors import StudyError
 from search.preparation.prepared import prepare
 from search.results.status import read_status
+from search.sampling.rungs import Hyperband
+from search.sampling.samplers import pruner_for
 from search.storage.hold import Hold
 from search.storage.stored_study import create_or_join, load_stored
 from search.storage.study_storage import StudyStorage
 from search.storage.tables import StudyRow, TrialRow
 from search.storage.upkeep import delete_study, rename_study
+from search.study.search_settings import SearchSettings
 from tests.support.faulty_worker import faulty
 from tests.support.offkey_process import until
 from tests.support.quick import QuickTraining
+from tests.support.statements import statements
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -65,6 +69,67 @@ def test_stop_makes_present_workers_leave_and_later_ones_go_on(
     assert "tiny: 1 worker leaves within 20 seconds. `offkey search` continues it.\n" in ran.stderr
     finish_all(study)
     assert study.ledger.progress()[0] == 2
+
+
+def test_retry_puts_failed_trials_back_and_says_which(offkey: Offkey, tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=3)
+    for number in range(3):
+        hold = study.ledger.claim("worker", first={})
+        assert hold is not None
+        hold.finish("complete" if number == 1 else "failed", values=[0.5] if number == 1 else None)
+
+    def retry(*options: str) -> Ran:
+        return offkey("retry", "tiny", *options, "--storage", study.url)
+
+    assert "give --failed for every trial that failed, or --trial N, and not both" in retry().stderr
+    assert "Trial 1 has not failed; these have: 0, 2." in retry("--trial", "1").stderr
+    ran = retry("--trial", "2")
+    assert (ran.code, ran.stderr) == (
+        0, "tiny: Trial 2 waits to be tried again. `offkey search` continues the study.\n"
+    )  # fmt: skip
+    assert "Trial 0 waits" in retry("--failed").stderr
+    assert "no trial has failed" in retry("--failed").stderr
+    assert [row.state for row in study.rows()] == ["waiting", "complete", "waiting"]
+
+
+def test_a_renamed_study_goes_on_with_the_same_brackets(tiny_study: MakeStudy) -> None:
+    study = tiny_study(trials=2)
+
+    def brackets(name: str) -> list[int]:
+        stored = load_stored(study.storage, name)
+        pruner = pruner_for(SearchSettings(), max_steps=81, name=stored.first_name)
+        assert isinstance(pruner, Hyperband)
+        optuna_study = optuna.load_study(study_name=name, storage=study.storage)
+        pruner._try_initialization(optuna_study)
+        trials = [optuna.trial.create_trial(value=0.5) for _ in range(40)]
+        for number, trial in enumerate(trials):
+            trial.number = number
+        return [pruner._get_bracket_id(optuna_study, trial) for trial in trials]
+
+    before = brackets("tiny")
+    rename_study(study.storage, study.stored, "small")
+
+    assert brackets("small") == before
+    assert len(set(before)) > 1
+
+
+@on_both_databases
+def test_a_study_is_deleted_and_its_trials_put_back_in_as_many_statements_whatever_their_number(
+    tiny_study: MakeStudy,
+) -> None:
+    counts = []
+    for trials in (1, 6):
+        study = tiny_study(trials=trials, study=f"of-{trials}")
+        study.worker(quick=True).run()
+        with study.storage.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE offkey_trials SET state = 'failed'")
+        with statements(study.storage) as retried:
+            assert len(study.ledger.retry(None)) == trials
+        with statements(study.storage) as deleted:
+            study.ledger.delete()
+        counts.append((len(retried), len(deleted)))
+    assert counts[0] == counts[1]
+    assert counts[0] < (15, 30)
 
 
 def test_a_renamed_study_is_the_same_study_under_another_name(offkey: Offkey, tiny_study: MakeStudy) -> None:

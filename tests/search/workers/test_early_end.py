@@ -72,11 +72,11 @@ def test_the_end_is_entered_once_and_only_where_the_study_is_still_to_end_itself
         thread.join()
     assert sorted(entered) == [False, False, True]
     assert study.ledger.claim("late", first={}) is None
-    assert study.ledger.outlook(since=0.0) == "over"
+    assert study.ledger.outlook(stops_before=0) == "over"
     assert not study.ledger.unfinished()
 
     raised = tiny_study(search={**ENDS, "trials": BUDGET + 1})
-    assert raised.ledger.outlook(since=0.0) == "open", "a larger budget asks anew"
+    assert raised.ledger.outlook(stops_before=0) == "open", "a larger budget asks anew"
     assert not raised.ledger.end_early(WHY), "the answer to the budget before"
 
     never = tiny_study(search={**ENDS, "stop": "never"})

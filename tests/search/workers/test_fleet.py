@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -18,9 +19,11 @@ from optuna.trial import TrialState
 
 from features.clips.synthetic_corpus import make_corpus
 from search.errors import StudyError
+from search.storage.lease_rules import KILLED_FOR_MEMORY, MOST_FAILURES
 from search.storage.study_storage import StudyStorage
 from search.study.study_file import to_yaml
 from search.workers import fleet as fleets
+from search.workers import killed_for_memory, trouble
 from search.workers.devices import Slot, cores
 from search.workers.fleet import Fleet
 from search.workers.worker import join
@@ -115,7 +118,7 @@ def test_each_worker_sees_its_own_device_alone_and_has_its_share_of_the_cores(
 def test_workers_are_named_by_host_and_slot_and_no_two_names_are_equal(tiny_study: MakeStudy) -> None:
     with fleet_of(tiny_study(), WAITS, [CPU, CPU]):
         owners = [owner_of(worker) for worker in waiting_workers(2)]
-    assert [owner.split(":")[:-1] for owner in owners] == [[socket.gethostname(), "0"], [socket.gethostname(), "1"]]
+    assert [owner.split(":")[:-1] for owner in owners] == [[socket.gethostname(), slot] for slot in ("0", "1")]
     assert len({owner.split(":")[-1] for owner in owners}) == 2
 
 
@@ -153,6 +156,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     stopped = Clock()
     monkeypatch.setattr(fleets, "time", stopped)
+    monkeypatch.setattr(trouble, "time", stopped)
     return stopped
 
 
@@ -195,12 +199,10 @@ def test_the_pauses_restart_when_a_worker_of_the_slot_has_ended_a_trial_and_not_
             assert_replaced_after(pause, fleet, clock)
 
 
-def test_a_slot_whose_workers_keep_ending_while_others_advance_has_a_note_until_one_lasts(
-    tiny_study: MakeStudy, clock: Clock
-) -> None:
+def test_a_slot_whose_workers_keep_ending_has_a_note_until_one_lasts(tiny_study: MakeStudy, clock: Clock) -> None:
     study = tiny_study(trials=9)
     with fleet_of(study, KEEPS_FAILING, [CPU]) as fleet:
-        for number, pause in enumerate((0.5, 1, 2, 4)):
+        for number, pause in enumerate((0.5, 1)):
             until(lambda: workers_of_this_process() == [])
             hold = study.ledger.claim("somebody else", first={})
             assert hold is not None
@@ -216,11 +218,11 @@ def test_a_slot_whose_workers_keep_ending_while_others_advance_has_a_note_until_
 def test_a_slot_whose_workers_keep_ending_does_not_keep_a_search_that_is_done(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleets, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(fleets, "_LONGEST_PAUSE", 0.001)
-    study = tiny_study(trials=3)
+    monkeypatch.setattr(trouble, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(trouble, "_LONGEST_PAUSE", 0.001)
+    study = tiny_study(trials=2)
     with fleet_of(study, FAILS, [CPU]) as fleet:
-        for number in (1, 2, 3):
+        for number in (1, 2):
             until(lambda: fleet.watch() and len(starts()) == number)  # noqa: B023
             hold = study.ledger.claim("somebody else", first={})
             assert hold is not None
@@ -235,24 +237,107 @@ def test_a_new_worker_obeys_a_stop_since_its_fleet_began(tiny_study: MakeStudy) 
         (worker,) = waiting_workers(1)
         command = worker.cmdline()
         study.ledger.request_stop()
-    began = float(command[command.index("--began") + 1])
-    assert began == fleet.began
-    late = join(study.url, "tiny", began=began)
+    stops_before = int(command[command.index("--stops-before") + 1])
+    assert stops_before == fleet.stops_before == 0
+    late = join(study.url, "tiny", stops_before=stops_before)
     late.run()
     assert late.stop.is_set()
     assert trials_of(study) == []
 
 
-@pytest.mark.parametrize(("worker", "most"), [(FAILS, 3), (IS_KILLED, 10)], ids=["end with an error", "are killed"])
+def test_a_worker_whose_process_stands_still_is_killed_and_replaced(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleets, "_LEASES_OF_SILENCE", 0.01)
+    monkeypatch.setattr(trouble, "_FIRST_PAUSE", 0.01)
+    study = tiny_study()
+    with fleet_of(study, NOTES_ITS_START_AND_WAITS, [CPU]) as fleet:
+        (worker,) = waiting_workers(1)
+        assert study.ledger.claim(owner_of(worker), first={}) is not None
+
+        until(lambda: fleet.watch() and len(starts()) == 2)
+
+        assert fleet.note is not None
+        assert re.fullmatch(r"worker 0 was replaced: its process stood still for \d+ s", fleet.note)
+    (row,) = study.rows()
+    assert (row.state, row.failures) == ("waiting", 1)
+
+
+def test_a_worker_that_does_not_leave_after_the_study_s_end_is_killed(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny_study(trials=1)
+    monkeypatch.setattr(fleets, "_LEASES_OF_SILENCE", 1)
+    study.storage.lease = 0.5
+    with fleet_of(study, WAITS_THROUGH_SIGTERM, [CPU]) as fleet:
+        hold = study.ledger.claim("somebody else", first={})
+        assert hold is not None
+        hold.finish("complete", values=[0.5])
+        until(lambda: not fleet.watch())
+
+
+def test_a_worker_that_the_kernel_killed_for_memory_tells_against_its_trial(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(killed_for_memory, "kills_for_memory", lambda: len(killed))
+    monkeypatch.setattr(trouble, "_FIRST_PAUSE", 0.01)
+    study = tiny_study(trials=1)
+    study.storage.lease = 0.2
+    worker = None
+    with fleet_of(study, WAITS, [CPU]) as fleet:
+        for failures in range(1, MOST_FAILURES + 1):
+            until(lambda: fleet.watch() and workers_of_this_process() not in ([], [worker]))  # noqa: B023
+            (worker,) = waiting_workers(1)
+            until(lambda: study.ledger.claim(owner_of(worker), first={}) is not None)  # noqa: B023
+            killed.append(1)
+            fleet.watch()  # a look between the kernel's count and the process's end
+            worker.kill()
+            until(lambda: fleet.watch() and study.rows()[0].failures == failures)  # noqa: B023
+        assert study.rows()[0].reason.startswith(KILLED_FOR_MEMORY)
+        assert fleet.watch(), "the slot goes on: its trials need too much"
+
+
+def test_a_worker_that_was_killed_from_outside_tells_nothing(tiny_study: MakeStudy) -> None:
+    study = tiny_study()
+    with fleet_of(study, WAITS, [CPU]) as fleet:
+        (worker,) = waiting_workers(1)
+        assert study.ledger.claim(owner_of(worker), first={}) is not None
+        worker.kill()
+        until(lambda: fleet.watch() and workers_of_this_process() not in ([], [worker]))
+    (row,) = study.rows()
+    assert (row.failures, study.ledger.failing_slots()) == (0, [])
+
+
+def test_a_slot_in_which_different_trials_failed_retires_and_the_last_one_ends_the_fleet(
+    tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trouble, "_FIRST_PAUSE", 0.01)
+    study = tiny_study(trials=9)
+    study.ledger.claim("elsewhere:0:x", first={})  # others are at work
+    with fleet_of(study, FAILS, [CPU]) as fleet:
+        for process in "xyz":
+            hold = study.ledger.claim(f"{socket.gethostname()}:0:{process}", first={})
+            assert hold is not None
+            hold.fail("RuntimeError: CUDA error")
+        with pytest.raises(
+            StudyError, match=r"(?s)All workers here have retired.*the reason.*offkey retry tiny --failed"
+        ):
+            until(lambda: not fleet.watch())
+        assert fleet.note == "worker 0 has retired: the reason"
+        assert len(starts()) == 1
+
+
+@pytest.mark.parametrize(("worker", "most"), [(FAILS, 3), (IS_KILLED, 11)], ids=["end with an error", "are killed"])
 def test_workers_that_keep_ending_end_the_fleet_with_the_last_lines_of_a_log(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, worker: str, most: int
 ) -> None:
-    monkeypatch.setattr(fleets, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(fleets, "_LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(trouble, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(trouble, "_LONGEST_PAUSE", 0.001)
     with (
         fleet_of(tiny_study(), worker, [CPU]) as fleet,
         pytest.raises(
-            StudyError, match=r"Workers keep ending and no trial advances. \S+/logs/worker-0.log says:\n"
+            StudyError, match=r"Workers here keep ending and get no trial on. \S+/logs/worker-0.log says:\n"
         ) as error,
     ):
         until(lambda: not fleet.watch())
@@ -340,11 +425,11 @@ def test_workers_that_cannot_work_end_the_search_with_their_reason(
     tiny_study: MakeStudy, offkey: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tiny_study()
-    monkeypatch.setattr(fleets, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(trouble, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(sys, "executable", stand_in(Path("worker.sh").absolute(), FAILS))
     ran = offkey("search", "tiny", "--workers", "1", "--storage", study.url)
     assert ran.code == 1
-    assert "error: Workers keep ending and no trial advances" in ran.stderr
+    assert "error: Workers here keep ending and get no trial on" in ran.stderr
     assert "the reason" in ran.stderr.partition("worker-0.log says:")[2]
     assert "Traceback" not in ran.stderr
 
@@ -380,6 +465,23 @@ def test_a_search_outlives_its_database_and_reports_the_outage_once(
     assert json.loads(search.stdout)["trials"]["complete"] == 4
     assert [(t.number, t.state) for t in trials_of(study)] == [(n, TrialState.COMPLETE) for n in range(4)]
     assert all(sorted(t.intermediate_values) == list(range(1, 9)) for t in trials_of(study))
+
+
+@on_postgresql
+def test_ctrl_c_while_the_database_is_away_ends_the_search(tiny_study: MakeStudy, postgres: PostgresServer) -> None:
+    study = tiny_study(trials=4, **BLOCKS)
+    quick = Quick(pause=0.15, lease=5, longest_pause=0.5)
+    with offkey_process("search", "tiny", "--workers", "1", url=study.url, quick=quick) as search:
+        until(lambda: any(trial.intermediate_values for trial in trials_of(study)))
+        postgres.stop()
+        try:
+            until(lambda: "is away" in search.stderr)
+            search.send(signal.SIGINT)
+            assert search.ended(within=40) == 1
+        finally:
+            postgres.start()
+    assert "is away: `offkey status tiny` shows the study later." in search.stderr
+    assert "Traceback" not in search.stderr
 
 
 def test_on_a_terminal_a_search_shows_its_workers_with_rate_device_and_memory(tiny_study: MakeStudy) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from search.preparation.prepared import prepare
 from search.results.export import export_recipe
 from search.results.status import read_status
-from search.storage.lease_rules import MAX_ATTEMPTS
+from search.storage.lease_rules import MOST_FAILURES, MOST_LOST
 from search.training.loop import Training
 from tests.support.detectors import detector_of
 from tests.support.faulty_worker import MOMENTS, faulty, wait_until_stopped
@@ -37,6 +37,10 @@ LEASE = 1.0  # seconds
 EPOCHS = 3
 
 DATABASES = ["sqlite", "postgresql"]
+
+
+class Killed(BaseException):
+    """Ends a worker that says nothing any more."""
 
 
 def checkpoints_left() -> list[Path]:
@@ -169,7 +173,7 @@ def test_a_checkpoint_that_is_missing_or_damaged_on_this_host_means_starting_ove
 
 def test_a_trial_that_keeps_losing_its_worker_is_given_up_and_the_study_ends(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=2)
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(MOST_LOST):
         study.storage.lease = -1.0
         lost = study.ledger.claim(f"lost-{attempt}", first={})
         assert lost is not None
@@ -178,13 +182,13 @@ def test_a_trial_that_keeps_losing_its_worker_is_given_up_and_the_study_ends(tin
     study.worker(lease=LEASE, quick=True).run()
 
     assert [row.state for row in study.rows()] == ["failed", "complete"]
-    assert study.rows()[0].reason == f"its worker was lost {MAX_ATTEMPTS} times"
+    assert study.rows()[0].reason == f"its worker was lost {MOST_LOST} times"
     assert [trial.state for trial in trials_of(study)] == [TrialState.FAIL, TrialState.COMPLETE]
 
 
 def test_a_worker_lost_after_a_new_checkpoint_counts_as_the_first_attempt(tiny_study: MakeStudy) -> None:
     study = tiny_study(trials=1, training={"learning_rate": 0.01, "batch_size": 16, "epochs": 9, "threads": 1})
-    for _ in range(MAX_ATTEMPTS + 1):
+    for _ in range(MOST_FAILURES + 1):
         for moment in ("between checkpoint and report", "after the report"):
             with faulty(study, moment, signal.SIGKILL, lease=LEASE) as killed:
                 killed.join(timeout=60)
@@ -200,10 +204,10 @@ def test_a_trial_whose_worker_failed_reports_the_reason_when_it_is_given_up(
     study = tiny_study(trials=1)
     with monkeypatch.context() as patched:
         patched.setattr(Training, "run_epoch", _broken_machine)
-        for _ in range(MAX_ATTEMPTS):
+        for _ in range(MOST_FAILURES):
             with pytest.raises(RuntimeError, match="CUDA error"):
-                study.worker().run()
-    study.worker().run()
+                study.worker(lease=1.0).run()
+    study.worker(lease=1.0).run()
     (row,) = study.rows()
     assert (row.state, row.reason) == (
         "failed",
@@ -245,14 +249,14 @@ def test_a_trial_goes_on_with_its_first_precision_and_is_reproduced_to_the_last_
     class DiesInTheThirdEpoch(Training):
         def run_epoch(self, before_batch: Callable[[], None] = lambda: None) -> None:
             if self.epoch == 2:
-                raise InterruptedError
+                raise Killed
             super().run_epoch(before_batch)
 
     study = tiny_study(trials=1)
     on_a_cpu(with_bfloat16=True)
     lost = study.worker(lease=LEASE)
     lost.train = lambda recipe, corpus, device: DiesInTheThirdEpoch(recipe, corpus, torch.device(device))
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Killed):
         lost.run()
     (begun,) = trials_of(study)
     (running,) = study.rows()
@@ -281,11 +285,11 @@ def test_a_worker_lost_in_an_outage_leaves_no_gap_in_the_reports(tiny_study: Mak
             if self.epoch == 3:
                 event.listen(lost.storage.engine, "before_cursor_execute", _no_answer)
             if self.epoch == 5:
-                raise InterruptedError
+                raise Killed
             super().run_epoch(before_batch)
 
     lost.train = DiesInAnOutage
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Killed):
         lost.run()
 
     study.worker(lease=LEASE, quick=True).run()
@@ -302,7 +306,7 @@ def test_a_trial_lost_between_two_values_of_its_curve_goes_on_at_its_last_epoch(
     class DiesAfterItsFourteenthEpoch(QuickTraining):
         def run_epoch(self, before_batch: Callable[[], None]) -> None:
             if self.epoch == 14:
-                raise InterruptedError
+                raise Killed
             super().run_epoch(before_batch)
 
     class Noted(QuickTraining):
@@ -312,7 +316,7 @@ def test_a_trial_lost_between_two_values_of_its_curve_goes_on_at_its_last_epoch(
 
     lost, successor = study.worker(lease=LEASE, quick=True), study.worker(lease=LEASE, quick=True)
     lost.train, successor.train = DiesAfterItsFourteenthEpoch, Noted
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Killed):
         lost.run()
     optuna_study = optuna.load_study(study_name="tiny", storage=study.storage)
     (running,) = read_status(study.storage, study.stored, optuna_study).running
@@ -339,11 +343,11 @@ def test_reports_of_an_outage_that_came_without_a_checkpoint_are_trained_again(t
                 event.remove(lost.storage.engine, "before_cursor_execute", _no_answer)
                 lost.storage.get_all_studies()  # the outage is over
                 lost.hold._send_reports()  # type: ignore[union-attr]
-                raise InterruptedError
+                raise Killed
             super().run_epoch(before_batch)
 
     lost.train = OutageThenDeath
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Killed):
         lost.run()
     (row,) = study.rows()
     assert row.checkpoint is not None

@@ -311,7 +311,7 @@ def test_workers_that_cannot_work_end_the_search_with_their_reason(nodes: Nodes,
     nodes.let_workers(FAILS)
     with offkey_process("search", "tiny", "--on", nodes.address, "--workers", "1", url=study.url) as search:
         assert search.ended(within=60) == 1
-    assert f"error: On {socket.gethostname()}: Workers keep ending and no trial advances." in search.stderr
+    assert f"error: On {socket.gethostname()}: Workers here keep ending and get no trial on." in search.stderr
     assert "the reason" in search.stderr.partition("worker-0.log says:")[2]
     assert "Traceback" not in search.stderr
     until(lambda: nodes.actors == [])

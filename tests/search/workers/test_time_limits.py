@@ -105,7 +105,7 @@ def test_a_killed_worker_s_time_is_known_up_to_its_last_renewal(tiny_study: Make
     held = lapsed(study.storage, study, "killed")
     held._began -= 100
     with study.storage.impatient():
-        held.renew(there_since=study.storage.now())
+        held.renew(stops_before=0)
     study.ledger.expire("killed")
     held._began -= 100
     held.forget()
@@ -201,7 +201,7 @@ def test_a_worker_leaves_when_no_trial_fits_into_the_hours_and_says_so_once(
 
     assert len(trials_of(study)) == 2
     assert caplog.text.count("no trial is expected to end within what is left of the study's hours") == 1
-    assert study.ledger.outlook(since=0.0) == "too late"
+    assert study.ledger.outlook(stops_before=0) == "too late"
     assert study.ledger.unfinished(), "no trial of the budget is lost"
 
     timed(of(tiny_study, trials=4, hours=9.0).worker()).run()
@@ -219,7 +219,7 @@ def test_a_study_of_one_family_begins_no_trial_that_would_outlast_its_hours(tiny
     assert study.ledger.claim("in time", first={}) is not None
     leave(study, 90.0)
     assert study.ledger.claim("too late", first={}) is None
-    assert study.ledger.outlook(since=0.0) == "open", "the trial at work may come free"
+    assert study.ledger.outlook(stops_before=0) == "open", "the trial at work may come free"
     study.ledger.expire("in time")
     assert study.ledger.claim("takes it over", first={}) is not None
 
