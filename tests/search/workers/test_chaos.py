@@ -26,7 +26,17 @@ def test_random_faults_leave_the_exact_budget_and_every_curve_as_if_undisturbed(
     server: PostgresServer | None = None if kind == "sqlite" else request.getfixturevalue("postgres")
     url = f"sqlite:///{tmp_path / 'chaos.db'}" if server is None else server.new_database()
     chaos = Chaos(
-        url, corpus_root, workers=3, trials=7, lease=1.0, pause=0.2, server=server, mean_gap=0.5, longest=100.0
+        url,
+        corpus_root,
+        tmp_path / "chaos",
+        workers=3,
+        trials=7,
+        lease=1.0,
+        pause=0.2,
+        server=server,
+        stall=6.0,
+        mean_gap=0.4,
+        longest=100.0,
     )
 
     chaos.run()
