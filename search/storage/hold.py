@@ -218,7 +218,7 @@ class Hold:
 
     def give_up(self) -> None:
         """Ends a trial that has lost too many workers."""
-        last, failed_on = self._storage.transact(lambda session: ledger.last_failure(session, self._claim))
+        last, failed_on, _ = self._storage.transact(lambda session: ledger.last_failure(session, self._claim))
         hosts = f" on {len(failed_on)} hosts" if len(failed_on) > 1 else ""
         error = f"; the last error was: {last}" if last else ""
         reason = f"{LOST} {self.attempts - 1} times{hosts}{error}"
@@ -285,7 +285,7 @@ class Hold:
         """
 
         def give_back(session: Session) -> None:
-            ledger.fail(session, self._claim, reason, rest=self.lease, of_a_place=of_a_place)
+            ledger.fail(session, self._claim, reason, lease=self.lease, of_a_place=of_a_place)
             self._note_seconds(session)
             optuna_rows.trial(session, self.trial_id).state = TrialState.WAITING
 

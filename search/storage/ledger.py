@@ -28,9 +28,12 @@ from sqlalchemy import CursorResult, Select, case, delete, func, select, update
 from search.storage import slots
 from search.storage.claims import Claim, LeaseLost, is_open, others_at_work
 from search.storage.dialects import insert_of
-from search.storage.lease_rules import KILLED_FOR_MEMORY
+from search.storage.lease_rules import KILLED_FOR_MEMORY, MOST_FAILURES
 from search.storage.study_rows import StudyKey, Transaction, has_slots, seconds_left, within_hours
 from search.storage.tables import RetriedRow, SlotRow, StudyRow, TrialRow, database_now, is_live
+
+#: A trial rests so many times as long after its second failure: a fault that lasts for a minute passes meanwhile.
+_LONGER_REST = 4
 
 FinalState = Literal["complete", "pruned", "failed"]
 
@@ -83,10 +86,10 @@ def release(transaction: Transaction, claim: Claim) -> None:
     fence(transaction, claim, states=("running", "waiting"), state="waiting", owner=None, lease_until=None)
 
 
-def fail(transaction: Transaction, claim: Claim, reason: str, *, rest: float, of_a_place: bool = False) -> None:
+def fail(transaction: Transaction, claim: Claim, reason: str, *, lease: float, of_a_place: bool = False) -> None:
     """Gives a trial back that its worker failed at: other tries tell whether the trial or the slot is at fault.
 
-    rest       : for so many seconds it is left to others (search.storage.claims)
+    lease      : for so many seconds it is left to others (search.storage.claims); after another failure for longer
     of_a_place : it was an error of a disk, a network or the recordings, which never counts against the trial
 
     Neither do failures in a slot in which different trials fail, one after the other, while others are at work: those
@@ -99,7 +102,8 @@ def fail(transaction: Transaction, claim: Claim, reason: str, *, rest: float, of
     if tells_against_slot and len(set(run[:-1])) == 1:
         _take_back(transaction, claim.study, number=run[0], failures=len(run) - 1)
     counts = 0 if of_a_place or tells_against_slot else 1
-    _, failed_on = last_failure(transaction, claim)
+    _, failed_on, before = last_failure(transaction, claim)
+    rest = lease * _LONGER_REST ** min(before, MOST_FAILURES - 1)
     fence(
         transaction,
         claim,
@@ -128,13 +132,13 @@ def _take_back(transaction: Transaction, study: StudyKey, *, number: int, failur
     )
 
 
-def last_failure(transaction: Transaction, claim: Claim) -> tuple[str | None, list[str]]:
-    """Why the trial's last worker failed, if one did, and the hosts on which workers failed at it."""
-    failures = select(TrialRow.reason, TrialRow.failed_on).where(
+def last_failure(transaction: Transaction, claim: Claim) -> tuple[str | None, list[str], int]:
+    """Why the trial's last worker failed, if one did, the hosts on which workers failed at it, and how many."""
+    failures = select(TrialRow.reason, TrialRow.failed_on, TrialRow.failures).where(
         TrialRow.trial_id == claim.trial_id, claim.study.trials
     )
     row = transaction.execute(failures).one_or_none()
-    return (None, []) if row is None else (row.reason, json.loads(row.failed_on or "[]"))
+    return (None, [], 0) if row is None else (row.reason, json.loads(row.failed_on or "[]"), row.failures)
 
 
 def settle(transaction: Transaction, claim: Claim, digest: str, *, first: int) -> int:

@@ -165,7 +165,7 @@ class StudyLedger:
             claim = claims.claim_of(session, self.study, owner)
             if claim is None:
                 return False
-            ledger.fail(session, claim, reason, rest=self._storage.lease, of_a_place=of_a_place)
+            ledger.fail(session, claim, reason, lease=self._storage.lease, of_a_place=of_a_place)
             optuna_rows.trial(session, claim.trial_id).state = TrialState.WAITING
             return True
 

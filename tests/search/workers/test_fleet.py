@@ -281,6 +281,7 @@ def test_a_worker_that_the_kernel_killed_for_memory_tells_against_its_trial(
 ) -> None:
     killed: list[int] = []
     monkeypatch.setattr(killed_for_memory, "kills_for_memory", lambda: len(killed))
+    monkeypatch.setattr(fleets, "_LEASES_OF_SILENCE", 1000)  # the stand-in has no pulse
     monkeypatch.setattr(trouble, "_FIRST_PAUSE", 0.01)
     study = tiny_study(trials=1)
     study.storage.lease = 0.2
