@@ -22,6 +22,9 @@ from search.storage.tables import FAR, StudyRow, TrialRow, database_now, is_live
 #: Literals, as in the index `offkey_trials_open`: SQLite would not use that index if the states were parameters.
 is_open = TrialRow.state.in_((literal_column("'running'"), literal_column("'waiting'")))
 
+#: The fields of a `Claim`, from `trial_id` to `checkpoint`.
+_CLAIMED = TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts, TrialRow.checkpoint
+
 
 def host_name() -> str:
     """This host's name in the ledger: $OFFKEY_HOST where several containers are one host, for example a node's."""
@@ -94,7 +97,6 @@ def take_over(
         .limit(1)
         .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time
     )
-    taken = TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts, TrialRow.checkpoint
     row = transaction.execute(
         update(TrialRow)
         .where(TrialRow.trial_id == free.scalar_subquery())
@@ -108,7 +110,7 @@ def take_over(
             rate=None,
             memory=None,
         )
-        .returning(*taken, TrialRow.failures)
+        .returning(*_CLAIMED, TrialRow.failures)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     return None if row is None else Claim(study, owner, *row, may_be_at_fault=failed_in_slot > 0)
@@ -200,7 +202,6 @@ def add_trial(
 
 def claim_of(transaction: Transaction, study: StudyKey, owner: str) -> Claim | None:
     """The claim of a worker, as far as it still holds its trial; its row stays locked until the commit."""
-    columns = TrialRow.trial_id, TrialRow.number, TrialRow.token, TrialRow.attempts, TrialRow.checkpoint
-    held = select(*columns).where(study.trials, TrialRow.owner == owner, TrialRow.state == "running")
+    held = select(*_CLAIMED).where(study.trials, TrialRow.owner == owner, TrialRow.state == "running")
     row = transaction.execute(held.with_for_update()).one_or_none()
     return None if row is None else Claim(study, owner, *row)

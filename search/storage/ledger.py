@@ -1,9 +1,11 @@
 """The ledger: which worker holds which trial until when. A trial is leased to a worker, and outlives it.
 
-Optuna's tables hold parameters and values. Two tables of ours stand beside them in the same database:
+Optuna's tables hold parameters and values. Tables of ours stand beside them in the same database:
 
     offkey_studies   the study file, the budget, how much of it was handed out, how long workers were at work
     offkey_trials    state, owner, lease, fencing token, checkpoint, attempts, and the validation clips' scores
+    offkey_slots     the slots in which trials failed, and which ones
+    offkey_retried   the trials that had ended and were put back
 
         (a slot of the budget) ──claim──► running ──finish──► complete | pruned | failed
                                            │   ▲

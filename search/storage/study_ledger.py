@@ -1,4 +1,4 @@
-"""One study's part of the ledger: claims, progress, requests to stop, rename and delete.
+"""One study's part of the ledger: claims, failures, progress, requests to stop, rename and delete.
 
 Each method is a transaction of its own, which waits while the database is away. A deleted study has no trials, admits
 no worker and is not stopped, even if another study has its key by now (search.storage.study_rows).

@@ -299,17 +299,6 @@ def test_a_worker_that_the_kernel_killed_for_memory_tells_against_its_trial(
         assert fleet.watch(), "the slot goes on: its trials need too much"
 
 
-def test_a_worker_that_was_killed_from_outside_tells_nothing(tiny_study: MakeStudy) -> None:
-    study = tiny_study()
-    with fleet_of(study, WAITS, [CPU]) as fleet:
-        (worker,) = waiting_workers(1)
-        assert study.ledger.claim(owner_of(worker), first={}) is not None
-        worker.kill()
-        until(lambda: fleet.watch() and workers_of_this_process() not in ([], [worker]))
-    (row,) = study.rows()
-    assert (row.failures, study.ledger.failing_slots()) == (0, [])
-
-
 def test_a_slot_in_which_different_trials_failed_retires_and_the_last_one_ends_the_fleet(
     tiny_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,7 +341,9 @@ def test_a_worker_that_is_done_is_not_replaced(tiny_study: MakeStudy) -> None:
         assert len(starts()) == 2
 
 
-def test_the_trial_of_a_worker_that_died_is_free_before_its_lease_runs_out(tiny_study: MakeStudy) -> None:
+def test_the_trial_of_a_worker_that_was_killed_from_outside_is_free_at_once_and_nothing_is_at_fault(
+    tiny_study: MakeStudy,
+) -> None:
     study = tiny_study()
     with fleet_of(study, WAITS, [CPU]) as fleet:
         (worker,) = waiting_workers(1)
@@ -362,6 +353,8 @@ def test_the_trial_of_a_worker_that_died_is_free_before_its_lease_runs_out(tiny_
         again = study.ledger.claim("somebody else", first={})
     assert again is not None
     assert (again.number, again.attempts) == (0, 2)
+    (row,) = study.rows()
+    assert (row.failures, study.ledger.failing_slots()) == (0, [])
 
 
 def test_a_worker_that_does_not_leave_when_it_is_asked_to_is_killed_in_the_end(
