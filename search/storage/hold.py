@@ -222,8 +222,10 @@ class Hold:
         hosts = f" on {len(failed_on)} hosts" if len(failed_on) > 1 else ""
         error = f"; the last error was: {last}" if last else ""
         reason = f"{LOST} {self.attempts - 1} times{hosts}{error}"
-        if last is not None and last.startswith(KILLED_FOR_MEMORY):
-            # The sampler learns from it.
+        needs_too_much = last is not None and last.startswith(KILLED_FOR_MEMORY)
+        if needs_too_much or self.failures < MOST_FAILURES:
+            # The sampler learns from it: what so many processes that were ended from outside have in common is the
+            # trial. A container, for example, is ended with its search if a trial needs more memory than it has.
             self.finish("failed", values=None, reason=reason, attributes={optuna_rows.FAILURE: reason})
         else:
             self._end("failed", TrialState.FAIL, None, reason=reason)

@@ -34,6 +34,7 @@ def worker(
     owner: Annotated[str | None, typer.Option(hidden=True, help="name of this worker in the ledger")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="drain when this process is gone")] = None,
     pulse: Annotated[int | None, typer.Option(hidden=True, help="write a byte a second to this descriptor")] = None,
+    memory: Annotated[int | None, typer.Option(hidden=True, help="use no more bytes than that")] = None,
     stops_before: Annotated[int | None, typer.Option(hidden=True, help="obey only later requests to stop")] = None,
 ) -> None:
     """Runs one worker on a stored study, for other hosts and schedulers; `search` starts its own workers."""
@@ -80,5 +81,6 @@ def worker(
             )
         if owner is not None:
             started.owner = owner
+        started.memory = memory
         joined.append(started)
         started.run()

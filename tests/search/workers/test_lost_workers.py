@@ -183,7 +183,9 @@ def test_a_trial_that_keeps_losing_its_worker_is_given_up_and_the_study_ends(tin
 
     assert [row.state for row in study.rows()] == ["failed", "complete"]
     assert study.rows()[0].reason == f"its worker was lost {MOST_LOST} times"
-    assert [trial.state for trial in trials_of(study)] == [TrialState.FAIL, TrialState.COMPLETE]
+    given_up, complete = trials_of(study)
+    assert (given_up.state, given_up.constraints) == (TrialState.PRUNED, {"failed": 1.0}), "the sampler learns from it"
+    assert complete.state == TrialState.COMPLETE
 
 
 def test_a_worker_lost_after_a_new_checkpoint_counts_as_the_first_attempt(tiny_study: MakeStudy) -> None:

@@ -229,6 +229,20 @@ def test_a_node_that_leaves_in_the_middle_loses_nothing(nodes: Nodes, tiny_study
 
 
 @on_postgresql
+def test_a_worker_that_hangs_in_a_batch_is_replaced_and_its_trial_goes_on(nodes: Nodes, tiny_study: MakeStudy) -> None:
+    study = tiny_study(**{**BLOCKS, "search": {"trials": 1, "pruner": "none", "stall_minutes": 1 / 60}})
+    hangs, works = Quick(pause=3600, lease=1), Quick(lease=1)
+    nodes.let_workers(WORKS, hangs)
+    with offkey_process("search", "tiny", "--on", nodes.address, "--workers", "1", url=study.url) as search:
+        until(lambda: study.ledger.at_work())
+        nodes.let_workers(WORKS, works)  # those that are started from now on
+        assert search.ended(within=60) == 0, search.stderr
+    assert "worker 0 was replaced: trial 0: it hung: no sign of life for 0.0166667 minutes" in search.stderr
+    assert_exactly_done(study, 1)
+    assert nodes.actors == []
+
+
+@on_postgresql
 def test_workers_whose_search_is_lost_go_on_are_restarted_and_obey_a_stop_after_which_the_same_command_goes_on(
     nodes: Nodes, tiny_study: MakeStudy, offkey: Callable[..., Ran]
 ) -> None:

@@ -1,0 +1,98 @@
+"""A worker's share of memory, in a container that the kernel would end as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from optuna.trial import TrialState
+
+from search.workers import memory_share
+from search.workers.devices import Slot
+from search.workers.fleet import Fleet
+from search.workers.memory_share import share_of_memory
+from tests.support.offkey_process import until
+from tests.support.tiny_study import trials_of
+
+if TYPE_CHECKING:
+    from tests.support.tiny_study import TinyStudy
+
+    MakeStudy = Callable[..., TinyStudy]
+
+GB = 10**9
+
+InGroup = Callable[[dict[str, tuple[str, str]]], None]
+
+
+@pytest.fixture
+def in_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InGroup:
+    """Puts this process into the last of these control groups, of which each has an `oom.group` and a limit."""
+
+    def put(groups: dict[str, tuple[str, str]]) -> None:
+        for path, (together, limit) in groups.items():
+            folder = tmp_path / "cgroup" / path
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "memory.oom.group").write_text(f"{together}\n")
+            (folder / "memory.max").write_text(f"{limit}\n")
+        own = tmp_path / "own"
+        own.write_text(f"12:memory:/elsewhere\n0::/{next(reversed(groups), '')}\n")
+        monkeypatch.setattr(memory_share, "_GROUPS", tmp_path / "cgroup")
+        monkeypatch.setattr(memory_share, "_OWN_GROUP", own)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {},
+        {"": ("0", str(8 * GB))},  # a container of Docker's: the kernel ends one process
+        {"": ("1", "max")},
+    ],
+)
+def test_where_the_kernel_ends_one_process_or_knows_no_limit_a_worker_has_none(
+    in_group: InGroup, groups: dict[str, tuple[str, str]]
+) -> None:
+    in_group(groups)
+    assert share_of_memory(1) is None
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"": ("1", str(8 * GB))},  # a container of Kubernetes'
+        {"job_7": ("1", str(8 * GB)), "job_7/step_0": ("0", "max")},  # a step of Slurm's
+        {"job_7": ("1", str(20 * GB)), "job_7/step_0": ("1", str(8 * GB))},
+    ],
+)
+def test_workers_share_the_memory_of_a_container_that_ends_as_a_whole(
+    in_group: InGroup, groups: dict[str, tuple[str, str]]
+) -> None:
+    in_group(groups)
+    share = share_of_memory(2)
+    assert share is not None
+    assert 3 * GB < share < 3.8 * GB, "half of the 95 % that this process does not use"
+
+
+def test_a_trial_that_needs_more_than_the_container_has_fails_and_its_worker_goes_on(
+    in_group: InGroup, tiny_study: MakeStudy
+) -> None:
+    in_group({"": ("1", str(3 * GB))})
+    study = tiny_study(
+        trials=2,
+        model={"family": "vae", "context": 3, "h_dim": {"choices": [16, 30_000]}, "z_dim": 4},
+        baseline={"h_dim": 30_000},
+    )
+    fleet = Fleet(study.storage, study.stored, study.root, [Slot("cpu", None)], Path("logs").absolute())
+    fleet.start()
+    try:
+        until(lambda: not fleet.watch())
+    finally:
+        fleet.kill()
+    assert fleet.note is None, "no worker was replaced"
+    too_large, small = trials_of(study)
+    assert (too_large.state, too_large.constraints) == (TrialState.PRUNED, {"failed": 1.0})
+    assert [row.reason for row in study.rows()] == ["out of memory", None]
+    assert small.state == TrialState.COMPLETE
