@@ -16,6 +16,7 @@ from features.store.files import FrameStore
 from models.recordings import FaultyCopies
 from search.study.recipe import Recipe
 from search.training.exposure import faults_to_learn
+from search.training.memory_share import beside_share
 from search.validation.split import training_clips
 
 
@@ -30,7 +31,8 @@ def stores_of(corpus: Corpus) -> Callable[[FeatureSettings], FrameStore]:
     def store(features: FeatureSettings) -> FrameStore:
         if features.key not in stores:
             features.require(corpus)
-            stores[features.key] = open_store(corpus.clips, features)
+            with beside_share():
+                stores[features.key] = open_store(corpus.clips, features)
         return stores[features.key]
 
     return store

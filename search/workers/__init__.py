@@ -7,7 +7,6 @@ devices            how many workers run on which device
 draining           SIGTERM and Ctrl-C: a worker leaves in time
 pulse              whether a worker's process stands still
 killed_for_memory  whether the kernel has killed a process for lack of memory
-memory_share       keeps a worker within its share where the kernel would end a whole container
 trouble            what keeps a slot's workers from working
 fleet              the worker processes on this host
 ray_worker         a worker on a Ray cluster

@@ -25,11 +25,11 @@ from search.storage.slots import slot_of
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
+from search.training.memory_share import share_of_memory
 from search.workers.devices import Slot
 from search.workers.draining import TO_NEXT_BATCH
 from search.workers.killed_for_memory import MemoryWatch
 from search.workers.lease_renewal import STALLED
-from search.workers.memory_share import share_of_memory
 from search.workers.pulse import Pulse
 from search.workers.trouble import Trouble, in_one_note
 
@@ -249,7 +249,7 @@ class Fleet:
         options = ["--set", f"corpus.root={self.root}"]
         options += ["--device", self.slots[slot].device, "--owner", owner, "--parent", str(os.getpid())]
         options += ["--stops-before", str(self.stops_before)]
-        memory = share_of_memory(len(self.slots)) if self.slots[slot].device == "cpu" else None
+        memory = share_of_memory(workers=len(self.slots)) if self.slots[slot].device == "cpu" else None
         options += [] if memory is None else ["--memory", str(memory)]
         options += [] if self.artifacts is None else ["--artifacts", self.artifacts]
         options += ["--verbose"] if self.verbose else []

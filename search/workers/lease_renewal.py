@@ -122,7 +122,7 @@ class Lease:
             self.lost.set()
         except StorageAway:
             return min(self._hold.lease / 3, _RETRY_SECONDS)  # to renew before a waiting worker takes the trial over
-        except (SQLAlchemyError, StorageInternalError, StorageError) as error:
+        except (SQLAlchemyError, StorageInternalError, StorageError, MemoryError) as error:
             _log.warning("trial %d: its lease could not be renewed, trying again: %s", self._hold.number, error)
         return None
 

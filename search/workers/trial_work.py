@@ -35,7 +35,6 @@ from search.validation.views import ValidationData
 from search.workers.devices import device_name, memory_used
 from search.workers.draining import Drained
 from search.workers.lease_renewal import Lease, over_time
-from search.workers.memory_share import keep_within
 
 if TYPE_CHECKING:
     from search.dashboard.exhibits import Exhibit
@@ -78,7 +77,6 @@ class TrialWork:
     stop: threading.Event
     train: Train | None  # instead of the real training
     show: Show | None  # draws a leading trial's exhibits, if there are any
-    memory: int | None  # bytes that this process may use; None: no limit
     _scores: list[Scores] = field(default_factory=list, init=False)  # the validation clips', after each judged step
     _scales: dict[str, tuple[float, float]] = field(default_factory=dict, init=False)  # of these, in an ensemble
     _noted: int = field(default=0, init=False)  # of them, those that a checkpoint or the pruner has seen
@@ -91,8 +89,6 @@ class TrialWork:
         """
         from search.training.objective import objective
 
-        if self.memory is not None:  # once torch is imported, which reserves much that it never uses
-            keep_within(self.memory)
         hold = self.hold
         _log.info("trial %d: claimed, attempt %d", hold.number, hold.attempts)
         checkpoint = None if hold.checkpoint is None else self._read_patiently(hold.checkpoint)

@@ -66,7 +66,6 @@ class Worker:
     device: str = "cpu"
     stop: threading.Event = field(default_factory=threading.Event)
     owner: str = ""  # its name in the ledger; default: one of its device
-    memory: int | None = None  # bytes that this process may use; None: no limit
     train: Train | None = None  # instead of the real training
     show: Show | None = None  # draws a leading trial's exhibits, if there are any
     hold: Hold | None = None  # on the trial at work, if there is one
@@ -183,7 +182,6 @@ class Worker:
             stop=self.stop,
             train=self.train,
             show=self.show,
-            memory=self.memory,
         )
 
     def _remove_checkpoints(self, trial: Hold | Leftover) -> None:

@@ -34,7 +34,7 @@ def worker(
     owner: Annotated[str | None, typer.Option(hidden=True, help="name of this worker in the ledger")] = None,
     parent: Annotated[int | None, typer.Option(hidden=True, help="drain when this process is gone")] = None,
     pulse: Annotated[int | None, typer.Option(hidden=True, help="write a byte a second to this descriptor")] = None,
-    memory: Annotated[int | None, typer.Option(hidden=True, help="use no more bytes than that")] = None,
+    memory: Annotated[int | None, typer.Option(hidden=True, help="bytes that trainings may use")] = None,
     stops_before: Annotated[int | None, typer.Option(hidden=True, help="obey only later requests to stop")] = None,
 ) -> None:
     """Runs one worker on a stored study, for other hosts and schedulers; `search` starts its own workers."""
@@ -61,6 +61,10 @@ def worker(
         from search.workers.devices import device_of
 
         device_of(device)
+    if device == "cpu":
+        from search.training.memory_share import keep_within, share_of_memory
+
+        keep_within(share_of_memory(workers=1) if memory is None else memory)
     joined: list[Worker] = []
 
     def release() -> None:
@@ -81,6 +85,5 @@ def worker(
             )
         if owner is not None:
             started.owner = owner
-        started.memory = memory
         joined.append(started)
         started.run()

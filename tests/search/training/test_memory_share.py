@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import psutil
 import pytest
 from optuna.trial import TrialState
 
-from search.workers import memory_share
+from search.training import memory_share
+from search.training.memory_share import beside_share, keep_within, share_of_memory, within_share
 from search.workers.devices import Slot
 from search.workers.fleet import Fleet
-from search.workers.memory_share import share_of_memory
 from tests.support.offkey_process import until
 from tests.support.tiny_study import trials_of
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     MakeStudy = Callable[..., TinyStudy]
 
-GB = 10**9
+GB, MB = 10**9, 10**6
 
 InGroup = Callable[[dict[str, tuple[str, str]]], None]
 
@@ -56,7 +59,7 @@ def test_where_the_kernel_ends_one_process_or_knows_no_limit_a_worker_has_none(
     in_group: InGroup, groups: dict[str, tuple[str, str]]
 ) -> None:
     in_group(groups)
-    assert share_of_memory(1) is None
+    assert share_of_memory(workers=1) is None
 
 
 @pytest.mark.parametrize(
@@ -65,15 +68,40 @@ def test_where_the_kernel_ends_one_process_or_knows_no_limit_a_worker_has_none(
         {"": ("1", str(8 * GB))},  # a container of Kubernetes'
         {"job_7": ("1", str(8 * GB)), "job_7/step_0": ("0", "max")},  # a step of Slurm's
         {"job_7": ("1", str(20 * GB)), "job_7/step_0": ("1", str(8 * GB))},
+        {"unit": ("0", str(8 * GB)), "unit/workers": ("1", "max")},
     ],
 )
 def test_workers_share_the_memory_of_a_container_that_ends_as_a_whole(
     in_group: InGroup, groups: dict[str, tuple[str, str]]
 ) -> None:
     in_group(groups)
-    share = share_of_memory(2)
+    share = share_of_memory(workers=2)
     assert share is not None
     assert 3 * GB < share < 3.8 * GB, "half of the 95 % that this process does not use"
+
+
+def test_within_its_share_a_process_gets_memory_beside_frames_that_are_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "frames").open("wb") as file:
+        file.truncate(2 * GB)
+
+    def mapped() -> np.memmap[Any, np.dtype[np.uint8]]:
+        return np.memmap(tmp_path / "frames", dtype=np.uint8, mode="c")  # as stores are mapped
+
+    before = mapped()
+    monkeypatch.setattr(memory_share, "_share", None)
+    keep_within(psutil.Process().memory_info().rss + 300 * MB)
+    with within_share(threads=1):
+        np.ones(100 * MB, dtype=np.uint8)
+        with pytest.raises(MemoryError):
+            np.ones(600 * MB, dtype=np.uint8)
+        with beside_share():
+            within = mapped()
+        with pytest.raises(MemoryError):
+            np.ones(600 * MB, dtype=np.uint8)
+    np.ones(600 * MB, dtype=np.uint8)
+    assert before[-1] == within[-1] == 0
 
 
 def test_a_trial_that_needs_more_than_the_container_has_fails_and_its_worker_goes_on(
@@ -94,5 +122,6 @@ def test_a_trial_that_needs_more_than_the_container_has_fails_and_its_worker_goe
     assert fleet.note is None, "no worker was replaced"
     too_large, small = trials_of(study)
     assert (too_large.state, too_large.constraints) == (TrialState.PRUNED, {"failed": 1.0})
-    assert [row.reason for row in study.rows()] == ["out of memory", None]
+    reason = r"out of memory: it needs more than 2\.\d GB, its worker's share of the container"
+    assert re.fullmatch(reason, study.rows()[0].reason)
     assert small.state == TrialState.COMPLETE
