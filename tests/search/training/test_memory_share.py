@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 import pytest
 from optuna.trial import TrialState
 
@@ -91,7 +90,7 @@ def test_within_its_share_a_process_gets_memory_beside_frames_that_are_larger(
 
     before = mapped()
     monkeypatch.setattr(memory_share, "_share", None)
-    keep_within(psutil.Process().memory_info().rss + 300 * MB)
+    keep_within(memory_share._bytes_in_status("RssAnon") + 300 * MB)
     with within_share(threads=1):
         np.ones(100 * MB, dtype=np.uint8)
         with pytest.raises(MemoryError):
@@ -122,6 +121,6 @@ def test_a_trial_that_needs_more_than_the_container_has_fails_and_its_worker_goe
     assert fleet.note is None, "no worker was replaced"
     too_large, small = trials_of(study)
     assert (too_large.state, too_large.constraints) == (TrialState.PRUNED, {"failed": 1.0})
-    reason = r"out of memory: it needs more than 2\.\d GB, its worker's share of the container"
+    reason = r"out of memory: it needs more than \d\.\d GB, its worker's share of the container"
     assert re.fullmatch(reason, study.rows()[0].reason)
     assert small.state == TrialState.COMPLETE
