@@ -34,7 +34,9 @@ from models.member import Member, OfMachineType
 from models.settings import FamilySettings, ScoringSettings, TrainingSettings
 from search.detector.best_member import BestMember, MemberOnTest
 from search.detector.optimism import Optimism, SeedSpread, Spread
+from search.detector.thresholds import HeldOutScores, Threshold, ThresholdScores
 from search.errors import BundleError, MisuseError, OffkeyWarning, StorageError, StudyError, StudyFileError, warn_user
+from search.evaluation.decisions import Decisions
 from search.evaluation.evaluate import IdMetrics, Metrics
 from search.evaluation.interval import Interval
 from search.evaluation.official import Year
@@ -64,8 +66,9 @@ if TYPE_CHECKING:
     from search.detector.bundle import Bundle
     from search.detector.detector import Detector
     from search.detector.scored_clips import ScoredClip
+    from search.detector.threshold_move import MovedThresholds, at_false_alarm_rate, move_thresholds
 
-__all__ = ["Study", "evaluate", "load_bundle", "score", "train"]
+__all__ = ["Study", "at_false_alarm_rate", "evaluate", "load_bundle", "move_thresholds", "score", "train"]
 
 # The types that these take, return and raise. For a study:
 __all__ += ["Ensemble", "FamilyTrials", "Gain", "Portfolio", "PortfolioLeader", "SearchProgress", "Summary"]
@@ -76,7 +79,8 @@ __all__ += ["Origin", "Recipe", "ScoringSettings", "TrainingSettings", "Validati
 # for a detector and its scores:
 __all__ += ["Bundle", "Clip", "DecisionMetrics", "Detector", "IdDecisions", "IdMetrics", "Interval", "Labels"]
 __all__ += ["MachineId", "Metrics", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]
-__all__ += ["BestMember", "MemberOnTest", "SystemMetrics", "TestEvaluations"]
+__all__ += ["BestMember", "Decisions", "HeldOutScores", "MemberOnTest", "MovedThresholds", "SystemMetrics"]
+__all__ += ["TestEvaluations", "Threshold", "ThresholdScores"]
 # errors and warnings:
 __all__ += ["BundleError", "CorpusError", "MisuseError", "OffkeyError", "OffkeyWarning"]
 __all__ += ["StorageError", "StudyError", "StudyFileError"]
@@ -84,14 +88,12 @@ __all__ += ["StorageError", "StudyError", "StudyFileError"]
 #: Names whose modules load torch, which takes seconds: each is imported when it is asked for.
 _LATER = {"Bundle": "search.detector.bundle", "Detector": "search.detector.detector"}
 _LATER |= {"ScoredClip": "search.detector.scored_clips", "Scorer": "models.scoring.scorer"}
+_LATER |= dict.fromkeys(["MovedThresholds", "move_thresholds", "at_false_alarm_rate"], "search.detector.threshold_move")
 
 keep_quiet()
 
 _BUNDLE = "a folder or s3://BUCKET/PREFIX"
 _PATHS = "wav files, or folders of them"
-
-#: How often `progress` is called (seconds).
-_PAUSE = 0.5
 
 
 class Study:
@@ -186,7 +188,7 @@ class Study:
             for unchanged in what_stays(fleet.stored, prepared, artifacts):
                 warn_user(unchanged)
             try:
-                ending = supervise(fleet, follow, pause=_PAUSE, on_drain=lambda: None)
+                ending = supervise(fleet, follow, pause=0.5, on_drain=lambda: None)
             finally:
                 fleet.storage.engine.dispose()
         if ending == "interrupted":

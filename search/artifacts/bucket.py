@@ -91,6 +91,11 @@ class BucketFolder:
                         self._remove(name)
             raise
 
+    def replace(self, name: str, content: bytes) -> None:
+        """Writes a file, whether it exists or not."""
+        with self._errors("written", name):
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content)
+
     def _put(self, name: str, path: Path, writer: dict[str, str]) -> None:
         with self._errors("written", name), path.open("rb") as file:
             key = self._prefix + name

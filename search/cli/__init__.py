@@ -5,7 +5,7 @@ options     options that several commands have
 terminal    standard output and error, progress bars
 recordings  corpus, analyze, cache
 study       demo, init, search, worker, status, dashboard, report, export, stop, rename, delete, studies, settings
-detector    train, score, onnx, evaluate
+detector    train, score, threshold, onnx, evaluate
 
 Results go to standard output, progress, warnings and errors to standard error. Exit codes: 0 done, 1 failed,
 2 misuse.

@@ -14,6 +14,7 @@ from features.errors import OffkeyError
 from search.cli.detector.evaluate import evaluate
 from search.cli.detector.onnx import onnx
 from search.cli.detector.score import score
+from search.cli.detector.threshold import threshold
 from search.cli.detector.train import train
 from search.cli.recordings.analyze import analyze
 from search.cli.recordings.cache import cache
@@ -72,6 +73,7 @@ for _command, _example in (
     (export, "offkey export vae_tuning -o recipe.yaml"),
     (train, "offkey train recipe.yaml -o detector"),
     (score, "offkey score detector recordings/ -o scores.csv"),
+    (threshold, "offkey threshold detector --false-alarm-rate 0.05"),
     (onnx, "offkey onnx detector -o detector.onnx"),
     (evaluate, "offkey evaluate scores.csv --truth data/dcase2020"),
     (studies, "offkey studies"),

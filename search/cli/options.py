@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="study file, shipped study, or name in the storage")
 ]
+BundleArgument = Annotated[
+    str,
+    typer.Argument(metavar="BUNDLE", help="the detector that `offkey train` wrote: a folder, or s3://BUCKET/PREFIX"),
+]
+NearestOption = Annotated[
+    bool,
+    typer.Option(
+        "--nearest",
+        help="for a --false-alarm-rate that takes more withheld clips than there are: as near to it as they allow",
+    ),
+]
 StorageOption = Annotated[
     str | None,
     typer.Option(

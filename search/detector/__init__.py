@@ -8,7 +8,11 @@ best_member     an ensemble of a study's trials beside its best member alone
 caveats         sentences that qualify the metrics
 bundle          a detector's folder or bucket: written and read
 bundle_files    the bundle's JSON files, key by key
+digests         digests of the bundle's files
 model_card      the bundle's README
+thresholds      the scores that set thresholds, what these promise and what they decide
+threshold_card  the model card's section on them
+threshold_move  thresholds for another false-alarm rate, without training
 scored_clips    clips to scores and decisions
 submission      scores as the challenge's files
 onnx_network    a detector as one network, from a waveform to a score

@@ -1,9 +1,11 @@
-"""The two JSON files of a bundle, key by key in the order in which they are written.
+"""The JSON files of a bundle, key by key in the order in which they are written.
 
 detector.json   what a detector is loaded from, beside recipe and weights
 metrics.json    the validation and test metrics; `offkey train --json` prints them below `bundle`
+scores.json     the scores that set the thresholds, and those that they are counted on (search.detector.thresholds)
 
-A new key does not change the format: a file without it, or with keys that are unknown here, can still be read.
+A new key does not change the format: a file without it, or with keys that are unknown here, can still be read. Numbers
+are finite: with a NaN for a threshold, every clip would be normal.
 """
 
 from __future__ import annotations
@@ -18,19 +20,25 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.labels import Labels
 from search.detector.best_member import BestMember
 from search.detector.detector import Detector
+from search.detector.digests import COVERED, document_digest
 from search.detector.optimism import Optimism, SeedSpread, Spread
+from search.detector.thresholds import ThresholdScores
 from search.errors import BundleError
+from search.evaluation.decisions import Decisions, share_interval
 from search.evaluation.evaluate import IdMetrics, Metrics
 from search.evaluation.interval import Interval
+
+#: About a file whose digest is not the one in detector.json.
+NOT_AS_WRITTEN = "not as it was written: its SHA-256 digest is another. Copy the bundle anew, or train it again"
 
 #: The format of the files: a bundle of another format cannot be read.
 _FORMAT = 3
 
 
 class _Document(BaseModel):
-    """Frozen and strict: a text that reads like a number is not accepted as one."""
+    """Frozen and strict: a text that reads like a number is not accepted as one, nor is a NaN or an infinity."""
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     def document(self) -> dict[str, Any]:
         """The content in types that JSON has."""
@@ -47,6 +55,41 @@ class _Format(_Document):
     format: int
 
 
+class DecisionCounts(_Document):
+    """What thresholds decide on the test clips, with the 95 % intervals of both shares; null without such clips."""
+
+    normal: int
+    false_alarms: int
+    false_alarm_interval: Interval | None
+    anomaly: int
+    found: int
+    found_interval: Interval | None
+
+    @classmethod
+    def of(cls, decisions: Decisions) -> DecisionCounts:
+        normal, false_alarms, anomaly, found = (
+            decisions.normal,
+            decisions.false_alarms,
+            decisions.anomaly,
+            decisions.found,
+        )
+        return cls(
+            normal=normal,
+            false_alarms=false_alarms,
+            false_alarm_interval=share_interval(false_alarms, normal) if normal else None,
+            anomaly=anomaly,
+            found=found,
+            found_interval=share_interval(found, anomaly) if anomaly else None,
+        )
+
+
+class Look(_Document):
+    """A move of the thresholds after the training: another test evaluation, if there are test clips."""
+
+    false_alarm_rate: float  # that the thresholds aim at since
+    decisions: DecisionCounts | None  # on the test clips
+
+
 class DetectorFile(_Format):
     """detector.json."""
 
@@ -54,21 +97,29 @@ class DetectorFile(_Format):
     thresholds: dict[str, float]  # by machine/ID
     threshold_clips: dict[str, int]  # how many withheld normal clips set each threshold
     false_alarm_rate: float | None = None  # that the thresholds aim at; None in files of earlier versions
+    looks: tuple[Look, ...] = ()  # one for each move of the thresholds
     corpus_fingerprint: str
     versions: dict[str, str] = {}  # of packages that a score may depend on
+    digests: dict[str, str] | None = None  # of the other files; None in files of earlier versions
 
     @classmethod
-    def of(cls, detector: Detector, versions: Mapping[str, str]) -> DetectorFile:
+    def of(cls, detector: Detector, versions: Mapping[str, str], digests: Mapping[str, str]) -> DetectorFile:
         """The content for a detector that was trained with these `versions`."""
         return cls(
             format=_FORMAT,
             labels=detector.labels,
-            thresholds=dict(detector.thresholds),
-            threshold_clips=dict(detector.threshold_clips),
+            thresholds=detector.thresholds,
+            threshold_clips=detector.threshold_clips,
             false_alarm_rate=detector.recipe.scoring.false_alarm_rate,
             corpus_fingerprint=detector.fingerprint,
             versions=dict(versions),
+            digests=dict(digests),
         )
+
+    def text(self) -> str:
+        """The text of the file; its last key is the digest of the others."""
+        document = self.document()
+        return json.dumps(document | {"digest": document_digest(document)}, indent=1)
 
     @classmethod
     def read(cls, path: Path, place: str | Path) -> DetectorFile:
@@ -82,9 +133,21 @@ class DetectorFile(_Format):
             written_as = _Format.model_validate_json(content).format
             if written_as != _FORMAT:
                 raise BundleError(f"{place}: a bundle of format {written_as}; this Offkey reads {_FORMAT}")
-            return cls.model_validate_json(content)
+            file = cls.model_validate_json(content)
         except ValidationError as error:
             raise not_whole(place, f"{path.name}: {_in_words(error)}") from error
+        file._require_digests(json.loads(content), place)
+        return file
+
+    def _require_digests(self, document: dict[str, Any], place: str | Path) -> None:
+        """Raises BundleError if the document is not the one that was written; earlier versions wrote no digests."""
+        if self.digests is None and "digest" not in document:
+            return
+        missing = next((name for name in COVERED if name not in (self.digests or {})), None)
+        if missing is not None:
+            raise not_whole(place, f"detector.json: digests.{missing} is missing")
+        if document.get("digest") != document_digest(document):
+            raise not_whole(place, f"detector.json is {NOT_AS_WRITTEN}")
 
 
 class PartMetrics(_Document):
@@ -165,6 +228,7 @@ class MetricsFile(_Document):
     test_recipes: int | None
     seeds: SeedMetrics | RecipesSeedMetrics | None
     best_member: BestMember | None = None
+    decisions: DecisionCounts | None = None  # of the thresholds that the training set, on the test clips
 
     @classmethod
     def of(cls, detector: Detector) -> MetricsFile:
@@ -181,7 +245,19 @@ class MetricsFile(_Document):
             test_recipes=detector.test_evaluations.recipes,
             seeds=_seeds(detector.seeds),
             best_member=detector.best_member,
+            decisions=None if detector.decisions is None else DecisionCounts.of(detector.decisions),
         )
+
+
+def read_scores(path: Path, place: str | Path) -> ThresholdScores:
+    """The scores of the bundle at `place`, from its file at `path`.
+
+    Raises BundleError, with the key's name, if the file is damaged. Raises OSError if it cannot be read.
+    """
+    try:
+        return ThresholdScores.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise not_whole(place, f"{path.name}: {_in_words(error)}") from error
 
 
 def metrics_of(detector: Detector) -> dict[str, Any]:

@@ -18,10 +18,10 @@ from features.clips.corpus import Corpus
 from models.scoring.fusion import Fusion
 from models.scoring.scorer import Calibrated
 from models.scoring.scores import Scores
-from models.scoring.threshold import threshold_of
 from search.detector.best_member import BestMember, measured_on_test, name_of_best_member
 from search.detector.detector import Detector
 from search.detector.optimism import SeedSpread, Spread, optimism_of
+from search.detector.thresholds import ThresholdScores
 from search.errors import StudyError
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import Metric, mean_auc, metric_of
@@ -60,7 +60,6 @@ def train_detector(
         while training.epoch < recipe.epochs:
             training.run_epoch()
             on_epoch(epochs - recipe.epochs + training.epoch, epochs)
-    thresholds, counts = _thresholds(training)
     held_out = held_out_clips(corpus, recipe.validation)
     test = _Scored.by(training, held_out) if has_defined_id(held_out) else None
     comparable = None if recipe.validation.uses_proxies else test
@@ -69,8 +68,7 @@ def train_detector(
         recipe=training.recipe,
         scorer=training.scorer,
         labels=training.labels,
-        thresholds=thresholds,
-        threshold_clips=counts,
+        scores=_threshold_scores(training, test),
         validation=evaluate(validation.scores, validation.truth),
         value=validation_data.metric(objective, validation.scores),
         test=None if test is None else evaluate(test.scores, test.truth),
@@ -170,16 +168,13 @@ def _metric_if_defined(metric: Metric, clips: _Scored) -> float | None:
         return None
 
 
-def _thresholds(training: Training) -> tuple[dict[str, float], dict[str, int]]:
-    """The threshold of each machine ID, and the number of withheld clips that set it."""
+def _threshold_scores(training: Training, test: _Scored | None) -> ThresholdScores:
+    """The scores that set the thresholds, and those that they are counted on."""
     withheld = training.clips.withheld
     scores = training.scores_of(withheld) if withheld else np.empty(0)
-    thresholds, counts = {}, {}
-    for name in sorted({clip.id_name for clip in withheld}):
-        members = [index for index, clip in enumerate(withheld) if clip.id_name == name]
-        thresholds[name] = threshold_of(scores[members], training.recipe.scoring)
-        counts[name] = len(members)
-    return thresholds, counts
+    return ThresholdScores.of(
+        (scores, [clip.id_name for clip in withheld]), None if test is None else (test.scores, test.truth)
+    )
 
 
 def _with_seed_and_threads(recipe: Recipe) -> Recipe:

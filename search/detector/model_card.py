@@ -5,6 +5,7 @@ from __future__ import annotations
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.detector.detector import Detector
 from search.detector.optimism import SeedSpread
+from search.detector.threshold_card import threshold_section
 from search.results.wording import difference_interval, interval
 from search.study.recipe import Recipe
 
@@ -19,25 +20,16 @@ A score is the rank among the machine ID's withheld normal clips, as a standard 
 (scoring.calibration: empirical). Thresholds are on this scale.""",
 }
 
-#: scoring.threshold → the scores that the false-alarm rate is a share of.
-_RULES = {
-    "quantile": "the scores of normal clips withheld from training",
-    "gamma": "a gamma distribution fitted to the scores of normal clips withheld from training",
-}
-
 
 def model_card(detector: Detector) -> str:
     """The card, in Markdown."""
-    recipe, test, scoring = detector.recipe, detector.test, detector.recipe.scoring
+    recipe, test = detector.recipe, detector.test
     origin = f"{recipe.from_.in_words} of study `{recipe.from_.study}`" if recipe.from_ else "a recipe of its own"
     test_line = (
         "No test AUC: there are no labelled test clips, or too few."
         if test is None
         else f"Held-out test AUC {test.auc:.3f} (95 % interval {interval(test.interval)}), "
         f"on clips that no search has used.\nOver the clips of all machine IDs together it is {test.pooled:.3f}."
-    )
-    rows = "\n".join(
-        f"| {name} | {t:.6g} | {detector.threshold_clips[name]} |" for name, t in detector.thresholds.items()
     )
     scale = _scale(recipe)
     beside = "".join(f"{sentence}.\n" for sentence in sentences_beside(detector))
@@ -52,14 +44,8 @@ A detector of anomalous machine sound, from {origin}.
 {_validation(detector)}
 {_best_member(detector)}{beside}{_seeds(detector)}
 Score clips with `offkey score BUNDLE PATH…`, this folder as BUNDLE. A higher score is more anomalous.{scale}
-A clip above its machine ID's threshold is called an anomaly. Thresholds aim at a false-alarm rate of
-{scoring.false_alarm_rate:g}: this share of {_RULES[scoring.threshold]} is above
-(scoring.threshold: {scoring.threshold}).
-
-| machine ID | threshold | clips |
-|---|---|---|
-{rows}
-{left_out}"""
+{left_out}
+{threshold_section(recipe.scoring, detector.rated_thresholds, detector.decisions_per_id)}"""
 
 
 def _scale(recipe: Recipe) -> str:

@@ -11,6 +11,9 @@
     machine_ids     JSON, a list of machine/ID: the input is a position in it
     unknown_id      the input for an ID never trained on; empty if such clips get no score, or there is no input for IDs
     thresholds      JSON, machine/ID → the score above which a clip is called an anomaly
+    false_alarm_rate   that the thresholds aim at; empty if the bundle does not say it
+    false_alarm_rates  JSON, machine/ID → the rate that the withheld clips promise, and the ends of its 95 % interval;
+                    {} if the bundle has no withheld scores
     units           JSON, of each input and output
     tolerance       how far a score may be from Offkey's own, as a share of it, or of the median score if that is larger
     difference      the largest such difference when the file was written
@@ -219,6 +222,8 @@ def _described(model: Any, bundle: Bundle, network: DetectorNetwork, difference:
             "machine_ids": json.dumps(bundle.labels.ids),
             "unknown_id": str(UNKNOWN) if network.takes_ids and network.least_id == UNKNOWN else "",
             "thresholds": json.dumps(bundle.thresholds),
+            "false_alarm_rate": "" if bundle.false_alarm_rate is None else f"{bundle.false_alarm_rate:g}",
+            "false_alarm_rates": json.dumps(_false_alarm_rates(bundle)),
             "units": json.dumps({name: unit for name, unit in _UNITS.items() if name in used}),
             "tolerance": str(TOLERANCE),
             "difference": f"{difference:.1e}",
@@ -226,6 +231,12 @@ def _described(model: Any, bundle: Bundle, network: DetectorNetwork, difference:
     )
     contents: bytes = model.SerializeToString()
     return contents
+
+
+def _false_alarm_rates(bundle: Bundle) -> dict[str, list[float]]:
+    """For each machine ID what its threshold gives: the rate, and both ends of its interval."""
+    rated = {} if bundle.scores is None else bundle.scores.rated(bundle.thresholds)
+    return {name: [threshold.rate, *threshold.interval] for name, threshold in rated.items()}
 
 
 def _write(contents: bytes, path: Path) -> None:

@@ -6,6 +6,7 @@ bootstrap       resamples of the clips
 noise           how far a metric depends on the clips, by which trials and variants are compared
 interval        the 95 % interval of a metric, from its resamples
 evaluate        all metrics of one set of scored clips
+decisions       false alarms and found faults, as counts with intervals
 official        the challenge's score, by the rule of each year
 score_files     reads the scores that any system wrote
 score_truth     finds labels for these scores, in a corpus or in tables

@@ -1,1 +1,1 @@
-"""Commands on detectors: `train`, `score`, `onnx`, `evaluate`; and their tables."""
+"""Commands on detectors: `train`, `score`, `threshold`, `onnx`, `evaluate`; and their tables."""

@@ -11,12 +11,17 @@ from rich.text import Text
 
 from search.cli.terminal import shown
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
+from search.detector.threshold_card import counts_in_words, rate_in_words
 from search.evaluation.evaluate import Metrics
 from search.evaluation.system_metrics import DecisionMetrics, SystemMetrics
 from search.results.wording import difference_interval, interval
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from search.detector.detector import Detector
+    from search.detector.thresholds import Threshold
+    from search.evaluation.decisions import Decisions
 
 
 def detector_metrics(detector: Detector) -> RenderableType:
@@ -47,10 +52,32 @@ def detector_metrics(detector: Detector) -> RenderableType:
     parts += [Text(), *(Text(f"{sentence}.") for sentence in sentences_beside(detector))]
     if test is None:
         return Group(*parts)
+    decided = detector.decisions_per_id or {}
     per_id = Table("machine ID", "test AUC", "pAUC", "normal", "anomaly", box=None, padding=(0, 2), header_style="bold")
+    for column in ("false alarms", "found") if decided else ():
+        per_id.add_column(column)
     for name, of_id in test.per_id.items():
-        per_id.add_row(name, f"{of_id.auc:.3f}", _pauc(of_id.pauc), str(of_id.normal), str(of_id.anomaly))
-    return Group(*parts, Text(), per_id)
+        counts = _counts(decided.get(name)) if decided else ()
+        per_id.add_row(name, f"{of_id.auc:.3f}", _pauc(of_id.pauc), str(of_id.normal), str(of_id.anomaly), *counts)
+    parts += [Text(), per_id]
+    if detector.decisions is not None:
+        parts += [Text(), Text(f"{detector.decisions.in_words}.")]
+    return Group(*parts)
+
+
+def thresholds(moved: Mapping[str, Threshold], decided: Mapping[str, Decisions] | None) -> Table:
+    """Thresholds after a move, what their withheld clips promise, and what they decide on the test clips."""
+    table = Table("machine ID", "threshold", "withheld clips", box=None, padding=(0, 2), header_style="bold")
+    for column in ("false-alarm rate", "95 % interval", *(() if decided is None else ("false alarms", "found"))):
+        table.add_column(column)
+    for name, threshold in moved.items():
+        counts = () if decided is None else _counts(decided.get(name))
+        table.add_row(name, f"{threshold.value:.6g}", str(threshold.clips), *rate_in_words(threshold), *counts)
+    return table
+
+
+def _counts(decided: Decisions | None) -> tuple[str, str]:
+    return ("n/a", "n/a") if decided is None else counts_in_words(decided)
 
 
 def _seeds(detector: Detector) -> Table:

@@ -8,16 +8,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from search.cli.options import BundleArgument
 from search.cli.terminal import err, warn
 
 
 def onnx(
-    bundle: Annotated[
-        str,
-        typer.Argument(
-            metavar="BUNDLE", help="the detector that `offkey train` wrote: a folder, or s3://BUCKET/PREFIX"
-        ),
-    ],
+    bundle: BundleArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="the file to write")] = Path("detector.onnx"),
 ) -> None:
     """Writes a detector as one ONNX file, from waveform to score, and checks that it gives the same scores."""

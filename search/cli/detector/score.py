@@ -14,23 +14,19 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from search.cli.options import DeviceOption
+from search.cli.options import BundleArgument, DeviceOption, NearestOption
 from search.cli.terminal import err, open_output, progress_bar, warn
 from search.errors import MisuseError, StudyError
 
 if TYPE_CHECKING:
+    from search.detector.bundle import Bundle
     from search.detector.scored_clips import ScoredClip
 
 _STANDARD_INPUT = Path("-")
 
 
 def score(
-    bundle: Annotated[
-        str,
-        typer.Argument(
-            metavar="BUNDLE", help="the detector that `offkey train` wrote: a folder, or s3://BUCKET/PREFIX"
-        ),
-    ],
+    bundle: BundleArgument,
     paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="wav files, or folders of them")] = None,
     listed: Annotated[
         Path | None,
@@ -46,12 +42,34 @@ def score(
             metavar="DIR", help="write the challenge's files, anomaly_score_… and decision_result_…, to this folder"
         ),
     ] = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--false-alarm-rate",
+            metavar="R",
+            help="decide by thresholds for this share of normal clips; default: those of the bundle, which stay as "
+            "they are (`offkey threshold` moves them)",
+        ),
+    ] = None,
+    nearest: NearestOption = False,
     device: DeviceOption = "cpu",
 ) -> None:
     """Scores clips: path, machine, machine_id, score, decision, error. Exit code 1 if a clip could not be scored."""
     if not paths and listed is None:
         raise MisuseError("No clips are given: give wav files or folders, or --list FILE.")
-    if write_scores(bundle, paths or [], output, listed=listed, jsonl=jsonl, dcase=dcase, device=device):
+    if nearest and false_alarm_rate is None:
+        raise MisuseError("--nearest is for --false-alarm-rate R, but there is none")
+    if write_scores(
+        bundle,
+        paths or [],
+        output,
+        listed=listed,
+        jsonl=jsonl,
+        dcase=dcase,
+        false_alarm_rate=false_alarm_rate,
+        nearest=nearest,
+        device=device,
+    ):
         raise typer.Exit(1)
 
 
@@ -63,6 +81,8 @@ def write_scores(
     listed: Path | None = None,
     jsonl: bool = False,
     dcase: Path | None = None,
+    false_alarm_rate: float | None = None,
+    nearest: bool = False,
     device: str,
 ) -> int:
     """Writes the scores of all clips. Returns how many could not be scored or have no decision."""
@@ -73,6 +93,8 @@ def write_scores(
 
     on = device_of(device)
     bundle = load_bundle(place, tell=warn)
+    if false_alarm_rate is not None:
+        bundle = _decided_by(bundle, false_alarm_rate, nearest=nearest)
     files = clip_paths(_given(paths, listed))
     first = next(files, None)
     if first is None:
@@ -98,6 +120,18 @@ def write_scores(
         + (f"; wrote {written}" if written else "")
     )
     return errors
+
+
+def _decided_by(bundle: Bundle, false_alarm_rate: float, *, nearest: bool) -> Bundle:
+    """The detector with thresholds for another rate; warns of those that cannot promise it."""
+    from search.detector.threshold_move import at_false_alarm_rate
+    from search.detector.thresholds import doubts
+
+    moved = at_false_alarm_rate(bundle, false_alarm_rate, nearest=nearest)
+    assert moved.scores is not None
+    for doubt in doubts(moved.scores.rated(moved.thresholds), false_alarm_rate):
+        warn(doubt)
+    return moved
 
 
 def _writer(file: TextIO, *, jsonl: bool) -> Callable[[ScoredClip], object]:

@@ -117,6 +117,7 @@ def _stages() -> Iterator[Callable[[str], Progress]]:
 def show_metrics(detector: Detector) -> None:
     """Prints the metrics of a detector, and warns of what makes its cleaning or its thresholds doubtful."""
     from search.cli.detector import detector_tables
+    from search.detector.thresholds import doubts
 
     out.print(detector_tables.detector_metrics(detector))
     cleaning = detector.recipe.cleaning
@@ -129,6 +130,5 @@ def show_metrics(detector: Detector) -> None:
         err.print(escape(f"left out of the training: {outlier.clip.name} ({outlier.reason})"))
     if len(detector.dropped) > _SHOWN_DROPPED:
         err.print(f"… and {len(detector.dropped) - _SHOWN_DROPPED} more; the model card lists them")
-    few = [name for name, clips in detector.threshold_clips.items() if clips < 10]
-    if few:
-        warn(f"thresholds of {', '.join(few)} rest on fewer than ten clips each")
+    for doubt in doubts(detector.rated_thresholds, detector.recipe.scoring.false_alarm_rate):
+        warn(doubt)
