@@ -32,6 +32,7 @@ from search.storage.tables import StudyRow
 from search.study.document import Document, as_override
 from search.study.study_file import to_yaml
 from search.workers.worker import join
+from tests.support.detectors import change_details
 from tests.support.house import HOUSE
 from tests.support.offkey_process import stand_in
 
@@ -425,9 +426,7 @@ def test_what_the_command_line_says_of_a_search_is_a_warning_here(
 def with_warnings(in_the_notebook: Notebook) -> None:
     """A detector that another version wrote, and a recipe with a setting that has no effect."""
     shutil.copytree("detector", "older", dirs_exist_ok=True)
-    details = json.loads(Path("older/detector.json").read_text())
-    details["versions"]["numpy"] = "1.0"
-    Path("older/detector.json").write_text(json.dumps(details))
+    change_details(Path("older"), lambda details: details["versions"].update(numpy="1.0"))
     recipe = in_the_notebook.names["recipe"].tree()
     recipe["scoring"] |= {"pooling": "mean", "decay": 0.5}
     Path("idle.yaml").write_text(to_yaml({key: block for key, block in recipe.items() if key != "from"}))

@@ -91,6 +91,7 @@ def test_a_detector_scores_clips_the_same_and_names_the_code_that_wrote_it(offke
 
     assert ran.code == 0, ran.stderr
     assert "code f6e576927571 (here —)" in ran.stderr
+    assert "detector was written by an earlier Offkey: it has no digests" in ran.stderr
     scored, expected = ([*csv.DictReader(path.open())] for path in (Path("scores.csv"), EXPECTED / "scores.csv"))
     assert [row | {"score": ""} for row in scored] == [row | {"score": ""} for row in expected]
     scores = [float(row["score"]) for row in expected]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import gamma, norm
 
-from models.scoring.threshold import gamma_quantile, normal_quantile, threshold_of
+from models.scoring.threshold import fewest_clips, gamma_quantile, lowest_rate, normal_quantile, threshold_of
 from models.settings import ScoringSettings
 
 RATES = st.floats(0, 1, exclude_max=True)
@@ -40,16 +40,34 @@ def test_fewer_false_alarms_take_a_threshold_at_least_as_high(scores: list[float
 @pytest.mark.parametrize(
     ("rate", "threshold"),
     [
-        (0.0, 21),  # nothing exceeds the highest score
-        (0.04, 21),  # a rate below 1/n cannot be told
-        (0.05, 20),  # one of 21 exceeds it: 4.8 %
-        (0.1, 19),  # two: 9.5 %
-        (0.5, 11),  # the median
+        (0.0, 21),  # no threshold gives it: the highest score
+        (0.04, 21),  # nor this: a new clip exceeds the highest of 21 with the probability 1/22
+        (0.05, 21),  # 1/22 is 4.5 %
+        (0.1, 20),  # 2/22 is 9.1 %, 3/22 would be 13.6 %
+        (0.5, 11),  # 11/22, the median
     ],
 )
 def test_of_the_scores_1_to_21(rate: float, threshold: float) -> None:
     scores = np.random.default_rng(0).permutation(np.arange(1.0, 22.0))
     assert normal_quantile(scores, false_alarm_rate=rate) == threshold
+
+
+@pytest.mark.parametrize(
+    ("rate", "clips"), [(0.5, 1), (0.1, 9), (0.05, 19), (0.02, 49), (0.01, 99), (0.07, 14), (0.3, 3), (0.9, 1)]
+)
+def test_a_rate_takes_so_many_clips(rate: float, clips: int) -> None:
+    assert fewest_clips(rate) == clips
+    assert lowest_rate(clips) <= rate + 1e-12
+    assert clips == 1 or lowest_rate(clips - 1) > rate
+
+
+@pytest.mark.parametrize("clips", [9, 11, 15, 20, 49])
+@pytest.mark.parametrize("normal", [norm(), gamma(2.0)], ids=["normal", "gamma"])
+def test_new_normal_clips_are_above_at_most_as_often_as_promised(normal: Any, clips: int) -> None:
+    # Of 11 clips, numpy's quantile "higher" is the second highest score, which 2/12 of new clips exceed.
+    scores = normal.rvs(size=(4000, clips), random_state=clips)
+    shares = normal.sf([normal_quantile(row, false_alarm_rate=0.1) for row in scores])
+    assert np.mean(shares) == pytest.approx((0.1 * (clips + 1)) // 1 / (clips + 1), abs=0.005)
 
 
 def test_of_one_clip_it_is_that_clips_score() -> None:

@@ -473,7 +473,9 @@ def test_train_shows_both_figures_and_where_the_bundle_lies(offkey: Offkey, reci
     assert re.search(rf"validation +{metrics['validation']['auc']:.3f}", ran.stdout)
     assert re.search(rf"test, held out +{metrics['test']['auc']:.3f}", ran.stdout)
     assert "Wrote detector. Next: offkey score detector" in ran.stderr
-    assert "rest on fewer than ten clips each" in ran.stderr
+    decisions = metrics["decisions"]
+    assert f"Of {decisions['normal']} normal test clips {decisions['false_alarms']} " in ran.stdout
+    assert "cannot promise a false-alarm rate of 0.1, which takes 9 withheld clips" in ran.stderr
 
 
 def test_train_warns_once_of_what_a_family_without_training_ignores(offkey: Offkey, corpus_root: Path) -> None:

@@ -28,10 +28,11 @@ from search.dashboard.exhibits import Exhibit, upload
 from search.detector.bundle import load_bundle, save_bundle
 from search.detector.detector import Detector
 from search.detector.scored_clips import score_clips
+from search.detector.threshold_move import move_thresholds
 from search.errors import BundleError
 from search.study.recipe import Recipe
 from search.study.study_file import to_yaml
-from tests.support.detectors import detector_of
+from tests.support.detectors import change_details, detector_of, make_older
 from tests.support.s3_service import s3_environment
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     Offkey = Callable[..., Ran]
 
 CPU = torch.device("cpu")
-BUNDLE_FILES = ["README.md", "detector.json", "metrics.json", "recipe.yaml", "weights.safetensors"]
+BUNDLE_FILES = ["README.md", "detector.json", "metrics.json", "recipe.yaml", "scores.json", "weights.safetensors"]
 PLACE = "s3://lab/detectors/pump"
 
 
@@ -134,7 +135,7 @@ def test_a_detector_is_trained_to_an_address_and_scores_by_it(lab: Any, offkey: 
     assert not Path("s3:").exists()
 
 
-@pytest.mark.parametrize("command", ["train", "score", "onnx"])
+@pytest.mark.parametrize("command", ["train", "score", "threshold", "onnx"])
 def test_each_command_that_takes_a_bundle_says_that_an_address_will_do(command: str, offkey: Offkey) -> None:
     assert "s3://BUCKET/PREFIX" in offkey(command, "--help").stdout
 
@@ -236,7 +237,9 @@ def test_a_training_that_is_stopped_leaves_nothing_anywhere(lab: Any, detector: 
     assert (names_in(lab), list(temporary.iterdir())) == ([], [])
 
 
-@pytest.mark.parametrize("missing", ["detector.json", "recipe.yaml", "weights.safetensors"])
+@pytest.mark.parametrize(
+    "missing", ["detector.json", "metrics.json", "recipe.yaml", "scores.json", "weights.safetensors"]
+)
 def test_a_bundle_that_is_not_whole_is_refused(missing: str, lab: Any, detector: Detector, temporary: Path) -> None:
     save_bundle(detector, PLACE)
     lab.delete_object(Bucket="lab", Key=f"detectors/pump/{missing}")
@@ -244,6 +247,42 @@ def test_a_bundle_that_is_not_whole_is_refused(missing: str, lab: Any, detector:
     with pytest.raises(BundleError, match=f"{PLACE} is not a bundle, or not a whole one: {PLACE} has no {missing}"):
         load_bundle(PLACE)
     assert list(temporary.iterdir()) == []
+
+
+def test_a_flipped_bit_in_a_bucket_is_noticed(lab: Any, detector: Detector, temporary: Path) -> None:
+    save_bundle(detector, PLACE)
+    name = "detectors/pump/weights.safetensors"
+    content = bytearray(content_of(lab, name))
+    content[-1] ^= 1
+    lab.put_object(Bucket="lab", Key=name, Body=bytes(content))
+
+    with pytest.raises(BundleError, match=r"weights\.safetensors is not as it was written: its SHA-256"):
+        load_bundle(PLACE)
+    assert list(temporary.iterdir()) == []
+
+
+def test_thresholds_are_moved_in_a_bucket_as_in_a_folder(
+    lab: Any, detector: Detector, tmp_path: Path, temporary: Path
+) -> None:
+    folder = tmp_path / "detector"
+    save_bundle(detector, folder)
+    save_bundle(detector, PLACE)
+
+    here, there = (move_thresholds(place, 0.6) for place in (folder, PLACE))
+
+    assert here == there
+    assert load_bundle(PLACE).false_alarm_rate == 0.6
+    assert all(content_of(lab, f"detectors/pump/{name}") == (folder / name).read_bytes() for name in BUNDLE_FILES)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_detector_of_an_earlier_version_is_loaded_from_a_bucket(lab: Any, detector: Detector, tmp_path: Path) -> None:
+    save_bundle(detector, tmp_path / "detector")
+    make_older(tmp_path / "detector")
+    for path in (tmp_path / "detector").iterdir():
+        lab.put_object(Bucket="lab", Key=f"detectors/pump/{path.name}", Body=path.read_bytes())
+
+    assert load_bundle(PLACE).thresholds == detector.thresholds
 
 
 ANYWHERE = s3_environment("http://127.0.0.1:1") | {"AWS_MAX_ATTEMPTS": "1"}
@@ -297,9 +336,7 @@ def test_other_versions_are_warned_of_once_at_the_user_s_own_line(
     detector: Detector, corpus_root: Path, offkey: Offkey
 ) -> None:
     save_bundle(detector, Path("detector"))
-    details = json.loads(Path("detector/detector.json").read_text())
-    details["versions"]["torch"] = "2.0.0"
-    Path("detector/detector.json").write_text(json.dumps(details))
+    change_details(Path("detector"), lambda details: details["versions"].update(torch="2.0.0"))
     clip = corpus_root / "compressor" / "test" / "anomaly_id_02_00000003.wav"
     warning = f"detector was written with torch 2.0.0 (here {torch.__version__}): its scores may differ a little"
 

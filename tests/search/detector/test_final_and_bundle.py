@@ -17,6 +17,7 @@ import pytest
 import torch
 from optuna.trial import FixedTrial
 from safetensors.torch import load_file, save_file
+from scipy.stats import binomtest
 
 from features.clips.corpus import Corpus, read_corpus
 from search.detector.bundle import load_bundle, require_free, save_bundle
@@ -40,14 +41,14 @@ from search.training.loop import Training
 from search.training.objective import objective
 from search.validation.split import blind, held_out_clips, labelled_test_clips, training_clips
 from search.validation.views import validation_data_of
-from tests.support.detectors import detector_of
+from tests.support.detectors import change_details, detector_of, make_older
 
 if TYPE_CHECKING:
     from tests.support.tiny_study import TinyStudy
 
 CPU = torch.device("cpu")
 VALIDATION = ValidationSettings()
-BUNDLE_FILES = {"README.md", "detector.json", "metrics.json", "recipe.yaml", "weights.safetensors"}
+BUNDLE_FILES = {"README.md", "detector.json", "metrics.json", "recipe.yaml", "scores.json", "weights.safetensors"}
 
 TINY: dict[str, Any] = {
     "study": "final",
@@ -377,7 +378,7 @@ def test_a_loaded_bundle_scores_bit_for_bit_as_the_detector_that_was_saved(
     assert len(set(after)) == len(paths)
 
 
-def test_a_bundle_is_five_files_and_none_is_a_pickle(bundle: Path) -> None:
+def test_a_bundle_is_six_files_and_none_is_a_pickle(bundle: Path) -> None:
     assert {path.name for path in bundle.iterdir()} == BUNDLE_FILES
     for path in bundle.iterdir():
         start = path.read_bytes()[:2]
@@ -399,7 +400,7 @@ def test_metrics_and_model_card_state_what_was_measured(bundle: Path, detector: 
     assert f"all machine IDs together it is {detector.test.pooled:.3f}" in card
     assert "| vae | vae | logmel | 2 |" in card
     for name, threshold in detector.thresholds.items():
-        assert f"| {name} | {threshold:.6g} | 1 |" in card
+        assert f"| {name} | {threshold:.6g} | 1 | 0.500 | 0.000 to 0.975 |" in card
 
 
 @pytest.mark.parametrize(
@@ -407,9 +408,9 @@ def test_metrics_and_model_card_state_what_was_measured(bundle: Path, detector: 
     [
         (
             {},
-            "0.1: this share of the scores of normal clips withheld from training is above\n(scoring.threshold: quant",
+            "Each threshold is the score of a normal clip that was withheld from training\n(scoring.threshold: quant",
         ),
-        ({"false_alarm_rate": 0.05, "threshold": "gamma"}, "0.05: this share of a gamma distribution fitted to"),
+        ({"false_alarm_rate": 0.05, "threshold": "gamma"}, "Each threshold is a quantile of a gamma distribution"),
         ({"calibration": "z"}, "(scoring.calibration: z). Thresholds are on this scale."),
         ({"calibration": "empirical"}, "(scoring.calibration: empirical). Thresholds are on this scale."),
     ],
@@ -515,14 +516,12 @@ def test_a_bundle_that_is_not_whole_is_refused(bundle: Path, name: str, damage: 
         load_bundle(bundle)
 
 
-def other_version(name: str, value: str | None) -> Callable[[Path], None]:
+def other_version(name: str, value: str | None) -> Callable[[dict[str, Any]], None]:
     """Another version of what wrote a bundle, or none of it."""
 
-    def mutate(path: Path) -> None:
-        document = json.loads(path.read_text())
-        versions = {key: kept for key, kept in document["versions"].items() if key != name}
-        document["versions"] = versions if value is None else versions | {name: value}
-        path.write_text(json.dumps(document))
+    def mutate(details: dict[str, Any]) -> None:
+        versions = {key: kept for key, kept in details["versions"].items() if key != name}
+        details["versions"] = versions if value is None else versions | {name: value}
 
     return mutate
 
@@ -537,14 +536,14 @@ def other_version(name: str, value: str | None) -> Callable[[Path], None]:
         (other_version("torch", torch.__version__.partition("+")[0] + "+cpu"), None),
         (other_version("python", "3.12.0"), None),
         (other_version("librosa", None), None),
-        (change("versions", None), None),
-        (lambda path: None, None),
+        (lambda details: details.pop("versions"), None),
+        (lambda details: None, None),
     ],
 )
 def test_a_bundle_of_other_versions_is_loaded_with_a_warning_in_the_log(
-    bundle: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], warning: str | None
+    bundle: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[dict[str, Any]], None], warning: str | None
 ) -> None:
-    damage(bundle / "detector.json")
+    change_details(bundle, damage)
 
     with caplog.at_level(logging.WARNING, logger="search.detector.bundle"):
         loaded = load_bundle(bundle)
@@ -568,6 +567,118 @@ def test_a_bundle_says_what_it_was_made_of_and_with(bundle: Path, corpus: Corpus
         "scikit-learn",
         "python",
     }
+
+
+def test_a_bundle_of_an_earlier_version_is_loaded_and_says_what_it_lacks(
+    bundle: Path, caplog: pytest.LogCaptureFixture, detector: Detector
+) -> None:
+    make_older(bundle)
+
+    with caplog.at_level(logging.WARNING, logger="search.detector.bundle"):
+        loaded = load_bundle(bundle)
+
+    assert (loaded.thresholds, loaded.scores) == (detector.thresholds, None)
+    (message,) = caplog.messages
+    assert "no digests, by which damage would be noticed, and no withheld scores" in message
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "recipe.yaml", "scores.json", "weights.safetensors"])
+def test_one_flipped_bit_is_noticed_and_its_file_named(bundle: Path, name: str) -> None:
+    flip_a_bit(bundle / name)
+
+    with pytest.raises(BundleError, match=f"{name} is not as it was written: its SHA-256 digest is another"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("bit", range(1, 1000, 37))
+def test_one_flipped_bit_in_the_file_of_the_digests_is_noticed(bundle: Path, bit: int) -> None:
+    content = bytearray((bundle / "detector.json").read_bytes())
+    content[bit] ^= 1
+    (bundle / "detector.json").write_bytes(content)
+
+    with pytest.raises(BundleError, match=r"detector\.json"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", sorted(BUNDLE_FILES - {"README.md"}))
+def test_a_file_that_is_missing_is_named(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+
+    with pytest.raises(BundleError, match=f"not a whole one: .*{name}"):
+        load_bundle(bundle)
+
+
+def test_the_model_card_may_be_added_to(bundle: Path) -> None:
+    with (bundle / "README.md").open("a") as card:
+        card.write("Trained for hall 7.\n")
+
+    assert load_bundle(bundle).thresholds
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_threshold_that_is_not_finite_is_refused(bundle: Path, value: float, is_older: bool) -> None:
+    change_details(bundle, lambda details: details["thresholds"].update({"compressor/02": value}))
+    if is_older:
+        make_older(bundle)
+
+    with pytest.raises(BundleError, match=r"detector\.json: thresholds\.compressor/02 should be a finite number"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_refused(bundle: Path, value: float, is_older: bool) -> None:
+    arrays = load_file(bundle / "weights.safetensors")
+    name = next(name for name, array in arrays.items() if array.is_floating_point())
+    arrays[name].view(-1)[0] = value
+    save_file(arrays, bundle / "weights.safetensors")
+    change_details(bundle, lambda details: None)
+    if is_older:
+        make_older(bundle)
+
+    with pytest.raises(BundleError, match=rf"weights\.safetensors: {name} has numbers that are not finite"):
+        load_bundle(bundle)
+
+
+def test_a_detector_with_a_weight_that_is_not_finite_is_not_written(corpus: Corpus, tmp_path: Path) -> None:
+    broken = detector_of(recipe_with(epochs=1), corpus, CPU)
+    name, weight = next(iter(broken.scorer.named_parameters()))
+    with torch.no_grad():
+        weight.view(-1)[0] = torch.nan
+
+    with pytest.raises(BundleError, match=f"the detector is not written: {name} is not finite"):
+        save_bundle(broken, tmp_path / "detectors" / "broken")
+    assert list((tmp_path / "detectors").iterdir()) == []
+
+
+def test_the_card_and_the_metrics_say_what_was_decided_on_the_test_clips(bundle: Path, detector: Detector) -> None:
+    decisions = detector.decisions
+    assert decisions is not None
+    interval = binomtest(decisions.found, 9).proportion_ci(0.95, method="exact")
+
+    written = json.loads((bundle / "metrics.json").read_text())["decisions"]
+    assert (decisions.normal, decisions.anomaly) == (9, 9)
+    assert (written["false_alarms"], written["found"]) == (decisions.false_alarms, decisions.found)
+    assert written["found_interval"] == [interval.low, interval.high]
+    card = (bundle / "README.md").read_text()
+    assert f"Of 9 normal test clips {decisions.false_alarms} " in card
+    assert f"of 9 faulty ones {decisions.found} " in card
+
+
+def test_the_card_says_that_one_clip_cannot_promise_the_rate(bundle: Path) -> None:
+    card = (bundle / "README.md").read_text()
+
+    assert (
+        "cannot promise a false-alarm rate of 0.1, which takes 9 withheld clips of each machine ID: they have 1" in card
+    )
+    assert "50 % of normal clips" in card
 
 
 def test_a_bundle_of_a_later_format_says_so(bundle: Path) -> None:

@@ -18,6 +18,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from features.clips.corpus import read_corpus
 from features.clips.synthetic_corpus import synthesize
@@ -353,6 +354,10 @@ def test_the_file_says_what_it_takes_and_gives(exported: Exported) -> None:
     assert known["least_samples"] == "1024"  # two hops of 512 from the first of 3 frames to the last
     assert json.loads(known["machine_ids"]) == ["compressor/00", "compressor/02", "compressor/04"]
     assert json.loads(known["thresholds"]) == load_bundle(exported.folder).thresholds
+    # Two clips of each machine ID were withheld: a third of all normal clips is above both, on average.
+    interval = binomtest(0, 2).proportion_ci(0.95, method="exact")
+    assert known["false_alarm_rate"] == "0.1"
+    assert json.loads(known["false_alarm_rates"])["compressor/00"] == [1 / 3, interval.low, interval.high]
     assert (known["unknown_id"], known["channel"], float(known["tolerance"])) == ("-1", "", TOLERANCE)
     assert 0 <= float(known["difference"]) < TOLERANCE
     assert json.loads(known["units"]).keys() == {"waveforms", "machine_ids", "scores"}
