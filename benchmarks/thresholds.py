@@ -147,9 +147,8 @@ def false_alarms(way: str, settings: dict[str, Any], corpus: Corpus, seed: int) 
     return shares, mean_auc(scores, truth)
 
 
-def trained_table(repeats: int, seed: int) -> Table:
-    """Mean false-alarm rates of trained models on clips that they were not trained on."""
-    table = Table("model", "thresholds by", "mean false-alarm rate", "± s.e.", "5 % to 95 %", "mean AUC", box=None)
+def trained_tables(repeats: int, seed: int) -> Iterator[Table]:
+    """Mean false-alarm rates of trained models on clips that they were not trained on; a table for each model."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["OFFKEY_CACHE"] = str(Path(folder) / "cache")
         make_corpus(Path(folder) / "corpus", train_clips=150, test_clips=40, seconds=2.0)
@@ -158,19 +157,19 @@ def trained_table(repeats: int, seed: int) -> Table:
         for name, settings in FAMILIES.items():
             for draw in draws:
                 open_corpus_stores(draw, Recipe.model_validate({"study": "thresholds", **settings}))
+            table = Table(name, "mean false-alarm rate", "± s.e.", "5 % to 95 % of IDs", "mean AUC", box=None)
             for way in ("withheld", "folds", "own"):
                 found = [false_alarms(way, settings, draw, repeat) for repeat, draw in enumerate(draws)]
                 means = np.array([np.mean(shares) for shares, _ in found])
                 low, high = np.quantile([share for shares, _ in found for share in shares], [0.05, 0.95])
                 table.add_row(
-                    name,
                     way,
                     f"{means.mean():.3f}",
                     f"{means.std(ddof=1) / np.sqrt(repeats):.3f}",
                     f"{low:.2f} to {high:.2f}",
                     f"{np.mean([auc for _, auc in found]):.3f}",
                 )
-    return table
+            yield table
 
 
 def main() -> None:
@@ -181,8 +180,9 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=140)
     console.print(drawn_table(arguments.draws, arguments.seed))
-    console.print(f"\nThresholds for a rate of {RATE:g}:")
-    console.print(trained_table(arguments.repeats, arguments.seed))
+    console.print(f"\nThresholds of models for a rate of {RATE:g}:")
+    for table in trained_tables(arguments.repeats, arguments.seed):
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,13 @@ class ScoringSettings(Settings):
     threshold: Literal["quantile", "gamma"] = Field(
         "quantile", description="of the withheld normal clips' scores, or of a gamma distribution fitted to them"
     )
-    false_alarm_rate: float = Field(0.1, gt=0, lt=1, description="share of normal clips above the threshold")
+    false_alarm_rate: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="share of a machine ID's new normal clips that may be above the threshold; a rate R takes 1/R - 1 "
+        "withheld clips",
+    )
 
 
 class FamilySettings(Settings):
