@@ -15,6 +15,7 @@ from search.detector.bundle import require_free, save_bundle
 from search.detector.detector import Detector
 from search.detector.final_training import train_detector
 from search.errors import StorageError
+from search.evaluation.decisions import Decisions
 from search.preparation.prepared import prepare_recipe
 from search.storage import database
 from search.storage.counted_evaluations import TestEvaluations, enter_test_evaluation
@@ -61,10 +62,12 @@ def make_detector(
         open_corpus_stores(view, recipe, progress=on_features)
     detector = train_detector(prepared, device, on_epoch=on_epoch)
     if storage is not None and detector.test is not None:
-        measured = [(detector.recipe, detector.test.auc)]
+        measured: list[tuple[Recipe, float, Decisions | None]] = [
+            (detector.recipe, detector.test.auc, detector.decisions)
+        ]
         best = detector.best_member
         if best is not None and best.test is not None:
-            measured.insert(0, (recipe_of_member(detector.recipe, best.name), best.test.auc))
+            measured.insert(0, (recipe_of_member(detector.recipe, best.name), best.test.auc, None))
         # The ensemble last: its count includes its best member's.
         *_, evaluations = [_count_test_evaluation(storage, corpus, *each, tell) for each in measured]
         detector = replace(detector, test_evaluations=evaluations)
@@ -73,11 +76,16 @@ def make_detector(
 
 
 def _count_test_evaluation(
-    storage: str, corpus: Corpus, recipe: Recipe, auc: float, tell: Callable[[str], None]
+    storage: str,
+    corpus: Corpus,
+    recipe: Recipe,
+    auc: float,
+    decisions: Decisions | None,
+    tell: Callable[[str], None],
 ) -> TestEvaluations:
     """Enters the test evaluation of a recipe in the storage; returns how many there are by now."""
     try:
-        return enter_test_evaluation(storage, held_out_clips(corpus, recipe.validation), recipe, auc)
+        return enter_test_evaluation(storage, held_out_clips(corpus, recipe.validation), recipe, auc, decisions)
     except (StorageError, OSError) as error:  # the trained detector is kept all the same
         reason = f"{database.shown(database.parse_url(storage))} could not be written"
         tell(f"this test evaluation is not counted: {error}")

@@ -18,6 +18,7 @@ from search.results.export import recipe_of
 from search.results.families import columns
 from search.results.status import read_status
 from search.results.trial_in_words import trial_in_words
+from search.storage.counted_evaluations import latest_evaluation_of
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
@@ -38,6 +39,7 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
     best = status.best
     reasons = tables.reasons(status.failures)
     settings = tables.settings(study, status)
+    recipe = None if best is None else recipe_of(stored, best)
     return template(__package__, "page.html").render(
         name=stored.name,
         verdict=verdict(stored, study, status, comparison, storage=storage.shown_url),
@@ -60,7 +62,8 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
         failed=len(status.failures),
         reasons=reasons[:_SHOWN_REASONS],
         reasons_left=max(0, len(reasons) - _SHOWN_REASONS),
-        recipe=None if best is None else to_yaml(recipe_of(stored, best).tree()),
+        recipe=None if recipe is None else to_yaml(recipe.tree()),
+        on_test=None if recipe is None else latest_evaluation_of(storage.engine, recipe),
         study_file=to_yaml(json.loads(json.dumps(study.tree))),
         commands=tables.commands(stored, status, storage.shown_url),
         versions=stored.identity["versions"],

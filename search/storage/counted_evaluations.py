@@ -4,7 +4,7 @@ An AUC on clips that nobody has used before is unbiased. A user who measures man
 keeps the best one has chosen by these clips, as a search chooses by its validation clips: the AUC of that recipe is
 biased upwards. Measuring the same recipe again chooses nothing.
 
-    offkey_test_looks   a row for each test evaluation: which clips, when, which recipe, its AUC
+    offkey_test_looks   a row for each test evaluation: which clips, when, which recipe, its AUC, its decisions
 
 Another validation seed or share, or one more clip, gives another set of test clips, which shares many clips with the
 first one. A test evaluation counts for every set that shares at least one clip with it.
@@ -19,15 +19,16 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, String, distinct, func, insert, inspect, select
+from sqlalchemy import Connection, Engine, String, Text, distinct, func, insert, inspect, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from features.clips.clip import Clip
 from features.digests import digest_of
+from search.evaluation.decisions import Decisions
 from search.storage import database
 from search.storage.lease_rules import LEASE_SECONDS
 from search.storage.tables import Base, StudyRow, database_now
@@ -46,6 +47,7 @@ class TestEvaluationRow(Base):
     recipe: Mapped[str] = mapped_column(String(200))  # its name
     recipe_digest: Mapped[str] = mapped_column(String(64))
     auc: Mapped[float]
+    decisions: Mapped[str | None] = mapped_column(Text)  # JSON of Decisions; None if unknown, or without thresholds
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,21 @@ class TestEvaluations:
         return f"{uses}, of {self.recipes} different recipes: the best test AUC among these is biased upwards"
 
 
+@dataclass(frozen=True)
+class MeasuredOnTest:
+    """The latest test evaluation of a recipe, as the storage knows it."""
+
+    auc: float
+    decisions: Decisions | None  # of its thresholds; None if an earlier version entered it, or it has none
+    evaluations: TestEvaluations  # that used at least one of its clips, up to now
+
+
 NO_STORAGE = TestEvaluations.uncounted("no study storage here (--storage names one)")
 
 
-def enter_test_evaluation(url: str, clips: Iterable[Clip], recipe: Recipe, auc: float) -> TestEvaluations:
+def enter_test_evaluation(
+    url: str, clips: Iterable[Clip], recipe: Recipe, auc: float, decisions: Decisions | None = None
+) -> TestEvaluations:
     """Enters a trained recipe's evaluation on held-out clips. Returns the count, this evaluation included.
 
     Creates no storage where there is none: then the count is unknown. Raises StorageError if the storage cannot be
@@ -102,12 +115,33 @@ def enter_test_evaluation(url: str, clips: Iterable[Clip], recipe: Recipe, auc: 
             if not inspect(engine).has_table(StudyRow.__tablename__):
                 return NO_STORAGE
             database.migrate(engine)
-            return _entered(engine, tuple(clips), recipe, auc)
+            return _entered(engine, tuple(clips), recipe, auc, decisions)
         finally:
             engine.dispose()
 
 
-def _entered(engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float) -> TestEvaluations:
+def latest_evaluation_of(engine: Engine, recipe: Recipe) -> MeasuredOnTest | None:
+    """Returns the latest test evaluation of a recipe; None if it has none whose clips are known."""
+    with engine.begin() as connection:
+        row = connection.execute(
+            select(TestEvaluationRow.__table__)
+            .where(TestEvaluationRow.recipe_digest == recipe_digest(recipe), TestEvaluationRow.each_clip.is_not(None))
+            .order_by(TestEvaluationRow.looked.desc())
+            .limit(1)
+        ).first()
+        if row is None:
+            return None
+        keys = np.frombuffer(row.each_clip, dtype="<u8")
+        return MeasuredOnTest(
+            auc=row.auc,
+            decisions=None if row.decisions is None else Decisions(**json.loads(row.decisions)),
+            evaluations=_counted(connection, row.look, row.clips, keys),
+        )
+
+
+def _entered(
+    engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float, decisions: Decisions | None
+) -> TestEvaluations:
     evaluation, digest, keys = secrets.token_hex(16), clips_digest(clips), clip_keys(clips)
     row = {
         "look": evaluation,
@@ -115,6 +149,7 @@ def _entered(engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float) 
         "each_clip": keys.tobytes(),
         "recipe": recipe.study,
         "recipe_digest": recipe_digest(recipe),
+        "decisions": None if decisions is None else json.dumps(asdict(decisions)),
     }
     with engine.begin() as connection:
         connection.execute(insert(TestEvaluationRow).values(**row, looked=database_now(), auc=auc))

@@ -22,6 +22,7 @@ from sqlalchemy import text
 from features.clips.corpus import read_corpus
 from models.scoring.scores import Scores
 from search.cli.study.status import status_of
+from search.evaluation.decisions import Decisions
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Truth
@@ -29,12 +30,14 @@ from search.report import charts, plots
 from search.report.page import report
 from search.report.verdict import verdict
 from search.results.export import export_recipe
+from search.storage.counted_evaluations import enter_test_evaluation
 from search.storage.ledger import FinalState
 from search.storage.stored_study import load_stored
 from search.storage.trial_cache import Cache
 from search.study.identity import identity_of
 from search.study.objectives import LOWEST_CAUTION
 from search.study.study_file import load_study, to_yaml
+from search.validation.split import held_out_clips
 from tests.support.html_page import Page
 
 if TYPE_CHECKING:
@@ -130,6 +133,23 @@ def test_the_first_screen_says_what_was_searched_how_well_it_went_and_what_to_do
         f"offkey train tiny.recipe.yaml --storage {finished.url} -o tiny-detector",
     ):
         assert words in first_screen
+
+
+def test_a_test_evaluation_of_the_best_trial_is_shown_with_what_its_thresholds_decided(
+    finished: TinyStudy, corpus_root: Path
+) -> None:
+    best = export_recipe(finished.storage, finished.stored)
+    clips = held_out_clips(read_corpus(corpus_root), best.validation)
+    assert "on the held-out test clips" not in page_of(finished).text
+
+    enter_test_evaluation(finished.url, clips, best, 0.8125, Decisions(60, 3, 44, 41))
+
+    shown = page_of(finished).text
+    assert (
+        "Test AUC 0.812. Of 60 normal test clips 3 were called faulty (5.0 %, 95 % interval 1.0 % to 13.9 %), " in shown
+    )
+    assert "of 44 faulty ones 41 were found" in shown
+    assert "This is the first test evaluation on the held-out clips, as far as this storage knows." in shown
 
 
 @pytest.mark.parametrize(

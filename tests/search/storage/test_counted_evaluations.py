@@ -19,13 +19,16 @@ from sqlalchemy import Engine, inspect, select
 from features.clips.corpus import read_corpus
 from search.detector.making import make_detector
 from search.errors import BundleError, StorageError
+from search.evaluation.decisions import Decisions
 from search.storage import database
 from search.storage.counted_evaluations import (
     NO_STORAGE,
+    MeasuredOnTest,
     TestEvaluationRow,
     TestEvaluations,
     clips_digest,
     enter_test_evaluation,
+    latest_evaluation_of,
     recipe_digest,
 )
 from search.storage.tables import database_now
@@ -110,6 +113,31 @@ def test_a_row_keeps_clips_time_recipe_and_auc(storage_url: str, held_out: tuple
         now = connection.execute(select(database_now())).scalar_one()
     assert (row.recipe, row.auc, row.clips) == ("levels", 0.75, clips_digest(held_out))
     assert now - 60 < row.looked <= now
+
+
+@on_both_databases
+def test_the_latest_evaluation_of_a_recipe_is_known_with_its_decisions(
+    storage_url: str, held_out: tuple[Clip, ...]
+) -> None:
+    one, other, neither = (
+        recipe_of(),
+        recipe_of(model={"family": "stat", "decay": 0.5}),
+        recipe_of(validation={"seed": 3}),
+    )
+    enter_test_evaluation(storage_url, held_out, one, 0.6)
+    enter_test_evaluation(storage_url, held_out, one, 0.7, Decisions(60, 3, 44, 41))
+    enter_test_evaluation(storage_url, held_out[1:], other, 0.8)
+
+    engine = engine_of(storage_url)
+    renamed = recipe_of(study="another-name")
+
+    assert latest_evaluation_of(engine, renamed) == MeasuredOnTest(
+        0.7, Decisions(60, 3, 44, 41), TestEvaluations(3, 2, clips=len(held_out), seen=len(held_out))
+    )
+    of_other = latest_evaluation_of(engine, other)
+    assert of_other is not None
+    assert (of_other.auc, of_other.decisions) == (0.8, None)
+    assert latest_evaluation_of(engine, neither) is None
 
 
 @on_both_databases
