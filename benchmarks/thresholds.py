@@ -18,7 +18,7 @@ import argparse
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 def drawn_table(draws: int, seed: int) -> Table:
     """Mean false-alarm rates over drawn scores."""
     rng = np.random.default_rng(seed)
-    rules = {
+    rules: dict[str, Callable[[Scores, float], float]] = {
         "numpy": lambda scores, rate: float(np.quantile(scores, 1 - rate, method="higher")),
         "rank": lambda scores, rate: normal_quantile(scores, false_alarm_rate=rate),
         "gamma": lambda scores, rate: gamma_quantile(scores, false_alarm_rate=rate),
@@ -105,7 +105,9 @@ def _in_roles(clips: Sequence[Clip], role: dict[str, str]) -> Iterator[Clip]:
 def trained(settings: dict[str, Any], corpus: Corpus, *, withheld: float, seed: int) -> Training:
     """A finished training."""
     training = {**settings.get("training", {}), "calibration_share": withheld, "seed": seed, "threads": 1}
-    recipe = Recipe.model_validate({"study": "thresholds", **settings, "training": training})
+    # The seed of the validation draws the withheld clips, too: a clip is not withheld in every draw that has it.
+    validation = {"seed": seed}
+    recipe = Recipe.model_validate({"study": "thresholds", **settings, "training": training, "validation": validation})
     model = Training(recipe, corpus, torch.device("cpu"))
     while model.epoch < recipe.epochs:
         model.run_epoch()
@@ -124,7 +126,7 @@ def scores_for_threshold(
         return model, model.clips.train, model.scores_of(model.clips.train)
     clips: list[Clip] = []
     scores = []
-    for view in folds_of(corpus, ValidationSettings(folds=FOLDS), "development"):
+    for view in folds_of(corpus, ValidationSettings(folds=FOLDS, seed=seed), "development"):
         left_out = {clip.name for clip in model.clips.train} & {
             clip.name for clip in view.clips if clip.split == "test"
         }
