@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from features.cleaning import CleaningSettings, Outlier
 from features.clips.clip import Clip
@@ -39,9 +39,10 @@ from search.errors import BundleError, MisuseError, OffkeyWarning, StorageError,
 from search.evaluation.decisions import Decisions
 from search.evaluation.evaluate import IdMetrics, Metrics
 from search.evaluation.interval import Interval
-from search.evaluation.official import Year
+from search.evaluation.official import rule_of
 from search.evaluation.score_files import ScoreRow, distinct, read_scores
-from search.evaluation.score_truth import labelled
+from search.evaluation.score_truth import labelled, truth_for
+from search.evaluation.system_differences import Differences, PairedDifference, SystemDifferences
 from search.evaluation.system_metrics import DecisionMetrics, IdDecisions, SystemMetrics, measure
 from search.logs import keep_quiet
 from search.results.comparison import Gain
@@ -81,6 +82,7 @@ __all__ += ["Bundle", "Clip", "DecisionMetrics", "Detector", "IdDecisions", "IdM
 __all__ += ["MachineId", "Metrics", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]
 __all__ += ["BestMember", "Decisions", "HeldOutScores", "MemberOnTest", "MovedThresholds", "SystemMetrics"]
 __all__ += ["TestEvaluations", "Threshold", "ThresholdScores"]
+__all__ += ["Differences", "PairedDifference", "SystemDifferences"]
 # errors and warnings:
 __all__ += ["BundleError", "CorpusError", "MisuseError", "OffkeyError", "OffkeyWarning"]
 __all__ += ["StorageError", "StudyError", "StudyFileError"]
@@ -299,26 +301,41 @@ def score(
     return score_clips(detector, chain([first], files), device_of(device))
 
 
-def evaluate(rows: Iterable[ScoredClip] | str | Path, truth: str | Path, *, year: Year | None = None) -> SystemMetrics:
+def evaluate(
+    rows: Iterable[ScoredClip] | str | Path,
+    truth: str | Path,
+    *,
+    year: int | None = None,
+    against: Iterable[ScoredClip] | str | Path | None = None,
+) -> SystemMetrics:
     """Measure scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
 
     `rows` come from `score`, or are a file or folder that `offkey evaluate` takes. `truth` is a corpus, the challenge's
     ground-truth tables, or a CSV with the columns file and label. All labelled clips count, validation clips too: the
     metrics on test clips alone are in the detector that `train` returns (`detector.test`).
-    `year` chooses the rule of the official score (2022 for that and all later years); None chooses the one that fits
-    the clips. Raises StudyError if a row has no score, or the truth does not fit the rows.
+    `year` (2020 to 2026) chooses the rule of the official score; None chooses the one that the clips' names and folders
+    state. `against` are scores of another system: the metrics then have the differences on the same clips.
+    Raises StudyError if a row has no score, or the truth does not fit the rows; MisuseError for another year.
     """
-    if year is not None and year not in get_args(Year):
-        raise MisuseError(f"year must be one of {', '.join(map(str, get_args(Year)))}, or None, but got {year!r}")
+    rule = None if year is None else rule_of(year)
     _require(rows, str | Path | Iterable, "rows", "rows of score(), or a file of scores")
     _require(truth, str | Path, "truth", "a corpus, ground-truth tables or a CSV (file, label)")
+    _require(against, str | Path | Iterable | None, "against", "rows of score(), or a file of scores")
+    scored = _scores(rows)
+    others = None if against is None else _scores(against)
+    known = truth_for((scored, others or []), Path(truth))
+    clips = labelled(scored, known, year=rule)
+    other = None if others is None else labelled(others, known, year=rule)
+    for warning in dict.fromkeys((*clips.warnings, *(() if other is None else other.warnings))):
+        warn_user(warning)
+    return measure(clips, against=other)
+
+
+def _scores(rows: Iterable[ScoredClip] | str | Path) -> list[ScoreRow]:
     scored = read_scores([Path(rows)]) if isinstance(rows, str | Path) else distinct(map(_as_row, rows))
     if not scored:
         raise StudyError("There are no rows. The rows of score() can be read once: keep them with list(…)")
-    clips = labelled(scored, Path(truth), year=year)
-    for warning in clips.warnings:
-        warn_user(warning)
-    return measure(clips, year=year)
+    return scored
 
 
 def _require(value: object, kinds: type | UnionType, name: str, wanted: str) -> None:

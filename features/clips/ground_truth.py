@@ -91,6 +91,21 @@ def completed_by(
     `paths` are any CSV files: those with other names than the challenge's are not opened.
     Raises CorpusError if one of the challenge's tables cannot be read, or contradicts another or a clip's name.
     """
+    truth, warnings = _read(paths, root)
+    completed = {name: truth.completing(name, clip) for name, clip in clips.items()}
+    return completed, (*warnings, *truth.missing(clips))
+
+
+def clips_labelled_by(paths: Sequence[Path], root: Path) -> tuple[dict[str, Description], tuple[str, ...]]:
+    """All clips that the tables below `root` label, as <machine>/<file>, without any recording; and warnings.
+
+    Raises CorpusError as `completed_by` does.
+    """
+    truth, warnings = _read(paths, root)
+    return {name: truth.completing(name, clip) for name, clip in truth.labelled()}, tuple(warnings)
+
+
+def _read(paths: Sequence[Path], root: Path) -> tuple[_GroundTruth, list[str]]:
     warnings: list[str] = []
     by_kind: list[list[_Table]] = [[] for _ in _KINDS]
     for path in sorted(paths):
@@ -110,8 +125,7 @@ def completed_by(
             truth.take_labels(of_table)
     for of_table in chain.from_iterable(rows):
         warnings += truth.take_attributes(of_table)
-    completed = {name: truth.completing(name, clip) for name, clip in clips.items()}
-    return completed, (*warnings, *truth.missing(clips))
+    return truth, warnings
 
 
 class _GroundTruth:
@@ -168,6 +182,23 @@ class _GroundTruth:
         if clip.attributes in _NO_ATTRIBUTES and key in self._attributes:
             clip = replace(clip, attributes=self._attributes[key])
         return clip
+
+    def labelled(self) -> Iterator[tuple[str, Description]]:
+        """Yields each clip that has a label, as <machine>/<file>, described by its name alone."""
+        for machine, stem in self._labels:
+            parts = parse_stem(stem)
+            yield (
+                f"{machine}/{stem}.wav",
+                Description(
+                    machine=machine,
+                    machine_id=parts.machine_id,
+                    split="test",
+                    label=parts.label,
+                    source="evaluation",
+                    domain=parts.domain,
+                    attributes=parts.attributes,
+                ),
+            )
 
     def missing(self, clips: Mapping[str, Description]) -> Iterator[str]:
         """Yields a warning for each table that labels missing clips, for machines that have test clips at all."""

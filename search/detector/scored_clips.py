@@ -37,7 +37,8 @@ def as_score_row(row: ScoredClip) -> ScoreRow:
     """The row in the form that is read from a file. Raises StudyError for a row without a score."""
     if row.score is None:
         raise StudyError(f"{row.path} has no score ({row.error}): leave it out")
-    return ScoreRow(row.machine, Path(row.path).name, row.score, row.decision, where=f"the row of {row.path}")
+    where = f"the row of {row.path}"
+    return ScoreRow(row.path, row.score, row.decision, where, machine=row.machine, machine_id=row.machine_id)
 
 
 def clip_paths(paths: Iterable[Path]) -> Iterator[Path]:

@@ -8,9 +8,13 @@ the challenge calls a section since 2021. The rules say which clips, and which m
        published the two side by side, and ranked systems for each machine type.
 2021   AUC and pAUC of each machine ID and domain, over that domain's clips; the harmonic mean of all
        (Kawaguchi et al., arXiv 2106.04492; y-kawagu/dcase2021_task2_evaluator).
-2022   and since: for each machine ID and domain the AUC of that domain's normal clips against the anomalies of both
+2022   to 2026: for each machine ID and domain the AUC of that domain's normal clips against the anomalies of both
        domains, and for each machine ID the pAUC over all of its clips; the harmonic mean of all
-       (Dohi et al., arXiv 2206.05876; Kota-Dohi/dcase2022_evaluator, nttcslab/dcase2023_task2_evaluator).
+       (Dohi et al., arXiv 2206.05876; Nishida et al., arXiv 2606.01578, for 2026; Kota-Dohi/dcase2022_evaluator,
+       nttcslab/dcase2023_task2_evaluator, nttcslab/dcase2024_task2_evaluator).
+
+A `Year` is the first year of a rule. The evaluators replace a part of 0 by 2e-16 before the harmonic mean; here the
+mean is then 0, which is the same to 13 digits.
 
 Values are arrays (parts, …): (parts,) for one set of scores, (parts, resamples) for resamples.
 """
@@ -26,9 +30,13 @@ import numpy.typing as npt
 
 from features.clips.clip import DOMAINS, Domain
 from features.clips.machine_id import MachineId
+from search.errors import MisuseError
 
 PartValues = npt.NDArray[np.float64]
 Year = Literal[2020, 2021, 2022]
+
+#: The years whose rule is known.
+YEARS = range(2020, 2027)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +49,20 @@ class Part:
     anomalies: Domain | None = None
 
 
+def rule_of(year: int) -> Year:
+    """Return the first year of the rule by which a year is scored. Raises MisuseError if no rule of it is known."""
+    if year not in YEARS:
+        raise MisuseError(f"The year of an official score must be one of {YEARS[0]} to {YEARS[-1]}, but got {year!r}")
+    return 2020 if year == 2020 else 2021 if year == 2021 else 2022
+
+
+def rule_in_words(rule: Year) -> str:
+    """Return the years that a rule is for, as text."""
+    return "2022 and later" if rule == 2022 else str(rule)
+
+
 def year_for(domains: Iterable[Domain | None]) -> Year:
-    """Return the year whose rule fits clips of these domains: 2022 if any domain is known, else 2020."""
+    """Return the rule by which a study validates clips of these domains: 2022 if any domain is known, else 2020."""
     return 2022 if any(domains) else 2020
 
 

@@ -6,7 +6,7 @@ anomaly_score_<machine>_{section,id}_<ID>[_source|_target][_test].csv
                        the challenge's: file name, score; no header. A decision_result_….csv may lie beside it: 0 or 1
                        for every clip that has a score
 
-A row whose path has no folder names no machine type: search.evaluation.score_truth adds it if the truth has only one.
+search.evaluation.clip_matching finds the clip of each row.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from features.clips.corpus import SPLIT_FOLDERS
 from search.errors import StudyError
@@ -28,27 +29,28 @@ _WITHOUT_A_HEADER = (
     "A file without a header is read if it is named as the challenge's: anomaly_score_<machine>_section_<ID>_test.csv"
 )
 
-Key = tuple[str, str]  # machine, and the clip's file name
-
 
 @dataclass(frozen=True)
 class ScoreRow:
     """One clip with the score that a system gave it."""
 
-    machine: str  # empty if the row does not name it
-    file: str
+    path: str  # as the row gives it: perhaps the file name alone
     score: float
     decision: int | None  # 1 anomaly, 0 normal
     where: str  # the file and line, or another name of the row, for messages
+    machine: str = ""  # by a column or by the challenge's file name; empty if neither names it
+    machine_id: str = ""  # by a column; empty if there is none
 
     @property
-    def key(self) -> Key:
-        return self.machine, self.file
+    def file(self) -> str:
+        """The clip's file name."""
+        return PurePath(self.path).name
 
     @property
     def clip(self) -> str:
         """The machine type and file, for messages."""
-        return f"{self.machine}, {self.file}" if self.machine else self.file
+        machine = self.machine or machine_of_folder(self.path)
+        return f"{machine}, {self.file}" if machine else self.file
 
     @property
     def remedy(self) -> str:
@@ -63,13 +65,22 @@ def read_scores(paths: Sequence[Path]) -> list[ScoreRow]:
 
 def distinct(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
     """Return the same rows. Raises StudyError if two of them are of the same clip."""
-    known: dict[Key, ScoreRow] = {}
+    known: dict[tuple[str, str], ScoreRow] = {}
     for row in rows:
-        if row.key in known:
-            hint = "" if row.machine else f". If they are clips of two machines, {row.remedy}"
-            raise StudyError(f"{row.where}: {row.clip} has a score already, in {known[row.key].where}{hint}")
-        known[row.key] = row
+        key = row.machine, os.path.normpath(row.path)
+        if key in known:
+            raise has_two_scores(row, known[key])
+        known[key] = row
     return list(known.values())
+
+
+def has_two_scores(row: ScoreRow, earlier: ScoreRow) -> StudyError:
+    """Return the error that a clip has a score already."""
+    folders = len(PurePath(row.path).parts) > 1
+    hint = "" if folders else ". If they are two clips, write their paths with the folders that tell them apart"
+    if not row.machine and not folders:
+        hint = f". If they are clips of two machines, {row.remedy}"
+    return StudyError(f"{row.where}: {row.clip} has a score already, in {earlier.where}{hint}")
 
 
 def _files(path: Path) -> list[Path]:
@@ -119,7 +130,8 @@ def _of_the_challenge(path: Path, machine: str) -> Iterator[ScoreRow]:
         )
     for line, (file, score) in enumerate(scores, 1):
         where = f"{path}, line {line}"
-        yield ScoreRow(machine, file, _number(score, where), _decision(decisions.get(file), f"{beside}, {file}"), where)
+        decision = _decision(decisions.get(file), f"{beside}, {file}")
+        yield ScoreRow(file, _number(score, where), decision, where, machine=machine)
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:
@@ -132,17 +144,18 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
 
 def _ours(path: Path, rows: Iterable[tuple[int, Mapping[str, object]]]) -> Iterator[ScoreRow]:
     for line, row in rows:
-        where, clip = f"{path}, line {line}", Path(path_in(row))
-        if not clip.name:
+        where, clip = f"{path}, line {line}", path_in(row)
+        if not PurePath(clip).name:
             raise StudyError(f"{where}: which clip? Its path is missing")
         if row.get("score") in (None, ""):
             raise StudyError(f"{where}: {clip} has no score ({row.get('error') or 'no reason is given'})")
         yield ScoreRow(
-            machine=machine_in(row),
-            file=clip.name,
+            path=clip,
             score=_number(str(row["score"]), where),
             decision=_decision(row.get("decision"), where),
             where=where,
+            machine=str(row.get("machine") or ""),
+            machine_id=str(row.get("machine_id") or ""),
         )
 
 
@@ -184,10 +197,10 @@ def path_in(row: Mapping[str, object]) -> str:
     return str(row.get("path") or row.get("file") or "")
 
 
-def machine_in(row: Mapping[str, object]) -> str:
-    """Return the machine type of a row's clip, from its column or its folder; empty if neither names one."""
-    folder = Path(path_in(row)).parent
-    return str(row.get("machine") or (folder.parent if folder.name in SPLIT_FOLDERS else folder).name)
+def machine_of_folder(path: str) -> str:
+    """Return the machine type that a clip's folder is called by, as in <machine>/test/; empty if it lies in none."""
+    folder = PurePath(path).parent
+    return (folder.parent if folder.name in SPLIT_FOLDERS else folder).name
 
 
 def _number(text: str, where: str) -> float:

@@ -15,6 +15,7 @@ from search.evaluation.evaluate import Metrics, evaluate
 from search.evaluation.metrics import domain_aucs, metric_of
 from search.evaluation.official import Year, harmonic_mean
 from search.evaluation.score_truth import LabelledScores
+from search.evaluation.system_differences import SystemDifferences, differences
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class SystemMetrics:
     harmonic_pauc: float | None
     of_domains: Mapping[str, Mapping[str, float]]  # machine/ID → domain → AUC; empty if the rule has none
     decided: Mapping[str, IdDecisions]  # by machine/ID; empty without decisions
-    year: Year
+    year: Year | None  # the first year of the official score's rule; None if nothing states it
     official: float | None
     unofficial: str  # why there is no official score
+    without_scores: tuple[str, ...]  # machine IDs of the truth that have no score and are left out
+    against: SystemDifferences | None  # the differences from another system; None if there is none
 
     def as_json(self) -> dict[str, Any]:
         """Return the document that `offkey evaluate --json` prints."""
@@ -62,21 +65,25 @@ class SystemMetrics:
                 | ({"decisions": asdict(self.decided[name])} if name in self.decided else {})
                 for name, of_id in metrics.per_id.items()
             },
+            "without_scores": list(self.without_scores),
+            **({} if self.against is None else {"against": self.against.as_json()}),
         }
 
 
-def measure(clips: LabelledScores, *, year: Year | None = None) -> SystemMetrics:
-    """Compute all metrics; `year` chooses the official score's rule.
+def measure(clips: LabelledScores, *, against: LabelledScores | None = None) -> SystemMetrics:
+    """Compute all metrics, and the differences from another system's.
 
-    Raises StudyError if no machine ID has both labels.
+    Raises StudyError if no machine ID has both labels, or if the systems have none in common.
     """
     metrics = evaluate(clips.scores, clips.truth)
-    official, unofficial, of_domains = None, "", {}
-    try:
-        of_domains = domain_aucs(clips.scores, clips.truth, year=year)
-        official = metric_of("official", clips.scores, clips.truth, year=year)
-    except StudyError as error:
-        unofficial = str(error)
+    official, unofficial = None, clips.why_no_year
+    of_domains: dict[str, dict[str, float]] = {}
+    if clips.year is not None:
+        try:
+            of_domains = domain_aucs(clips.scores, clips.truth, year=clips.year)
+            official = metric_of("official", clips.scores, clips.truth, year=clips.year)
+        except StudyError as error:
+            unofficial = str(error)
     paucs = [of_id.pauc for of_id in metrics.per_id.values() if of_id.pauc is not None]
     return SystemMetrics(
         metrics=metrics,
@@ -84,9 +91,11 @@ def measure(clips: LabelledScores, *, year: Year | None = None) -> SystemMetrics
         harmonic_pauc=None if metrics.pauc is None else float(harmonic_mean(np.array(paucs))),
         of_domains=of_domains,
         decided=_decided(clips, metrics),
-        year=year or clips.truth.year,
+        year=clips.year,
         official=official,
         unofficial=unofficial,
+        without_scores=clips.without_scores,
+        against=None if against is None else differences(clips, against),
     )
 
 

@@ -13,6 +13,8 @@ from search.cli.terminal import shown
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.detector.threshold_card import counts_in_words, rate_in_words
 from search.evaluation.evaluate import Metrics
+from search.evaluation.official import rule_in_words
+from search.evaluation.system_differences import SystemDifferences
 from search.evaluation.system_metrics import DecisionMetrics, SystemMetrics
 from search.results.wording import difference_interval, interval
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from search.detector.detector import Detector
     from search.detector.thresholds import Threshold
     from search.evaluation.decisions import Decisions
+
+_METRICS = {"auc": "AUC", "pauc": "pAUC", "official": "official"}
 
 
 def detector_metrics(detector: Detector) -> RenderableType:
@@ -140,17 +144,41 @@ def system_metrics(measured: SystemMetrics) -> RenderableType:
     means.add_row("arithmetic", f"{metrics.auc:.3f}", interval(metrics.interval), _pauc(metrics.pauc))
     means.add_row("harmonic", f"{measured.harmonic_auc:.3f}", "", _pauc(measured.harmonic_pauc))
     means.add_row("all clips together", f"{metrics.pooled:.3f}", "", "")
-    rule = f"{measured.year}" if measured.year < 2022 else "2022 and later"
-    official = (
-        f"n/a: {escape(measured.unofficial)}"
-        if measured.official is None
-        else f"[bold]{measured.official:.4f}[/bold]" + (" (mean of AUC and pAUC)" if measured.year == 2020 else "")
-    )
     tables = [table, by_domain, means] if by_domain.row_count else [table, means]
-    return Group(
-        *(part for shown_table in tables for part in (shown_table, Text())),
-        Text.from_markup(f"Official score, rule of {rule}: {official}"),
-    )
+    parts: list[RenderableType] = [part for shown_table in tables for part in (shown_table, Text())]
+    if measured.against is not None:
+        parts += [_differences(measured.against), Text()]
+    return Group(*parts, Text.from_markup(_official(measured)))
+
+
+def _official(measured: SystemMetrics) -> str:
+    """The challenge's score with its rule, or why there is none; and which machine IDs it is without."""
+    rule = "" if measured.year is None else f", rule of {rule_in_words(measured.year)}"
+    if measured.official is None:
+        return f"Official score{rule}: n/a: {escape(measured.unofficial)}"
+    of_means = " (mean of AUC and pAUC)" if measured.year == 2020 else ""
+    without = f", without {escape(', '.join(measured.without_scores))}" if measured.without_scores else ""
+    return f"Official score{rule}: [bold]{measured.official:.4f}[/bold]{of_means}{without}"
+
+
+def _differences(against: SystemDifferences) -> RenderableType:
+    """How the system differs from another one on the same clips."""
+    columns = ("minus the other system", "metric", "here", "other", "difference", "95 % interval", "")
+    table = Table(*columns, box=None, padding=(0, 2), header_style="bold")
+    for name, of_clips in (*against.per_id.items(), ("all machine IDs", against.overall)):
+        for metric, of_metric in of_clips.named.items():
+            called, name = shown(name), ""
+            if of_metric is None:
+                table.add_row(called, _METRICS[metric], "n/a")
+                continue
+            values = (f"{of_metric.value:.3f}", f"{of_metric.other:.3f}", f"{of_metric.difference:+.3f}")
+            table.add_row(
+                called, _METRICS[metric], *values, difference_interval(of_metric.interval), of_metric.in_words
+            )
+    alone = ", ".join(against.of_one_alone)
+    note = "Each interval stands alone: of twenty differences of nothing, one excludes 0."
+    left_out = [f"Only one of the two systems scored {alone}: left out of the differences."] if alone else []
+    return Group(table, *map(Text, (note, *left_out)))
 
 
 def _decisions(decided: DecisionMetrics) -> list[str]:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import soundfile as sf
+from sklearn.metrics import roc_auc_score
 
 if TYPE_CHECKING:
     from tests.support.command import Ran
@@ -170,32 +173,140 @@ def test_the_tables_are_found_in_a_folder_above_in_their_own_and_one_alone(place
     ran = offkey("evaluate", "all/submission", "--truth", f"all{place}", "--json")
 
     document = json.loads(ran.stdout)
-    assert (document["per_id"]["fan/00"]["normal"], document["official"]["year"]) == (24, 2020 if place else 2022)
-    assert ("no domain is known of the 48 clips section_…" in ran.stderr) == bool(place)
+    assert (document["per_id"]["fan/00"]["normal"], document["official"]["year"]) == (24, 2022)
+    assert ("needs the domain (source or target)" in (document["official"]["reason"] or "")) == bool(place)
 
 
-@pytest.mark.parametrize("year", [(), ("--year", 2020)], ids=["by the clips", "by --year"])
-def test_the_rule_of_2020_is_no_silent_choice_for_clips_of_later_years(
-    year: tuple[object, ...], offkey: Offkey
+@pytest.mark.parametrize(("year", "rule"), [((), 2022), (("--year", 2020), 2020)], ids=["by the clips", "by --year"])
+def test_clips_of_later_years_get_the_rule_of_2020_only_if_asked(
+    year: tuple[object, ...], rule: int, offkey: Offkey
 ) -> None:
     write_sections()
     shutil.rmtree("all/ground_truth_domain")
 
     ran = offkey("evaluate", "all/submission", "--truth", "all", *year, "--json")
 
-    assert json.loads(ran.stdout)["official"]["year"] == 2020
-    assert ("their official score is by the rule of 2020" in ran.stderr) == (not year)
+    official = json.loads(ran.stdout)["official"]
+    assert official["year"] == rule
+    assert (official["score"] is None) == (rule == 2022)
 
 
-def test_clips_that_a_table_labels_and_that_have_no_score_are_told(offkey: Offkey) -> None:
-    write_sections()
-    scores = Path("all/submission/anomaly_score_fan_section_00_test.csv")
-    scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:40]))
+def test_clips_of_2021_get_the_rule_of_2021(offkey: Offkey) -> None:
+    """Each domain has normal clips 0, 0, … and anomalies that score alike: AUC and pAUC are those of chance."""
+    Path("scores").mkdir()
+    Path("truth/ground_truth_data").mkdir(parents=True)
+    for domain in ("source", "target"):
+        files = [f"section_03_{domain}_test_{number:04d}.wav" for number in range(40)]
+        name = f"fan_section_03_{domain}_test.csv"
+        labels = "".join(f"{file},{number % 2}\n" for number, file in enumerate(files))
+        Path(f"truth/ground_truth_data/ground_truth_{name}").write_text(labels)
+        # The source domain's anomalies are all found, the target domain's score as its normal clips do.
+        scores = [number % 2 if domain == "source" else number // 2 for number in range(40)]
+        lines = "".join(f"{file},{score}\n" for file, score in zip(files, scores, strict=True))
+        Path(f"scores/anomaly_score_{name}").write_text(lines)
 
-    ran = offkey("evaluate", "all/submission", "--truth", "all")
+    official = json.loads(offkey("evaluate", "scores", "--truth", "truth", "--json").stdout)["official"]
+
+    # By hand: AUC and pAUC 1 in the source domain, AUC 0.5 and pAUC p in the target domain.
+    normals, anomalies = np.arange(20), np.arange(20)
+    p = roc_auc_score([0] * 20 + [1] * 20, np.r_[normals, anomalies], max_fpr=0.1)
+    assert official == {"year": 2021, "score": pytest.approx(4 / (1 + 1 + 1 / 0.5 + 1 / p)), "reason": None}
+
+
+def test_clips_that_state_no_year_have_no_official_score_unless_it_is_given(offkey: Offkey) -> None:
+    clips = [{"file": f"{number:04d}.wav", "label": number % 2, "score": number} for number in range(40)]
+    write_csv("truth.csv", clips)
+
+    silent, given = (offkey("evaluate", "truth.csv", "--truth", "truth.csv", *year) for year in ((), ("--year", 2020)))
+
+    assert (silent.code, given.code) == (0, 0)
+    text = " ".join(silent.stdout.split())
+    assert "n/a: The name of 0000.wav does not say which year's rule is meant. Say the year of the challenge" in text
+    assert "Official score, rule of 2020: 0." in given.stdout
+
+
+@pytest.mark.parametrize("year", ["2019", "2027"])
+def test_a_year_without_a_known_rule_is_refused(year: str, truth: str, offkey: Offkey) -> None:
+    ran = offkey("evaluate", scores_csv(), "--truth", truth, "--year", year)
+
+    assert ran.code == 2
+    assert f"must be one of 2020 to 2026, but got {year}" in ran.stderr
+
+
+def truth_as_csv(machines: list[str]) -> str:
+    rows = [{"file": f, "machine": m, "label": label_of(f)} for m in machines for f in CLIPS]
+    return write_csv("known.csv", rows)
+
+
+def truth_as_tables(machines: list[str]) -> str:
+    folder = Path("known", "ground_truth_data")
+    folder.mkdir(parents=True)
+    for machine in machines:
+        lines = [f"{file},{label_of(file)}\n" for file in CLIPS]
+        Path(folder, f"ground_truth_{machine}_section_00_test.csv").write_text("".join(lines))
+    return "known"
+
+
+def truth_as_corpus(machines: list[str]) -> str:
+    for machine in machines:
+        Path("known", machine, "test").mkdir(parents=True)
+        for file in CLIPS:
+            sf.write(Path("known", machine, "test", file), np.zeros(160), 16000, subtype="PCM_16")
+    return "known"
+
+
+FORMS = [truth_as_csv, truth_as_tables, truth_as_corpus]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_labelled_clip_without_a_score_is_an_error_whatever_the_form_of_the_truth(
+    form: Callable[[list[str]], str], offkey: Offkey
+) -> None:
+    write_csv("scores.csv", ours()[1:])
+
+    ran = offkey("evaluate", "scores.csv", "--truth", form(["fan"]))
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "1 labelled clips have no score (fan normal_id_00_00000000.wav)" in ran.stderr
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_machine_without_any_score_is_told_whatever_the_form_of_the_truth(
+    form: Callable[[list[str]], str], offkey: Offkey
+) -> None:
+    known = form(["fan", "pump"])
+    shown, document = (offkey("evaluate", scores_csv(), "--truth", known, *option) for option in ((), ("--json",)))
+
+    assert shown.code == 0
+    assert "no clip of pump/00, pump/02 has a score: means and the official score are without them" in shown.stderr
+    assert json.loads(document.stdout)["without_scores"] == ["pump/00", "pump/02"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_scores_of_a_machine_that_the_truth_lacks_are_told_whatever_its_form(
+    form: Callable[[list[str]], str], offkey: Offkey
+) -> None:
+    write_csv("scores.csv", [*ours(), *ours(machine="pump")])
+
+    ran = offkey("evaluate", "scores.csv", "--truth", form(["fan"]))
 
     assert ran.code == 0
-    assert "8 of the 48 clips of fan that it labels are not there, for example section_00_0040.wav" in ran.stderr
+    assert "has no clip of pump/00, pump/02: 6 scored clips are left out" in ran.stderr
+
+
+def test_the_scores_of_a_whole_corpus_are_measured_where_training_and_test_clips_share_names(offkey: Offkey) -> None:
+    """As in DCASE 2020: train/normal_id_00_00000000.wav and test/normal_id_00_00000000.wav are two clips."""
+    known = truth_as_corpus(["fan"])
+    shutil.copytree("known/fan/test", "known/fan/train")
+    rows = [*ours(), *({**row, "path": row["path"].replace("/test/", "/train/"), "score": 9} for row in ours())]
+    for row in rows:
+        row["path"] = row["path"].replace("x/", "known/")
+    write_csv("scores.csv", rows)
+
+    ran = offkey("evaluate", "scores.csv", "--truth", known, "--json")
+
+    assert {name: of_id["auc"] for name, of_id in json.loads(ran.stdout)["per_id"].items()} == AUCS
+    assert "6 scored clips are training clips and are left out, for example known/fan/train/normal_id_00" in ran.stderr
 
 
 def test_a_table_whose_folder_does_not_say_what_it_holds_is_named(offkey: Offkey) -> None:
@@ -300,6 +411,41 @@ def test_an_id_without_any_score_is_left_out_with_a_warning(truth: str, offkey: 
 
     assert list(json.loads(ran.stdout)["per_id"]) == ["fan/00"]
     assert "no clip of fan/02 has a score" in ran.stderr
+
+
+DAYS = [
+    {"path": f"{day}/{number:04d}.wav", "machine": "press", "label": label, "score": label + number}
+    for day, label in (("day1", 0), ("day2", 1))
+    for number in range(3)
+]
+
+
+def test_clips_of_one_name_are_told_apart_by_their_folders(offkey: Offkey) -> None:
+    """Normal clips score 0, 1, 2 and anomalies 1, 2, 3: 7 of 9 pairs, two of them halves."""
+    write_csv("days.csv", DAYS)
+
+    ran = offkey("evaluate", "days.csv", "--truth", "days.csv", "--json")
+
+    assert (ran.code, json.loads(ran.stdout)["auc"]) == (0, pytest.approx(7 / 9))
+
+
+def test_a_score_of_two_clips_of_one_name_is_refused(offkey: Offkey) -> None:
+    write_csv("days.csv", DAYS)
+    write_csv("bare.csv", [{**row, "path": Path(row["path"]).name} for row in DAYS[:3]])
+
+    ran = offkey("evaluate", "bare.csv", "--truth", "days.csv")
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "bare.csv, line 2: 0000.wav may be day1/0000.wav or day2/0000.wav of days.csv: write its path" in ran.stderr
+
+
+def test_folders_that_are_no_machine_types_are_named_where_no_auc_is_defined(offkey: Offkey) -> None:
+    write_csv("days.csv", [{key: row[key] for key in ("path", "label", "score")} for row in DAYS])
+
+    ran = offkey("evaluate", "days.csv", "--truth", "days.csv")
+
+    assert ran.code == 1
+    assert "The scored machine IDs are day1/00, day2/00, by folders and names" in ran.stderr
 
 
 @pytest.mark.parametrize(
