@@ -41,7 +41,7 @@ from search.evaluation.evaluate import IdMetrics, Metrics
 from search.evaluation.interval import Interval
 from search.evaluation.official import rule_of
 from search.evaluation.score_files import ScoreRow, distinct, read_scores
-from search.evaluation.score_truth import labelled, truth_for
+from search.evaluation.score_truth import labelled_systems
 from search.evaluation.system_differences import Differences, PairedDifference, SystemDifferences
 from search.evaluation.system_metrics import DecisionMetrics, IdDecisions, SystemMetrics, measure
 from search.logs import keep_quiet
@@ -321,12 +321,9 @@ def evaluate(
     _require(rows, str | Path | Iterable, "rows", "rows of score(), or a file of scores")
     _require(truth, str | Path, "truth", "a corpus, ground-truth tables or a CSV (file, label)")
     _require(against, str | Path | Iterable | None, "against", "rows of score(), or a file of scores")
-    scored = _scores(rows)
     others = None if against is None else _scores(against)
-    known = truth_for((scored, others or []), Path(truth))
-    clips = labelled(scored, known, year=rule)
-    other = None if others is None else labelled(others, known, year=rule)
-    for warning in dict.fromkeys((*clips.warnings, *(() if other is None else other.warnings))):
+    clips, other = labelled_systems(_scores(rows), others, Path(truth), year=rule)
+    for warning in (*clips.warnings, *(() if other is None else other.warnings)):
         warn_user(warning)
     return measure(clips, against=other)
 

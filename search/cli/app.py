@@ -75,7 +75,7 @@ for _command, _example in (
     (score, "offkey score detector recordings/ -o scores.csv"),
     (threshold, "offkey threshold detector --false-alarm-rate 0.05"),
     (onnx, "offkey onnx detector -o detector.onnx"),
-    (evaluate, "offkey evaluate scores.csv --truth data/dcase2020"),
+    (evaluate, "offkey evaluate scores.csv --truth data/dcase2020 --against other.csv"),
     (studies, "offkey studies"),
     (settings, "offkey settings classifier"),
     (stop, "offkey stop vae_tuning"),

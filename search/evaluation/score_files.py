@@ -119,7 +119,9 @@ def _of_the_challenge(path: Path, machine: str) -> Iterator[ScoreRow]:
     decisions: dict[str, str] = {}
     for line, (file, decision) in enumerate(_pairs(beside) if beside.exists() else (), 1):
         if file in decisions:
-            raise StudyError(f"{beside}, line {line}: {file} has a decision already")
+            raise StudyError(
+                f"{beside}, line {line}: {file} has a decision already: the challenge's files are of test clips alone"
+            )
         decisions[file] = decision
     scores = list(_pairs(path))
     undecided = [file for file, _ in scores if file not in decisions]
@@ -130,8 +132,8 @@ def _of_the_challenge(path: Path, machine: str) -> Iterator[ScoreRow]:
         )
     for line, (file, score) in enumerate(scores, 1):
         where = f"{path}, line {line}"
-        decision = _decision(decisions.get(file), f"{beside}, {file}")
-        yield ScoreRow(file, _number(score, where), decision, where, machine=machine)
+        decided = _decision(decisions.get(file), f"{beside}, {file}")
+        yield ScoreRow(file, _number(score, where), decided, where, machine=machine)
 
 
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:

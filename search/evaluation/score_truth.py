@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -30,7 +30,6 @@ class LabelledScores:
     scores: Scores
     decisions: tuple[int | None, ...]
     truth: Truth
-    places: tuple[int, ...]  # of the clips in the truth
     without_scores: tuple[str, ...]  # machine IDs of the truth
     year: Year | None  # the rule of the official score
     why_no_year: str
@@ -38,10 +37,25 @@ class LabelledScores:
     of_corpus: bool  # whether the truth is a corpus: a search may have used some of these clips for validation
 
 
-def truth_for(systems: Iterable[Sequence[ScoreRow]], truth: Path) -> KnownClips:
-    """Read the truth of one or several systems' scores. Raises StudyError or CorpusError if it is none."""
-    named = {row.machine or machine_of_folder(row.path) for rows in systems for row in rows}
-    return known_clips(truth, named - {""})
+def labelled_systems(
+    rows: Sequence[ScoreRow], others: Sequence[ScoreRow] | None, truth: Path, *, year: Year | None = None
+) -> tuple[LabelledScores, LabelledScores | None]:
+    """Return the scores of a system, and of another one if there is one, as `labelled` does; the truth is read once.
+
+    Raises the errors of `labelled`, and StudyError or CorpusError if the truth is none.
+    """
+    named = {row.machine or machine_of_folder(row.path) for row in (*rows, *(others or ()))}
+    known = known_clips(truth, named - {""})
+    clips = labelled(rows, known, year=year)
+    if others is None:
+        return clips, None
+    try:
+        other = labelled(others, known, year=year)
+    except StudyError as error:
+        raise StudyError(f"The other system: {error}") from error
+    again = set(clips.warnings)
+    warnings = tuple(f"the other system: {warning}" for warning in other.warnings if warning not in again)
+    return clips, replace(other, warnings=warnings)
 
 
 def labelled(rows: Sequence[ScoreRow], known: KnownClips, *, year: Year | None = None) -> LabelledScores:
@@ -81,7 +95,6 @@ def labelled(rows: Sequence[ScoreRow], known: KnownClips, *, year: Year | None =
         scores=np.array([row.score for _, row in chosen]),
         decisions=tuple(row.decision for _, row in chosen),
         truth=truth,
-        places=tuple(matches.labelled),
         without_scores=tuple(unscored),
         year=rule,
         why_no_year=why,

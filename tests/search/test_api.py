@@ -140,6 +140,20 @@ def test_a_loaded_bundle_scores_as_its_folder_does_and_a_clip_that_is_not_there_
     assert (missing.score, missing.error) == (None, "does not exist")
 
 
+def test_two_systems_are_compared_on_the_same_clips(notebook: Notebook, recwarn: pytest.WarningsRecorder) -> None:
+    """One finds every anomaly, the other calls what is normal an anomaly."""
+    rows = [row for row in notebook.names["rows"] if "test" in row.path]
+    right = [replace(row, score=float("anomaly" in row.path)) for row in rows]
+    wrong = [replace(row, score=-float("anomaly" in row.path)) for row in rows[::-1]]
+
+    measured = api.evaluate(right, truth=notebook.folder / "clips", against=wrong)
+
+    assert measured.against is not None
+    assert measured.against.overall.auc.difference == 1
+    assert measured.against.per_id["compressor/00"].auc.other == 0
+    assert not recwarn.list
+
+
 def tampered(notebook: Notebook, change: Callable[[list[ScoredClip]], list[ScoredClip]]) -> list[ScoredClip]:
     return change([row for row in notebook.names["rows"] if "test" in row.path])
 
@@ -311,7 +325,7 @@ def test_a_password_is_not_shown(corpus_root: Path) -> None:
         (
             lambda s: api.evaluate([], "clips", year=cast("Any", 2019)),
             MisuseError,
-            "year must be one of 2020, 2021, 2022",
+            "year of an official score must be one of 2020 to 2026, but got 2019",
         ),
     ],
 )
@@ -335,6 +349,7 @@ def test_misuse_is_named(
         (lambda api, s: api.score(s.recipe(), "clips"), r"bundle must be .* or a detector of load_bundle\(\)"),
         (lambda api, s: api.evaluate(5, "clips"), r"rows must be rows of score\(\).*but got 5"),
         (lambda api, s: api.evaluate([{"score": 1}], "clips"), r"rows must be rows of score\(\).*but got {"),
+        (lambda api, s: api.evaluate([], "clips", against=5), r"against must be rows of score\(\).*but got 5"),
         (lambda api, s: api.evaluate([], None), "truth must be a corpus.*but got None"),
     ],
 )

@@ -163,18 +163,16 @@ def _official(measured: SystemMetrics) -> str:
 
 def _differences(against: SystemDifferences) -> RenderableType:
     """How the system differs from another one on the same clips."""
-    columns = ("minus the other system", "metric", "here", "other", "difference", "95 % interval", "")
+    columns = ("compared with the other system", "metric", "here", "other", "difference", "95 % interval", "")
     table = Table(*columns, box=None, padding=(0, 2), header_style="bold")
     for name, of_clips in (*against.per_id.items(), ("all machine IDs", against.overall)):
+        called = shown(name)
         for metric, of_metric in of_clips.named.items():
-            called, name = shown(name), ""
-            if of_metric is None:
-                table.add_row(called, _METRICS[metric], "n/a")
-                continue
-            values = (f"{of_metric.value:.3f}", f"{of_metric.other:.3f}", f"{of_metric.difference:+.3f}")
-            table.add_row(
-                called, _METRICS[metric], *values, difference_interval(of_metric.interval), of_metric.in_words
-            )
+            if of_metric is not None:
+                values = (f"{of_metric.value:.3f}", f"{of_metric.other:.3f}", f"{of_metric.difference:+.3f}")
+                interval_of = difference_interval(of_metric.interval)
+                table.add_row(called, _METRICS[metric], *values, interval_of, of_metric.in_words)
+                called = ""
     alone = ", ".join(against.of_one_alone)
     note = "Each interval stands alone: of twenty differences of nothing, one excludes 0."
     left_out = [f"Only one of the two systems scored {alone}: left out of the differences."] if alone else []

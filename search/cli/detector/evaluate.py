@@ -54,19 +54,14 @@ def evaluate(
     from search.cli.detector import detector_tables
     from search.evaluation.official import rule_of
     from search.evaluation.score_files import read_scores
-    from search.evaluation.score_truth import labelled, truth_for
+    from search.evaluation.score_truth import labelled_systems
     from search.evaluation.system_metrics import measure
 
     rule = None if year is None else rule_of(year)
-    rows, others = read_scores(scores), read_scores(against or [])
-    known = truth_for((rows, others), truth)
-    clips = labelled(rows, known, year=rule)
-    other = labelled(others, known, year=rule) if others else None
-    for warning in clips.warnings:
+    others = None if against is None else read_scores(against)
+    clips, other = labelled_systems(read_scores(scores), others, truth, year=rule)
+    for warning in (*clips.warnings, *(() if other is None else other.warnings)):
         warn(warning)
-    for warning in () if other is None else other.warnings:
-        if warning not in clips.warnings:
-            warn(f"--against: {warning}")
     if clips.of_corpus:
         err.print(
             "All labelled clips of the scored machine IDs count: if a search used some of them for validation, quote "

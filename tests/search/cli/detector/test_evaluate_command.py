@@ -192,7 +192,6 @@ def test_clips_of_later_years_get_the_rule_of_2020_only_if_asked(
 
 
 def test_clips_of_2021_get_the_rule_of_2021(offkey: Offkey) -> None:
-    """Each domain has normal clips 0, 0, … and anomalies that score alike: AUC and pAUC are those of chance."""
     Path("scores").mkdir()
     Path("truth/ground_truth_data").mkdir(parents=True)
     for domain in ("source", "target"):
@@ -404,6 +403,44 @@ def test_where_there_are_several_machines_a_score_names_its_own(offkey: Offkey) 
         assert message in ran.stderr
 
 
+def test_two_systems_are_compared_on_the_same_clips(offkey: Offkey) -> None:
+    """The first finds every anomaly; the other one none of pump's, and lists the clips in another order."""
+    clips = [(m, f"id_00_{number:08d}.wav", number % 2) for m in ("fan", "pump") for number in range(40)]
+    write_csv("truth.csv", [{"file": f, "machine": m, "label": label} for m, f, label in clips])
+    write_csv("one.csv", [{"file": f, "machine": m, "score": label} for m, f, label in clips])
+    scores = [{"file": f, "machine": m, "score": label if m == "fan" else -label} for m, f, label in clips]
+    write_csv("other.csv", scores[::-1])
+
+    ran = offkey("evaluate", "one.csv", "--truth", "truth.csv", "--against", "other.csv", "--json")
+    shown = " ".join(offkey("evaluate", "one.csv", "--truth", "truth.csv", "--against", "other.csv").stdout.split())
+
+    against = json.loads(ran.stdout)["against"]
+    assert (against["auc"]["value"], against["auc"]["other"], against["auc"]["difference"]) == (1, 0.5, 0.5)
+    assert against["per_id"]["pump/00"]["auc"]["difference"] == 1
+    assert against["official"]["difference"] > 0
+    assert "pump/00 AUC 1.000 0.000 +1.000" in shown
+    assert "all machine IDs AUC 1.000 0.500 +0.500" in shown
+    assert "Each interval stands alone" in shown
+
+
+def test_a_machine_that_only_one_system_scored_is_no_part_of_the_differences(truth: str, offkey: Offkey) -> None:
+    write_csv("other.csv", [row for row in ours() if "_id_00_" in row["path"]])
+
+    ran = offkey("evaluate", scores_csv(), "--truth", truth, "--against", "other.csv")
+
+    assert "Only one of the two systems scored fan/02: left out of the differences" in ran.stdout
+    assert "the other system: no clip of fan/02 has a score" in ran.stderr
+
+
+def test_an_error_says_that_it_is_in_the_other_system_s_scores(truth: str, offkey: Offkey) -> None:
+    write_csv("other.csv", ours()[1:])
+
+    ran = offkey("evaluate", scores_csv(), "--truth", truth, "--against", "other.csv")
+
+    assert (ran.code, ran.stdout) == (1, "")
+    assert "The other system: 1 labelled clips have no score (fan normal_id_00_00000000.wav)" in ran.stderr
+
+
 def test_an_id_without_any_score_is_left_out_with_a_warning(truth: str, offkey: Offkey) -> None:
     write_csv("scores.csv", [row for row in ours() if "_id_00_" in row["path"]])
 
@@ -413,7 +450,7 @@ def test_an_id_without_any_score_is_left_out_with_a_warning(truth: str, offkey: 
     assert "no clip of fan/02 has a score" in ran.stderr
 
 
-DAYS = [
+DAYS: list[dict[str, Any]] = [
     {"path": f"{day}/{number:04d}.wav", "machine": "press", "label": label, "score": label + number}
     for day, label in (("day1", 0), ("day2", 1))
     for number in range(3)
