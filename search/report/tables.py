@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -14,6 +13,7 @@ from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.wording import duration, interval, number, objective_value
 from search.results.wording import settings as in_words
+from search.storage.optuna_rows import seconds_of
 from search.storage.stored_study import StoredStudy
 from search.study.machine_types import MACHINE_TYPES, parameter_of
 from search.study.recipe import Objective
@@ -59,11 +59,11 @@ def searched(
     begun = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
     ended = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
     if begun and ended:
-        work = sum((trial.duration for trial in trials if trial.duration is not None), timedelta())
+        work = sum(seconds_of(trial) for trial in trials if trial.state.is_finished())
         yield (
             "when",
             f"{min(begun):%Y-%m-%d %H:%M} to {max(ended):%Y-%m-%d %H:%M} by the workers' clocks; "
-            f"trials took {duration(work.total_seconds())} in all",
+            f"workers worked on trials for {duration(work)} in all",
         )
 
 

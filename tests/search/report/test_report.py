@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,13 @@ from search.evaluation.decisions import Decisions
 from search.evaluation.evaluate import evaluate
 from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Truth
-from search.report import charts, plots
+from search.report import charts, plots, tables
 from search.report.page import report
 from search.report.verdict import verdict
 from search.results.export import export_recipe
 from search.storage.counted_evaluations import enter_test_evaluation
 from search.storage.ledger import FinalState
+from search.storage.optuna_rows import SECONDS
 from search.storage.stored_study import load_stored
 from search.storage.trial_cache import Cache
 from search.study.identity import identity_of
@@ -282,6 +284,18 @@ def test_the_tables_hold_the_metrics_of_the_validation_clips(finished: TinyStudy
     assert page.row("h_dim")[:4] == ["h_dim", "units in each hidden layer", "8 to 64", "16"]
     assert page.row("budget")[1] == "6 trials; 4 complete, 1 pruned, 1 failed"
     assert page.row("diverged: the loss is nan") == ["diverged: the loss is nan", "1", "5"]
+
+
+def test_the_time_of_trials_is_that_of_workers_and_no_night_in_which_one_waited(finished: TinyStudy) -> None:
+    begun = datetime(2026, 3, 1, 18)
+    drained = create_trial(value=0.9, user_attrs={SECONDS: 90.0})
+    drained.datetime_start, drained.datetime_complete = begun, begun + timedelta(hours=14)
+    current, _ = status_of(finished.storage, finished.stored)
+
+    searched = dict(tables.searched(finished.stored, finished.stored.study(), current, [drained]))
+
+    assert searched["when"].startswith("2026-03-01 18:00 to 2026-03-02 08:00 by the workers' clocks")
+    assert searched["when"].endswith("workers worked on trials for 1 min 30 s in all")
 
 
 def test_the_recipe_and_the_study_file_on_the_page_are_those_of_the_study(finished: TinyStudy) -> None:
