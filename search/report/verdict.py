@@ -33,6 +33,9 @@ _HEADLINES = {
 
 #: The share of a range, at either end, in which a best value suggests a wider range.
 _EDGE = 0.05
+
+#: With fewer complete trials, a best value lies there by chance. The baseline's values were chosen, not found.
+_FEWEST_FOR_EDGES = 10
 #: A sentence names at most this many machine types.
 _NAMED = 5
 
@@ -188,8 +191,9 @@ def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, u
     yield Step(f"Train the detector{measured}:", tuple(detector_commands(stored, best, url)))
     if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain.may_be_chance:
         yield Step("Label more clips of faults: with more of them, the study can show smaller gains.")
+    is_baseline = best.number == 0 and bool(stored.tree.get("baseline"))
     edges = [name for name in best.params if _at_an_edge(best.distributions[name], best.params[name])]
-    if edges:
+    if edges and not is_baseline and len(status.finished) >= _FEWEST_FOR_EDGES:
         yield Step(f"Search wider ranges: the best trial lies at the edge of {', '.join(edges)}.")
 
 

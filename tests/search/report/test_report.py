@@ -441,11 +441,36 @@ def test_a_study_with_nothing_open_has_a_page(tiny_study: MakeStudy) -> None:
 def test_a_best_value_at_the_edge_of_its_range_asks_for_a_wider_one(
     tiny_study: MakeStudy, opened: dict[str, Any], value: int, is_at_the_edge: bool
 ) -> None:
-    model = {"family": "vae", "context": 3, "h_dim": opened, "z_dim": 4}
-    tiny = tiny_study(model=model, baseline={"h_dim": value})
-    end(tiny, scored(tiny, wrong=0))
+    tiny = with_a_best_value(tiny_study, opened, value, trials=10)
 
     assert ("Search wider ranges: the best trial lies at the edge of h_dim." in verdict_on(tiny)) == is_at_the_edge
+
+
+def with_a_best_value(tiny_study: MakeStudy, opened: dict[str, Any], value: int, *, trials: int) -> TinyStudy:
+    """A study whose trial 1 has this h_dim and is the best one, ahead of the baseline and of random trials."""
+    model = {"family": "vae", "context": 3, "h_dim": opened, "z_dim": 4}
+    search = {"trials": trials, "pruner": "none", "first": [{"h_dim": value}]}
+    between = opened.get("low", 8) * 2 if "low" in opened else opened["choices"][1]
+    tiny = tiny_study(model=model, baseline={"h_dim": between}, search=search)
+    for number in range(trials):
+        end(tiny, scored(tiny, wrong=int(number != 1)))
+    return tiny
+
+
+@pytest.mark.parametrize(("trials", "is_told"), [(9, False), (10, True)])
+def test_few_trials_support_no_wider_range(tiny_study: MakeStudy, trials: int, is_told: bool) -> None:
+    tiny = with_a_best_value(tiny_study, {"low": 8, "high": 64}, 64, trials=trials)
+
+    assert ("Search wider ranges" in verdict_on(tiny)) == is_told
+
+
+def test_the_baseline_supports_no_wider_range_however_many_trials_there_are(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study(trials=12, baseline={"h_dim": 64})
+    for number in range(12):
+        end(tiny, scored(tiny, wrong=int(number != 0)))
+
+    assert "the search found nothing better" in verdict_on(tiny)
+    assert "Search wider ranges" not in verdict_on(tiny)
 
 
 def test_however_many_reasons_there_are_the_page_shows_twenty(tiny_study: MakeStudy) -> None:
