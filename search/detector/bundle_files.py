@@ -199,6 +199,7 @@ class SeedMetrics(_Document):
     seeds: tuple[int, ...]
     validation: SpreadMetrics
     test: SpreadMetrics | None
+    seed_matters: bool = True
 
     @classmethod
     def of(cls, spread: SeedSpread) -> SeedMetrics:
@@ -207,6 +208,7 @@ class SeedMetrics(_Document):
             seeds=spread.seeds,
             validation=SpreadMetrics.of(spread.validation),
             test=None if spread.test is None else SpreadMetrics.of(spread.test),
+            seed_matters=spread.seed_matters,
         )
 
 

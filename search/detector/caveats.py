@@ -38,6 +38,12 @@ SPREAD = (
     "The spread shows how much the training varies by chance, not what other clips or settings would give"
 )
 
+#: For models whose seeds change nothing.
+NO_SPREAD = (
+    "The {count} models of {name} score every clip alike: nothing in them depends on the seed, so that they show no "
+    "spread and one of them would do"
+)
+
 
 def sentences_beside(detector: Detector) -> Iterator[str]:
     """What the metrics alone do not show, in sentences without their full stops."""
@@ -58,6 +64,9 @@ def sentences_beside(detector: Detector) -> Iterator[str]:
             f"The validation AUC is that of {validation.folds} models, each trained without the clips of its fold; the "
             "test AUC is that of the detector, trained on all of them"
         )
+    for name, spread in detector.seeds.items():
+        if not spread.seed_matters:
+            yield NO_SPREAD.format(count=len(spread.seeds), name=name)
     if detector.optimism is not None and detector.optimism.may_be_chance:
         yield "Validation minus test may be chance: its interval includes 0"
     if detector.test is not None:

@@ -81,6 +81,7 @@ def train_detector(
                 seeds=tuple(members.values()),
                 validation=Spread(validation.aucs_of(members)),
                 test=None if test is None else Spread(test.aucs_of(members)),
+                seed_matters=any(part is not None and part.differ(members) for part in (validation, test)),
             )
             for name, members in seed_groups(recipe).items()
         },
@@ -105,6 +106,11 @@ class _Scored:
 
     def aucs_of(self, members: Iterable[str]) -> tuple[float, ...]:
         return tuple(mean_auc(self.of_members[name], self.truth) for name in members)
+
+    def differ(self, members: Iterable[str]) -> bool:
+        """Whether these members score any clip differently."""
+        first, *others = (self.of_members[name] for name in members)
+        return not all(np.array_equal(first, other) for other in others)
 
 
 def _repeat_trial(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.detector.detector import Detector
-from search.detector.optimism import SeedSpread
+from search.detector.optimism import SeedSpread, varying
 from search.detector.threshold_card import threshold_section
 from search.results.wording import difference_interval, interval
 from search.study.recipe import Recipe
@@ -86,9 +86,10 @@ def _best_member(detector: Detector) -> str:
 
 def _seeds(detector: Detector) -> str:
     """The table that shows how the AUC of one model varies with its seed."""
-    if not detector.seeds:
+    seeds = varying(detector.seeds)
+    if not seeds:
         return ""
-    rows = "".join(_seed_rows(name, spread) for name, spread in detector.seeds.items())
+    rows = "".join(_seed_rows(name, spread) for name, spread in seeds.items())
     return f"""
 | one seed's model | | mean AUC | standard deviation | lowest | highest |
 |---|---|---|---|---|---|

@@ -6,6 +6,7 @@ seeds    : how the AUC of one model varies with its seed, over the members of an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,3 +71,9 @@ class SeedSpread:
     seeds: tuple[int, ...]
     validation: Spread
     test: Spread | None  # None where no ID has both labels among the test clips
+    seed_matters: bool  # whether the models' scores differ at all: those of a model that draws nothing do not
+
+
+def varying(seeds: Mapping[str, SeedSpread]) -> dict[str, SeedSpread]:
+    """Return the recipes whose models differ: only these have a spread."""
+    return {name: spread for name, spread in seeds.items() if spread.seed_matters}

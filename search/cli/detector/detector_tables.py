@@ -11,6 +11,7 @@ from rich.text import Text
 
 from search.cli.terminal import shown
 from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
+from search.detector.optimism import varying
 from search.detector.threshold_card import counts_in_words, rate_in_words
 from search.evaluation.evaluate import Metrics
 from search.evaluation.official import rule_in_words
@@ -51,7 +52,7 @@ def detector_metrics(detector: Detector) -> RenderableType:
         difference = (f"{optimism.difference:+.3f}", difference_interval(optimism.interval))
         table.add_row("validation − test", *difference, "", "", OPTIMISM)
     parts: list[RenderableType] = [table]
-    if detector.seeds:
+    if varying(detector.seeds):
         parts += [Text(), _seeds(detector), Text(f"{SPREAD}.")]
     parts += [Text(), *(Text(f"{sentence}.") for sentence in sentences_beside(detector))]
     if test is None:
@@ -97,7 +98,7 @@ def _seeds(detector: Detector) -> Table:
         padding=(0, 2),
         header_style="bold",
     )
-    for name, spread in detector.seeds.items():
+    for name, spread in varying(detector.seeds).items():
         recipe = f"{len(spread.seeds)} of {name}"
         for part, of_part in (("validation", spread.validation), ("test", spread.test)):
             if of_part is not None:

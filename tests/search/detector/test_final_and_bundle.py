@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import resource
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 import torch
 from optuna.trial import FixedTrial
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
 from features.clips.corpus import Corpus, read_corpus
+from search.cli.detector.detector_tables import detector_metrics
 from search.detector.bundle import load_bundle, require_free, save_bundle
 from search.detector.bundle_files import metrics_of
 from search.detector.caveats import SPREAD, sentences_beside
@@ -156,6 +159,20 @@ def test_the_spread_over_seeds_is_of_what_each_seed_s_model_is_worth_alone(
     assert f"| 2 of final | test | {spread.test.mean:.3f} | {spread.test.deviation:.3f} |" in model_card(detector)
     assert SPREAD in model_card(detector)
     assert [detector.seeds for detector in alone] == [{}, {}]
+
+
+def test_seeds_that_change_nothing_have_no_spread(corpus: Corpus) -> None:
+    tree = {"study": "final", "features": {"n_mels": 32}, "model": {"family": "stat"}}
+    recipe = Recipe.model_validate(tree)
+
+    detector = detector_of(ensemble_of([("recipe.yaml", recipe)], combine="mean", seeds=2), corpus, CPU)
+
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(detector_metrics(detector))
+    for text in (shown.getvalue(), model_card(detector)):
+        assert "The 2 models of final score every clip alike: nothing in them depends on the seed" in text
+        assert "one seed's model" not in text
+    assert metrics_of(detector)["seeds"]["seed_matters"] is False
 
 
 def test_the_search_s_optimism_stands_beside_both_aucs(detector: Detector, bundle: Path) -> None:
