@@ -19,5 +19,6 @@ artifacts     checkpoints and other files, in a folder or a bucket
 pages         what HTML pages share
 rescue        where results go that cannot be written where they should be
 errors        what a user can mend
+kinds         checks the kinds of values that a program hands over
 logs          whose log is written, and who sees it
 """

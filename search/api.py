@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import importlib
 import os
-import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from features.cleaning import CleaningSettings, Outlier
@@ -44,6 +42,7 @@ from search.evaluation.score_files import ScoreRow, distinct, read_scores
 from search.evaluation.score_truth import labelled_systems
 from search.evaluation.system_differences import Differences, PairedDifference, SystemDifferences
 from search.evaluation.system_metrics import DecisionMetrics, IdDecisions, SystemMetrics, measure
+from search.kinds import require_kind
 from search.logs import keep_quiet
 from search.results.comparison import Gain
 from search.results.ensemble import Ensemble, export_ensemble
@@ -69,6 +68,8 @@ if TYPE_CHECKING:
     from search.detector.scored_clips import ScoredClip
     from search.detector.threshold_move import MovedThresholds, at_false_alarm_rate, move_thresholds
 
+    _Rows = Iterable[ScoredClip] | str | Path
+
 __all__ = ["Study", "at_false_alarm_rate", "evaluate", "load_bundle", "move_thresholds", "score", "train"]
 
 # The types that these take, return and raise. For a study:
@@ -80,9 +81,8 @@ __all__ += ["Origin", "Recipe", "ScoringSettings", "TrainingSettings", "Validati
 # for a detector and its scores:
 __all__ += ["Bundle", "Clip", "DecisionMetrics", "Detector", "IdDecisions", "IdMetrics", "Interval", "Labels"]
 __all__ += ["MachineId", "Metrics", "Optimism", "Outlier", "ScoredClip", "Scorer", "SeedSpread", "Spread"]
-__all__ += ["BestMember", "Decisions", "HeldOutScores", "MemberOnTest", "MovedThresholds", "SystemMetrics"]
-__all__ += ["TestEvaluations", "Threshold", "ThresholdScores"]
-__all__ += ["Differences", "PairedDifference", "SystemDifferences"]
+__all__ += ["BestMember", "Decisions", "Differences", "HeldOutScores", "MemberOnTest", "MovedThresholds"]
+__all__ += ["PairedDifference", "SystemDifferences", "SystemMetrics", "TestEvaluations", "Threshold", "ThresholdScores"]
 # errors and warnings:
 __all__ += ["BundleError", "CorpusError", "MisuseError", "OffkeyError", "OffkeyWarning"]
 __all__ += ["StorageError", "StudyError", "StudyFileError"]
@@ -96,6 +96,7 @@ keep_quiet()
 
 _BUNDLE = "a folder or s3://BUCKET/PREFIX"
 _PATHS = "wav files, or folders of them"
+_SCORES = "rows of score(), or a file of scores"
 
 
 class Study:
@@ -125,9 +126,9 @@ class Study:
         Raises StudyFileError if a rule of study files is broken, StorageError if the storage cannot be read,
         CorpusError if `root` does not exist.
         """
-        _require(source, str | Path, "source", "a study file or a study's name")
-        _require(root, str | Path | None, "root", "a corpus: a folder or a table of clips")
-        _require(settings, Mapping | None, "settings", 'a dict, for example {"training.epochs": 5}')
+        require_kind(source, str | Path, "source", "a study file or a study's name")
+        require_kind(root, str | Path | None, "root", "a corpus: a folder or a table of clips")
+        require_kind(settings, Mapping | None, "settings", 'a dict, for example {"training.epochs": 5}')
         if root is not None and not Path(root).exists():
             raise CorpusError(f"root: {Path(root).absolute()} does not exist: give a folder or a table of clips")
         url = storage or default_url()
@@ -257,8 +258,8 @@ def train(
     """
     from search.detector.making import make_detector
 
-    _require(recipe, Recipe | str | Path, "recipe", "a recipe of study.recipe(), or a file of `offkey export`")
-    _require(bundle, str | Path, "bundle", _BUNDLE)
+    require_kind(recipe, Recipe | str | Path, "recipe", "a recipe of study.recipe(), or a file of `offkey export`")
+    require_kind(bundle, str | Path, "bundle", _BUNDLE)
     return make_detector(
         recipe if isinstance(recipe, Recipe) else _recipe_of(recipe),
         bundle,
@@ -288,11 +289,11 @@ def score(
     from search.detector.bundle import Bundle
     from search.detector.scored_clips import clip_paths, score_clips
 
-    _require(bundle, Bundle | str | Path, "bundle", f"{_BUNDLE}, or a detector of load_bundle()")
-    _require(paths, str | Path | Iterable, "paths", _PATHS)
+    require_kind(bundle, Bundle | str | Path, "bundle", f"{_BUNDLE}, or a detector of load_bundle()")
+    require_kind(paths, str | Path | Iterable, "paths", _PATHS)
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     for path in given:
-        _require(path, str | Path, "paths", _PATHS)
+        require_kind(path, str | Path, "paths", _PATHS)
     detector = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     files = clip_paths(map(Path, given))
     first = next(files, None)
@@ -301,58 +302,42 @@ def score(
     return score_clips(detector, chain([first], files), device_of(device))
 
 
-def evaluate(
-    rows: Iterable[ScoredClip] | str | Path,
-    truth: str | Path,
-    *,
-    year: int | None = None,
-    against: Iterable[ScoredClip] | str | Path | None = None,
-) -> SystemMetrics:
+def evaluate(rows: _Rows, truth: str | Path, *, year: int | None = None, against: _Rows | None = None) -> SystemMetrics:
     """Measure scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
 
-    `rows` come from `score`, or are a file or folder that `offkey evaluate` takes. `truth` is a corpus, the challenge's
-    ground-truth tables, or a CSV with the columns file and label. All labelled clips count, validation clips too: the
-    metrics on test clips alone are in the detector that `train` returns (`detector.test`).
-    `year` (2020 to 2026) chooses the rule of the official score; None chooses the one that the clips' names and folders
-    state. `against` are scores of another system: the metrics then have the differences on the same clips.
+    `rows` come from `score`, or are a file or folder that `offkey evaluate` takes; `against` are those of another system.
+    `truth` is a corpus, the challenge's ground-truth tables, or a CSV with the columns file and label. All labelled
+    clips count, validation clips too: `detector.test` of `train` is on test clips alone. `year` (2020 to 2026) chooses
+    the official score's rule; by default it is what the clips' names and folders state.
     Raises StudyError if a row has no score, or the truth does not fit the rows; MisuseError for another year.
     """
     rule = None if year is None else rule_of(year)
-    _require(rows, str | Path | Iterable, "rows", "rows of score(), or a file of scores")
-    _require(truth, str | Path, "truth", "a corpus, ground-truth tables or a CSV (file, label)")
-    _require(against, str | Path | Iterable | None, "against", "rows of score(), or a file of scores")
-    others = None if against is None else _scores(against)
-    clips, other = labelled_systems(_scores(rows), others, Path(truth), year=rule)
+    require_kind(truth, str | Path, "truth", "a corpus, ground-truth tables or a CSV (file, label)")
+    others = None if against is None else _scores(against, "against")
+    clips, other = labelled_systems(_scores(rows, "rows"), others, Path(truth), year=rule)
     for warning in (*clips.warnings, *(() if other is None else other.warnings)):
         warn_user(warning)
     return measure(clips, against=other)
 
 
-def _scores(rows: Iterable[ScoredClip] | str | Path) -> list[ScoreRow]:
-    scored = read_scores([Path(rows)]) if isinstance(rows, str | Path) else distinct(map(_as_row, rows))
-    if not scored:
+def _scores(rows: _Rows, name: str) -> list[ScoreRow]:
+    require_kind(rows, str | Path | Iterable, name, _SCORES)
+    if isinstance(rows, str | Path):
+        return read_scores([Path(rows)])
+    from search.detector.scored_clips import ScoredClip, as_score_row
+
+    given = list(rows)
+    for row in given:
+        require_kind(row, ScoredClip, name, _SCORES)
+    if not given:
         raise StudyError("There are no rows. The rows of score() can be read once: keep them with list(…)")
-    return scored
-
-
-def _require(value: object, kinds: type | UnionType, name: str, wanted: str) -> None:
-    """Raise MisuseError unless the value is of one of these types; `wanted` says what it must be."""
-    if not isinstance(value, kinds):
-        raise MisuseError(f"{name} must be {wanted}, but got {reprlib.repr(value)}")
+    return distinct(map(as_score_row, given))
 
 
 def _recipe_of(file: str | Path) -> Recipe:
     if not Path(file).is_file():
         raise StudyFileError(f"There is no recipe file {file}: `offkey export` and study.recipe() make one")
-    remedy = "load it with Study.load, run it, and train study.recipe()"
-    return load_recipe(file, tell=warn_user, remedy=remedy)
-
-
-def _as_row(row: ScoredClip) -> ScoreRow:
-    from search.detector.scored_clips import ScoredClip, as_score_row
-
-    _require(row, ScoredClip, "rows", "rows of score(), or a file of scores")
-    return as_score_row(row)
+    return load_recipe(file, tell=warn_user, remedy="load it with Study.load, run it, and train study.recipe()")
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for defined

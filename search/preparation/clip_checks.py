@@ -7,6 +7,7 @@ views : the corpus as the models of a trial see it (search.validation.views), bu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from features.windows.excerpts import require_length
 from models.scoring.calibration import require_normals, require_withheld
 from models.scoring.scores import Scores
 from search.errors import StudyError
+from search.evaluation.official import rule_in_words, year_for
+from search.evaluation.official_year import rule_stated_by
 from search.study.objectives import METRICS
 from search.study.recipe import Objective, Recipe, ValidationSettings
 from search.study.search_settings import ConstraintSettings
@@ -40,6 +43,22 @@ def warnings_of(corpus: Corpus, validation: ValidationSettings, views: Sequence[
         *_leaks_of_views(corpus, views),
         *_copies_across(corpus, validation),
         *_check_labels(corpus, validation, views),
+        *_another_rule(corpus, validation),
+    ]
+
+
+def _another_rule(corpus: Corpus, validation: ValidationSettings) -> list[str]:
+    """Warn if the official score that validates trials is not that of the year which the clips state."""
+    if "official" not in validation.objectives:
+        return []
+    clips = labelled_test_clips(corpus)
+    stated, _ = rule_stated_by([PurePath(clip.name)] for clip in clips)
+    used = year_for(clip.domain for clip in clips)
+    if stated in (None, used):
+        return []
+    return [
+        f"metric official validates trials by the rule of {rule_in_words(used)}, which goes by the clips' domains, but "
+        f"by their names these clips are of {rule_in_words(stated)}: `offkey evaluate` measures by that year's rule"
     ]
 
 

@@ -345,6 +345,28 @@ class TestFolds:
             prepared(corpus.root, validation={**official, "seed": seeds[1]})
 
 
+@pytest.mark.parametrize(("test_folder", "warned"), [("source_test", True), ("test", False)])
+def test_an_official_score_of_another_year_than_the_clips_state_is_warned_of(
+    tmp_path: Path, corpus_root: Path, test_folder: str, warned: bool
+) -> None:
+    """2021 has folders of its own for each domain, and a rule of its own. Trials are validated by 2022's."""
+    clips = corpus_root / "compressor"
+    for split, (wavs, labels) in {"train": (12, ["normal"]), test_folder: (24, ["normal", "anomaly"])}.items():
+        folder = tmp_path / "clips" / "fan" / split
+        folder.mkdir(parents=True)
+        for domain in ("source", "target"):
+            for label in labels:
+                for number in range(wavs):
+                    source = sorted((clips / "train").iterdir())[number % 5]
+                    name = f"section_00_{domain}_{split[-5:].strip('_')}_{label}_{number:04d}_a.wav"
+                    shutil.copy(source, folder / name)
+
+    warnings = prepared(tmp_path / "clips", validation={"metric": "official"}).warnings
+
+    text = "validates trials by the rule of 2022 and later, which goes by the clips' domains, but by their names these"
+    assert any(text in warning for warning in warnings) == warned
+
+
 def test_test_clips_without_a_label_in_their_names_are_no_labelled_clips(corpus_copy: Path) -> None:
     for path in (corpus_copy / "compressor" / "test").glob("*.wav"):
         word, _, rest = path.name.partition("_")
