@@ -305,7 +305,7 @@ def score(
 def evaluate(rows: _Rows, truth: str | Path, *, year: int | None = None, against: _Rows | None = None) -> SystemMetrics:
     """Measure scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
 
-    `rows` come from `score`, or are a file or folder that `offkey evaluate` takes; `against` are those of another system.
+    `rows` come from `score`, or are a file or folder that `offkey evaluate` takes; so does `against`, another system's.
     `truth` is a corpus, the challenge's ground-truth tables, or a CSV with the columns file and label. All labelled
     clips count, validation clips too: `detector.test` of `train` is on test clips alone. `year` (2020 to 2026) chooses
     the official score's rule; by default it is what the clips' names and folders state.
