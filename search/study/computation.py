@@ -15,4 +15,4 @@ Two caches have versions of their own, so that files of the old computation are 
 
 from __future__ import annotations
 
-COMPUTATION = 3
+COMPUTATION = 4
