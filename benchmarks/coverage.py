@@ -1,113 +1,278 @@
-"""How often intervals of few clips hold the true value.
+"""Whether the intervals and the verdicts on trials claim more than their clips tell: simulated, before and after.
 
-    python -m benchmarks.coverage [--sets 400] [--jobs 1]
+    python -m benchmarks.coverage [--sets 200] [--studies 60] [--jobs 2] [--only intervals | differences | trials]
 
-Scores of normal clips are drawn from a normal distribution, those of anomalies from three: a shifted one (binormal), one
-of which half is not heard at all and half is (half heard), and a shifted one of twice the deviation (spread). Each set
-of clips has so many of each label and machine ID. Printed is the share of sets whose 95 % interval holds the true value,
-for the bootstrap alone and for the interval that Offkey prints, and the widths of both.
+Intervals: scores of normal clips are drawn from a normal distribution, and those of anomalies from three: a shifted one
+(binormal), a shifted one of twice the deviation (spread), and a shifted one of which the share 1 − AUC is not heard at all
+(unheard). Printed is how often a 95 % interval holds the true value: of the bootstrap alone, and of the interval that
+Offkey prints. The IDs of one set of clips differ.
+
+Differences: two systems of the same AUC whose errors have a correlation of 0, 0.5 or 0.9.
+
+Trials: all trials of a study are equally good, or no better than guessing. Independent trials err by themselves. Trials
+like TPE's lie in a space of five settings, over which the errors are a smooth function, with noise; half of the errors
+are common to all, and after ten trials at random the next ones are drawn near the best tenth. Printed is how often the
+best trial is called a gain over the first one, how many of the others are called worse than the best, and how often it
+is called better than guessing: by the intervals of the pairs alone, and by Offkey's rule.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import joblib
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
-from scipy.optimize import brentq
 from scipy.stats import norm
 
 from features.clips.clip import ANOMALY, NORMAL
 from models.scoring.scores import Scores
+from search.evaluation.best_of_many import lead_over_guessing, leads
 from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.confidence import interval_of, interval_of_difference
 from search.evaluation.interval import Interval
-from search.evaluation.metrics import Metric, metric_of
-from search.evaluation.small_samples import model_interval
+from search.evaluation.metrics import Metric, metric_of, metric_of_each
 from search.evaluation.truth import Truth
 
 AUCS = (0.5, 0.7, 0.9, 0.97, 0.99, 0.995)
 CLIPS = (5, 8, 15, 25, 50)
-SHAPES = ("binormal", "half heard", "spread")
-
-
-def distance_of(shape: str, auc: float) -> float:
-    """How far apart the means are."""
-    if shape == "binormal":
-        return float(np.sqrt(2) * norm.ppf(auc))
-    if shape == "spread":
-        return float(np.sqrt(5) * norm.ppf(auc))
-    return float(brentq(lambda d: 0.25 + 0.5 * norm.cdf(d / np.sqrt(2)) - auc, -10, 10))
-
-
-def anomalies(shape: str, distance: float, rng: np.random.Generator, clips: int) -> Scores:
-    if shape == "spread":
-        return distance + 2 * rng.standard_normal(clips)
-    drawn = rng.standard_normal(clips)
-    heard = np.ones(clips, dtype=bool) if shape == "binormal" else rng.random(clips) < 0.5
-    return np.asarray(drawn + distance * heard)
+SHAPES = ("binormal", "spread", "unheard")
+TRIALS = (2, 20, 100, 500)
+SETTINGS = 5
 
 
 def truth_of(ids: int, clips: int) -> Truth:
+    """So many normal clips and anomalies of each machine ID."""
     names = tuple(f"machine/{number:02}" for number in range(ids) for _ in range(2 * clips))
     return Truth(ids=names, labels=tuple([NORMAL] * clips + [ANOMALY] * clips) * ids)
 
 
-def scores_of(shape: str, distances: Sequence[float], clips: int, rng: np.random.Generator) -> Scores:
-    return np.concatenate(
-        [np.r_[rng.standard_normal(clips), anomalies(shape, distance, rng, clips)] for distance in distances]
-    )
+def scores_of(shape: str, auc: float, clips: int, rng: np.random.Generator) -> Scores:
+    """The scores of a machine ID's normal clips, then of its anomalies."""
+    normals, anomalies = rng.standard_normal((2, clips))
+    if shape == "spread":
+        anomalies = 2 * anomalies + np.sqrt(5) * norm.ppf(auc)
+    else:
+        unheard = 1 - auc if shape == "unheard" else 0.0
+        of_heard = (auc - unheard / 2) / (1 - unheard)
+        anomalies += np.sqrt(2) * norm.ppf(of_heard) * (rng.random(clips) >= unheard)
+    return np.concatenate([normals, anomalies])
 
 
-def population(metric: Metric, shape: str, distances: Sequence[float]) -> float:
-    """The true value, from a large set of clips."""
-    clips = 20_000
-    return metric_of(metric, scores_of(shape, distances, clips, np.random.default_rng(0)), truth_of(len(distances), clips))
+def of_ids(auc: float, ids: int) -> Scores:
+    """The AUCs of machine IDs, some harder than others."""
+    return np.asarray(norm.cdf(norm.ppf(auc) + np.linspace(-0.3, 0.3, ids))) if ids > 1 else np.array([auc])
 
 
-def cover(metric: Metric, shape: str, auc: float, ids: int, clips: int, sets: int) -> list[float] | None:
-    """Coverage and mean width of the bootstrap, then of the interval that is printed; None where no set can be."""
-    if shape == "half heard" and not 0.25 < auc < 0.75:
-        return None
-    if metric == "pauc" and clips < 10:
-        return None
-    # IDs differ: the first is harder than the last.
-    spread = np.linspace(-0.3, 0.3, ids) if ids > 1 else np.zeros(1)
-    distances = [distance_of(shape, auc) + move for move in spread]
-    true = population(metric, shape, distances)
+@lru_cache(maxsize=256)
+def true_value(metric: Metric, shape: str, aucs: tuple[float, ...]) -> float:
+    """The metric of the distributions; of a pAUC that of many clips."""
+    if metric in ("auc", "worst_id"):
+        return float(np.mean(aucs) if metric == "auc" else min(aucs))
+    rng = np.random.default_rng(9)
+    clips = 40_000
+    drawn = np.concatenate([scores_of(shape, auc, clips, rng) for auc in aucs])
+    return metric_of(metric, drawn, truth_of(len(aucs), clips))
+
+
+def coverage(metric: Metric, shape: str, auc: float, ids: int, clips: int, sets: int) -> tuple[float, float, float]:
+    """How often the bootstrap's interval and the printed one hold the true value; the mean width of the latter."""
+    truth, aucs = truth_of(ids, clips), of_ids(auc, ids)
+    true, bootstrap = true_value(metric, shape, tuple(aucs.tolist())), Bootstrap(truth)
+    found = []
+    for number in range(sets):
+        rng = np.random.default_rng([number, clips, ids])
+        scores = np.concatenate([scores_of(shape, of_id, clips, rng) for of_id in aucs])
+        printed = interval_of(scores, truth, metric=metric, bootstrap=bootstrap)
+        assert printed is not None
+        before = Interval.of(bootstrap.metric(metric, scores))
+        found.append((before.includes(true), printed.includes(true), printed.high - printed.low))
+    before_share, after, width = np.mean(found, axis=0).tolist()
+    return before_share, after, width
+
+
+def coverage_of_difference(
+    metric: Metric, alike: float, auc: float, ids: int, clips: int, sets: int
+) -> tuple[float, float]:
+    """How often both intervals of the difference of two equally good systems hold 0."""
+    truth = truth_of(ids, clips)
+    bootstrap = Bootstrap(truth)
+    shifts = np.repeat(np.sqrt(2) * norm.ppf(of_ids(auc, ids)), 2 * clips) * np.array(truth.labels)
+    found = []
+    for number in range(sets):
+        common, *own = np.random.default_rng([number, clips, ids]).standard_normal((3, len(truth)))
+        one, other = (np.sqrt(alike) * common + np.sqrt(1 - alike) * of_system + shifts for of_system in own)
+        printed = interval_of_difference(one, other, truth, metric=metric, bootstrap=bootstrap)
+        assert printed is not None
+        before = Interval.of(bootstrap.metric(metric, one) - bootstrap.metric(metric, other))
+        found.append((before.includes(0) and before.low < before.high, printed.includes(0)))
+    before_share, after = np.mean(found, axis=0).tolist()
+    return before_share, after
+
+
+class Search:
+    """Errors of trials as a function of their settings, and a search that goes where they are favourable."""
+
+    def __init__(self, clips: int, rng: np.random.Generator) -> None:
+        waves = 400
+        self._rng = rng
+        self._waves = rng.standard_normal((waves, SETTINGS)) / 0.3, rng.uniform(0, 2 * np.pi, waves)
+        self._heights = rng.standard_normal((waves, clips)) * np.sqrt(2 / waves)
+        self._common = rng.standard_normal(clips)
+
+    def errors(self, settings: Scores) -> Scores:
+        """The errors of a trial's scores, (clips,), with a deviation of 1."""
+        of_settings = np.cos(self._waves[0] @ settings + self._waves[1]) @ self._heights
+        own = np.sqrt(0.7) * of_settings + np.sqrt(0.3) * self._rng.standard_normal(len(of_settings))
+        return np.asarray(np.sqrt(0.5) * self._common + np.sqrt(0.5) * own)
+
+    def suggestion(self, tried: Scores, values: Scores) -> Scores:
+        """The settings of the next trial: after ten at random, where good ones are dense and others are not."""
+        if len(values) < 10:
+            return self._rng.random(SETTINGS)
+        good = min(-(-len(values) // 10), 25)
+        order = np.argsort(-values)
+        of_good, of_bad = tried[order[:good]], tried[order[good:]]
+        chosen = self._rng.integers(good + 1, size=24)  # the last one: anywhere
+        near = of_good[np.minimum(chosen, good - 1)]
+        near = near + _bandwidth(of_good) * self._rng.standard_normal(near.shape)
+        near = np.where((chosen == good)[:, np.newaxis], self._rng.random(near.shape), near).clip(0, 1)
+        return np.asarray(near[(_log_density(near, of_good) - _log_density(near, of_bad)).argmax()])
+
+
+def _bandwidth(points: Scores) -> float:
+    return float(0.2 * len(points) ** (-1 / (SETTINGS + 4)))
+
+
+def _log_density(places: Scores, points: Scores) -> Scores:
+    width = _bandwidth(points)
+    squares = ((places[:, np.newaxis] - points) ** 2).sum(axis=-1) / (2 * width**2)
+    around = np.exp(-squares) / (width * np.sqrt(2 * np.pi)) ** SETTINGS
+    return np.asarray(np.log((around.sum(axis=1) + 1) / (len(points) + 1)))
+
+
+def study_of(trials: int, truth: Truth, auc: float, rng: np.random.Generator, *, like_tpe: bool) -> Scores:
+    """The scores of a study's trials, all of the same true AUC; (trials, clips)."""
+    shifts = np.sqrt(2) * norm.ppf(auc) * np.array(truth.labels)
+    if not like_tpe:
+        return np.asarray(rng.standard_normal((trials, len(truth))) + shifts)
+    search = Search(len(truth), rng)
+    settings, values, scores = np.empty((trials, SETTINGS)), np.empty(trials), np.empty((trials, len(truth)))
+    for trial in range(trials):
+        settings[trial] = search.suggestion(settings[:trial], values[:trial])
+        scores[trial] = search.errors(settings[trial]) + shifts
+        values[trial] = metric_of_each("auc", scores[trial : trial + 1], truth)[0]
+    return scores
+
+
+def false_claims(
+    trials: int, auc: float, ids: int, clips: int, studies: int, *, like_tpe: bool
+) -> npt.NDArray[np.float64]:
+    """The shares of false claims, before and after: a gain, worse than the best, better than guessing; and the power.
+
+    The last number is the mean gain over the baseline that is said to be detectable.
+    """
     truth = truth_of(ids, clips)
     bootstrap = Bootstrap(truth)
     found = []
-    for number in range(sets):
-        scores = scores_of(shape, distances, clips, np.random.default_rng([number, clips, ids]))
-        resampled = Interval.of(bootstrap.metric(metric, scores))
-        model = model_interval(metric, scores, truth)
-        hull = Interval(min(resampled.low, model.low), max(resampled.high, model.high))
-        found.append([value for one in (resampled, model, hull) for value in (one.includes(true), one.high - one.low)])
-    return [float(value) for value in np.mean(found, axis=0)]
+    for number in range(studies):
+        rng = np.random.default_rng([number, trials, clips, ids])
+        scores = study_of(trials, truth, auc, rng, like_tpe=like_tpe)
+        first = len(scores) - 1  # the baseline, wherever it is once the best comes first
+        order = np.argsort(-metric_of_each("auc", scores, truth), kind="stable")
+        first, scores = int(np.flatnonzero(order == 0)[0]), scores[order]
+        resampled = bootstrap.aucs(scores[0])
+        some = rng.permutation(np.arange(1, trials))[:10]
+        worse = [np.quantile(resampled - bootstrap.aucs(scores[other]), 0.025) > 0 for other in some]
+        gain = first != 0 and np.quantile(resampled - bootstrap.aucs(scores[first]), 0.025) > 0
+        judged = leads("auc", scores, truth)
+        found.append(
+            (
+                gain,
+                judged[first].is_told,
+                np.mean(worse),
+                np.mean([lead.is_told for lead in judged[1:]]),
+                np.quantile(resampled, 0.025) > 0.5,
+                lead_over_guessing(scores, truth).is_told,
+                judged[first].detectable,
+            )
+        )
+    return np.asarray(np.mean(found, axis=0))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=400)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--metrics", nargs="+", default=["auc", "pauc", "worst_id"])
+    parser.add_argument("--sets", type=int, default=200, help="sets of clips for each cell")
+    parser.add_argument("--studies", type=int, default=60, help="studies for each row; of 500 trials a third of them")
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--ids", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES))
+    parser.add_argument("--only", choices=["intervals", "differences", "trials"])
     asked = parser.parse_args()
-    for metric, shape, ids in product(asked.metrics, asked.shapes, asked.ids):
-        table = Table("AUC", *(f"{clips} + {clips}" for clips in CLIPS), title=f"{metric}, {shape}, {ids} IDs")
-        cells = joblib.Parallel(asked.jobs)(
-            joblib.delayed(cover)(metric, shape, auc, ids, clips, asked.sets) for auc in AUCS for clips in CLIPS
+    console, parallel = Console(width=140), joblib.Parallel(asked.jobs)
+    metrics: tuple[Metric, ...] = ("auc", "pauc", "worst_id")
+    for metric in metrics if asked.only in (None, "intervals") else ():
+        for shape in SHAPES:
+            for ids in [ids for ids in asked.ids if metric != "worst_id" or ids > 1]:
+                title = f"{metric}, {shape}, {ids} IDs: coverage before, now (width)"
+                console.print(_grid(title, lambda auc, clips: (metric, shape, auc, ids, clips, asked.sets), parallel))
+    for alike in (0.0, 0.5, 0.9) if asked.only in (None, "differences") else ():
+        table = Table(
+            "AUC", *(f"{clips} + {clips}" for clips in CLIPS), title=f"differences, 3 IDs, correlation {alike}"
         )
-        for row, auc in enumerate(AUCS):
-            own = cells[row * len(CLIPS) : (row + 1) * len(CLIPS)]
-            shown = ["" if c is None else " ".join(f"{100 * c[i]:.0f}%/{c[i + 1]:.2f}" for i in (0, 2, 4)) for c in own]
-            table.add_row(str(auc), *shown)
-        Console(width=160).print(table)
+        cells = [("auc", alike, auc, 3, clips, asked.sets) for auc in AUCS for clips in CLIPS]
+        shares = parallel(joblib.delayed(coverage_of_difference)(*cell) for cell in cells)
+        _add_rows(table, [f"{100 * before:.0f} %, {100 * after:.0f} %" for before, after in shares])
+        console.print(table)
+    for like_tpe in (False, True) if asked.only in (None, "trials") else ():
+        title = f"false claims before, now; 3 IDs; {'trials like TPE’s' if like_tpe else 'independent trials'}"
+        table = Table(
+            "AUC", "clips", "trials", "a gain", "told from the best", "better than guessing", "detectable", title=title
+        )
+        rows = [
+            (n, auc, 3, clips, _studies(asked.studies, n))
+            for auc in (0.5, 0.8, 0.97)
+            for clips in (5, 25)
+            for n in TRIALS
+        ]
+        shares = parallel(joblib.delayed(false_claims)(*row, like_tpe=like_tpe) for row in rows)
+        for (n, auc, _, clips, _), of_row in zip(rows, shares, strict=True):
+            percents = [f"{100 * share:.0f} %" for share in of_row[:6]]
+            guessing = ", ".join(percents[4:]) if auc == 0.5 else ""
+            claims = (", ".join(percents[:2]), ", ".join(percents[2:4]), guessing)
+            table.add_row(str(auc), f"{clips} + {clips}", str(n), *claims, f"{of_row[6]:.3f}")
+        console.print(table)
+
+
+def _studies(studies: int, trials: int) -> int:
+    return max(studies // 3, 1) if trials > 100 else studies
+
+
+def _grid(
+    title: str, cell: Callable[[float, int], tuple[Metric, str, float, int, int, int]], parallel: joblib.Parallel
+) -> Table:
+    table = Table("AUC", *(f"{clips} + {clips}" for clips in CLIPS), title=title)
+    cells = [cell(auc, clips) for auc in AUCS for clips in CLIPS]
+    measured = [of for of in cells if of[0] != "pauc" or of[4] >= 10]
+    shares = dict(zip(measured, parallel(joblib.delayed(coverage)(*of) for of in measured), strict=True))
+    _add_rows(
+        table,
+        [
+            "{:.0f} %, {:.0f} % ({:.2f})".format(*(100 * shares[of][0], 100 * shares[of][1], shares[of][2]))
+            if of in shares
+            else ""
+            for of in cells
+        ],
+    )
+    return table
+
+
+def _add_rows(table: Table, cells: Sequence[str]) -> None:
+    for row, auc in enumerate(AUCS):
+        table.add_row(str(auc), *cells[row * len(CLIPS) : (row + 1) * len(CLIPS)])
 
 
 if __name__ == "__main__":

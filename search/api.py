@@ -44,10 +44,10 @@ from search.evaluation.system_differences import Differences, PairedDifference, 
 from search.evaluation.system_metrics import DecisionMetrics, IdDecisions, SystemMetrics, measure
 from search.kinds import require_kind
 from search.logs import keep_quiet
-from search.results.comparison import Gain
 from search.results.ensemble import Ensemble, export_ensemble
 from search.results.export import export_recipe
 from search.results.families import FamilyTrials
+from search.results.gain import Gain, GainOfBest
 from search.results.portfolio import Portfolio, PortfolioLeader
 from search.results.trials import SearchProgress, Summary, Trial, progress_of, reading
 from search.storage.counted_evaluations import TestEvaluations
@@ -73,7 +73,16 @@ if TYPE_CHECKING:
 __all__ = ["Study", "at_false_alarm_rate", "evaluate", "load_bundle", "move_thresholds", "score", "train"]
 
 # The types that these take, return and raise. For a study:
-__all__ += ["Ensemble", "FamilyTrials", "Gain", "Portfolio", "PortfolioLeader", "SearchProgress", "Summary"]
+__all__ += [
+    "Ensemble",
+    "FamilyTrials",
+    "Gain",
+    "GainOfBest",
+    "Portfolio",
+    "PortfolioLeader",
+    "SearchProgress",
+    "Summary",
+]
 __all__ += ["TakenVariant", "Trial"]
 # for a recipe:
 __all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "OfMachineType"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from search.analysis.analysis import Analysis
 from search.analysis.listening import times_as_far
-from search.analysis.separability import FEWEST_FOR_INTERVAL, MethodResult, Scope, Separability, SeparationMethod
+from search.analysis.separability import MethodResult, Scope, Separability, SeparationMethod
 
 #: A sentence names at most this many machine IDs, and counts the others.
 _NAMED = 6
@@ -260,7 +260,7 @@ def _verdict_of(scope: Scope) -> str:
     sentence = f"{method_name(best.method)} has AUC {auc_in_words(best)}"
     if best.interval is None:
         sentence = f"{method_name(best.method)} has AUC {best.auc:.2f}, on too few clips for an interval"
-    if min(scope.normal, scope.anomaly) < FEWEST_FOR_INTERVAL:
+    if scope.few:
         return f"{sentence}: these clips do not show which feature is best."
     guessing = "" if scope.best.beats_guessing else ", which may be guessing"
     if not scope.ties:

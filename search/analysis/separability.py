@@ -9,14 +9,13 @@ kNN         : the mean distance to the nearest three of them.
 scores : (clips,) float64, higher is more anomalous, in the order of `Separability.clips`.
 AUC    : for an ID; for a machine and for all machines, the mean over IDs.
 
-Intervals and ties come from a bootstrap over clips. Resamples of n clips vary less than samples of n clips, by
-(n − 1) / n in variance, which matters since an ID may have only two clips: intervals are widened by that factor
-(Hesterberg 2015).
+Intervals are those of search.evaluation.confidence; which methods the best one is told from, and whether it is better
+than guessing, say the rules for the best of many trials (search.evaluation.best_of_many): a method is a trial.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -29,17 +28,14 @@ from models.scoring.covariance import ShrunkCovariance
 from models.scoring.scores import Scores
 from search.analysis.statistics import KindProgress, Statistics, Values, standardised
 from search.analysis.view import View
+from search.evaluation.best_of_many import lead_over_guessing, leads
 from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.confidence import interval_of, why_no_interval
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import id_aucs
 from search.evaluation.truth import Truth
 
 _NEIGHBOURS = 3
-
-#: With fewer clips of either label, resamples do not represent other clips: an interval would be too narrow.
-FEWEST_FOR_INTERVAL = 5
-#: With fewer clips of an ID, an interval of width 0 (all resamples have the same AUC) is not reported either.
-_FEWEST_ALIKE = 10
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,8 @@ class MethodResult:
     method: SeparationMethod
     auc: float
     interval: Interval | None  # None where there are too few clips
-    beats_guessing: bool  # with a Bonferroni correction for the number of methods
-    ties: bool  # with the best: the interval of their paired difference includes 0
+    beats_guessing: bool  # being one of so many methods
+    ties: bool  # with the best, which is not told from it
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,7 @@ class Scope:
     normal: int  # clips
     anomaly: int
     methods: tuple[MethodResult, ...]
+    few: bool  # whether there are too few clips for intervals, and to tell methods apart
 
     @property
     def best(self) -> MethodResult:
@@ -151,32 +148,36 @@ def _scope(
     truth: Truth, scores: Mapping[SeparationMethod, Scores], aucs: Mapping[SeparationMethod, Mapping[str, float]]
 ) -> Scope:
     """The methods on clips of this truth; `aucs` are those of every ID."""
-    strata = Counter(zip(truth.ids, truth.labels, strict=True))
     ids = tuple(sorted(set(truth.ids)))
-    normal, anomaly = truth.labels.count(NORMAL), truth.labels.count(ANOMALY)
-    few = min(normal, anomaly) < FEWEST_FOR_INTERVAL
-    wider = np.sqrt(np.mean([count / (count - 1) if count > 1 else 2.0 for count in strata.values()]))
     means = {method: float(np.mean([aucs[method][name] for name in ids])) for method in scores}
     bootstrap = Bootstrap(truth)
-    resampled = {method: means[method] + wider * (bootstrap.aucs(scores[method]) - means[method]) for method in scores}
-    intervals = {method: Interval.of(of_method) for method, of_method in resampled.items()}
-    # Of methods with the same AUC, the one with the higher lower end comes first.
-    ordered = sorted(means, key=lambda method: (-round(means[method], 9), -intervals[method].low))
-    measured = []
-    for method in ordered:
-        interval = Interval(*np.clip(intervals[method], 0, 1).tolist())  # widened, it may leave what an AUC can be
-        unknown = few or (interval.low == interval.high and min(strata.values()) < _FEWEST_ALIKE)
-        luckiest = float(np.quantile(resampled[method], 0.025 / len(ordered)))
-        measured.append(
-            MethodResult(
-                method=method,
-                auc=means[method],
-                interval=None if unknown else interval,
-                beats_guessing=luckiest > 0.5 and not few,
-                ties=few or Interval.of(resampled[ordered[0]] - resampled[method]).low <= 1e-9,
-            )
+    intervals = {method: interval_of(of_method, truth, bootstrap=bootstrap) for method, of_method in scores.items()}
+
+    def standing(method: SeparationMethod) -> tuple[float, float]:
+        """Of methods with the same AUC, the one with the higher lower end comes first."""
+        interval = intervals[method]
+        return -round(means[method], 9), 0.0 if interval is None else -interval.low
+
+    ordered = sorted(means, key=standing)
+    of_all = np.stack([scores[method] for method in ordered])
+    few = bool(why_no_interval(truth))
+    # Each method is judged against guessing as if it were the best.
+    over_guessing = [
+        lead_over_guessing(of_all[[place, *range(place), *range(place + 1, len(ordered))]], truth)
+        for place in range(len(ordered))
+    ]
+    measured = [
+        MethodResult(
+            method=method,
+            auc=means[method],
+            interval=intervals[method],
+            beats_guessing=over.is_told and not few,
+            ties=few or not lead.is_told,
         )
-    return Scope(ids=ids, normal=normal, anomaly=anomaly, methods=tuple(measured))
+        for method, over, lead in zip(ordered, over_guessing, leads("auc", of_all, truth), strict=True)
+    ]
+    normal, anomaly = truth.labels.count(NORMAL), truth.labels.count(ANOMALY)
+    return Scope(ids=ids, normal=normal, anomaly=anomaly, methods=tuple(measured), few=few)
 
 
 def _undefined(view: View, training: Mapping[str, Sequence[Clip]]) -> Iterator[tuple[str, str]]:

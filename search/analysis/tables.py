@@ -11,7 +11,7 @@ from features.clips.machine_id import MachineId
 from search.analysis.analysis import Analysis
 from search.analysis.findings import feature_name
 from search.analysis.inventory import Inventory
-from search.analysis.separability import FEWEST_FOR_INTERVAL, Scope, Separability, SeparationMethod
+from search.analysis.separability import Scope, Separability, SeparationMethod
 
 _COLUMNS = (
     "machine", "machine_id", "feature", "detector", "auc", "low", "high", "ties_with_best", "normal", "anomaly",
@@ -133,7 +133,7 @@ def _cell(scope: Scope, method: SeparationMethod) -> dict[str, Any]:
     return {
         "auc": f"{measured.auc:.2f}",
         "interval": "" if measured.interval is None else "{:.2f}–{:.2f}".format(*measured.interval),
-        "best": measured is scope.best and min(scope.normal, scope.anomaly) >= FEWEST_FOR_INTERVAL,
+        "best": measured is scope.best and not scope.few,
         # How dark a cell is: from guessing to perfect.
         "shade": f"{min(max(measured.auc - 0.5, 0), 0.5) * 0.9:.2f}",
     }

@@ -14,7 +14,7 @@ import optuna
 from search.results.comparison import Comparison, compare
 from search.results.families import columns
 from search.results.status import Status, read_status, worth
-from search.results.wording import interval
+from search.results.wording import interval_or_why
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
 from search.storage.study_storage import StudyStorage
@@ -36,7 +36,7 @@ _MARKUP = re.compile(r"[\\`*_\[\]<>|~$&]")
 def write_note(storage: StudyStorage, stored: StoredStudy, study: optuna.Study) -> None:
     """Updates the note if it is out of date. Raises StudyError if the study no longer exists."""
     status = read_status(storage, stored, study)
-    comparison = compare(storage, stored, status, with_ties=False)
+    comparison = compare(storage, stored, status)
     ours = "\n\n".join([*_paragraphs(stored, status, comparison), f"---\n{_LINE}"])
     best = None if status.best is None else worth(status.best)
     # If another trial is the best by now, that trial's worker writes the note.
@@ -103,7 +103,7 @@ def _result(status: Status, comparison: Comparison | None) -> str:
         return f"**Result**: no trial{within} is complete yet."
     text = (
         f"**Result**: trial {status.best.number} leads with a validation {status.metric_name} of "
-        f"{worth(status.best):.3f} (95 % interval {interval(comparison.interval)})."
+        f"{worth(status.best):.3f} ({interval_or_why(comparison.interval, comparison.why_no_interval)})."
     )
     if len(status.objectives) > 1:
         text += f" {len(status.front)} trials are trade-offs, which no other trial beats in every objective."
@@ -111,8 +111,8 @@ def _result(status: Status, comparison: Comparison | None) -> str:
         text += " It is the baseline: no gain over it."
     elif comparison.gain is not None:
         gain = comparison.gain
-        difference = f"{gain.difference:+.3f} (95 % interval {interval(gain.interval)})"
-        text += f" Over the baseline ({status.baseline:.3f}): {difference}, {gain.in_words}."
+        text += f" Over the baseline ({status.baseline:.3f}): {gain.measured_in_words}, {gain.in_words}."
+        text += f" {gain.power_in_words}"
     variant = taken_variant(status.best)
     text += "" if variant is None else f" Its variant: {_escaped(variant.in_words)}."
     if comparison.ensemble is not None and (promise := comparison.ensemble.in_words(status.study, worth(status.best))):

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.confidence import interval_of, interval_of_difference
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import mean_auc
 from search.evaluation.truth import Truth
-from search.results.comparison import Gain
+from search.results.gain import Gain
 from search.study.recipe import Recipe
 
 
@@ -22,7 +23,7 @@ class MemberOnTest:
     """A member's AUC on the test clips, and what the ensemble gains over it."""
 
     auc: float
-    interval: Interval
+    interval: Interval | None  # None where there are too few clips
     gain: Gain  # the ensemble's AUC minus the member's
 
 
@@ -44,7 +45,7 @@ def name_of_best_member(recipe: Recipe) -> str | None:
 def measured_on_test(member: Scores, ensemble: Scores, truth: Truth) -> MemberOnTest:
     """Measure a member beside its ensemble, by their scores of the test clips."""
     bootstrap = Bootstrap(truth)
-    of_member, of_ensemble = bootstrap.aucs(member), bootstrap.aucs(ensemble)
     auc = mean_auc(member, truth)
-    gain = Gain(mean_auc(ensemble, truth) - auc, Interval.of(of_ensemble - of_member))
-    return MemberOnTest(auc, Interval.of(of_member), gain)
+    difference = interval_of_difference(ensemble, member, truth, bootstrap=bootstrap)
+    gain = Gain(mean_auc(ensemble, truth) - auc, difference)
+    return MemberOnTest(auc, interval_of(member, truth, bootstrap=bootstrap), gain)

@@ -154,7 +154,7 @@ class PartMetrics(_Document):
     """The metrics on the validation clips, or on the test clips."""
 
     auc: float
-    interval: Interval
+    interval: Interval | None
     pauc: float | None
     pooled_auc: float
     per_id: dict[str, IdMetrics]  # by machine/ID

@@ -67,8 +67,16 @@ def sentences_beside(detector: Detector) -> Iterator[str]:
     for name, spread in detector.seeds.items():
         if not spread.seed_matters:
             yield NO_SPREAD.format(count=len(spread.seeds), name=name)
+    for part, metrics in (("Validation", detector.validation), ("Test", detector.test)):
+        if metrics is not None and metrics.why_no_interval:
+            yield f"{part} AUC: {metrics.why_no_interval}"
     if detector.optimism is not None and detector.optimism.may_be_chance:
-        yield "Validation minus test may be chance: its interval includes 0"
+        why = (
+            "there are too few clips for an interval"
+            if detector.optimism.interval is None
+            else "its interval includes 0"
+        )
+        yield f"Validation minus test may be chance: {why}"
     if detector.test is not None:
         yield detector.test_evaluations.in_words
 

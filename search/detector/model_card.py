@@ -6,7 +6,7 @@ from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.detector.detector import Detector
 from search.detector.optimism import SeedSpread, varying
 from search.detector.threshold_card import threshold_section
-from search.results.wording import difference_interval, interval
+from search.results.wording import difference_interval, interval, interval_or_why
 from search.study.recipe import Recipe
 
 #: scoring.calibration → what a score is, in lines of the card.
@@ -28,7 +28,7 @@ def model_card(detector: Detector) -> str:
     test_line = (
         "No test AUC: there are no labelled test clips, or too few."
         if test is None
-        else f"Held-out test AUC {test.auc:.3f} (95 % interval {interval(test.interval)}), "
+        else f"Held-out test AUC {test.auc:.3f} ({interval_or_why(test.interval, test.why_no_interval)}), "
         f"on clips that no search has used.\nOver the clips of all machine IDs together it is {test.pooled:.3f}."
     )
     scale = _scale(recipe)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.scoring.scores import Scores
-from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.confidence import interval_of, interval_of_independent
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import id_aucs, mean_auc
 from search.evaluation.truth import Truth
@@ -23,11 +23,11 @@ class Optimism:
     """Validation AUC − test AUC."""
 
     difference: float
-    interval: Interval
+    interval: Interval | None  # None where there are too few clips
 
     @property
     def may_be_chance(self) -> bool:
-        return self.interval.includes(0)
+        return self.interval is None or self.interval.includes(0)
 
 
 def optimism_of(validation: Scores, validation_data: Truth, test: Scores, held_out: Truth) -> Optimism | None:
@@ -42,10 +42,12 @@ def optimism_of(validation: Scores, validation_data: Truth, test: Scores, held_o
         (scores[np.isin(truth.ids, list(common))], truth.of_ids(common))
         for scores, truth in ((validation, validation_data), (test, held_out))
     )
-    resampled = Bootstrap(validation_data).aucs(validation)
-    # Moved by one: both are drawn from the same random numbers, so that the n-th of each are not independent.
-    resampled -= np.roll(Bootstrap(held_out).aucs(test), 1)
-    return Optimism(mean_auc(validation, validation_data) - mean_auc(test, held_out), Interval.of(resampled))
+    validated, tested = mean_auc(validation, validation_data), mean_auc(test, held_out)
+    of_validation, of_test = interval_of(validation, validation_data), interval_of(test, held_out)
+    interval = None
+    if of_validation is not None and of_test is not None:
+        interval = interval_of_independent(validated, of_validation, tested, of_test)
+    return Optimism(validated - tested, interval)
 
 
 @dataclass(frozen=True)

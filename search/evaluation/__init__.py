@@ -4,7 +4,11 @@ truth           the labels that scores are measured against
 metrics         AUC, pAUC, and the metrics that a search can use
 bootstrap       resamples of the clips
 noise           how far a metric depends on the clips, by which trials and variants are compared
-interval        the 95 % interval of a metric, from its resamples
+contributions   how much each recording contributes to a metric
+interval        the record of a 95 % interval
+small_samples   what few clips leave open, by a model of their scores
+confidence      the 95 % intervals of metrics and of their differences, and why there is none
+best_of_many    what the best of many trials proves: gain, ties, guessing
 evaluate        all metrics of one set of scored clips
 decisions       false alarms and found faults, as counts with intervals
 official        the challenge's score, by the rule of each year

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.scoring.scores import Scores
-from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.confidence import interval_of, why_no_interval
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, area_under_curve, by_label, pairs_by_fold, pairs_of_part
 from search.evaluation.official import Part
@@ -31,9 +31,10 @@ class Metrics:
 
     auc: float  # mean over machine IDs
     pauc: float | None  # mean over machine IDs; None where one has too few normal clips
-    interval: Interval  # of auc
+    interval: Interval | None  # of auc; None where there are too few clips
     pooled: float  # AUC over the same clips, whatever their machine ID
     per_id: Mapping[str, IdMetrics]
+    why_no_interval: str = ""  # empty if there is an interval
 
 
 def evaluate(scores: Scores, truth: Truth) -> Metrics:
@@ -54,7 +55,8 @@ def evaluate(scores: Scores, truth: Truth) -> Metrics:
     return Metrics(
         auc=float(np.mean([of_id.auc for of_id in per_id.values()])),
         pauc=float(np.mean(paucs)) if len(paucs) == len(per_id) else None,
-        interval=Interval.of(Bootstrap(truth).aucs(scores)),
+        interval=interval_of(scores, truth),
         pooled=area_under_curve("auc", scores, pairs_by_fold(*by_label(judged, truth), truth)),
         per_id=per_id,
+        why_no_interval=why_no_interval(truth),
     )

@@ -1,4 +1,4 @@
-"""The 95 % interval of a metric, from its bootstrap resamples."""
+"""The range that holds the true value of a metric in 95 % of cases; search.evaluation.confidence computes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.scoring.scores import Scores
 
 
 class Interval(NamedTuple):
-    """The range that holds the middle 95 % of a metric's resamples; in JSON a list of two numbers."""
+    """The range that holds a metric's true value in 95 % of cases; in JSON a list of two numbers."""
 
     low: float
     high: float

@@ -1,97 +1,101 @@
 """What a metric of few clips leaves open, by a model of their scores.
 
 Bootstrap resamples of few clips vary too little, and not at all where every clip is ranked right. The model: within a
-machine ID, scores of normal clips and of anomalies are normally distributed with one deviation (the binormal model of
-the ROC curve, Dorfman and Alf 1969), apart as far as was measured. It is simulated for the numbers of clips at hand. All
-machine IDs move by a common distance; the interval holds every value of the metric that the model does not exclude:
-those at which the measured one is not among the extreme 2.5 % (inversion of a test, as in Clopper and Pearson 1934).
+machine ID, the scores of normal clips and those of anomalies are normally distributed with the same deviation (the
+binormal model of the ROC curve, Dorfman and Alf 1969), as far apart as was measured. Sets of as many clips as there are
+are drawn from it. All machine IDs are moved by a common distance, to both sides, until the measured value is among the
+extreme 2.5 % of those that are drawn: such a distance, and so the metric that belongs to it, is excluded (the inversion
+of a test, Clopper and Pearson 1934). Only numbers of clips are drawn for, so that sets are drawn once for each.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-from features.clips.clip import ANOMALY, NORMAL, Domain
+from features.clips.clip import Domain
 from models.scoring.scores import Scores
-from search.evaluation.interval import Interval
-from search.evaluation.metrics import MAX_FALSE_POSITIVE_RATE, Metric, combined, parts_with_clips, standardised
+from search.evaluation.metrics import MAX_FALSE_POSITIVE_RATE, Metric, areas_under_curve, combined, standardised
 from search.evaluation.official import Part, Year
 from search.evaluation.truth import Indices, Pairs, Truth
 
-#: A label and a domain, and how many clips have them.
-Stratum = tuple[int, Domain | None]
-Counts = tuple[tuple[Stratum, int], ...]
+#: A label's domain, and how many recordings have it.
+Counts = tuple[tuple[Domain | None, int], ...]
 
-#: The simulated sets of clips.
+#: The sets of clips that are drawn.
 _SETS = 1000
 
-#: With more clips of a label, so many are simulated, and deviations scaled by the variance of the AUC.
+#: Of more clips of a label, only so many are drawn; the spread of the sets is that of all of them.
 _MOST_CLIPS = 60
 
 #: Distances between the means of anomalies and normal clips, in deviations: AUCs from 0.02 to 0.99999.
 _DISTANCES = np.linspace(-3.0, 6.0, 181)
 
-#: By how much all machine IDs are moved.
-_MOVES = np.linspace(-6.0, 6.0, 241)
+#: By how much all machine IDs are moved at most, and how often the range of moves is halved.
+_FURTHEST, _HALVINGS = 8.0, 12
 
-_ONE_SIDE = 0.025
-
-
-def model_interval(metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = None) -> Interval:
-    """Return the values of the metric that its clips do not exclude, by the model.
-
-    Raises StudyError as `metric_of` does.
-    """
-    from search.evaluation.metrics import areas_under_curve
-
-    year = year or truth.year
-    parts = parts_with_clips(metric, truth, year)
-    values = np.array([float(areas_under_curve(part.kind, scores[np.newaxis], pairs)[0]) for part, pairs in parts.items()])
-    measured = float(combined(metric, year, list(parts), values))
-    simulated, expected = _moved(parts, values, truth)
-    of_metric = combined(metric, year, list(parts), simulated)  # (moves, sets)
-    at_most = (of_metric <= measured + 1e-9).mean(axis=1)  # falls with the move
-    at_least = (of_metric >= measured - 1e-9).mean(axis=1)  # rises
-    possible = combined(metric, year, list(parts), expected)  # (moves,)
-    low = np.interp(_ONE_SIDE, at_least, possible)
-    high = np.interp(-_ONE_SIDE, -at_most, possible)
-    return Interval(float(min(low, measured)), float(max(high, measured)))
+_TAIL = 0.025
 
 
-def _moved(parts: dict[Part, Pairs], values: Scores, truth: Truth) -> tuple[Scores, Scores]:
-    """Return the parts' values in simulated sets, (parts, moves, sets), and in expectation, (parts, moves)."""
+def ends_by_model(metric: Metric, year: Year, parts: dict[Part, Pairs], scores: Scores, truth: Truth) -> Scores:
+    """Return the lowest and the highest value of the metric that the clips do not exclude, by the model; (2,)."""
+    values = np.array([areas_under_curve(part.kind, scores[np.newaxis], pairs)[0] for part, pairs in parts.items()])
+    measured = combined(metric, year, list(parts), values)
+    tables, distances, draws = _of_parts(parts, values, truth)
+
+    def moved(move: float) -> tuple[Scores, Scores]:
+        """The metric of each set that is drawn, (sets,), and its expectation, if all machine IDs move so far."""
+        drawn, expected = np.empty((len(parts), _SETS)), np.empty(len(parts))
+        for row, (table, distance, draw) in enumerate(zip(tables, distances, draws, strict=True)):
+            place = np.clip((distance + move - _DISTANCES[0]) / (_DISTANCES[1] - _DISTANCES[0]), 0, len(table) - 1.001)
+            below, share = int(place), place % 1
+            of_sets = (1 - share) * table[below] + share * table[below + 1]
+            drawn[row], expected[row] = of_sets[draw], of_sets.mean()
+        return combined(metric, year, list(parts), drawn), combined(metric, year, list(parts), expected)
+
+    low = _turning_point(lambda move: (moved(move)[0] >= measured - 1e-9).mean() >= _TAIL, -_FURTHEST, 0.0)
+    high = _turning_point(lambda move: (moved(move)[0] <= measured + 1e-9).mean() < _TAIL, 0.0, _FURTHEST)
+    return np.array([moved(low)[1], moved(high)[1]])
+
+
+def _turning_point(is_beyond: Callable[[float], bool], low: float, high: float) -> float:
+    """Return where `is_beyond`, false at first, becomes true between these moves; an end if it does not."""
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_beyond(middle) else (middle, high)
+    return (low + high) / 2
+
+
+def _of_parts(
+    parts: dict[Part, Pairs], values: Scores, truth: Truth
+) -> tuple[list[Scores], list[float], list[Indices]]:
+    """Return each part's table, its measured distance, and the order in which it takes the sets that are drawn."""
     rng = np.random.default_rng(0)
-    of_ids: dict[str, npt.NDArray[np.int64]] = {}
-    simulated, expected = [], []
+    of_ids: dict[str, Indices] = {}
+    tables, distances, draws = [], [], []
     for (part, pairs), value in zip(parts.items(), values, strict=True):
-        if part.id_name not in of_ids:  # IDs with equal numbers of clips share the simulated sets
+        if part.id_name not in of_ids:  # IDs with as many clips share the sets: in another order they are independent
             of_ids[part.id_name] = rng.permutation(_SETS)
-        normals, anomalies = (np.concatenate(of_label) for of_label in zip(*pairs, strict=True))
-        counts = _counts(normals, truth), _counts(anomalies, truth)
-        table = _table(part.kind, *counts)  # (distances, sets)
-        mean = table.mean(axis=1)
-        clips = _total(counts[0]) * _total(counts[1])
-        distance = np.interp((value * clips + 0.5) / (clips + 1), mean, _DISTANCES)
-        place = np.clip((distance + _MOVES - _DISTANCES[0]) / (_DISTANCES[1] - _DISTANCES[0]), 0, len(_DISTANCES) - 1)
-        below = np.minimum(place.astype(int), len(_DISTANCES) - 2)
-        share = (place - below)[:, np.newaxis]
-        moved = (1 - share) * table[below] + share * table[below + 1]
-        simulated.append(moved[:, of_ids[part.id_name]])
-        expected.append(moved.mean(axis=1))
-    return np.array(simulated), np.array(expected)
+        normals, anomalies = (counts_of(np.concatenate(clips), truth) for clips in zip(*pairs, strict=True))
+        table = _table(part.kind, normals, anomalies)
+        compared = _total(normals) * _total(anomalies)
+        # Half a comparison more on either side: a value of 1 has a distance too.
+        within = (value * compared + 0.5) / (compared + 1)
+        tables.append(table)
+        distances.append(float(np.interp(within, table.mean(axis=1), _DISTANCES)))
+        draws.append(of_ids[part.id_name])
+    return tables, distances, draws
 
 
-def _counts(clips: Indices, truth: Truth) -> Counts:
-    """How many recordings these clips are, by label and domain."""
+def counts_of(clips: Indices, truth: Truth) -> Counts:
+    """Return how many recordings these clips are, by domain."""
     numbers = np.array(truth.recordings)[clips] if truth.recordings else clips
     _, first = np.unique(numbers, return_index=True)
     domains = truth.domains or (None,) * len(truth)
-    counted = Counter((truth.labels[clip], domains[clip]) for clip in clips[first].tolist())
+    counted = Counter(domains[clip] for clip in clips[first].tolist())
     return tuple(sorted(counted.items(), key=repr))
 
 
@@ -101,45 +105,50 @@ def _total(counts: Counts) -> int:
 
 @lru_cache(maxsize=64)
 def _table(kind: str, normals: Counts, anomalies: Counts) -> Scores:
-    """Return a part's value in each simulated set of clips, at each distance; (distances, sets)."""
-    normal, faulty = _drawn(normals), _drawn(anomalies)
-    table = _aucs(normal, faulty) if kind == "auc" else _paucs(normal, faulty)
-    mean = table.mean(axis=1, keepdims=True)
-    aucs = mean if kind == "auc" else _aucs(normal, faulty).mean(axis=1, keepdims=True)
-    simulated = _variance(aucs, normal.shape[1], faulty.shape[1])
-    wanted = _variance(aucs, _total(normals), _total(anomalies))
-    return np.asarray(mean + (table - mean) * np.sqrt(wanted / simulated))
+    """Return a part's value in each set that is drawn, at each distance; (distances, sets)."""
+    drawn = _drawn(0, normals), _drawn(1, anomalies)
+    aucs = _aucs(*drawn)
+    table = aucs if kind == "auc" else _paucs(*drawn)
+    mean, mean_auc = table.mean(axis=1, keepdims=True), aucs.mean(axis=1, keepdims=True)
+    fewer = _variance(mean_auc, drawn[0].shape[1], drawn[1].shape[1])
+    all_of_them = _variance(mean_auc, _total(normals), _total(anomalies))
+    narrower = np.divide(all_of_them, fewer, out=np.ones_like(fewer), where=fewer > 0)
+    return np.asarray(mean + (table - mean) * np.sqrt(narrower))
 
 
-def _drawn(counts: Counts) -> Scores:
-    """Return standard normal scores, (sets, clips): a clip has the same in each part of its machine ID."""
-    drawn = []
-    for stratum, count in counts:
-        rng = np.random.default_rng([stratum[0], {None: 0, "source": 1, "target": 2}[stratum[1]]])
-        drawn.append(rng.standard_normal((_SETS, count if _total(counts) <= _MOST_CLIPS else max(1, round(count * _MOST_CLIPS / _total(counts))))))
-    return np.concatenate(drawn, axis=1)
+def _drawn(label: int, counts: Counts) -> Scores:
+    """Return standard normal scores, (sets, clips). A domain's clips have the same scores in each part."""
+    shrunk = min(1.0, _MOST_CLIPS / _total(counts))
+    domains = {None: 0, "source": 1, "target": 2}
+    return np.concatenate(
+        [
+            np.random.default_rng([label, domains[domain]]).standard_normal((_SETS, max(1, round(shrunk * count))))
+            for domain, count in counts
+        ],
+        axis=1,
+    )
 
 
-def _aucs(normal: Scores, faulty: Scores) -> Scores:
-    differences = (normal[:, :, np.newaxis] - faulty[:, np.newaxis, :]).reshape(len(normal), -1)
-    return _shares_below(differences, np.broadcast_to(_DISTANCES, (len(normal), len(_DISTANCES)))).T
+def _aucs(normals: Scores, anomalies: Scores) -> Scores:
+    differences = (normals[:, :, np.newaxis] - anomalies[:, np.newaxis, :]).reshape(_SETS, -1)
+    return _shares_below(differences, np.broadcast_to(_DISTANCES, (_SETS, len(_DISTANCES)))).T
 
 
-def _paucs(normal: Scores, faulty: Scores) -> Scores:
-    """The area below the rate is that of the highest normal clips: one column of the ROC curve for each."""
-    clips = normal.shape[1]
-    highest = -np.sort(-normal, axis=1)[:, : int(np.ceil(MAX_FALSE_POSITIVE_RATE * clips))]
+def _paucs(normals: Scores, anomalies: Scores) -> Scores:
+    """The ROC curve has a column for each of the highest normal clips, as high as the share of anomalies above it."""
+    clips = normals.shape[1]
+    highest = -np.sort(-normals, axis=1)[:, : int(np.ceil(MAX_FALSE_POSITIVE_RATE * clips))]
     widths = np.full(highest.shape[1], 1 / clips)
     widths[-1] = MAX_FALSE_POSITIVE_RATE - (len(widths) - 1) / clips
-    area = np.zeros((len(normal), len(_DISTANCES)))
+    area = np.zeros((_SETS, len(_DISTANCES)))
     for column, width in zip(highest.T, widths, strict=True):
-        area += width * (1 - _shares_below(faulty, column[:, np.newaxis] - _DISTANCES))
+        area += width * (1 - _shares_below(anomalies, column[:, np.newaxis] - _DISTANCES))
     return standardised(area).T
 
 
 def _shares_below(values: Scores, limits: Scores) -> Scores:
-    """The share of each row's values (rows, values) below each of its limits (rows, limits)."""
-    apart = 100.0 * np.arange(len(values))[:, np.newaxis]  # further than any two values: all rows are searched at once
+    """Return the share of each row's values (rows, values) that lie below each of its limits (rows, limits)."""
+    apart = 100.0 * np.arange(len(values))[:, np.newaxis]  # more than any two values differ by: one search for all rows
     ranked = np.sort(values, axis=1) + apart
     below = np.searchsorted(ranked.ravel(), (limits + apart).ravel()).reshape(limits.shape)
     return np.asarray((below - np.arange(len(values))[:, np.newaxis] * values.shape[1]) / values.shape[1])

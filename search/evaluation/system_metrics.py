@@ -56,7 +56,7 @@ class SystemMetrics:
             "auc": metrics.auc,
             "pauc": metrics.pauc,
             "pooled": metrics.pooled,
-            "interval": list(metrics.interval),
+            "interval": None if metrics.interval is None else list(metrics.interval),
             "harmonic": {"auc": self.harmonic_auc, "pauc": self.harmonic_pauc},
             "official": {"year": self.year, "score": self.official, "reason": self.unofficial or None},
             "per_id": {

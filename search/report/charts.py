@@ -33,7 +33,9 @@ def interval_chart(status: Status, comparison: Comparison) -> Chart:
         rows.append(("baseline", status.baseline, comparison.intervals[0]))
     is_lowest = status.objectives[0] == "worst_id"
     drawn = plots.intervals(rows, measure=status.metric_name, guessing=None if is_lowest else 0.5)
-    caption = f"Note: {LOWEST_CAUTION}." if is_lowest else ""
+    notes = [LOWEST_CAUTION] if is_lowest else []
+    notes += [comparison.why_no_interval] if comparison.why_no_interval else []
+    caption = f"Note: {'; '.join(notes)}." if notes else ""
     return Chart("intervals", "How well faults are detected", caption, drawn)
 
 

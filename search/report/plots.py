@@ -26,6 +26,7 @@ from search.pages.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PALE, PURPLE,
 from search.pages.even_choice import even_choice
 from search.pages.plotly_style import LEGEND_BESIDE, lay_out, plain
 from search.results.status import worth
+from search.results.wording import interval
 
 #: More curves than this hide one another.
 MOST_CURVES = 60
@@ -38,17 +39,21 @@ _COLUMNS = 3
 _MANY = 300  # more dots than this are drawn smaller
 
 
-def intervals(rows: Sequence[tuple[str, float, Interval]], *, measure: str, guessing: float | None) -> go.Figure:
-    """A line for each (name, value, 95 % interval); `measure` names the metric, `guessing` is its value by chance."""
+def intervals(rows: Sequence[tuple[str, float, Interval | None]], *, measure: str, guessing: float | None) -> go.Figure:
+    """A dot for each value, with its name and its 95 % interval if it has one.
+
+    `measure` names the metric, `guessing` is its value by chance.
+    """
     figure = go.Figure()
-    for (name, value, (low, high)), colour in zip(reversed(rows), (GREY, BLUE)[-len(rows) :], strict=True):
+    for (name, value, of), colour in zip(reversed(rows), (GREY, BLUE)[-len(rows) :], strict=True):
+        low, high = of or (value, value)
         spread = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
         figure.add_scatter(
             x=[value], y=[name], mode="markers+text", text=[f"{value:.3f}"], textposition="top center",
             marker={"size": 12, "color": colour}, error_x=spread | {"color": colour, "thickness": 3, "width": 7},
-            hovertemplate=f"{measure} {value:.3f}, 95 % interval {low:.3f} to {high:.3f}<extra></extra>",
+            hovertemplate=f"{measure} {value:.3f}, 95 % interval {interval(of)}<extra></extra>",
         )  # fmt: skip
-    lowest = min(interval.low for _, _, interval in rows)
+    lowest = min(value if of is None else of.low for _, value, of in rows)
     scale = "1: perfect"
     if guessing is not None:
         figure.add_vline(x=guessing, line={"color": BLACK, "dash": "dot", "width": 1})

@@ -13,7 +13,7 @@ from features.clips.clip import ANOMALY, NORMAL
 from search.report.tables import detector_commands
 from search.results.comparison import Comparison
 from search.results.status import Status, worth
-from search.results.wording import difference_interval, interval
+from search.results.wording import interval_or_why
 from search.storage.early_end import GO_ON
 from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
@@ -71,9 +71,9 @@ def verdict(
         headline = "These clips do not show that the best detector is any better than guessing."
     scale = LOWEST_CAUTION if stored.metric == "worst_id" else "guessing has 0.5, a perfect detector 1"
     measured = (
-        f"The best trial has a validation {status.metric_name} of {worth(status.best):.3f}, with a 95 % interval from "
-        f"{interval(comparison.interval)}: {scale}. The search chose it by these same clips, so this value is "
-        "optimistic: "
+        f"The best trial has a validation {status.metric_name} of {worth(status.best):.3f} "
+        f"({interval_or_why(comparison.interval, comparison.why_no_interval)}): {scale}. "
+        "The search chose it by these same clips, so this value is optimistic: "
     )
     if stored.validation.uses_proxies:
         measured += (
@@ -168,7 +168,7 @@ def _gain(stored: StoredStudy, status: Status, comparison: Comparison) -> str:
     gain = comparison.gain
     return (
         f"Compared with the baseline, the known recipe that the study tried first, this is {gain.in_words}: "
-        f"{gain.difference:+.3f}, with a 95 % interval from {difference_interval(gain.interval)}."
+        f"{gain.measured_in_words}. {gain.power_in_words}"
     )
 
 

@@ -2,6 +2,7 @@
 
 status          counts, workers, the best trials
 comparison      intervals, ties, and the gain over the baseline
+gain            whether one detector gains over another, and what it takes to show it
 ensemble        which leading trials make an ensemble, its recipe, and what it would be worth
 trials          a row for each trial, and a summary
 export          the recipe of a trial

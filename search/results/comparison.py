@@ -1,4 +1,4 @@
-"""Compares the best trials by bootstraps over the validation clips: intervals, ties, and the gain over the baseline."""
+"""Compares the best trials on the validation clips: intervals, ties, and the gain over the baseline."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
+from search.evaluation.best_of_many import lead_over_guessing, leads
 from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.confidence import interval_of, interval_of_difference, why_no_interval
 from search.evaluation.interval import Interval
-from search.results.ensemble import Ensemble, candidates, ensemble_of_trials
+from search.results.ensemble import Ensemble, ensemble_of_trials
+from search.results.gain import GainOfBest
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
@@ -16,80 +21,64 @@ from search.storage.study_storage import StudyStorage
 
 
 @dataclass(frozen=True)
-class Gain:
-    """The best trial's value of the first objective minus the baseline's, or an ensemble's minus its best member's."""
-
-    difference: float
-    interval: Interval  # over paired resamples of the clips
-
-    @property
-    def may_be_chance(self) -> bool:
-        """Whether the interval includes 0 or lies below it."""
-        return self.interval.low <= 0
-
-    @property
-    def in_words(self) -> str:
-        """Whether this is a gain, in words that end a sentence."""
-        return "no gain that these clips can tell" if self.may_be_chance else "a gain"
-
-
-@dataclass(frozen=True)
 class Comparison:
     """How the leading trials differ on the validation clips."""
 
-    interval: Interval  # of the best trial's first objective
-    ties: tuple[int, ...]  # numbers of other complete trials whose paired difference from the best includes 0
-    gain: Gain | None  # None without a complete baseline
-    intervals: Mapping[int, Interval]  # of the first objective, for the trials that tables show, by number
+    interval: Interval | None  # of the best trial's first objective; None where there are too few clips
+    why_no_interval: str  # empty if there is one
+    ties: tuple[int, ...]  # numbers of the other complete trials that the best one is not told from
+    gain: GainOfBest | None  # over the baseline; None without a complete baseline
+    intervals: Mapping[int, Interval | None]  # of the first objective, for the trials that tables show, by number
     ensemble: Ensemble | None  # of the study's leading trials; None if there are too few
-    may_guess: bool  # whether the interval of the best trial's AUC reaches down to guessing
+    may_guess: bool  # whether the best of so many guesses would have as high an AUC
 
 
-def compare(storage: StudyStorage, stored: StoredStudy, status: Status, *, with_ties: bool = True) -> Comparison | None:
-    """Intervals and ties by a bootstrap over the validation clips; None without a complete trial.
-
-    Ties need resamples of every complete trial. `with_ties=False` resamples the best one, the front, the baseline, and
-    for the ensemble those that lead.
-    """
+def compare(storage: StudyStorage, stored: StoredStudy, status: Status) -> Comparison | None:
+    """Compare the best trial with all others, by search.evaluation.best_of_many; None without a complete trial."""
     if status.best is None:
         return None
-    shown = {trial.number for trial in (*status.front, *status.finished[: SHOWN_TRIALS if with_ties else 1])}
-    shown |= set() if status.baseline is None else {0}
-    of_ensemble = {trial.number for trial in candidates(status)}
-    scores = StudyLedger(storage, stored).scores(None if with_ties else shown | of_ensemble)
-    bootstrap = Bootstrap(stored.truth)
-    best = bootstrap.metric(stored.metric, scores[status.best.number])
-    ties = [  # one trial's resamples at a time: there may be thousands of trials
-        trial.number
-        for trial in (status.finished[1:] if with_ties else ())
-        if Interval.of(best - bootstrap.metric(stored.metric, scores[trial.number])).low <= 0
-    ]
-    intervals = {number: Interval.of(bootstrap.metric(stored.metric, scores[number])) for number in shown}
+    metric, truth = stored.metric, stored.truth
+    scores = StudyLedger(storage, stored).scores()
+    numbers = [trial.number for trial in status.finished]
+    has_baseline = status.baseline is not None
+    compared = numbers if not has_baseline or 0 in numbers else [*numbers, 0]  # it may be beyond the study's limits
+    of_all = np.stack([scores[number] for number in compared])
+    tried = status.counts["complete"] + status.counts["pruned"]
+    of_number = dict(zip(compared, leads(metric, of_all, truth, tried=tried), strict=True))
+
+    bootstrap = Bootstrap(truth)
     gain = None
-    if status.baseline is not None:
-        of_baseline = bootstrap.metric(stored.metric, scores[0])
-        gain = Gain(worth(status.best) - status.baseline, Interval.of(best - of_baseline))
-    # Guessing has an AUC of 0.5 in the mean over machine IDs, and less in the lowest of them: the more IDs, the less.
-    mean_aucs = bootstrap.aucs(scores[status.best.number]) if stored.metric == "worst_id" else best
+    if has_baseline:
+        alone = interval_of_difference(of_all[0], scores[0], truth, metric=metric, bootstrap=bootstrap)
+        gain = GainOfBest.of(of_number[0], alone, truth, trials=tried)
+    shown = {trial.number for trial in (*status.front, *status.finished[:SHOWN_TRIALS])} | (
+        {0} if has_baseline else set()
+    )
+    intervals = {number: interval_of(scores[number], truth, metric=metric, bootstrap=bootstrap) for number in shown}
     return Comparison(
         interval=intervals[status.best.number],
-        ties=tuple(ties),
+        why_no_interval=why_no_interval(truth),
+        ties=tuple(
+            number
+            for number in numbers[1:]
+            if not of_number[number].is_told or (number == 0 and gain is not None and gain.may_be_chance)
+        ),
         gain=gain,
         intervals=intervals,
         ensemble=ensemble_of_trials(stored, status, scores),
-        may_guess=Interval.of(mean_aucs).low <= 0.5,
+        may_guess=not lead_over_guessing(of_all, truth, tried=tried).is_told,
     )
 
 
 def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
     """The document that `offkey status --json` prints."""
     best: Any = None
-    ensemble = None if comparison is None else comparison.ensemble
+    ensemble, gain = (None, None) if comparison is None else (comparison.ensemble, comparison.gain)
     if status.best is not None and comparison is not None:
         best = {
             "number": status.best.number,
             "value": worth(status.best),
-            "interval": list(comparison.interval),
+            "interval": _listed(comparison.interval),
             "params": status.best.params,
             "ties": list(comparison.ties),
         }
@@ -98,7 +87,7 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
             {
                 "number": trial.number,
                 "values": dict(zip(status.objectives, trial.values, strict=True)),
-                "interval": list(comparison.intervals[trial.number]),
+                "interval": _listed(comparison.intervals[trial.number]),
                 "params": trial.params,
             }
             for trial in status.front
@@ -112,6 +101,11 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
         "beyond_limits": status.beyond_limits,
         "best": best,
         "baseline": {"value": status.baseline},
+        **(
+            {}
+            if gain is None
+            else {"gain": asdict(gain) | {"interval": _listed(gain.interval), "told": not gain.may_be_chance}}
+        ),
         **({} if status.portfolio is None else {"first": status.portfolio.as_json()}),
         **({"families": [family.as_json() for family in status.families]} if status.families else {}),
         **({} if status.enough is None else {"ended_itself": asdict(status.enough)}),
@@ -123,3 +117,7 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
         **({"failing_hosts": [asdict(host) for host in status.failing_hosts]} if status.failing_hosts else {}),
         "failures": [{"number": number, "reason": reason} for number, reason in status.failures],
     }
+
+
+def _listed(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)

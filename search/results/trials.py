@@ -16,9 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import MisuseError, StudyError
 from search.evaluation.interval import Interval
-from search.results.comparison import Comparison, Gain, compare
+from search.results.comparison import Comparison, compare
 from search.results.ensemble import Ensemble
 from search.results.families import FamilyTrials
+from search.results.gain import GainOfBest
 from search.results.portfolio import Portfolio
 from search.results.status import Status, read_status, worth
 from search.storage.stored_study import StoredStudy, open_study
@@ -35,8 +36,10 @@ class Trial:
     number: int
     state: State
     value: float | None  # of the first objective; when it was stopped, if it was pruned; None if it has not ended well
-    interval: Interval | None  # 95 %, of the value; None except for the leading trials and the baseline
-    ties: bool  # whether its difference from the best trial has an interval that includes 0
+    interval: (
+        Interval | None
+    )  # 95 %, of the value; None except for the leading trials and the baseline, or with few clips
+    ties: bool  # whether the best trial, being the best of so many, is not told from it
     params: dict[str, Any]  # by the name of the setting
     values: dict[str, float]  # of every objective that it has a value for, by name
     reason: str  # why it failed; empty for others
@@ -54,7 +57,7 @@ class Summary:
     best: Trial | None  # None without a complete trial, and with several objectives
     front: tuple[Trial, ...]  # with several objectives, the best trade-offs: no other trial dominates them
     ties: tuple[int, ...]  # numbers of the trials that tie with the best one
-    gain: Gain | None  # None without a complete baseline, and with several objectives
+    gain: GainOfBest | None  # None without a complete baseline, and with several objectives
     ensemble: Ensemble | None  # of the leading trials; None if there are too few, and with several objectives
     portfolio: Portfolio | None  # what the trials that were tried first gave; None without `search.first`
     families: tuple[FamilyTrials, ...]  # where the time went; empty if the study has one family

@@ -46,11 +46,20 @@ def settings(trial: FrozenTrial) -> str:
     return listed if family is None else f"{family}: {listed}" if listed else str(family)
 
 
-def interval(of: Interval) -> str:
+#: Stands in a table where there is no interval.
+TOO_FEW = "too few clips"
+
+
+def interval(of: Interval | None) -> str:
     """Format the interval of a metric."""
-    return f"{of.low:.3f} to {of.high:.3f}"
+    return TOO_FEW if of is None else f"{of.low:.3f} to {of.high:.3f}"
 
 
-def difference_interval(of: Interval) -> str:
+def difference_interval(of: Interval | None) -> str:
     """Format the interval of a difference, with signs."""
-    return f"{of.low:+.3f} to {of.high:+.3f}"
+    return TOO_FEW if of is None else f"{of.low:+.3f} to {of.high:+.3f}"
+
+
+def interval_or_why(of: Interval | None, why: str) -> str:
+    """Say what the 95 % interval of a metric is, or `why` there is none."""
+    return why if of is None else f"95 % interval {interval(of)}"

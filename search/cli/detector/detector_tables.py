@@ -147,6 +147,8 @@ def system_metrics(measured: SystemMetrics) -> RenderableType:
     means.add_row("all clips together", f"{metrics.pooled:.3f}", "", "")
     tables = [table, by_domain, means] if by_domain.row_count else [table, means]
     parts: list[RenderableType] = [part for shown_table in tables for part in (shown_table, Text())]
+    if metrics.why_no_interval:
+        parts += [Text(f"{metrics.why_no_interval}."), Text()]
     if measured.against is not None:
         parts += [_differences(measured.against), Text()]
     return Group(*parts, Text.from_markup(_official(measured)))

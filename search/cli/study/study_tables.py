@@ -13,7 +13,7 @@ from search.results.comparison import Comparison
 from search.results.families import columns
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.results.trial_in_words import trial_in_words
-from search.results.wording import interval, objective_value, settings
+from search.results.wording import interval, interval_or_why, objective_value, settings
 from search.storage.early_end import GO_ON
 from search.storage.lease_rules import LOST
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
@@ -159,12 +159,14 @@ def _best_sentence(status: Status, comparison: Comparison) -> Text:
     first = "Best" if len(status.objectives) == 1 else "First of these in the first objective"
     sentence = (
         f"{first}: trial {status.best.number}, validation {status.metric_name} {worth(status.best):.3f} "
-        f"({interval(comparison.interval)})."
+        f"({interval_or_why(comparison.interval, comparison.why_no_interval)})."
     )
     if comparison.ties:
         sentence += f" {len(comparison.ties)} of {len(status.finished) - 1} other complete trials tie with it."
     if comparison.gain is not None and status.best.number != 0:
         gain = comparison.gain
-        difference = f"{gain.difference:+.3f} ({interval(gain.interval)}), {gain.in_words}."
-        sentence += f" Over the baseline ({status.baseline:.3f}): {difference}"
+        sentence += f" Over the baseline ({status.baseline:.3f}): {gain.measured_in_words}, {gain.in_words}."
+        sentence += f" {gain.power_in_words}"
+    if comparison.may_guess:
+        sentence += " These clips do not show that it is any better than guessing."
     return Text(sentence)
