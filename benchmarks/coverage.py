@@ -1,10 +1,10 @@
 """Whether the intervals and the verdicts on trials claim more than their clips tell: simulated, before and after.
 
-    python -m benchmarks.coverage [--sets 200] [--studies 60] [--jobs 2] [--only intervals | differences | trials]
+    python -m benchmarks.coverage [--sets 150] [--studies 100] [--jobs 2] [--only intervals | differences | trials]
 
 Intervals: scores of normal clips are drawn from a normal distribution, and those of anomalies from three: a shifted one
-(binormal), a shifted one of twice the deviation (spread), and a shifted one of which the share 1 − AUC is not heard at all
-(unheard). Printed is how often a 95 % interval holds the true value: of the bootstrap alone, and of the interval that
+(binormal), a shifted one of twice the deviation (spread), and a shifted one of which the share 1 − AUC is not heard at
+all (unheard). Printed is how often a 95 % interval holds the true value: that of the bootstrap alone, and the one that
 Offkey prints. The IDs of one set of clips differ.
 
 Differences: two systems of the same AUC whose errors have a correlation of 0, 0.5 or 0.9.
@@ -19,7 +19,7 @@ is called better than guessing: by the intervals of the pairs alone, and by Offk
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import joblib
@@ -35,13 +35,16 @@ from search.evaluation.best_of_many import lead_over_guessing, leads
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.confidence import interval_of, interval_of_difference
 from search.evaluation.interval import Interval
-from search.evaluation.metrics import Metric, metric_of, metric_of_each
+from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, Metric, metric_of, metric_of_each
 from search.evaluation.truth import Truth
 
 AUCS = (0.5, 0.7, 0.9, 0.97, 0.99, 0.995)
 CLIPS = (5, 8, 15, 25, 50)
 SHAPES = ("binormal", "spread", "unheard")
 TRIALS = (2, 20, 100, 500)
+
+#: Metric, shape, AUC, machine IDs, clips of each label and ID, sets of clips.
+Cell = tuple[Metric, str, float, int, int, int]
 SETTINGS = 5
 
 
@@ -182,14 +185,13 @@ def false_claims(
     for number in range(studies):
         rng = np.random.default_rng([number, trials, clips, ids])
         scores = study_of(trials, truth, auc, rng, like_tpe=like_tpe)
-        first = len(scores) - 1  # the baseline, wherever it is once the best comes first
         order = np.argsort(-metric_of_each("auc", scores, truth), kind="stable")
         first, scores = int(np.flatnonzero(order == 0)[0]), scores[order]
         resampled = bootstrap.aucs(scores[0])
         some = rng.permutation(np.arange(1, trials))[:10]
         worse = [np.quantile(resampled - bootstrap.aucs(scores[other]), 0.025) > 0 for other in some]
         gain = first != 0 and np.quantile(resampled - bootstrap.aucs(scores[first]), 0.025) > 0
-        judged = leads("auc", scores, truth)
+        judged = leads("auc", scores, truth, tried=trials)
         found.append(
             (
                 gain,
@@ -197,17 +199,17 @@ def false_claims(
                 np.mean(worse),
                 np.mean([lead.is_told for lead in judged[1:]]),
                 np.quantile(resampled, 0.025) > 0.5,
-                lead_over_guessing(scores, truth).is_told,
+                lead_over_guessing(scores, truth, tried=trials).is_told,
                 judged[first].detectable,
             )
         )
-    return np.asarray(np.mean(found, axis=0))
+    return np.asarray(np.array(found, dtype=np.float64).mean(axis=0))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=200, help="sets of clips for each cell")
-    parser.add_argument("--studies", type=int, default=60, help="studies for each row; of 500 trials a third of them")
+    parser.add_argument("--sets", type=int, default=150, help="sets of clips for each cell")
+    parser.add_argument("--studies", type=int, default=100, help="studies for each row; of 500 trials half of them")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--ids", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--only", choices=["intervals", "differences", "trials"])
@@ -218,14 +220,18 @@ def main() -> None:
         for shape in SHAPES:
             for ids in [ids for ids in asked.ids if metric != "worst_id" or ids > 1]:
                 title = f"{metric}, {shape}, {ids} IDs: coverage before, now (width)"
-                console.print(_grid(title, lambda auc, clips: (metric, shape, auc, ids, clips, asked.sets), parallel))
+                cells = [(metric, shape, auc, ids, clips, asked.sets) for auc in AUCS for clips in CLIPS]
+                console.print(_grid(title, cells, parallel))
     for alike in (0.0, 0.5, 0.9) if asked.only in (None, "differences") else ():
         table = Table(
             "AUC", *(f"{clips} + {clips}" for clips in CLIPS), title=f"differences, 3 IDs, correlation {alike}"
         )
-        cells = [("auc", alike, auc, 3, clips, asked.sets) for auc in AUCS for clips in CLIPS]
-        shares = parallel(joblib.delayed(coverage_of_difference)(*cell) for cell in cells)
-        _add_rows(table, [f"{100 * before:.0f} %, {100 * after:.0f} %" for before, after in shares])
+        pairs = parallel(
+            joblib.delayed(coverage_of_difference)("auc", alike, auc, 3, clips, asked.sets)
+            for auc in AUCS
+            for clips in CLIPS
+        )
+        _add_rows(table, [f"{100 * before:.0f} %, {100 * after:.0f} %" for before, after in pairs])
         console.print(table)
     for like_tpe in (False, True) if asked.only in (None, "trials") else ():
         title = f"false claims before, now; 3 IDs; {'trials like TPE’s' if like_tpe else 'independent trials'}"
@@ -248,25 +254,17 @@ def main() -> None:
 
 
 def _studies(studies: int, trials: int) -> int:
-    return max(studies // 3, 1) if trials > 100 else studies
+    return max(studies // 2, 1) if trials > 100 else studies
 
 
-def _grid(
-    title: str, cell: Callable[[float, int], tuple[Metric, str, float, int, int, int]], parallel: joblib.Parallel
-) -> Table:
+def _grid(title: str, cells: Sequence[Cell], parallel: joblib.Parallel) -> Table:
     table = Table("AUC", *(f"{clips} + {clips}" for clips in CLIPS), title=title)
-    cells = [cell(auc, clips) for auc in AUCS for clips in CLIPS]
-    measured = [of for of in cells if of[0] != "pauc" or of[4] >= 10]
-    shares = dict(zip(measured, parallel(joblib.delayed(coverage)(*of) for of in measured), strict=True))
-    _add_rows(
-        table,
-        [
-            "{:.0f} %, {:.0f} % ({:.2f})".format(*(100 * shares[of][0], 100 * shares[of][1], shares[of][2]))
-            if of in shares
-            else ""
-            for of in cells
-        ],
-    )
+    defined = [cell for cell in cells if cell[0] != "pauc" or cell[4] >= FEWEST_NORMALS_FOR_PAUC]
+    shares = dict(zip(defined, parallel(joblib.delayed(coverage)(*cell) for cell in defined), strict=True))
+    in_words = {
+        cell: f"{100 * before:.0f} %, {100 * now:.0f} % ({width:.2f})" for cell, (before, now, width) in shares.items()
+    }
+    _add_rows(table, [in_words.get(cell, "") for cell in cells])
     return table
 
 

@@ -13,14 +13,16 @@ difference of a recording's contributions is as likely to have either sign (Fish
     (White 2000, Romano and Wolf 2005; as a comparison with the best: Hsu 1981). Correlated trials err alike, which
     lowers it.
 
-    the standard deviation of (Z_b − Z_j) times the normal quantile of 1 − 0.025 / N for N other trials (Bonferroni). A
-    sampler that suggests settings near the best ones climbs their errors. It reaches more than the trials that it
-    happened to try would by chance, so that their correlation must not lower the margin.
+    in a search, the standard deviation of (Z_b − Z_j) times the normal quantile of 1 − 0.025 / N for N trials
+    (Bonferroni). A sampler that suggests settings near the best ones climbs their errors. It reaches more than the
+    trials that it happened to try would by chance, so that their correlation must not lower the margin.
 
 A trial that is told from the best cannot be the best by chance. So the first quantile is computed twice: from all
 trials, then from those that may be the best (Hansen 2005).
 
-Guessing is a trial too: it gives each clip the same score, has an AUC of 0.5, and never errs.
+Guessing is a trial too: it has an AUC of 0.5, and never errs. Where all trials guess, labels say nothing of their
+scores, so that contributions are computed without labels. Nothing of guessing's own damps what a search climbs: it
+counts for N^1.5 trials, which holds the rate in searches that are simulated (benchmarks.coverage).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.scoring.scores import Scores
-from search.evaluation.contributions import contributions_of
+from search.evaluation.contributions import contributions_if_guessing, contributions_of
 from search.evaluation.metrics import Metric
 from search.evaluation.official import Year
 from search.evaluation.truth import Truth
@@ -43,6 +45,9 @@ _DRAWS = 1000
 
 #: The probability beyond one end of a 95 % interval.
 _TAIL = 0.025
+
+#: For how many trials a search counts beside guessing: this power of their number.
+_CLIMBING = 1.5
 
 #: How many standard errors beyond the margin a lead must be for four of five searches to show it.
 _POWER = 0.84
@@ -78,11 +83,11 @@ def leads(
 ) -> list[Lead]:
     """Return the lead of the best trial over each one, itself included.
 
-    `scores` are those of all trials, (trials, clips), the best first. `tried` is the number of trials if some have no
-    scores: those that were stopped, since they were worse. Raises StudyError as `metric_of` does.
+    `scores` are those of all trials, (trials, clips), the best first. `tried` is the number of trials of a search, with
+    those that were stopped; None if the trials did not depend on one another. Raises StudyError as `metric_of` does.
     """
     values, contributions = contributions_of(metric, scores, truth, year=year)
-    return _leads(values, contributions, tried=max(len(values), tried or 0))
+    return _leads(values, contributions, tried=tried or 1)
 
 
 def lead_over_guessing(scores: Scores, truth: Truth, *, tried: int | None = None) -> Lead:
@@ -91,12 +96,12 @@ def lead_over_guessing(scores: Scores, truth: Truth, *, tried: int | None = None
     Guessing has an AUC of 0.5 in the mean over machine IDs, and less in the lowest of them. So the AUC is compared,
     whatever the metric of a study.
     """
-    values, contributions = contributions_of("auc", scores, truth, centre=0.5)
+    values, contributions = contributions_if_guessing(scores, truth)
     guess = np.zeros((1, contributions.shape[1]))
-    return _leads(np.r_[values, 0.5], np.vstack([contributions, guess]), tried=max(len(values), tried or 0) + 1)[-1]
+    return _leads(np.r_[values, 0.5], np.vstack([contributions, guess]), tried=(tried or 1) ** _CLIMBING)[-1]
 
 
-def _leads(values: Scores, contributions: Scores, *, tried: int) -> list[Lead]:
+def _leads(values: Scores, contributions: Scores, *, tried: float) -> list[Lead]:
     from scipy.stats import norm
 
     differences = values[0] - values
@@ -105,7 +110,7 @@ def _leads(values: Scores, contributions: Scores, *, tried: int) -> list[Lead]:
     errors: Errors = contributions.astype(np.float32) @ signs.astype(np.float32)
     of_leads = errors[0] - errors
     alone, deviations = np.quantile(of_leads, 1 - _TAIL, axis=1), of_leads.std(axis=1)
-    least = np.maximum(alone, norm.isf(_TAIL / max(tried - 1, 1)) * deviations)  # tried - 1 others may lead
+    least = np.maximum(alone, norm.isf(_TAIL / tried) * deviations)
     margins = np.maximum(_of_maximum(errors, errors.max(axis=0)), least)
     may_be_best = differences <= margins
     margins = np.maximum(_of_maximum(errors, errors[may_be_best].max(axis=0)), least)

@@ -21,6 +21,7 @@ from search.evaluation.metrics import (
     Metric,
     areas_under_curve,
     combined,
+    metric_of_each,
     parts_with_clips,
     standardised,
 )
@@ -32,12 +33,11 @@ _STEP = 1e-6
 
 
 def contributions_of(
-    metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = None, centre: float | None = None
+    metric: Metric, scores: Scores, truth: Truth, *, year: Year | None = None
 ) -> tuple[Scores, Scores]:
     """Return the metric of each set of scores (sets, clips), (sets,), and the contributions, (sets, recordings).
 
-    Each part's contributions are measured from `centre`, by default the part's mean over the sets. Raises StudyError as
-    `metric_of` does.
+    Raises StudyError as `metric_of` does.
     """
     year = year or truth.year
     parts = parts_with_clips(metric, truth, year)
@@ -51,13 +51,32 @@ def contributions_of(
     slopes *= np.divide(of_metric, total, out=np.ones_like(total), where=total > 0)
     of_clips = np.zeros(scores.shape)
     for (part, pairs), slope, value in zip(parts.items(), slopes, values, strict=True):
-        middle = value.mean() if centre is None else centre
+        middle = value.mean()
         for normals, anomalies in pairs:
             of_normals, of_anomalies = _shares(part.kind, scores[:, normals], scores[:, anomalies])
             weight = slope[:, np.newaxis] / len(pairs)
             of_clips[:, normals] += weight * (of_normals - middle) / len(normals)
             of_clips[:, anomalies] += weight * (of_anomalies - middle) / len(anomalies)
     return of_metric, _by_recording(of_clips, truth)
+
+
+def contributions_if_guessing(scores: Scores, truth: Truth) -> tuple[Scores, Scores]:
+    """Return the mean AUC of each set of scores, and what its recordings contribute if labels say nothing of scores.
+
+    Then the share of normal clips below an anomaly is, to first order, the share of all clips below it.
+    """
+    from scipy.stats import rankdata
+
+    parts = parts_with_clips("auc", truth, truth.year)
+    of_clips = np.zeros(scores.shape)
+    for pairs in parts.values():
+        for normals, anomalies in pairs:
+            both = np.concatenate([normals, anomalies])
+            share = (rankdata(scores[:, both], axis=1) - 0.5) / len(both) - 0.5
+            weight = 1 / (len(parts) * len(pairs))
+            of_clips[:, normals] -= weight * share[:, : len(normals)] / len(normals)
+            of_clips[:, anomalies] += weight * share[:, len(normals) :] / len(anomalies)
+    return metric_of_each("auc", scores, truth), _by_recording(of_clips, truth)
 
 
 def _shares(kind: str, normals: Scores, anomalies: Scores) -> tuple[Scores, Scores]:

@@ -4,7 +4,7 @@ Bootstrap resamples of few clips vary too little, and not at all where every cli
 machine ID, the scores of normal clips and those of anomalies are normally distributed with the same deviation (the
 binormal model of the ROC curve, Dorfman and Alf 1969), as far apart as was measured. Sets of as many clips as there are
 are drawn from it. All machine IDs are moved by a common distance, to both sides, until the measured value is among the
-extreme 2.5 % of those that are drawn: such a distance, and so the metric that belongs to it, is excluded (the inversion
+extremes of those that are drawn: such a distance, and so the metric that belongs to it, is excluded (the inversion
 of a test, Clopper and Pearson 1934). Only numbers of clips are drawn for, so that sets are drawn once for each.
 """
 
@@ -37,28 +37,39 @@ _DISTANCES = np.linspace(-3.0, 6.0, 181)
 #: By how much all machine IDs are moved at most, and how often the range of moves is halved.
 _FURTHEST, _HALVINGS = 8.0, 12
 
-_TAIL = 0.025
+#: The probability beyond an end, less than 2.5 %: scores are not distributed as in the model.
+_TAIL = 0.015
 
 
 def ends_by_model(metric: Metric, year: Year, parts: dict[Part, Pairs], scores: Scores, truth: Truth) -> Scores:
     """Return the lowest and the highest value of the metric that the clips do not exclude, by the model; (2,)."""
     values = np.array([areas_under_curve(part.kind, scores[np.newaxis], pairs)[0] for part, pairs in parts.items()])
+    low, high = _ends(metric, year, parts, values, truth)
+    if metric == "worst_id":
+        # Where all but one ID are perfect, the lowest is as low as that one may be: each ID's own lower end holds.
+        alone = [_ends(metric, year, {p: parts[p]}, values[[k]], truth)[0] for k, p in enumerate(parts)]
+        low = min(low, *alone)
+    return np.array([low, high])
+
+
+def _ends(metric: Metric, year: Year, parts: dict[Part, Pairs], values: Scores, truth: Truth) -> tuple[float, float]:
     measured = combined(metric, year, list(parts), values)
     tables, distances, draws = _of_parts(parts, values, truth)
+    kinds = [part.kind for part in parts]
 
     def moved(move: float) -> tuple[Scores, Scores]:
-        """The metric of each set that is drawn, (sets,), and its expectation, if all machine IDs move so far."""
-        drawn, expected = np.empty((len(parts), _SETS)), np.empty(len(parts))
+        """The metric of each set that is drawn, (sets,), and of the distributions, if all machine IDs move so far."""
+        drawn, true = np.empty((len(parts), _SETS)), np.empty(len(parts))
         for row, (table, distance, draw) in enumerate(zip(tables, distances, draws, strict=True)):
             place = np.clip((distance + move - _DISTANCES[0]) / (_DISTANCES[1] - _DISTANCES[0]), 0, len(table) - 1.001)
             below, share = int(place), place % 1
             of_sets = (1 - share) * table[below] + share * table[below + 1]
-            drawn[row], expected[row] = of_sets[draw], of_sets.mean()
-        return combined(metric, year, list(parts), drawn), combined(metric, year, list(parts), expected)
+            drawn[row], true[row] = of_sets[draw], np.interp(distance + move, _DISTANCES, _true_values(kinds[row]))
+        return combined(metric, year, list(parts), drawn), combined(metric, year, list(parts), true)
 
     low = _turning_point(lambda move: (moved(move)[0] >= measured - 1e-9).mean() >= _TAIL, -_FURTHEST, 0.0)
     high = _turning_point(lambda move: (moved(move)[0] <= measured + 1e-9).mean() < _TAIL, 0.0, _FURTHEST)
-    return np.array([moved(low)[1], moved(high)[1]])
+    return float(moved(low)[1]), float(moved(high)[1])
 
 
 def _turning_point(is_beyond: Callable[[float], bool], low: float, high: float) -> float:
@@ -101,6 +112,18 @@ def counts_of(clips: Indices, truth: Truth) -> Counts:
 
 def _total(counts: Counts) -> int:
     return sum(count for _, count in counts)
+
+
+@lru_cache
+def _true_values(kind: str) -> Scores:
+    """Return the AUC or pAUC of the distributions at each distance, (distances,)."""
+    from scipy.stats import norm
+
+    if kind == "auc":
+        return np.asarray(norm.cdf(_DISTANCES / np.sqrt(2)))
+    rates = (np.arange(200) + 0.5) * MAX_FALSE_POSITIVE_RATE / 200
+    found = norm.cdf(_DISTANCES[:, np.newaxis] + norm.ppf(rates)).mean(axis=1)
+    return standardised(MAX_FALSE_POSITIVE_RATE * found)
 
 
 @lru_cache(maxsize=64)

@@ -23,6 +23,7 @@ from models.vae import Settings
 from search.detector.optimism import optimism_of
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.evaluate import evaluate
+from search.evaluation.interval import Interval
 from search.evaluation.metrics import Metric, metric_of
 from search.evaluation.noise import noise_of
 from search.evaluation.official import Year
@@ -83,12 +84,13 @@ def _in_folds() -> list[float]:
 
 
 def _all_metrics() -> list[float]:
-    """All metrics of one scoring, and its optimism against another."""
+    """All metrics of one scoring, the middle of its resamples, and its optimism against another."""
     truth = replace(_truth(), domains=())
     scores, others = _scores(truth), _scores(truth, seed=1)
     found, optimism = evaluate(scores, truth), optimism_of(scores, truth, others, truth)
     assert found.pauc is not None and optimism is not None
-    return [found.auc, found.pauc, found.pooled, *found.interval, optimism.difference, *optimism.interval]
+    resampled = Interval.of(Bootstrap(truth).aucs(scores))
+    return [found.auc, found.pauc, found.pooled, *resampled, optimism.difference]
 
 
 def _thresholds(threshold: Any) -> list[float]:

@@ -165,11 +165,9 @@ def _detector(threshold: str, corpus: Corpus) -> list[float]:
     return [
         *detector.thresholds.values(),
         detector.value,
-        *detector.validation.interval,
         detector.test.auc,
         detector.test.pooled,
         detector.optimism.difference,
-        *detector.optimism.interval,
     ]
 
 

@@ -178,13 +178,11 @@ def test_seeds_that_change_nothing_have_no_spread(corpus: Corpus) -> None:
 def test_the_search_s_optimism_stands_beside_both_aucs(detector: Detector, bundle: Path) -> None:
     assert detector.test is not None
     assert detector.optimism is not None
-    low, high = detector.optimism.interval
 
     assert detector.optimism.difference == detector.validation.auc - detector.test.auc
-    assert low <= detector.optimism.difference <= high
     assert json.loads((bundle / "metrics.json").read_text())["optimism"] == {
         "difference": detector.optimism.difference,
-        "interval": [low, high],
+        "interval": None,  # three clips of each label
     }
     assert f"Validation − test is {detector.optimism.difference:+.3f}" in (bundle / "README.md").read_text()
 
@@ -196,7 +194,8 @@ def test_the_interval_of_a_difference_between_two_parts_is_of_independent_clips(
     optimism = optimism_of(scores, truth, scores, truth)
 
     assert optimism is not None
-    deviation = np.quantile(optimism.interval, 1) / 1.96
+    assert optimism.interval is not None
+    deviation = optimism.interval.high / 1.96
     alone = 0.0745  # (1/12 · 61/900)½: Mann and Whitney (1947), of one AUC without any difference between labels
     assert optimism.difference == 0
     assert deviation == pytest.approx(2**0.5 * alone, rel=0.15)
@@ -410,7 +409,8 @@ def test_metrics_and_model_card_state_what_was_measured(bundle: Path, detector: 
 
     assert metrics == json.loads(json.dumps(metrics_of(detector)))
     assert metrics["test"]["auc"] == detector.test.auc
-    assert metrics["test"]["interval"] == list(detector.test.interval)
+    assert metrics["test"]["interval"] is None
+    assert f"Held-out test AUC {detector.test.auc:.3f} ({detector.test.why_no_interval})" in card
     assert metrics["test"]["pauc"] is None  # three normal clips an ID
     assert metrics["test"]["pooled_auc"] == detector.test.pooled
     assert f"Held-out test AUC {detector.test.auc:.3f}" in card

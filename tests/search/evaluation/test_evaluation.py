@@ -248,7 +248,9 @@ def test_resampled_aucs_lie_around_the_auc() -> None:
     assert auc == pytest.approx(normal_cdf(1 / math.sqrt(2)), abs=0.1)
     assert resampled.mean() == pytest.approx(auc, abs=0.005)
     assert resampled.std() == pytest.approx(0.048, abs=0.01)
-    low, high = evaluate(scores, truth).interval
+    interval = evaluate(scores, truth).interval
+    assert interval is not None
+    low, high = interval
     assert high - low == pytest.approx(2 * 1.96 * resampled.std(), rel=0.05)  # 95 % of a normal distribution
 
 
@@ -260,13 +262,16 @@ def normal_cdf(x: float) -> float:
 def test_the_interval_contains_the_auc_and_narrows_with_more_clips(clips: int) -> None:
     metrics, of_more = evaluate(*overlapping(clips)), evaluate(*overlapping(4 * clips))
 
+    assert metrics.interval is not None and of_more.interval is not None
     assert metrics.interval[0] < metrics.auc < metrics.interval[1]
     assert of_more.interval[1] - of_more.interval[0] < metrics.interval[1] - metrics.interval[0]
 
 
-@pytest.mark.parametrize(("scores", "certain"), [([0, 1, 2, 3], 1.0), ([3, 2, 1, 0], 0.0), ([7, 7, 7, 7], 0.5)])
-def test_scores_that_leave_no_doubt_have_an_interval_of_one_point(scores: list[float], certain: float) -> None:
-    assert evaluate(array(scores), truth_of([0, 0, 1, 1])).interval == pytest.approx((certain, certain), abs=1e-12)
+def test_few_clips_have_no_interval_and_it_says_why() -> None:
+    metrics = evaluate(array([0, 1, 2, 3]), truth_of([0, 0, 1, 1]))
+
+    assert (metrics.auc, metrics.interval) == (1.0, None)
+    assert "has 2 and 2" in metrics.why_no_interval
 
 
 def test_the_same_clips_and_scores_have_the_same_interval() -> None:

@@ -88,8 +88,7 @@ class TestSeveralObjectives:
         assert status["metric"] == ["auc", "parameters"]
         assert {entry["number"] for entry in status["best"]} == set(range(8)) - beaten
         for entry in status["best"]:
-            low, high = entry["interval"]
-            assert low <= entry["values"]["auc"] <= high
+            assert entry["interval"] is None  # three clips of each label
         assert "Trade-offs" in report(study.storage, study.stored)
 
     def test_there_is_no_single_best_to_export_but_each_trial_can_be(self, tiny_study: MakeStudy) -> None:
@@ -122,8 +121,7 @@ class TestOtherFigures:
         scores = study.ledger.scores()
         for trial in trials_of(study):
             assert trial.value == metric_of(metric, scores[trial.number], study.stored.truth)
-        low, high = status_of(study)["best"]["interval"]
-        assert low <= status_of(study)["best"]["value"] <= high
+        assert status_of(study)["best"]["interval"] is None  # three clips of each label
 
 
 class TestLimits:
