@@ -73,17 +73,8 @@ if TYPE_CHECKING:
 __all__ = ["Study", "at_false_alarm_rate", "evaluate", "load_bundle", "move_thresholds", "score", "train"]
 
 # The types that these take, return and raise. For a study:
-__all__ += [
-    "Ensemble",
-    "FamilyTrials",
-    "Gain",
-    "GainOfBest",
-    "Portfolio",
-    "PortfolioLeader",
-    "SearchProgress",
-    "Summary",
-]
-__all__ += ["TakenVariant", "Trial"]
+__all__ += ["Ensemble", "FamilyTrials", "Gain", "GainOfBest", "Portfolio", "PortfolioLeader", "SearchProgress"]
+__all__ += ["Summary", "TakenVariant", "Trial"]
 # for a recipe:
 __all__ += ["CleaningSettings", "CorpusSettings", "FamilySettings", "FeatureSettings", "Member", "OfMachineType"]
 __all__ += ["Origin", "Recipe", "ScoringSettings", "TrainingSettings", "ValidationSettings"]

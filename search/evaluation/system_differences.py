@@ -1,8 +1,8 @@
 """How the scores of two systems differ on the same clips.
 
-A difference is the first system's metric minus the other's. Its interval is of paired resamples: each draws the same
-clips for both systems, so that clips which are hard for both do not widen it. Each interval stands alone: of twenty
-machine IDs without any difference, one interval excludes 0.
+A difference is the first system's metric minus the other's. Its interval is that of a paired difference
+(search.evaluation.confidence): clips which are hard for both systems do not widen it. Each interval stands alone: of
+twenty machine IDs without any difference, one interval excludes 0.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from models.scoring.scores import Scores
 from search.errors import StudyError
 from search.evaluation.bootstrap import Bootstrap
+from search.evaluation.confidence import interval_of_difference
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import Metric, metric_of
 from search.evaluation.official import Year
@@ -29,7 +30,7 @@ class PairedDifference:
 
     value: float
     other: float
-    interval: Interval  # of the difference
+    interval: Interval | None  # of the difference; None where there are too few clips
 
     @property
     def difference(self) -> float:
@@ -38,6 +39,8 @@ class PairedDifference:
     @property
     def in_words(self) -> str:
         """What the clips can tell of this difference."""
+        if self.interval is None:
+            return "too few clips to tell"
         if self.interval.includes(0):
             return "not told apart"
         return "higher" if self.interval.low > 0 else "lower"
@@ -48,7 +51,7 @@ class PairedDifference:
             "value": self.value,
             "other": self.other,
             "difference": self.difference,
-            "interval": list(self.interval),
+            "interval": None if self.interval is None else list(self.interval),
         }
 
 
@@ -121,11 +124,10 @@ def _differences(scores: Scores, others: Scores, truth: Truth, year: Year | None
     bootstrap = Bootstrap(truth)
 
     def of(metric: Metric) -> PairedDifference:
-        resampled = bootstrap.metric(metric, scores, year=year) - bootstrap.metric(metric, others, year=year)
         return PairedDifference(
             value=metric_of(metric, scores, truth, year=year),
             other=metric_of(metric, others, truth, year=year),
-            interval=Interval.of(resampled),
+            interval=interval_of_difference(scores, others, truth, metric=metric, year=year, bootstrap=bootstrap),
         )
 
     def if_defined(metric: Metric) -> PairedDifference | None:

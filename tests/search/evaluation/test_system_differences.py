@@ -63,6 +63,7 @@ def test_its_interval_is_of_the_same_resamples_for_both() -> None:
 
     of_difference = differences(clips, system(other)).overall.auc.interval
 
+    assert of_difference is not None
     of_auc = Interval.of(Bootstrap(clips.truth).aucs(one))
     assert of_difference.high - of_difference.low < (of_auc.high - of_auc.low) / 3
 
@@ -88,7 +89,13 @@ def test_systems_without_a_common_id_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("interval", "words"),
-    [((0.01, 0.2), "higher"), ((-0.2, -0.01), "lower"), ((-0.1, 0.1), "not told apart"), ((0, 0.1), "not told apart")],
+    [
+        (Interval(0.01, 0.2), "higher"),
+        (Interval(-0.2, -0.01), "lower"),
+        (Interval(-0.1, 0.1), "not told apart"),
+        (Interval(0, 0.1), "not told apart"),
+        (None, "too few clips to tell"),
+    ],
 )
-def test_the_interval_says_what_the_clips_can_tell(interval: tuple[float, float], words: str) -> None:
-    assert PairedDifference(value=0.8, other=0.7, interval=Interval(*interval)).in_words == words
+def test_the_interval_says_what_the_clips_can_tell(interval: Interval | None, words: str) -> None:
+    assert PairedDifference(value=0.8, other=0.7, interval=interval).in_words == words
