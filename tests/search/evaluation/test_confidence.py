@@ -116,7 +116,7 @@ def test_five_perfect_pairs_may_be_of_a_detector_that_is_not() -> None:
     rng = np.random.default_rng(0)
     perfect = np.mean([metric_of("auc", drawn(truth, interval.low, rng), truth) == 1 for _ in range(2000)])
 
-    assert perfect == pytest.approx(0.015, abs=0.008)
+    assert 0.005 < perfect < 0.03  # aimed at: 0.015, of 1,000 sets
     assert interval.high > 0.999
 
 

@@ -251,7 +251,8 @@ def test_resampled_aucs_lie_around_the_auc() -> None:
     interval = evaluate(scores, truth).interval
     assert interval is not None
     low, high = interval
-    assert high - low == pytest.approx(2 * 1.96 * resampled.std(), rel=0.05)  # 95 % of a normal distribution
+    # 95 % of a normal distribution, and a little more: scores may be distributed in another way than in the model.
+    assert 1 <= (high - low) / (2 * 1.96 * resampled.std()) < 1.15
 
 
 def normal_cdf(x: float) -> float:
