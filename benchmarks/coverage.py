@@ -5,7 +5,8 @@
 Intervals: scores of normal clips are drawn from a normal distribution, and those of anomalies from three: a shifted one
 (binormal), a shifted one of twice the deviation (spread), and a shifted one of which the share 1 − AUC is not heard at
 all (unheard). Printed is how often a 95 % interval holds the true value: that of the bootstrap alone, and the one that
-Offkey prints. The IDs of one set of clips differ.
+Offkey prints. The IDs of one set of clips differ. For the official score of 2022 and later, every other clip is of the
+target domain.
 
 Differences: two systems of the same AUC whose errors have a correlation of 0, 0.5 or 0.9.
 
@@ -29,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import norm
 
-from features.clips.clip import ANOMALY, NORMAL
+from features.clips.clip import ANOMALY, DOMAINS, NORMAL
 from models.scoring.scores import Scores
 from search.evaluation.best_of_many import lead_over_guessing, leads
 from search.evaluation.bootstrap import Bootstrap
@@ -42,16 +43,25 @@ AUCS = (0.5, 0.7, 0.9, 0.97, 0.99, 0.995)
 CLIPS = (5, 8, 15, 25, 50)
 SHAPES = ("binormal", "spread", "unheard")
 TRIALS = (2, 20, 100, 500)
+METRICS: tuple[Metric, ...] = ("auc", "pauc", "worst_id", "official")
+
+#: Those that need normal clips for a pAUC.
+WITH_PAUC = ("pauc", "official")
 
 #: Metric, shape, AUC, machine IDs, clips of each label and ID, sets of clips.
 Cell = tuple[Metric, str, float, int, int, int]
 SETTINGS = 5
 
 
-def truth_of(ids: int, clips: int) -> Truth:
-    """So many normal clips and anomalies of each machine ID."""
+def truth_of(metric: Metric, ids: int, clips: int) -> Truth:
+    """So many normal clips and anomalies of each machine ID; with domains if the metric is the official score."""
     names = tuple(f"machine/{number:02}" for number in range(ids) for _ in range(2 * clips))
-    return Truth(ids=names, labels=tuple([NORMAL] * clips + [ANOMALY] * clips) * ids)
+    domains = tuple(DOMAINS[place % clips % 2] for place in range(len(names)))
+    return Truth(
+        ids=names,
+        labels=tuple([NORMAL] * clips + [ANOMALY] * clips) * ids,
+        domains=domains if metric == "official" else (),
+    )
 
 
 def scores_of(shape: str, auc: float, clips: int, rng: np.random.Generator) -> Scores:
@@ -79,12 +89,12 @@ def true_value(metric: Metric, shape: str, aucs: tuple[float, ...]) -> float:
     rng = np.random.default_rng(9)
     clips = 40_000
     drawn = np.concatenate([scores_of(shape, auc, clips, rng) for auc in aucs])
-    return metric_of(metric, drawn, truth_of(len(aucs), clips))
+    return metric_of(metric, drawn, truth_of(metric, len(aucs), clips))
 
 
 def coverage(metric: Metric, shape: str, auc: float, ids: int, clips: int, sets: int) -> tuple[float, float, float]:
     """How often the bootstrap's interval and the printed one hold the true value; the mean width of the latter."""
-    truth, aucs = truth_of(ids, clips), of_ids(auc, ids)
+    truth, aucs = truth_of(metric, ids, clips), of_ids(auc, ids)
     true, bootstrap = true_value(metric, shape, tuple(aucs.tolist())), Bootstrap(truth)
     found = []
     for number in range(sets):
@@ -102,7 +112,7 @@ def coverage_of_difference(
     metric: Metric, alike: float, auc: float, ids: int, clips: int, sets: int
 ) -> tuple[float, float]:
     """How often both intervals of the difference of two equally good systems hold 0."""
-    truth = truth_of(ids, clips)
+    truth = truth_of(metric, ids, clips)
     bootstrap = Bootstrap(truth)
     shifts = np.repeat(np.sqrt(2) * norm.ppf(of_ids(auc, ids)), 2 * clips) * np.array(truth.labels)
     found = []
@@ -158,8 +168,10 @@ def _log_density(places: Scores, points: Scores) -> Scores:
     return np.asarray(np.log((around.sum(axis=1) + 1) / (len(points) + 1)))
 
 
-def study_of(trials: int, truth: Truth, auc: float, rng: np.random.Generator, *, like_tpe: bool) -> Scores:
-    """The scores of a study's trials, all of the same true AUC; (trials, clips)."""
+def study_of(
+    metric: Metric, trials: int, truth: Truth, auc: float, rng: np.random.Generator, *, like_tpe: bool
+) -> Scores:
+    """The scores of a study's trials, all of the same true AUC, of a search for a metric; (trials, clips)."""
     shifts = np.sqrt(2) * norm.ppf(auc) * np.array(truth.labels)
     if not like_tpe:
         return np.asarray(rng.standard_normal((trials, len(truth))) + shifts)
@@ -168,30 +180,30 @@ def study_of(trials: int, truth: Truth, auc: float, rng: np.random.Generator, *,
     for trial in range(trials):
         settings[trial] = search.suggestion(settings[:trial], values[:trial])
         scores[trial] = search.errors(settings[trial]) + shifts
-        values[trial] = metric_of_each("auc", scores[trial : trial + 1], truth)[0]
+        values[trial] = metric_of_each(metric, scores[trial : trial + 1], truth)[0]
     return scores
 
 
 def false_claims(
-    trials: int, auc: float, ids: int, clips: int, studies: int, *, like_tpe: bool
+    metric: Metric, trials: int, auc: float, ids: int, clips: int, studies: int, *, like_tpe: bool
 ) -> npt.NDArray[np.float64]:
     """The shares of false claims, before and after: a gain, worse than the best, better than guessing; and the power.
 
     The last number is the mean gain over the baseline that is said to be detectable.
     """
-    truth = truth_of(ids, clips)
+    truth = truth_of(metric, ids, clips)
     bootstrap = Bootstrap(truth)
     found = []
     for number in range(studies):
         rng = np.random.default_rng([number, trials, clips, ids])
-        scores = study_of(trials, truth, auc, rng, like_tpe=like_tpe)
-        order = np.argsort(-metric_of_each("auc", scores, truth), kind="stable")
+        scores = study_of(metric, trials, truth, auc, rng, like_tpe=like_tpe)
+        order = np.argsort(-metric_of_each(metric, scores, truth), kind="stable")
         first, scores = int(np.flatnonzero(order == 0)[0]), scores[order]
-        resampled = bootstrap.aucs(scores[0])
+        resampled = bootstrap.metric(metric, scores[0])
         some = rng.permutation(np.arange(1, trials))[:10]
-        worse = [np.quantile(resampled - bootstrap.aucs(scores[other]), 0.025) > 0 for other in some]
-        gain = first != 0 and np.quantile(resampled - bootstrap.aucs(scores[first]), 0.025) > 0
-        judged = leads("auc", scores, truth, tried=trials)
+        worse = [np.quantile(resampled - bootstrap.metric(metric, scores[other]), 0.025) > 0 for other in some]
+        gain = first != 0 and np.quantile(resampled - bootstrap.metric(metric, scores[first]), 0.025) > 0
+        judged = leads(metric, scores, truth, tried=trials)
         found.append(
             (
                 gain,
@@ -215,8 +227,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["intervals", "differences", "trials"])
     asked = parser.parse_args()
     console, parallel = Console(width=140), joblib.Parallel(asked.jobs)
-    metrics: tuple[Metric, ...] = ("auc", "pauc", "worst_id")
-    for metric in metrics if asked.only in (None, "intervals") else ():
+    for metric in METRICS if asked.only in (None, "intervals") else ():
         for shape in SHAPES:
             for ids in [ids for ids in asked.ids if metric != "worst_id" or ids > 1]:
                 title = f"{metric}, {shape}, {ids} IDs: coverage before, now (width)"
@@ -236,20 +247,29 @@ def main() -> None:
     for like_tpe in (False, True) if asked.only in (None, "trials") else ():
         title = f"false claims before, now; 3 IDs; {'trials like TPE’s' if like_tpe else 'independent trials'}"
         table = Table(
-            "AUC", "clips", "trials", "a gain", "told from the best", "better than guessing", "detectable", title=title
+            "metric",
+            "AUC",
+            "clips",
+            "trials",
+            "a gain",
+            "told from the best",
+            "better than guessing",
+            "detectable",
+            title=title,
         )
-        rows = [
-            (n, auc, 3, clips, _studies(asked.studies, n))
+        rows: list[tuple[Metric, int, float, int, int, int]] = [
+            ("auc", n, auc, 3, clips, _studies(asked.studies, n))
             for auc in (0.5, 0.8, 0.97)
             for clips in (5, 25)
             for n in TRIALS
         ]
+        rows += [(metric, n, 0.8, 3, 25, _studies(asked.studies, n)) for metric in METRICS[1:] for n in TRIALS]
         shares = parallel(joblib.delayed(false_claims)(*row, like_tpe=like_tpe) for row in rows)
-        for (n, auc, _, clips, _), of_row in zip(rows, shares, strict=True):
+        for (metric, n, auc, _, clips, _), of_row in zip(rows, shares, strict=True):
             percents = [f"{100 * share:.0f} %" for share in of_row[:6]]
-            guessing = ", ".join(percents[4:]) if auc == 0.5 else ""
+            guessing = ", ".join(percents[4:]) if metric == "auc" and auc == 0.5 else ""
             claims = (", ".join(percents[:2]), ", ".join(percents[2:4]), guessing)
-            table.add_row(str(auc), f"{clips} + {clips}", str(n), *claims, f"{of_row[6]:.3f}")
+            table.add_row(metric, str(auc), f"{clips} + {clips}", str(n), *claims, f"{of_row[6]:.3f}")
         console.print(table)
 
 
@@ -259,7 +279,7 @@ def _studies(studies: int, trials: int) -> int:
 
 def _grid(title: str, cells: Sequence[Cell], parallel: joblib.Parallel) -> Table:
     table = Table("AUC", *(f"{clips} + {clips}" for clips in CLIPS), title=title)
-    defined = [cell for cell in cells if cell[0] != "pauc" or cell[4] >= FEWEST_NORMALS_FOR_PAUC]
+    defined = [cell for cell in cells if cell[0] not in WITH_PAUC or cell[4] >= FEWEST_NORMALS_FOR_PAUC]
     shares = dict(zip(defined, parallel(joblib.delayed(coverage)(*cell) for cell in defined), strict=True))
     in_words = {
         cell: f"{100 * before:.0f} %, {100 * now:.0f} % ({width:.2f})" for cell, (before, now, width) in shares.items()

@@ -7,9 +7,11 @@
 
 Each study is run for each machine by itself. Of a grid every setting is trained; any other study is searched
 (`offkey search`), and its baseline and its best trial by validation are trained once more. All are measured on the
-held-out test clips. Figures are means over machine IDs, with 95 % bootstrap intervals over clips; the difference from
-the baseline is a paired one, on the same clips. The pooled AUC (over all clips of a machine, whatever their ID)
-depends on calibration, the others do not. What is there in DIR is not done again.
+held-out test clips. Figures are means over machine IDs, with the 95 % intervals that Offkey prints everywhere; the
+difference from the baseline is a paired one, on the same clips. It is called better or worse if its interval, widened
+for as many comparisons as its study has (Bonferroni), excludes 0; "if alone" if only the printed one does. The pooled
+AUC (over all clips of a machine, whatever their ID) depends on calibration, the others do not. What is there in DIR is
+not done again.
 """
 
 from __future__ import annotations
@@ -23,24 +25,23 @@ import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
 import optuna
 from optuna.trial import FixedTrial, TrialState
 from rich.console import Console
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.sides import machine_line
-from features.clips.clip import NORMAL
 from features.clips.corpus import read_corpus
 from features.clips.synthetic_corpus import MACHINE, make_corpus
 from features.errors import UnservedError
 from models.scoring.scores import Scores
-from search.evaluation.bootstrap import Bootstrap
-from search.evaluation.interval import Interval
-from search.evaluation.metrics import FEWEST_NORMALS_FOR_PAUC, MAX_FALSE_POSITIVE_RATE, mean_auc
+from search.errors import StudyError
+from search.evaluation.confidence import interval_of, interval_of_difference
+from search.evaluation.metrics import Metric, mean_auc, metric_of
 from search.evaluation.truth import Truth
 from search.preparation.prepared import prepare, prepare_recipe
 from search.results.export import recipe_of
@@ -67,7 +68,6 @@ PUBLISHED = {
     "group_made": "future work",
     "best": "none has it",
 }
-PAUC_RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,15 @@ def digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def row(study: str, setting: str, by_machine: dict[str, Measured], baseline: dict[str, Measured]) -> list[str]:
+def row(
+    study: str, setting: str, by_machine: dict[str, Measured], baseline: dict[str, Measured], *, comparisons: int
+) -> list[str]:
     """A line of the table: one setting over all machines that have it."""
     scores, truth = _joined(list(by_machine.values()))
-    low, high = Interval.of(Bootstrap(truth).aucs(scores))
-    cells = [study, setting, f"{mean_auc(scores, truth):.3f} ({low:.3f}–{high:.3f})", _pauc(scores, truth)]
+    cells = [study, setting, _with_interval("auc", scores, truth), _with_interval("pauc", scores, truth)]
     cells.append(f"{np.mean([roc_auc_score(one.labels, one.scores) for one in by_machine.values()]):.3f}")
     if by_machine.keys() == baseline.keys() and by_machine != baseline:
-        cells.append(_difference(scores, _joined(list(baseline.values()))[0], truth))
+        cells.append(_difference(scores, _joined(list(baseline.values()))[0], truth, comparisons))
     else:
         cells.append("")
     cells.append(", ".join(f"{machine} {_auc(one):.3f}" for machine, one in by_machine.items()))
@@ -201,30 +202,29 @@ def _auc(measured: Measured) -> float:
     return mean_auc(scores, truth)
 
 
-def _difference(scores: Scores, others: Scores, truth: Truth) -> str:
-    bootstrap = Bootstrap(truth)
-    low, high = Interval.of(bootstrap.aucs(scores) - bootstrap.aucs(others))
-    verdict = "better" if low > 0 else "worse" if high < 0 else "cannot be told"
-    return f"{mean_auc(scores, truth) - mean_auc(others, truth):+.3f} ({low:+.3f} to {high:+.3f}): {verdict}"
+def _difference(scores: Scores, others: Scores, truth: Truth, comparisons: int) -> str:
+    difference = mean_auc(scores, truth) - mean_auc(others, truth)
+    interval = interval_of_difference(scores, others, truth)
+    if interval is None:
+        return f"{difference:+.3f}, too few clips to tell"
+    wider = norm.isf(0.025 / comparisons) / norm.isf(0.025)
+    nearest = interval.low if difference > 0 else interval.high
+    verdict = "better" if difference > 0 else "worse"
+    if interval.includes(0):
+        verdict = "cannot be told"
+    elif (difference - wider * (difference - nearest)) * difference <= 0:
+        verdict += " if alone"
+    return f"{difference:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}): {verdict}"
 
 
-def _pauc(scores: Scores, truth: Truth) -> str:
-    """Mean over machine IDs with its interval; n/a where an ID has too few normal clips."""
-    ids, labels = np.array(truth.ids), np.array(truth.labels)
-    groups = [np.flatnonzero(ids == name) for name in sorted(set(truth.ids))]
-    if min(int((labels[group] == NORMAL).sum()) for group in groups) < FEWEST_NORMALS_FOR_PAUC:
+def _with_interval(metric: Metric, scores: Scores, truth: Truth) -> str:
+    """Mean over machine IDs with its interval, if there is one; n/a where an ID has too few clips for the metric."""
+    try:
+        value = metric_of(metric, scores, truth)
+    except StudyError:
         return "n/a"
-
-    def mean_of(drawn: list[np.ndarray[Any, np.dtype[np.intp]]]) -> float:
-        return float(np.mean([roc_auc_score(labels[g], scores[g], max_fpr=MAX_FALSE_POSITIVE_RATE) for g in drawn]))
-
-    rng = np.random.default_rng(0)
-    resampled = []
-    for _ in range(PAUC_RESAMPLES):
-        strata = ([group[labels[group] == label] for label in (0, 1)] for group in groups)
-        resampled.append(mean_of([np.concatenate([rng.choice(part, len(part)) for part in pair]) for pair in strata]))
-    low, high = Interval.of(np.array(resampled))
-    return f"{mean_of(groups):.3f} ({low:.3f}–{high:.3f})"
+    interval = interval_of(scores, truth, metric=metric)
+    return f"{value:.3f}, no interval" if interval is None else f"{value:.3f} ({interval.low:.3f}–{interval.high:.3f})"
 
 
 def main() -> None:
@@ -268,7 +268,7 @@ def main() -> None:
                 if one is not None:  # under its own name: the best trial may be the baseline, and its file the same
                     found[setting][machine] = replace(one, setting=setting, is_baseline=is_baseline)
         baseline = next((of for of in found.values() if next(iter(of.values())).is_baseline), {})
-        lines += [row(name, label, of, baseline) for label, of in found.items()]
+        lines += [row(name, label, of, baseline, comparisons=len(found) - 1) for label, of in found.items()]
     heads = [
         "study",
         "setting",

@@ -116,8 +116,8 @@ class ThresholdScores(_Document):
         raise MisuseError(
             f"A false-alarm rate of {false_alarm_rate:g} takes {needed} withheld normal clips of each machine ID, but "
             f"{shown}{others}. The lowest rate that the clips of all can give is {lowest:g}: ask for that, or train "
-            "with a higher training.calibration_share. With --nearest (nearest=True), each threshold comes as near to "
-            "the rate as its clips allow, and the interval of what it gives is shown"
+            "with a higher training.calibration_share. With --nearest (in Python: nearest=True), "
+            "each threshold comes as near to the rate as its clips allow, and the interval of what it gives is shown"
         )
 
     def decisions(self, thresholds: Mapping[str, float]) -> dict[str, Decisions] | None:

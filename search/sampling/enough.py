@@ -6,8 +6,9 @@ noise  : (m,) float for each trial; the length of the difference of two is the s
          their metrics (search.evaluation.noise).
 
 A trial is told from the best one if it is ahead by more than `TOLD` standard errors of their difference: then the 95 %
-interval of the difference excludes 0. That error is taken to be the median over the trials next to the best. A study
-knows enough once all of these hold:
+interval of the difference of these two, taken alone, excludes 0. What is claimed of the best of many trials takes more
+(search.evaluation.best_of_many): a study that waits for less ends later than it might. That error is taken to be the
+median over the trials next to the best. A study knows enough once all of these hold:
 
 1. The portfolio has ended, and each family has had `STARTUP` draws, all families together `FEWEST_DRAWS`.
 2. Since the best value last rose by a standard error, at least as many trials have ended as are left. So no study ends
