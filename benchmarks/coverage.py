@@ -1,6 +1,7 @@
 """Whether the intervals and the verdicts on trials claim more than their clips tell: simulated, before and after.
 
-    python -m benchmarks.coverage [--sets 150] [--studies 100] [--jobs 2] [--only intervals | differences | trials]
+    python -m benchmarks.coverage [--sets 150] [--studies 100] [--jobs 2] [--metrics auc …]
+        [--only intervals | differences | trials]
 
 Intervals: scores of normal clips are drawn from a normal distribution, and those of anomalies from three: a shifted one
 (binormal), a shifted one of twice the deviation (spread), and a shifted one of which the share 1 − AUC is not heard at
@@ -224,10 +225,11 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=100, help="studies for each row; of 500 trials half of them")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--ids", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS))
     parser.add_argument("--only", choices=["intervals", "differences", "trials"])
     asked = parser.parse_args()
     console, parallel = Console(width=140), joblib.Parallel(asked.jobs)
-    for metric in METRICS if asked.only in (None, "intervals") else ():
+    for metric in asked.metrics if asked.only in (None, "intervals") else ():
         for shape in SHAPES:
             for ids in [ids for ids in asked.ids if metric != "worst_id" or ids > 1]:
                 title = f"{metric}, {shape}, {ids} IDs: coverage before, now (width)"
@@ -262,8 +264,14 @@ def main() -> None:
             for auc in (0.5, 0.8, 0.97)
             for clips in (5, 25)
             for n in TRIALS
+            if "auc" in asked.metrics
         ]
-        rows += [(metric, n, 0.8, 3, 25, _studies(asked.studies, n)) for metric in METRICS[1:] for n in TRIALS]
+        rows += [
+            (metric, n, 0.8, 3, 25, _studies(asked.studies, n))
+            for metric in asked.metrics
+            if metric != "auc"
+            for n in TRIALS
+        ]
         shares = parallel(joblib.delayed(false_claims)(*row, like_tpe=like_tpe) for row in rows)
         for (metric, n, auc, _, clips, _), of_row in zip(rows, shares, strict=True):
             percents = [f"{100 * share:.0f} %" for share in of_row[:6]]
