@@ -192,19 +192,19 @@ def scores_of_folds(recipe: Recipe, views: Sequence[Corpus]) -> Scores:
 
 
 def write_truth(file: Path, truth: Truth) -> None:
-    np.savez(file, allow_pickle=False, **{name: np.array(values) for name, values in asdict(truth).items()})
+    columns = {name: np.array(values) for name, values in asdict(truth).items() if name != "rule"}
+    np.savez(file, allow_pickle=False, **columns)
 
 
 def read_truth(file: Path) -> Truth:
     stored = np.load(file)
-    return Truth(**{name: tuple(stored[name].tolist()) for name in stored})
+    columns = {name: tuple(stored[name].tolist()) for name in stored}
+    return Truth(columns["ids"], columns["labels"], columns["domains"], columns["folds"], columns["recordings"])
 
 
 def part_of(truth: Truth, chosen: _Mask) -> Truth:
     """The truth of some of the clips."""
-    return Truth(
-        **{name: tuple(np.array(values)[chosen].tolist()) if values else () for name, values in asdict(truth).items()}
-    )
+    return truth.at(np.flatnonzero(chosen))
 
 
 @dataclass(frozen=True)

@@ -131,12 +131,7 @@ class Half:
     """Half of a study's validation clips: what it says of the trials, by their position."""
 
     def __init__(self, truth: Truth, clips: npt.NDArray[np.int64], metric: Metric, scores: Sequence[Values]) -> None:
-        self._truth = Truth(
-            *(
-                tuple(np.array(column, dtype=object)[clips]) if column else ()
-                for column in (truth.ids, truth.labels, truth.domains, truth.folds, truth.recordings)
-            )
-        )
+        self._truth = truth.at(clips)
         self._clips, self._metric, self._scores = clips, metric, scores
         self.noise: Noise = cache(self._noise)
 

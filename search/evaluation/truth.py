@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +36,7 @@ class Truth:
     domains: tuple[Domain | None, ...] = ()  # of each clip; empty where none is known
     folds: tuple[int, ...] = ()  # in which each clip is scored, from 0, ascending; empty if there are none
     recordings: tuple[int, ...] = ()  # the recording of each clip, by number; empty if each clip is another recording
+    rule: Year | None = None  # of the official score; None: the one that fits the clips' domains
 
     @classmethod
     def of(cls, clips: Sequence[Description]) -> Truth:
@@ -64,7 +64,7 @@ class Truth:
 
     def first(self, clips: int) -> Truth:
         """Return the truth of the first clips: those of the folds that have been scored so far."""
-        return self._of_slice(slice(clips))
+        return self.at(range(min(clips, len(self))))
 
     @property
     def last_fold(self) -> slice:
@@ -74,7 +74,7 @@ class Truth:
     @property
     def in_last_fold(self) -> Truth:
         """The truth of the last fold's clips, as of one model without folds."""
-        return replace(self._of_slice(self.last_fold), folds=(), recordings=())
+        return replace(self.at(range(len(self))[self.last_fold]), folds=(), recordings=())
 
     def count(self, label: int) -> int:
         """Return how many clips have this label; a clip in several folds counts once."""
@@ -82,17 +82,18 @@ class Truth:
 
     def of_ids(self, names: Collection[str]) -> Truth:
         """Return the truth of these machine IDs' clips."""
-        chosen = [name in names for name in self.ids]
-        return Truth(
-            ids=tuple(compress(self.ids, chosen)),
-            labels=tuple(compress(self.labels, chosen)),
-            domains=tuple(compress(self.domains, chosen)),
-            folds=tuple(compress(self.folds, chosen)),
-            recordings=tuple(compress(self.recordings, chosen)),
-        )
+        return self.at([place for place, name in enumerate(self.ids) if name in names])
 
-    def _of_slice(self, part: slice) -> Truth:
-        return Truth(self.ids[part], self.labels[part], self.domains[part], self.folds[part], self.recordings[part])
+    def at(self, places: Sequence[int] | Indices) -> Truth:
+        """Return the truth of the clips at these positions."""
+        return Truth(
+            ids=tuple(self.ids[place] for place in places),
+            labels=tuple(self.labels[place] for place in places),
+            domains=tuple(self.domains[place] for place in places) if self.domains else (),
+            folds=tuple(self.folds[place] for place in places) if self.folds else (),
+            recordings=tuple(self.recordings[place] for place in places) if self.recordings else (),
+            rule=self.rule,
+        )
 
     @property
     def machines(self) -> dict[str, list[str]]:
@@ -105,8 +106,8 @@ class Truth:
 
     @property
     def year(self) -> Year:
-        """The year of the challenge whose rule fits the clips."""
-        return year_for(self.domains)
+        """The year of the challenge by whose rule the clips are judged."""
+        return self.rule or year_for(self.domains)
 
 
 def count_clips(clips: Indices, truth: Truth) -> int:

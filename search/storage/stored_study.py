@@ -258,7 +258,8 @@ def was_deleted(name: str) -> StudyError:
 
 
 def _stored(name: str, row: StudyRow) -> StoredStudy:
-    truth = {key: tuple(values) for key, values in json.loads(row.truth).items()}
+    truth = json.loads(row.truth)
+    rule = truth.pop("rule", None)
     identity = json.loads(row.identity)
     return StoredStudy(
         study_id=row.study_id,
@@ -266,7 +267,7 @@ def _stored(name: str, row: StudyRow) -> StoredStudy:
         name=name,
         tree=_with_its_precision(json.loads(row.document), identity),
         identity=identity,
-        truth=Truth(**truth),
+        truth=Truth(**{key: tuple(column) for key, column in truth.items()}, rule=rule),
         budget=row.budget,
         artifacts=row.artifacts,
         hours=row.hours,

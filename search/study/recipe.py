@@ -15,6 +15,7 @@ from features.frames.feature_settings import FeatureSettings
 from features.settings import Settings
 from models.member import AnyFamily, MachineTypes, Member, members_in
 from models.settings import ScoringSettings, TrainingSettings
+from search.evaluation.official import YEARS
 
 #: The names that a study may have.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
@@ -46,6 +47,13 @@ class ValidationSettings(Settings):
     metric: ScoreObjective | list[Objective] = Field(
         "auc",
         description="the objective; a list of several, the most important first, searches for the best trade-offs",
+    )
+    year: int | None = Field(
+        None,
+        ge=YEARS[0],
+        le=YEARS[-1],
+        description="for official: the year of the challenge by whose rule trials are scored; if left out, the rule of "
+        "2022 where the clips' domains are known, else that of 2020",
     )
     share: float = Field(
         0.5,
@@ -93,6 +101,8 @@ class ValidationSettings(Settings):
             raise ValueError("clips chooses labelled clips, and metric proxy uses none: leave one of the two out")
         if self.proxies is not None and not self.uses_proxies:
             raise ValueError("proxies are for metric: proxy")
+        if self.year is not None and "official" not in objectives:
+            raise ValueError("year is for metric: official")
         return self
 
     @property

@@ -18,6 +18,7 @@ from features.clips.clip import ANOMALY, NORMAL
 from features.clips.corpus import Corpus
 from models.scoring.scores import Scores
 from search.evaluation.metrics import metric_of, metric_of_each
+from search.evaluation.official import rule_of
 from search.evaluation.truth import Truth
 from search.study.objectives import METRICS
 from search.study.proxies import OTHER_IDS, proxies_named
@@ -70,10 +71,11 @@ def validation_data_of(
         held_out = hold_out(corpus, share=validation.share, seed=validation.seed, train_on=train_on)
         return validation_data_by_proxies(held_out.with_proxies(proxies))
     blinded = blind(corpus, validation)
+    rule = None if validation.year is None else rule_of(validation.year)
     if validation.folds is None:
-        return ValidationData((blinded,), Truth.of(labelled_test_clips(blinded)))
+        return ValidationData((blinded,), replace(Truth.of(labelled_test_clips(blinded)), rule=rule))
     views = folds_of(blinded, validation, train_on)
-    return ValidationData(views, Truth.of_folds([labelled_test_clips(view) for view in views]))
+    return ValidationData(views, replace(Truth.of_folds([labelled_test_clips(view) for view in views]), rule=rule))
 
 
 def validation_data_by_proxies(proxy_corpus: ProxyCorpus) -> ValidationData:

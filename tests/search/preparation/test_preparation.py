@@ -351,7 +351,7 @@ def test_an_official_score_of_another_year_than_the_clips_state_is_warned_of(
 ) -> None:
     """2021 has folders of its own for each domain, and a rule of its own. Trials are validated by 2022's."""
     clips = corpus_root / "compressor"
-    for split, (wavs, labels) in {"train": (12, ["normal"]), test_folder: (24, ["normal", "anomaly"])}.items():
+    for split, (wavs, labels) in {"train": (12, ["normal"]), test_folder: (40, ["normal", "anomaly"])}.items():
         folder = tmp_path / "clips" / "fan" / split
         folder.mkdir(parents=True)
         for domain in ("source", "target"):
@@ -361,10 +361,13 @@ def test_an_official_score_of_another_year_than_the_clips_state_is_warned_of(
                     name = f"section_00_{domain}_{split[-5:].strip('_')}_{label}_{number:04d}_a.wav"
                     shutil.copy(source, folder / name)
 
-    warnings = prepared(tmp_path / "clips", validation={"metric": "official"}).warnings
+    by_domains = prepared(tmp_path / "clips", validation={"metric": "official"})
+    by_the_year = prepared(tmp_path / "clips", validation={"metric": "official", "year": 2021})
 
+    assert (by_domains.validation_data.truth.year, by_the_year.validation_data.truth.year) == (2022, 2021)
     text = "validates trials by the rule of 2022 and later, which goes by the clips' domains, but by their names these"
-    assert any(text in warning for warning in warnings) == warned
+    assert any(text in warning for warning in by_domains.warnings) == warned
+    assert not any(text in warning for warning in by_the_year.warnings)
 
 
 def test_test_clips_without_a_label_in_their_names_are_no_labelled_clips(corpus_copy: Path) -> None:

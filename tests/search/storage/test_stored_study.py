@@ -87,6 +87,15 @@ def test_a_study_whose_creation_got_no_answer_is_joined(tiny_study: MakeStudy) -
     assert [study.study_name for study in storage.get_all_studies()] == ["tiny", created.study_name]
 
 
+def test_a_stored_study_keeps_the_rule_by_which_its_trials_are_scored(tiny_study: MakeStudy) -> None:
+    tiny = tiny_study()
+    other = prepare(study_of_tree({**tiny.stored.tree, "study": "of-2021"}, origin="other"), default_root=None)
+    create_or_join(tiny.storage, other.study, other.corpus, replace(other.validation_data.truth, rule=2021))
+
+    assert load_stored(tiny.storage, "of-2021").truth.year == 2021
+    assert load_stored(tiny.storage, "tiny").truth.year == 2020
+
+
 def test_a_budget_is_never_lowered_by_joining(tiny_study: MakeStudy) -> None:
     tiny_study(trials=5)
     assert tiny_study(trials=2).stored.budget == 5

@@ -232,6 +232,8 @@ class TestObjectives:
             ({"metric": "proxy", "folds": 3}, "folds need labelled clips"),
             ({"folds": 1}, "validation.folds .* greater than or equal to 2"),
             ({"proxies": ["knock 1"]}, "proxies are for metric: proxy"),
+            ({"year": 2021}, "year is for metric: official"),
+            ({"metric": "official", "year": 2019}, "validation.year .* greater than or equal to 2020"),
             ({"metric": "proxy", "proxies": ["knok 1"]}, "no proxy is called 'knok 1'; did you mean knock 1"),
         ],
     )
