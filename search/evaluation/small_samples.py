@@ -98,6 +98,15 @@ def _of_parts(
         tables.append(table)
         distances.append(float(np.interp(within, table.mean(axis=1), _DISTANCES)))
         draws.append(of_ids[part.id_name])
+    # Where an ID's clips are all ranked right, its parts have the same distance, though a pAUC would allow a longer one.
+    for name in of_ids:
+        right = [
+            row
+            for row, (part, value) in enumerate(zip(parts, values, strict=True))
+            if part.id_name == name and value == 1
+        ]
+        for row in right:
+            distances[row] = min(distances[other] for other in right)
     return tables, distances, draws
 
 
