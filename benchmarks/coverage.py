@@ -1,13 +1,16 @@
 """Whether the intervals and the verdicts on trials claim more than their clips tell: simulated, before and after.
 
     python -m benchmarks.coverage [--sets 150] [--studies 100] [--jobs 2] [--metrics auc …]
-        [--only intervals | differences | trials]
+        [--only intervals | unequal | differences | trials]
 
 Intervals: scores of normal clips are drawn from a normal distribution, and those of anomalies from three: a shifted one
 (binormal), a shifted one of twice the deviation (spread), and a shifted one of which the share 1 − AUC is not heard at
 all (unheard). Printed is how often a 95 % interval holds the true value: that of the bootstrap alone, and the one that
 Offkey prints. The IDs of one set of clips differ. For the official score of 2022 and later, every other clip is of the
 target domain.
+
+Few of a label: the same of normal clips and anomalies of unequal numbers, whose scores have deviations that differ by
+so many times.
 
 Differences: two systems of the same AUC whose errors have a correlation of 0, 0.5 or 0.9.
 
@@ -44,6 +47,9 @@ AUCS = (0.5, 0.7, 0.9, 0.97, 0.99, 0.995)
 CLIPS = (5, 8, 15, 25, 50)
 SHAPES = ("binormal", "spread", "unheard")
 TRIALS = (2, 20, 100, 500)
+
+#: Normal clips and anomalies.
+UNEQUAL = ((20, 5), (60, 5), (100, 5), (100, 10), (200, 20), (5, 20), (5, 100))
 METRICS: tuple[Metric, ...] = ("auc", "pauc", "worst_id", "official")
 
 #: Those that need normal clips for a pAUC.
@@ -54,8 +60,11 @@ Cell = tuple[Metric, str, float, int, int, int]
 SETTINGS = 5
 
 
-def truth_of(metric: Metric, ids: int, clips: int) -> Truth:
+def truth_of(metric: Metric, ids: int, clips: int, faults: int | None = None) -> Truth:
     """So many normal clips and anomalies of each machine ID; with domains if the metric is the official score."""
+    if faults is not None:
+        labels = tuple([NORMAL] * clips + [ANOMALY] * faults) * ids
+        return Truth(tuple(f"machine/{place // (clips + faults):02}" for place in range(len(labels))), labels)
     names = tuple(f"machine/{number:02}" for number in range(ids) for _ in range(2 * clips))
     domains = tuple(DOMAINS[place % clips % 2] for place in range(len(names)))
     return Truth(
@@ -107,6 +116,20 @@ def coverage(metric: Metric, shape: str, auc: float, ids: int, clips: int, sets:
         found.append((before.includes(true), printed.includes(true), printed.high - printed.low))
     before_share, after, width = np.mean(found, axis=0).tolist()
     return before_share, after, width
+
+
+def coverage_of_unequal(normal: int, faults: int, spread: float, auc: float, sets: int) -> float:
+    """How often the printed interval holds the true AUC of one machine ID with so many clips of each label."""
+    truth = truth_of("auc", 1, normal, faults)
+    labels, bootstrap = np.array(truth.labels), Bootstrap(truth)
+    found = []
+    for number in range(sets):
+        scores = np.random.default_rng([number, normal, faults]).standard_normal(len(truth))
+        scores = np.where(labels == ANOMALY, spread * scores + np.sqrt(1 + spread**2) * norm.ppf(auc), scores)
+        printed = interval_of(scores, truth, bootstrap=bootstrap)
+        assert printed is not None
+        found.append(printed.includes(auc))
+    return float(np.mean(found))
 
 
 def coverage_of_difference(
@@ -226,7 +249,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--ids", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS))
-    parser.add_argument("--only", choices=["intervals", "differences", "trials"])
+    parser.add_argument("--only", choices=["intervals", "unequal", "differences", "trials"])
     asked = parser.parse_args()
     console, parallel = Console(width=140), joblib.Parallel(asked.jobs)
     for metric in asked.metrics if asked.only in (None, "intervals") else ():
@@ -235,6 +258,18 @@ def main() -> None:
                 title = f"{metric}, {shape}, {ids} IDs: coverage before, now (width)"
                 cells = [(metric, shape, auc, ids, clips, asked.sets) for auc in AUCS for clips in CLIPS]
                 console.print(_grid(title, cells, parallel))
+    if asked.only in (None, "unequal"):
+        table = Table("deviation", "AUC", *(f"{n} + {m}" for n, m in UNEQUAL), title="AUC, 1 ID: coverage now")
+        cells_of_rows = [(spread, auc) for spread in (1.0, 2.0, 3.0) for auc in (0.55, 0.7, 0.85, 0.97)]
+        held = parallel(
+            joblib.delayed(coverage_of_unequal)(n, m, spread, auc, asked.sets)
+            for spread, auc in cells_of_rows
+            for n, m in UNEQUAL
+        )
+        for row, (spread, auc) in enumerate(cells_of_rows):
+            of_row = held[row * len(UNEQUAL) : (row + 1) * len(UNEQUAL)]
+            table.add_row(f"{spread:g}", str(auc), *(f"{100 * share:.0f} %" for share in of_row))
+        console.print(table)
     for alike in (0.0, 0.5, 0.9) if asked.only in (None, "differences") else ():
         table = Table(
             "AUC", *(f"{clips} + {clips}" for clips in CLIPS), title=f"differences, 3 IDs, correlation {alike}"

@@ -105,6 +105,7 @@ def _result(status: Status, comparison: Comparison | None) -> str:
         f"**Result**: trial {status.best.number} leads with a validation {status.metric_name} of "
         f"{worth(status.best):.3f} ({interval_or_why(comparison.interval, comparison.why_no_interval)})."
     )
+    text += " These clips do not show that it is any better than guessing." if comparison.may_guess else ""
     if len(status.objectives) > 1:
         text += f" {len(status.front)} trials are trade-offs, which no other trial beats in every objective."
     if comparison.gain is not None and status.best.number == 0:

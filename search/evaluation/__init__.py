@@ -6,6 +6,7 @@ bootstrap       resamples of the clips
 noise           how far a metric depends on the clips, by which trials and variants are compared
 contributions   how much each recording contributes to a metric
 interval        the record of a 95 % interval
+few_of_a_label  what few clips of a label leave open, by the spread of their contributions
 small_samples   what few clips leave open, by a model of their scores
 confidence      the 95 % intervals of metrics and of their differences, and why there is none
 best_of_many    what the best of many trials proves: gain, ties, guessing

@@ -29,7 +29,7 @@ class Bootstrap:
     def __init__(self, truth: Truth, *, resamples: int = RESAMPLES) -> None:
         judged_ids(truth)
         rng = np.random.default_rng(0)
-        strata, of_clips = _strata(truth)
+        strata, of_clips = strata_of(truth)
         of_recordings = np.zeros((of_clips.max() + 1, resamples), dtype=np.int32)
         for stratum in strata.values():
             of_recordings[stratum] = _draw_counts(rng, len(stratum), resamples)
@@ -116,11 +116,11 @@ def fewest_recordings(truth: Truth) -> int:
 
     Machine IDs without both labels do not count. Raises StudyError if no machine ID has both.
     """
-    judged, strata = judged_ids(truth), _strata(truth)[0]
+    judged, strata = judged_ids(truth), strata_of(truth)[0]
     return min(len(recordings) for (name, _, _), recordings in strata.items() if name in judged)
 
 
-def _strata(truth: Truth) -> tuple[dict[tuple[str, int, str], Indices], Indices]:
+def strata_of(truth: Truth) -> tuple[dict[tuple[str, int, str], Indices], Indices]:
     """Return the recordings by machine ID, label and domain, and the recording of each clip, (clips,).
 
     A recording has the machine ID, label and domain of its first clip.

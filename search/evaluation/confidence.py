@@ -1,8 +1,9 @@
 """The 95 % intervals of metrics and of their differences: the one place where they are computed.
 
-The interval of a metric holds what bootstrap resamples give, and what a model of the scores does not exclude
-(search.evaluation.small_samples): the bootstrap knows the scores' true distributions, the model knows what few clips
-leave open. It never has a width of zero.
+The interval of a metric holds what bootstrap resamples give, what a model of the scores does not exclude
+(search.evaluation.small_samples), and what the spread of few clips of a label leaves open
+(search.evaluation.few_of_a_label): the bootstrap knows the scores' true distributions, the other two know what few
+clips do not show. It never has a width of zero.
 
 The ends of the interval of a difference lie as far from it as the ends of both metrics' intervals allow:
 √(a² + b² − 2 r a b), where a and b are the distances of the two ends from their metrics, and r is the correlation of
@@ -19,6 +20,7 @@ from features.clips.clip import ANOMALY, NORMAL
 from models.scoring.scores import Scores
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.contributions import contributions_of
+from search.evaluation.few_of_a_label import ends_by_contributions
 from search.evaluation.interval import Interval
 from search.evaluation.metrics import Metric, metric_of, parts_with_clips
 from search.evaluation.official import Year
@@ -67,7 +69,11 @@ def interval_of(
     if why_no_interval(truth):
         return None
     resampled = (bootstrap or Bootstrap(truth)).metric(metric, scores, year=year)
-    ends = np.r_[np.quantile(resampled, [0.025, 0.975]), ends_by_model(metric, year, parts, scores, truth)]
+    ends = np.r_[
+        np.quantile(resampled, [0.025, 0.975]),
+        ends_by_model(metric, year, parts, scores, truth),
+        ends_by_contributions(metric, year, scores, truth),
+    ]
     measured = metric_of(metric, scores, truth, year=year)
     return Interval(float(min(ends.min(), measured)), float(max(ends.max(), measured)))
 

@@ -98,7 +98,7 @@ def _of_parts(
         tables.append(table)
         distances.append(float(np.interp(within, table.mean(axis=1), _DISTANCES)))
         draws.append(of_ids[part.id_name])
-    # Where an ID's clips are all ranked right, its parts have the same distance, though a pAUC would allow a longer one.
+    # Where an ID's clips are all ranked right, its parts have one distance, though a pAUC alone allows a longer one.
     for name in of_ids:
         right = [
             row
@@ -145,7 +145,9 @@ def _table(kind: str, normals: Counts, anomalies: Counts) -> Scores:
     fewer = _variance(mean_auc, drawn[0].shape[1], drawn[1].shape[1])
     all_of_them = _variance(mean_auc, _total(normals), _total(anomalies))
     narrower = np.divide(all_of_them, fewer, out=np.ones_like(fewer), where=fewer > 0)
-    return np.asarray(mean + (table - mean) * np.sqrt(narrower))
+    # The best and the worst value stay: that of more clips, too, may be the best one.
+    is_extreme = (table == table.max()) | (table == table.min())
+    return np.where(is_extreme, table, mean + (table - mean) * np.sqrt(narrower))
 
 
 def _drawn(label: int, counts: Counts) -> Scores:

@@ -190,7 +190,7 @@ def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, u
     measured = "" if stored.validation.uses_proxies else ", and measure it on the test clips, which no search has used"
     yield Step(f"Train the detector{measured}:", tuple(detector_commands(stored, best, url)))
     if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain.may_be_chance:
-        yield Step("Label more clips of faults: with more of them, the study can show smaller gains.")
+        yield Step("Label more clips, above all of the label that has fewer: then the study can show smaller gains.")
     is_baseline = best.number == 0 and bool(stored.tree.get("baseline"))
     edges = [name for name in best.params if _at_an_edge(best.distributions[name], best.params[name])]
     if edges and not is_baseline and len(status.finished) >= _FEWEST_FOR_EDGES:

@@ -48,9 +48,9 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status) -> Compa
 
     bootstrap = Bootstrap(truth)
     gain = None
-    if has_baseline:
+    if status.baseline is not None:
         alone = interval_of_difference(of_all[0], scores[0], truth, metric=metric, bootstrap=bootstrap)
-        gain = GainOfBest.of(of_number[0], alone, truth, trials=tried)
+        gain = GainOfBest.of(of_number[0], alone, truth, trials=tried, baseline=status.baseline)
     shown = {trial.number for trial in (*status.front, *status.finished[:SHOWN_TRIALS])} | (
         {0} if has_baseline else set()
     )

@@ -38,12 +38,12 @@ class GainOfBest(Gain):
 
     trials: int  # of which the best is the best
     exceeds_chance: bool  # the best of so many equally good trials would not be so far ahead
-    detectable: float  # the smallest true gain that such clips show in four of five studies
+    detectable: float | None  # the smallest true gain that such clips show in four of five studies; None: there is none
     clips: tuple[int, int]  # normal clips and anomalies that the trials are validated on
     times_the_clips: float | None  # how many times as many show this gain, if it is the true one; None without a gain
 
     @classmethod
-    def of(cls, lead: Lead, alone: Interval | None, truth: Truth, *, trials: int) -> GainOfBest:
+    def of(cls, lead: Lead, alone: Interval | None, truth: Truth, *, trials: int, baseline: float) -> GainOfBest:
         """Return the gain. `alone` is the interval if there were no other trials; the others move its lower end."""
         interval = None
         if alone is not None:
@@ -55,7 +55,7 @@ class GainOfBest(Gain):
             interval=interval,
             trials=trials,
             exceeds_chance=lead.is_told,
-            detectable=lead.detectable,
+            detectable=lead.detectable if baseline + lead.detectable <= 1 else None,  # no metric exceeds 1
             clips=(truth.count(NORMAL), truth.count(ANOMALY)),
             times_the_clips=lead.times_the_clips,
         )
@@ -78,10 +78,11 @@ class GainOfBest(Gain):
     def power_in_words(self) -> str:
         """Say which gains the clips can tell, and how many of them would tell this one; sentences."""
         normal, anomalous = self.clips
-        text = (
-            f"With {normal} normal and {anomalous} anomalous validation clips and {self.trials} trials, four of five "
-            f"studies show a true gain of {self.detectable:.3f}."
-        )
+        text = f"With {normal} normal and {anomalous} anomalous validation clips and {self.trials} trials, "
+        if self.detectable is None:
+            text += "not even a perfect detector would show its gain over this baseline in four of five studies."
+        else:
+            text += f"four of five studies show a true gain of {self.detectable:.3f}."
         if self.may_be_chance and self.times_the_clips is not None and np.isfinite(self.times_the_clips):
             times = max(self.times_the_clips, 1.0)
             more = tuple(math.ceil(times * of_label) for of_label in self.clips)

@@ -36,6 +36,6 @@ class Enough:
         return (
             f"The study ended itself after {self.trials} of {self.budget} trials (search.stop: told_apart): these "
             f"clips tell a trial from the best one, trial {self.best}, only if its {metric_name} is more than "
-            f"{self.margin:.3f} higher, even if these two were the only ones. By the trials so far, {expected} of the "
-            f"{others} would be that good."
+            f"{self.margin:.3f} higher, even without allowing for the other trials. By the trials so far, "
+            f"{expected} of the {others} would be that good."
         )

@@ -101,6 +101,7 @@ def test_it_has_the_objective_the_data_the_split_and_the_result(tiny_study: Make
 
     assert note_of(study) == (
         f"{ABOVE}**Result**: trial 1 leads with a validation AUC of 0.667 ({TOO_FEW}). "
+        "These clips do not show that it is any better than guessing. "
         "Over the baseline (0.000): +0.667, a gain. With 9 normal and 9 anomalous validation clips and 3 trials, four "
         f"of five studies show a true gain of 0.692.{BELOW}{LINE}\n"
     )

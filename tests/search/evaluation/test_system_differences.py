@@ -56,7 +56,7 @@ def test_each_difference_is_that_of_the_metrics_for_each_id_and_over_all() -> No
     assert list(against.per_id) == ["fan/00", "fan/02"]
 
 
-def test_its_interval_is_of_the_same_resamples_for_both() -> None:
+def test_clips_that_both_find_hard_do_not_widen_the_interval() -> None:
     one = noisy(0, 1.0)
     other = one + 0.1 * noisy(1, 0.0)  # hard clips are hard for both: the difference is known far better than the AUC
     clips = system(one)

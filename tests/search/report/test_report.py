@@ -165,7 +165,7 @@ def test_a_test_evaluation_of_the_best_trial_is_shown_with_what_its_thresholds_d
             [
                 "this is no gain that these clips can tell: +0.111.",
                 "For one of 0.111 it takes about",
-                "Label more clips of faults",
+                "Label more clips, above all of the label that has fewer",
                 "Go on: 1 of 3 trials are left.",
             ],
         ),

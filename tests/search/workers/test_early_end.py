@@ -110,8 +110,8 @@ def test_the_report_says_why_and_how_to_go_on(tiny_study: MakeStudy) -> None:
     assert status.counts["waiting"] == 0
     assert found.sentences[-1] == (
         "The study ended itself after 5 of 24 trials (search.stop: told_apart): these clips tell a trial from the best "
-        "one, trial 1, only if its AUC is more than 0.200 higher, even if these two were the only ones. By the trials "
-        "so far, fewer than 0.01 of the 19 other trials would be that good."
+        "one, trial 1, only if its AUC is more than 0.200 higher, even without allowing for the other trials. By "
+        "the trials so far, fewer than 0.01 of the 19 other trials would be that good."
     )
     commands = [command for step in found.steps for command in step.commands]
     assert "offkey search tiny --storage sqlite:///x.db --set search.stop=never" in commands
