@@ -1,7 +1,7 @@
 """Whether the intervals and the verdicts on trials claim more than their clips tell: simulated, before and after.
 
     python -m benchmarks.coverage [--sets 150] [--studies 100] [--jobs 2] [--metrics auc …]
-        [--only intervals | unequal | differences | trials]
+        [--only intervals | unequal | differences | trials | power]
 
 Intervals: scores of normal clips are drawn from a normal distribution, and those of anomalies from three: a shifted one
 (binormal), a shifted one of twice the deviation (spread), and a shifted one of which the share 1 − AUC is not heard at
@@ -19,6 +19,8 @@ like TPE's lie in a space of five settings, over which the errors are a smooth f
 are common to all, and after ten trials at random the next ones are drawn near the best tenth. Printed is how often the
 best trial is called a gain over the first one, how many of the others are called worse than the best, and how often it
 is called better than guessing: by the intervals of the pairs alone, and by Offkey's rule.
+
+Power: how often a study shows a gain as large as the one that Offkey names beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from scipy.stats import norm
 
 from features.clips.clip import ANOMALY, DOMAINS, NORMAL
 from models.scoring.scores import Scores
-from search.evaluation.best_of_many import lead_over_guessing, leads
+from search.evaluation.best_of_many import Lead, lead_over_guessing, leads
 from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.confidence import interval_of, interval_of_difference
 from search.evaluation.interval import Interval
@@ -47,6 +49,9 @@ AUCS = (0.5, 0.7, 0.9, 0.97, 0.99, 0.995)
 CLIPS = (5, 8, 15, 25, 50)
 SHAPES = ("binormal", "spread", "unheard")
 TRIALS = (2, 20, 100, 500)
+
+#: AUC of all trials but one, and clips of each label.
+POWER = ((0.6, 25), (0.7, 25), (0.7, 50))
 
 #: Normal clips and anomalies.
 UNEQUAL = ((20, 5), (60, 5), (100, 5), (100, 10), (200, 20), (5, 20), (5, 100))
@@ -242,6 +247,28 @@ def false_claims(
     return np.asarray(np.array(found, dtype=np.float64).mean(axis=0))
 
 
+def power(trials: int, auc: float, ids: int, clips: int, studies: int) -> tuple[float, float]:
+    """A gain over the baseline that is said to be detectable, and the share of studies that show a gain so large.
+
+    In each study one trial has it, and all are independent. The gain is the mean over the studies without that trial.
+    """
+    truth = truth_of("auc", ids, clips)
+    labels, drawn = np.array(truth.labels), []
+    for number in range(studies):
+        rng = np.random.default_rng([number, trials, clips, ids])
+        drawn.append(study_of("auc", trials, truth, auc, rng, like_tpe=False))
+    gain = float(np.mean([_lead_over_first(scores, truth).detectable for scores in drawn]))
+    further = np.sqrt(2) * (norm.ppf(min(auc + gain, 1.0)) - norm.ppf(auc))
+    for scores in drawn:
+        scores[-1] += further * labels
+    return gain, float(np.mean([_lead_over_first(scores, truth).is_told for scores in drawn]))
+
+
+def _lead_over_first(scores: Scores, truth: Truth) -> Lead:
+    order = np.argsort(-metric_of_each("auc", scores, truth), kind="stable")
+    return leads("auc", scores[order], truth, tried=len(scores))[int(np.flatnonzero(order == 0)[0])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=150, help="sets of clips for each cell")
@@ -249,7 +276,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--ids", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS))
-    parser.add_argument("--only", choices=["intervals", "unequal", "differences", "trials"])
+    parser.add_argument("--only", choices=["intervals", "unequal", "differences", "trials", "power"])
     asked = parser.parse_args()
     console, parallel = Console(width=140), joblib.Parallel(asked.jobs)
     for metric in asked.metrics if asked.only in (None, "intervals") else ():
@@ -313,6 +340,13 @@ def main() -> None:
             guessing = ", ".join(percents[4:]) if metric == "auc" and auc == 0.5 else ""
             claims = (", ".join(percents[:2]), ", ".join(percents[2:4]), guessing)
             table.add_row(metric, str(auc), f"{clips} + {clips}", str(n), *claims, f"{of_row[6]:.3f}")
+        console.print(table)
+    if asked.only in (None, "power"):
+        table = Table("AUC", "clips", "trials", "detectable gain", "shown in", title="power, 3 IDs, independent trials")
+        cells_of_power = [(n, auc, 3, clips, _studies(asked.studies, n)) for auc, clips in POWER for n in TRIALS]
+        found = parallel(joblib.delayed(power)(*cell) for cell in cells_of_power)
+        for (n, auc, _, clips, _), (gain, shown) in zip(cells_of_power, found, strict=True):
+            table.add_row(str(auc), f"{clips} + {clips}", str(n), f"{gain:.3f}", f"{100 * shown:.0f} %")
         console.print(table)
 
 

@@ -14,15 +14,15 @@ difference of a recording's contributions is as likely to have either sign (Fish
     lowers it.
 
     in a search, the standard deviation of (Z_b − Z_j) times the normal quantile of 1 − 0.025 / N for N trials
-    (Bonferroni). A sampler that suggests settings near the best ones climbs their errors. It reaches more than the
-    trials that it happened to try would by chance, so that their correlation must not lower the margin.
+    (Bonferroni). A sampler that suggests settings near the best ones finds those whose errors are favourable. It
+    reaches more than as many trials at random would, so that their correlation must not lower the margin.
 
 A trial that is told from the best cannot be the best by chance. So the first quantile is computed twice: from all
 trials, then from those that may be the best (Hansen 2005).
 
 Guessing is a trial too: it has an AUC of 0.5, and never errs. Where all trials guess, labels say nothing of their
-scores, so that contributions are computed without labels. Nothing of guessing's own damps what a search climbs: it
-counts for N^1.5 trials, which holds the rate in searches that are simulated (benchmarks.coverage).
+scores, so that contributions are computed without labels. Beside guessing, N trials of a search count as N^1.5: by N
+alone, simulated searches were called better than guessing too often (benchmarks.coverage). The power is not derived.
 """
 
 from __future__ import annotations
