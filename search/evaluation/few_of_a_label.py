@@ -6,10 +6,9 @@ The error of a metric by its contributions (search.evaluation.contributions), wh
 label do. So few clips leave their spread uncertain: the error counts as Student's t distribution does, with the degrees
 of freedom of Welch (1947), and on the logit scale, which keeps the ends between 0 and 1.
 
-Where every clip is ranked right, contributions do not differ. Perhaps a share of the clips of a label sounds like the
-other one, and none of them was recorded: a share of 1 − 0.025^(1/k) goes unseen by k clips in one set of forty
-(Clopper and Pearson 1934, for 0 of k). Such clips are ranked by chance, which halves what they add: the metric is
-lower by half of that share.
+Clips that were not recorded have no contribution. Perhaps a share of the clips of a label sounds like the other one,
+and is not among them: a share of 1 − 0.025^(1/k) goes unseen by k clips in one set of forty (Clopper and Pearson 1934,
+for 0 of k). Such clips are ranked by chance, which takes the metric so much nearer to 0.5.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ def ends_by_contributions(metric: Metric, year: Year, scores: Scores, truth: Tru
 
     values, contributions = contributions_of(metric, scores[np.newaxis], truth, year=year)
     value = float(values[0])
-    if value == 1:
-        return np.array([1 - _unseen(metric, truth) / 2, 1.0])
+    unseen = value - _unseen(metric, truth) * max(value - 0.5, 0.0)
     groups = [contributions[0, members] for members in _recordings(truth).values() if len(members) > 1]
     variances = np.array([len(of_group) * of_group.var(ddof=1) for of_group in groups])
     variance = float(variances.sum())
-    if value <= 0 or variance == 0:
-        return np.array([value, value])
+    if not 0 < value < 1 or variance == 0:
+        return np.array([unseen, value])
     freedom = variance**2 / sum(
         of_group**2 / (len(group) - 1) for of_group, group in zip(variances, groups, strict=True)
     )
     reach = t.isf(_TAIL, freedom) * np.sqrt(variance) / (value * (1 - value))
-    return np.asarray(expit(logit(value) + np.array([-reach, reach])))
+    low, high = expit(logit(value) + np.array([-reach, reach]))
+    return np.array([min(low, unseen), high])
 
 
 def _recordings(truth: Truth) -> dict[tuple[str, int], Indices]:
