@@ -10,6 +10,7 @@ few_of_a_label  what few clips of a label leave open, by the spread of their con
 small_samples   what few clips leave open, by a model of their scores
 confidence      the 95 % intervals of metrics and of their differences, and why there is none
 best_of_many    what the best of many trials proves: gain, ties, guessing
+guessing        how high an AUC guessing reaches by chance
 evaluate        all metrics of one set of scored clips
 decisions       false alarms and found faults, as counts with intervals
 official        the challenge's score, by the rule of each year

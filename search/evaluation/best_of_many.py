@@ -21,7 +21,8 @@ A trial that is told from the best cannot be the best by chance. So the first qu
 trials, then from those that may be the best (Hansen 2005).
 
 Guessing is a trial too: it has an AUC of 0.5, and never errs. Where all trials guess, labels say nothing of their
-scores, so that contributions are computed without labels. Beside guessing, N trials of a search count as N^1.5: by N
+scores, so that contributions are computed without labels, and its margin is exact where clips are few
+(search.evaluation.guessing). Beside guessing, N trials of a search count as N^1.5: by N
 alone, simulated searches were called better than guessing too often (benchmarks.coverage). The power is not derived.
 """
 
@@ -34,6 +35,7 @@ import numpy.typing as npt
 
 from models.scoring.scores import Scores
 from search.evaluation.contributions import contributions_if_guessing, contributions_of
+from search.evaluation.guessing import highest_by_chance
 from search.evaluation.metrics import Metric
 from search.evaluation.official import Year
 from search.evaluation.truth import Truth
@@ -98,10 +100,14 @@ def lead_over_guessing(scores: Scores, truth: Truth, *, tried: int | None = None
     """
     values, contributions = contributions_if_guessing(scores, truth)
     guess = np.zeros((1, contributions.shape[1]))
-    return _leads(np.r_[values, 0.5], np.vstack([contributions, guess]), tried=(tried or 1) ** _CLIMBING)[-1]
+    counts_as = (tried or 1) ** _CLIMBING
+    highest = highest_by_chance(truth, _TAIL / counts_as)
+    least = None if highest is None else highest - 0.5
+    return _leads(np.r_[values, 0.5], np.vstack([contributions, guess]), tried=counts_as, least_of_last=least)[-1]
 
 
-def _leads(values: Scores, contributions: Scores, *, tried: float) -> list[Lead]:
+def _leads(values: Scores, contributions: Scores, *, tried: float, least_of_last: float | None = None) -> list[Lead]:
+    """Return the lead over each trial. `least_of_last` replaces the margin that the last one has at least."""
     from scipy.stats import norm
 
     differences = values[0] - values
@@ -111,6 +117,8 @@ def _leads(values: Scores, contributions: Scores, *, tried: float) -> list[Lead]
     of_leads = errors[0] - errors
     alone, deviations = np.quantile(of_leads, 1 - _TAIL, axis=1), of_leads.std(axis=1)
     least = np.maximum(alone, norm.isf(_TAIL / tried) * deviations)
+    if least_of_last is not None:
+        least[-1] = least_of_last
     margins = np.maximum(_of_maximum(errors, errors.max(axis=0)), least)
     may_be_best = differences <= margins
     margins = np.maximum(_of_maximum(errors, errors[may_be_best].max(axis=0)), least)
