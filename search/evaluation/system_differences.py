@@ -30,7 +30,8 @@ class PairedDifference:
 
     value: float
     other: float
-    interval: Interval | None  # of the difference; None where there are too few clips
+    interval: Interval | None  # of the difference; None where there are too few clips, or where nothing differs
+    are_same: bool  # whether each clip has the same score in both systems
 
     @property
     def difference(self) -> float:
@@ -39,6 +40,8 @@ class PairedDifference:
     @property
     def in_words(self) -> str:
         """What the clips can tell of this difference."""
+        if self.are_same:
+            return "the same scores on every clip"
         if self.interval is None:
             return "too few clips to tell"
         if self.interval.includes(0):
@@ -121,13 +124,16 @@ def _named(ids: set[str]) -> str:
 
 
 def _differences(scores: Scores, others: Scores, truth: Truth, year: Year | None) -> Differences:
-    bootstrap = Bootstrap(truth)
+    bootstrap, are_same = Bootstrap(truth), np.array_equal(scores, others)
 
     def of(metric: Metric) -> PairedDifference:
         return PairedDifference(
             value=metric_of(metric, scores, truth, year=year),
             other=metric_of(metric, others, truth, year=year),
-            interval=interval_of_difference(scores, others, truth, metric=metric, year=year, bootstrap=bootstrap),
+            interval=None
+            if are_same
+            else interval_of_difference(scores, others, truth, metric=metric, year=year, bootstrap=bootstrap),
+            are_same=are_same,
         )
 
     def if_defined(metric: Metric) -> PairedDifference | None:

@@ -173,7 +173,7 @@ def _differences(against: SystemDifferences) -> RenderableType:
         for metric, of_metric in of_clips.named.items():
             if of_metric is not None:
                 values = (f"{of_metric.value:.3f}", f"{of_metric.other:.3f}", f"{of_metric.difference:+.3f}")
-                interval_of = difference_interval(of_metric.interval)
+                interval_of = "" if of_metric.are_same else difference_interval(of_metric.interval)
                 table.add_row(called, _METRICS[metric], *values, interval_of, of_metric.in_words)
                 called = ""
     alone = ", ".join(against.of_one_alone)

@@ -82,6 +82,13 @@ def test_only_ids_that_both_scored_are_compared() -> None:
     assert against.overall.auc.value == against.per_id["fan/00"].auc.value
 
 
+def test_a_system_against_itself_has_no_interval_but_is_said_to_be_the_same() -> None:
+    against = differences(system(noisy(0, 1.0)), system(noisy(0, 1.0)))
+
+    assert (against.overall.auc.difference, against.overall.auc.interval) == (0.0, None)
+    assert against.overall.auc.in_words == "the same scores on every clip"
+
+
 def test_systems_without_a_common_id_are_refused() -> None:
     with pytest.raises(StudyError, match="no machine ID in common, but fan/00 and fan/02: give scores of the same"):
         differences(system(noisy(0, 1.0)[:60], ids=IDS[:60]), system(noisy(1, 1.0)[:60], ids=IDS[60:]))
@@ -98,4 +105,4 @@ def test_systems_without_a_common_id_are_refused() -> None:
     ],
 )
 def test_the_interval_says_what_the_clips_can_tell(interval: Interval | None, words: str) -> None:
-    assert PairedDifference(value=0.8, other=0.7, interval=interval).in_words == words
+    assert PairedDifference(value=0.8, other=0.7, interval=interval, are_same=False).in_words == words
