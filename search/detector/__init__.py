@@ -8,6 +8,7 @@ best_member     an ensemble of a study's trials beside its best member alone
 caveats         sentences that qualify the metrics
 bundle          a detector's folder or bucket: written and read
 bundle_files    the bundle's JSON files, key by key
+document        the base of these documents
 digests         digests of the bundle's files
 model_card      the bundle's README
 thresholds      the scores that set thresholds, what these promise and what they decide

@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from models.labels import Labels
 from search.detector.best_member import BestMember
 from search.detector.detector import Detector
 from search.detector.digests import COVERED, document_digest
+from search.detector.document import Document
 from search.detector.optimism import Optimism, SeedSpread, Spread
 from search.detector.thresholds import ThresholdScores
 from search.errors import BundleError
@@ -35,27 +36,13 @@ NOT_AS_WRITTEN = "not as it was written: its SHA-256 digest is another. Copy the
 _FORMAT = 3
 
 
-class _Document(BaseModel):
-    """Frozen and strict: a text that reads like a number is not accepted as one, nor is a NaN or an infinity."""
-
-    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
-
-    def document(self) -> dict[str, Any]:
-        """The content in types that JSON has."""
-        return self.model_dump(mode="json")
-
-    def text(self) -> str:
-        """The text of the file."""
-        return json.dumps(self.document(), indent=1)
-
-
-class _Format(_Document):
+class _Format(Document):
     """The key that the detector.json of every format has."""
 
     format: int
 
 
-class DecisionCounts(_Document):
+class DecisionCounts(Document):
     """What thresholds decide on the test clips, with the 95 % intervals of both shares; null without such clips."""
 
     normal: int
@@ -83,7 +70,7 @@ class DecisionCounts(_Document):
         )
 
 
-class Look(_Document):
+class Look(Document):
     """A move of the thresholds after the training: another test evaluation, if there are test clips."""
 
     false_alarm_rate: float  # that the thresholds aim at since
@@ -99,7 +86,7 @@ class DetectorFile(_Format):
     false_alarm_rate: float | None = None  # that the thresholds aim at; None in files of earlier versions
     looks: tuple[Look, ...] = ()  # one for each move of the thresholds
     corpus_fingerprint: str
-    versions: dict[str, str] = {}  # of packages that a score may depend on
+    versions: dict[str, str] = Field(default_factory=dict)  # of packages that a score may depend on
     digests: dict[str, str] | None = None  # of the other files; None in files of earlier versions
 
     @classmethod
@@ -150,7 +137,7 @@ class DetectorFile(_Format):
             raise not_whole(place, f"detector.json is {NOT_AS_WRITTEN}")
 
 
-class PartMetrics(_Document):
+class PartMetrics(Document):
     """The metrics on the validation clips, or on the test clips."""
 
     auc: float
@@ -170,7 +157,7 @@ class PartMetrics(_Document):
         )
 
 
-class ObjectiveMetrics(_Document):
+class ObjectiveMetrics(Document):
     """The study's first objective and its values."""
 
     name: str
@@ -178,7 +165,7 @@ class ObjectiveMetrics(_Document):
     test: float | None
 
 
-class SpreadMetrics(_Document):
+class SpreadMetrics(Document):
     """The AUCs of several seeds' models."""
 
     auc: tuple[float, ...]
@@ -192,7 +179,7 @@ class SpreadMetrics(_Document):
         return cls(auc=spread.aucs, mean=spread.mean, sd=spread.deviation, range=(lowest, highest))
 
 
-class SeedMetrics(_Document):
+class SeedMetrics(Document):
     """How one recipe's AUC varies with its seed."""
 
     count: int
@@ -212,13 +199,13 @@ class SeedMetrics(_Document):
         )
 
 
-class RecipesSeedMetrics(_Document):
+class RecipesSeedMetrics(Document):
     """How the AUC of several recipes varies with the seed, by the recipe's name."""
 
     recipes: dict[str, SeedMetrics]
 
 
-class MetricsFile(_Document):
+class MetricsFile(Document):
     """metrics.json."""
 
     validation: PartMetrics
@@ -269,6 +256,8 @@ def metrics_of(detector: Detector) -> dict[str, Any]:
 
 def not_whole(place: str | Path, why: object) -> BundleError:
     """The error for a place that has no bundle, or only a part of one."""
+    if isinstance(why, FileNotFoundError | NotADirectoryError):
+        why = f"there is no {Path(why.filename).name}" if Path(place).is_dir() else "there is no such folder"
     return BundleError(f"{place} is not a bundle, or not a whole one: {why}")
 
 

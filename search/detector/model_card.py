@@ -6,7 +6,7 @@ from search.detector.caveats import OPTIMISM, SPREAD, sentences_beside
 from search.detector.detector import Detector
 from search.detector.optimism import SeedSpread, varying
 from search.detector.threshold_card import threshold_section
-from search.results.wording import difference_interval, interval, interval_or_why
+from search.results.wording import TOO_FEW, difference_interval, interval_or_why
 from search.study.recipe import Recipe
 
 #: scoring.calibration → what a score is, in lines of the card.
@@ -67,6 +67,8 @@ def _validation(detector: Detector) -> str:
     if detector.optimism is None:
         return line
     optimism = detector.optimism
+    if optimism.interval is None:
+        return f"{line}\nValidation − test is {optimism.difference:+.3f}, of too few clips for an interval."
     difference = f"{optimism.difference:+.3f} (95 % interval {difference_interval(optimism.interval)})"
     return f"{line}\nValidation − test is {difference}: {OPTIMISM}."
 
@@ -77,10 +79,11 @@ def _best_member(detector: Detector) -> str:
     if best is None or best.test is None:
         return ""
     gain = best.test.gain
+    of_member = interval_or_why(best.test.interval, TOO_FEW)
+    of_gain = "" if gain.interval is None else f" ({difference_interval(gain.interval)})"
     return (
-        f"Its best member alone, {best.name}, has a test AUC of {best.test.auc:.3f} (95 % interval "
-        f"{interval(best.test.interval)}).\nThe ensemble's is {gain.difference:+.3f} from it "
-        f"({difference_interval(gain.interval)}): {gain.in_words}.\n"
+        f"Its best member alone, {best.name}, has a test AUC of {best.test.auc:.3f} ({of_member}).\n"
+        f"The ensemble's is {gain.difference:+.3f} from it{of_gain}: {gain.in_words}.\n"
     )
 
 

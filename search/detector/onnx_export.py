@@ -12,7 +12,7 @@
     unknown_id      the input for an ID never trained on; empty if such clips get no score, or there is no input for IDs
     thresholds      JSON, machine/ID → the score above which a clip is called an anomaly
     false_alarm_rate   that the thresholds aim at; empty if the bundle does not say it
-    false_alarm_rates  JSON, machine/ID → the rate that the withheld clips promise, and the ends of its 95 % interval;
+    false_alarm_rates  JSON, machine/ID → the rate by the withheld clips, and the ends of its 95 % interval;
                     {} if the bundle has no withheld scores
     units           JSON, of each input and output
     tolerance       how far a score may be from Offkey's own, as a share of it, or of the median score if that is larger

@@ -19,6 +19,12 @@ _RULES = {
     "training",
 }
 
+#: scoring.threshold → what the table's false-alarm rate is.
+_RATES = {
+    "quantile": "the false-alarm rate that the withheld clips can promise",
+    "gamma": "the false-alarm rate that the withheld clips let one expect: a fitted distribution promises none",
+}
+
 
 def threshold_section(
     scoring: ScoringSettings,
@@ -44,7 +50,7 @@ def threshold_section(
 A clip above its machine ID's threshold is called an anomaly. Thresholds aim at a false-alarm rate of {rate:g}: of a
 machine ID's new normal clips at most this share is to be called faulty.
 {_RULES[scoring.threshold]}
-(scoring.threshold: {scoring.threshold}). The table has the false-alarm rate that the withheld clips can promise.
+(scoring.threshold: {scoring.threshold}). The table has {_RATES[scoring.threshold]}.
 
 | machine ID | threshold | withheld clips | false-alarm rate | 95 % interval | test: false alarms | test: found |
 |---|---|---|---|---|---|---|
@@ -53,11 +59,13 @@ machine ID's new normal clips at most this share is to be called faulty.
 
 
 def with_section(card: str, section: str) -> str:
-    """A card whose section on thresholds is this one; all other text stays."""
+    """A card whose section on thresholds is this one; all text below other headings stays, and so do its line ends."""
+    if "\r\n" in card:
+        return with_section(card.replace("\r\n", "\n"), section).replace("\n", "\r\n")
     heading = re.search(rf"(?m)^{_HEADING}$", card)
     if heading is None:
         return f"{card.rstrip()}\n\n{section}"
-    following = re.search(r"(?m)^#{1,2} ", card[heading.end() :])
+    following = re.search(r"(?m)^#{1,6} ", card[heading.end() :])
     rest = "" if following is None else f"\n{card[heading.end() + following.start() :]}"
     return card[: heading.start()] + section + rest
 

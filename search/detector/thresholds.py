@@ -13,12 +13,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from features.clips.clip import NORMAL
 from models.scoring.scores import Scores
 from models.scoring.threshold import fewest_clips, lowest_rate, threshold_of
 from models.settings import ScoringSettings
+from search.detector.document import Document
 from search.errors import MisuseError, TrialFailure
 from search.evaluation.decisions import Decisions, share_interval
 from search.evaluation.interval import Interval
@@ -41,7 +42,7 @@ class Threshold:
 
     @property
     def rate(self) -> float:
-        """The probability that a new normal clip is above it; at most that, for a fitted distribution."""
+        """The probability that a new normal clip is above it; an estimate, if the threshold is a fitted one."""
         return (self.above + 1) / (self.clips + 1)
 
     @property
@@ -50,11 +51,7 @@ class Threshold:
         return share_interval(self.above, self.clips)
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
-
-
-class HeldOutScores(_Document):
+class HeldOutScores(Document):
     """Scores of the held-out test clips of one machine ID."""
 
     normal: tuple[float, ...]
@@ -66,11 +63,11 @@ class HeldOutScores(_Document):
         return Decisions(len(self.normal), false_alarms, len(self.anomaly), found)
 
 
-class ThresholdScores(_Document):
+class ThresholdScores(Document):
     """The scores that thresholds are set by and counted on, by machine/ID; `scores.json` of a bundle."""
 
     withheld: dict[str, tuple[float, ...]]
-    test: dict[str, HeldOutScores] = {}
+    test: dict[str, HeldOutScores] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, withheld: tuple[Scores, Sequence[str]], test: tuple[Scores, Truth] | None) -> ThresholdScores:
@@ -137,6 +134,17 @@ def doubts(thresholds: Mapping[str, Threshold], false_alarm_rate: float | None) 
             f"takes {needed} withheld clips of each machine ID: they have {_counts(too_few, thresholds)}, and call up "
             f"to {highest:.0%} of normal clips faulty on average. Raise training.calibration_share, or train on more "
             "clips"
+        ).replace("%", " %")
+    higher = {
+        name: of.rate
+        for name, of in thresholds.items()
+        if false_alarm_rate is not None and name not in too_few and of.rate > false_alarm_rate
+    }
+    if higher:
+        yield (
+            f"Thresholds of {', '.join(higher)} lie at quantiles of a fitted distribution, which promise no rate: by "
+            f"the withheld clips they call up to {max(higher.values()):.0%} of normal clips faulty, and "
+            f"{false_alarm_rate:g} was asked for. scoring.threshold: quantile keeps the rate"
         ).replace("%", " %")
     few = [name for name, of in thresholds.items() if of.clips < _FEW_CLIPS and name not in too_few]
     if few:

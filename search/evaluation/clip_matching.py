@@ -33,6 +33,7 @@ class Matches:
     training: Sequence[ScoreRow]  # of clips that lie among training clips
     of_other_ids: dict[str, list[ScoreRow]]  # of machine IDs of which the truth has no clip
     unlabelled: Sequence[ScoreRow]  # of other clips that have no label
+    by_name: Sequence[tuple[ScoreRow, KnownClip]]  # labelled, whose folders agree in nothing: only the name is the same
 
 
 def match(rows: Sequence[ScoreRow], known: KnownClips) -> Matches:
@@ -68,7 +69,16 @@ def match(rows: Sequence[ScoreRow], known: KnownClips) -> Matches:
             unlabelled.append(row)
         else:
             others[name].append(row)
-    return Matches(labelled, training, others, unlabelled)
+    by_name = [
+        (row, known.clips[place])
+        for place, of_clip in claims.items()
+        for agreement, row in of_clip
+        if agreement == 0
+        and row is labelled.get(place)
+        and _has_folder(row.path)
+        and _has_folder(known.clips[place].path)
+    ]
+    return Matches(labelled, training, others, unlabelled, by_name)
 
 
 class _Finder:
@@ -143,6 +153,10 @@ class _Finder:
 def _stem(path: PurePath) -> str:
     """Return the file name without .wav; tables may leave it out."""
     return path.name[:-4] if path.name.lower().endswith(".wav") else path.name
+
+
+def _has_folder(path: str | PurePath) -> bool:
+    return len(PurePath(path).parts) > 1
 
 
 def _agreement(one: PurePath, other: PurePath) -> int:

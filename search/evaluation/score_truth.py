@@ -116,6 +116,12 @@ def _left_out(matches: Matches, known: KnownClips) -> Iterable[str]:
         yield (
             f"{known.truth} has no clip of {', '.join(sorted(matches.of_other_ids))}: {count} scored clips are left out"
         )
+    if matches.by_name:
+        row, clip = matches.by_name[0]
+        yield (
+            f"{len(matches.by_name)} scores were taken for clips in other folders, by the file name alone: {row.path} "
+            f"({row.where}) for {clip.path}. If these are other recordings, the figures are wrong"
+        )
     if matches.unlabelled:
         first = matches.unlabelled[0]
         yield (

@@ -177,7 +177,9 @@ def _differences(against: SystemDifferences) -> RenderableType:
                 table.add_row(called, _METRICS[metric], *values, interval_of, of_metric.in_words)
                 called = ""
     alone = ", ".join(against.of_one_alone)
-    note = "Each interval stands alone: of twenty differences of nothing, one excludes 0."
+    note = (
+        "Each interval is for one comparison: of twenty comparisons of equally good systems, one excludes 0 by chance."
+    )
     left_out = [f"Only one of the two systems scored {alone}: left out of the differences."] if alone else []
     return Group(table, *map(Text, (note, *left_out)))
 

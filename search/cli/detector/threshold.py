@@ -25,7 +25,7 @@ def threshold(
     """Moves the thresholds of a detector to another false-alarm rate, without training. It changes the bundle.
 
     The scores of withheld normal clips, which are in the bundle, set the thresholds. What these decide on the held-out
-    test clips is shown and counts as a test evaluation; detector.json (looks) and the model card say so.
+    test clips is shown: that is one more test evaluation, which detector.json (looks) and the model card list.
     """
     from search.cli.detector import detector_tables
     from search.detector.threshold_card import moves_in_words

@@ -228,6 +228,22 @@ def test_without_withheld_clips_there_are_no_thresholds_to_move() -> None:
     assert with_section("# A detector\n", section) == f"# A detector\n\n{section}"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_another_section_leaves_what_people_wrote(end: str) -> None:
+    card = end.join(["# A detector", "", "## Thresholds", "", "Old.", "", "### Our notes", "", "Keep.", ""])
+
+    moved = with_section(card, "## Thresholds\n\nNew.\n")
+
+    assert moved == card.replace("Old.", "New.")
+
+
+def test_a_fitted_threshold_whose_clips_tell_of_a_higher_rate_is_doubted() -> None:
+    (doubt,) = doubts({"fan/00": Threshold(1.0, 16, 3), "fan/02": Threshold(1.0, 16, 1)}, 0.2)
+
+    assert doubt.startswith("Thresholds of fan/00 lie at quantiles of a fitted distribution, which promise no rate")
+    assert "up to 24 % of normal clips faulty, and 0.2 was asked for" in doubt
+
+
 def test_a_bundle_that_cannot_be_written_is_an_error_that_says_so(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -419,7 +419,7 @@ def test_two_systems_are_compared_on_the_same_clips(offkey: Offkey) -> None:
     assert against["official"]["difference"] > 0
     assert "pump/00 AUC 1.000 0.000 +1.000" in shown
     assert "all machine IDs AUC 1.000 0.500 +0.500" in shown
-    assert "Each interval stands alone" in shown
+    assert "Each interval is for one comparison" in shown
 
 
 def test_a_machine_that_only_one_system_scored_is_no_part_of_the_differences(truth: str, offkey: Offkey) -> None:
@@ -463,6 +463,21 @@ def test_clips_of_one_name_are_told_apart_by_their_folders(offkey: Offkey) -> No
     ran = offkey("evaluate", "days.csv", "--truth", "days.csv", "--json")
 
     assert (ran.code, json.loads(ran.stdout)["auc"]) == (0, pytest.approx(7 / 9))
+
+
+def test_a_score_of_a_clip_in_another_folder_is_taken_for_it_with_a_warning(offkey: Offkey) -> None:
+    of_a_day = [row for row in DAYS if row["path"].startswith("day1/")]
+    labelled = [{**row, "path": f"fan/{row['path']}", "label": str(n % 2)} for n, row in enumerate(of_a_day)]
+    write_csv("truth.csv", labelled)
+    write_csv("other.csv", [{**row, "path": row["path"].replace("day1", "day2")} for row in labelled])
+
+    ran = offkey("evaluate", "other.csv", "--truth", "truth.csv", "--json")
+
+    assert ran.code == 0
+    assert (
+        f"{len(labelled)} scores were taken for clips in other folders, by the file name alone: fan/day2/0000.wav "
+        "(other.csv, line 2) for fan/day1/0000.wav"
+    ) in " ".join(ran.stderr.split())
 
 
 def test_a_score_of_two_clips_of_one_name_is_refused(offkey: Offkey) -> None:
