@@ -16,6 +16,7 @@ from search.detector.detector import Detector
 from search.detector.final_training import train_detector
 from search.errors import StorageError
 from search.evaluation.decisions import Decisions
+from search.evaluation.interval import Interval
 from search.preparation.prepared import prepare_recipe
 from search.storage import database
 from search.storage.counted_evaluations import TestEvaluations, enter_test_evaluation
@@ -62,12 +63,15 @@ def make_detector(
         open_corpus_stores(view, recipe, progress=on_features)
     detector = train_detector(prepared, device, on_epoch=on_epoch)
     if storage is not None and detector.test is not None:
-        measured: list[tuple[Recipe, float, Decisions | None]] = [
-            (detector.recipe, detector.test.auc, detector.decisions)
+        why = detector.test.why_no_interval
+        interval = detector.test.interval or why
+        measured: list[tuple[Recipe, float, Interval | str, Decisions | None]] = [
+            (detector.recipe, detector.test.auc, interval, detector.decisions)
         ]
         best = detector.best_member
         if best is not None and best.test is not None:
-            measured.insert(0, (recipe_of_member(detector.recipe, best.name), best.test.auc, None))
+            member = recipe_of_member(detector.recipe, best.name)
+            measured.insert(0, (member, best.test.auc, best.test.interval or why, None))
         # The ensemble last: its count includes its best member's.
         *_, evaluations = [_count_test_evaluation(storage, corpus, *each, tell) for each in measured]
         detector = replace(detector, test_evaluations=evaluations)
@@ -80,12 +84,14 @@ def _count_test_evaluation(
     corpus: Corpus,
     recipe: Recipe,
     auc: float,
+    interval: Interval | str,
     decisions: Decisions | None,
     tell: Callable[[str], None],
 ) -> TestEvaluations:
     """Enters the test evaluation of a recipe in the storage; returns how many there are by now."""
     try:
-        return enter_test_evaluation(storage, held_out_clips(corpus, recipe.validation), recipe, auc, decisions)
+        clips = held_out_clips(corpus, recipe.validation)
+        return enter_test_evaluation(storage, clips, recipe, auc, interval, decisions)
     except (StorageError, OSError) as error:  # the trained detector is kept all the same
         reason = f"{database.shown(database.parse_url(storage))} could not be written"
         tell(f"this test evaluation is not counted: {error}")

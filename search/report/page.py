@@ -18,6 +18,7 @@ from search.results.export import recipe_of
 from search.results.families import columns
 from search.results.status import read_status
 from search.results.trial_in_words import trial_in_words
+from search.results.wording import interval_or_why
 from search.storage.counted_evaluations import latest_evaluation_of
 from search.storage.stored_study import StoredStudy
 from search.storage.study_ledger import StudyLedger
@@ -64,6 +65,7 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
         reasons_left=max(0, len(reasons) - _SHOWN_REASONS),
         recipe=None if recipe is None else to_yaml(recipe.tree()),
         on_test=None if recipe is None else latest_evaluation_of(storage.engine, recipe),
+        interval_or_why=interval_or_why,
         study_file=to_yaml(json.loads(json.dumps(study.tree))),
         commands=tables.commands(stored, status, storage.shown_url),
         versions=stored.identity["versions"],

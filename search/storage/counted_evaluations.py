@@ -4,7 +4,8 @@ An AUC on clips that nobody has used before is unbiased. A user who measures man
 keeps the best one has chosen by these clips, as a search chooses by its validation clips: the AUC of that recipe is
 biased upwards. Measuring the same recipe again chooses nothing.
 
-    offkey_test_looks   a row for each test evaluation: which clips, when, which recipe, its AUC, its decisions
+    offkey_test_looks   a row for each test evaluation: which clips, when, which recipe, its AUC with its interval, its
+                        decisions
 
 Another validation seed or share, or one more clip, gives another set of test clips, which shares many clips with the
 first one. A test evaluation counts for every set that shares at least one clip with it.
@@ -29,6 +30,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from features.clips.clip import Clip
 from features.digests import digest_of
 from search.evaluation.decisions import Decisions
+from search.evaluation.interval import Interval
 from search.storage import database
 from search.storage.lease_rules import LEASE_SECONDS
 from search.storage.tables import Base, StudyRow, database_now
@@ -47,6 +49,7 @@ class TestEvaluationRow(Base):
     recipe: Mapped[str] = mapped_column(String(200))  # its name
     recipe_digest: Mapped[str] = mapped_column(String(64))
     auc: Mapped[float]
+    auc_interval: Mapped[str | None] = mapped_column(Text)  # JSON: two numbers, or why there is none; None if unknown
     decisions: Mapped[str | None] = mapped_column(Text)  # JSON of Decisions; None if unknown, or without thresholds
 
 
@@ -91,17 +94,29 @@ class MeasuredOnTest:
     """The latest test evaluation of a recipe, as the storage knows it."""
 
     auc: float
+    interval: Interval | None  # of the AUC
+    why_no_interval: str  # empty if there is one
     decisions: Decisions | None  # of its thresholds; None if an earlier version entered it, or it has none
     evaluations: TestEvaluations  # that used at least one of its clips, up to now
 
+
+#: Before tables had their version 9, rows kept no interval.
+_OLDER = "no interval: an earlier version of Offkey entered it"
 
 NO_STORAGE = TestEvaluations.uncounted("no study storage here (--storage names one)")
 
 
 def enter_test_evaluation(
-    url: str, clips: Iterable[Clip], recipe: Recipe, auc: float, decisions: Decisions | None = None
+    url: str,
+    clips: Iterable[Clip],
+    recipe: Recipe,
+    auc: float,
+    interval: Interval | str,
+    decisions: Decisions | None = None,
 ) -> TestEvaluations:
     """Enters a trained recipe's evaluation on held-out clips. Returns the count, this evaluation included.
+
+    `interval` is that of the AUC, or says why there is none.
 
     Creates no storage where there is none: then the count is unknown. Raises StorageError if the storage cannot be
     reached, read or written.
@@ -115,7 +130,7 @@ def enter_test_evaluation(
             if not inspect(engine).has_table(StudyRow.__tablename__):
                 return NO_STORAGE
             database.migrate(engine)
-            return _entered(engine, tuple(clips), recipe, auc, decisions)
+            return _entered(engine, tuple(clips), recipe, auc, interval, decisions)
         finally:
             engine.dispose()
 
@@ -132,15 +147,23 @@ def latest_evaluation_of(engine: Engine, recipe: Recipe) -> MeasuredOnTest | Non
         if row is None:
             return None
         keys = np.frombuffer(row.each_clip, dtype="<u8")
+        interval = _OLDER if row.auc_interval is None else json.loads(row.auc_interval)
         return MeasuredOnTest(
             auc=row.auc,
+            interval=None if isinstance(interval, str) else Interval(*interval),
+            why_no_interval=interval if isinstance(interval, str) else "",
             decisions=None if row.decisions is None else Decisions(**json.loads(row.decisions)),
             evaluations=_counted(connection, row.look, row.clips, keys),
         )
 
 
 def _entered(
-    engine: Engine, clips: Sequence[Clip], recipe: Recipe, auc: float, decisions: Decisions | None
+    engine: Engine,
+    clips: Sequence[Clip],
+    recipe: Recipe,
+    auc: float,
+    interval: Interval | str,
+    decisions: Decisions | None,
 ) -> TestEvaluations:
     evaluation, digest, keys = secrets.token_hex(16), clips_digest(clips), clip_keys(clips)
     row = {
@@ -149,6 +172,7 @@ def _entered(
         "each_clip": keys.tobytes(),
         "recipe": recipe.study,
         "recipe_digest": recipe_digest(recipe),
+        "auc_interval": json.dumps(interval),
         "decisions": None if decisions is None else json.dumps(asdict(decisions)),
     }
     with engine.begin() as connection:

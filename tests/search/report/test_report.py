@@ -25,6 +25,7 @@ from models.scoring.scores import Scores
 from search.cli.study.status import status_of
 from search.evaluation.decisions import Decisions
 from search.evaluation.evaluate import evaluate
+from search.evaluation.interval import Interval
 from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Truth
 from search.report import charts, plots, tables
@@ -144,14 +145,19 @@ def test_a_test_evaluation_of_the_best_trial_is_shown_with_what_its_thresholds_d
     clips = held_out_clips(read_corpus(corpus_root), best.validation)
     assert "on the held-out test clips" not in page_of(finished).text
 
-    enter_test_evaluation(finished.url, clips, best, 0.8125, Decisions(60, 3, 44, 41))
+    enter_test_evaluation(finished.url, clips, best, 0.8125, Interval(0.75, 0.875), Decisions(60, 3, 44, 41))
 
     shown = page_of(finished).text
     assert (
-        "Test AUC 0.812. Of 60 normal test clips 3 were called faulty (5.0 %, 95 % interval 1.0 % to 13.9 %), " in shown
+        "Test AUC 0.812 (95 % interval 0.750 to 0.875). Of 60 normal test clips 3 were called faulty (5.0 %, 95 % "
+        "interval 1.0 % to 13.9 %), " in shown
     )
     assert "of 44 faulty ones 41 were found" in shown
     assert "This is the first test evaluation on the held-out clips, as far as this storage knows." in shown
+
+    enter_test_evaluation(finished.url, clips, best, 0.8125, "no interval: it takes 5 normal clips")
+
+    assert "Test AUC 0.812 (no interval: it takes 5 normal clips)." in page_of(finished).text
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from features.clips.corpus import read_corpus
 from search.detector.making import make_detector
 from search.errors import BundleError, StorageError
 from search.evaluation.decisions import Decisions
+from search.evaluation.interval import Interval
 from search.storage import database
 from search.storage.counted_evaluations import (
     NO_STORAGE,
@@ -31,6 +32,7 @@ from search.storage.counted_evaluations import (
     latest_evaluation_of,
     recipe_digest,
 )
+from search.storage.study_storage import open_storage
 from search.storage.tables import database_now
 from search.study.recipe import Recipe, ValidationSettings
 from search.validation.split import held_out_clips
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from search.detector.detector import Detector
 
 CPU = torch.device("cpu")
+
+#: Why an AUC has no interval.
+TOO_FEW = "no interval: it takes 5 normal clips"
 
 on_both_databases = pytest.mark.parametrize("storage_url", ["sqlite", "postgresql"], indirect=True)
 
@@ -69,7 +74,7 @@ def test_the_count_distinguishes_a_first_evaluation_a_repeat_and_another_recipe(
 ) -> None:
     one, other = recipe_of(), recipe_of(model={"family": "stat", "decay": 0.5})
 
-    counts = [enter_test_evaluation(storage_url, held_out, recipe, 0.7) for recipe in (one, one, other, one)]
+    counts = [enter_test_evaluation(storage_url, held_out, recipe, 0.7, TOO_FEW) for recipe in (one, one, other, one)]
 
     clips = len(held_out)
     assert counts[0] == TestEvaluations(1, 1, clips=clips)
@@ -84,7 +89,7 @@ def test_an_evaluation_counts_for_each_set_that_shares_a_clip_with_it(
     first, second, third = held_out[:6], held_out[4:10], held_out[10:]
 
     def evaluate(clips: tuple[Clip, ...], recipe: Recipe = one) -> TestEvaluations:
-        return enter_test_evaluation(storage_url, clips, recipe, 0.7)
+        return enter_test_evaluation(storage_url, clips, recipe, 0.7, TOO_FEW)
 
     assert evaluate(first) == TestEvaluations(1, 1, clips=6)
     assert evaluate(third) == TestEvaluations(1, 1, clips=len(held_out) - 10)  # shares no clip with the first set
@@ -98,15 +103,17 @@ def test_an_evaluation_counts_for_each_set_that_shares_a_clip_with_it(
 def test_a_clip_of_an_earlier_evaluation_is_recognised_by_its_contents(
     storage_url: str, held_out: tuple[Clip, ...], change: dict[str, Any]
 ) -> None:
-    enter_test_evaluation(storage_url, held_out[:5], recipe_of(), 0.7)
+    enter_test_evaluation(storage_url, held_out[:5], recipe_of(), 0.7, TOO_FEW)
 
-    again = enter_test_evaluation(storage_url, [replace(clip, **change) for clip in held_out[4:]], recipe_of(), 0.7)
+    again = enter_test_evaluation(
+        storage_url, [replace(clip, **change) for clip in held_out[4:]], recipe_of(), 0.7, TOO_FEW
+    )
 
     assert (again.count, again.seen) == (2, 1)
 
 
 def test_a_row_keeps_clips_time_recipe_and_auc(storage_url: str, held_out: tuple[Clip, ...]) -> None:
-    enter_test_evaluation(storage_url, held_out, recipe_of(), 0.75)
+    enter_test_evaluation(storage_url, held_out, recipe_of(), 0.75, TOO_FEW)
 
     with engine_of(storage_url).connect() as connection:
         row = connection.execute(select(TestEvaluationRow.__table__)).one()
@@ -116,7 +123,7 @@ def test_a_row_keeps_clips_time_recipe_and_auc(storage_url: str, held_out: tuple
 
 
 @on_both_databases
-def test_the_latest_evaluation_of_a_recipe_is_known_with_its_decisions(
+def test_the_latest_evaluation_of_a_recipe_is_known_with_its_interval_and_decisions(
     storage_url: str, held_out: tuple[Clip, ...]
 ) -> None:
     one, other, neither = (
@@ -124,19 +131,23 @@ def test_the_latest_evaluation_of_a_recipe_is_known_with_its_decisions(
         recipe_of(model={"family": "stat", "decay": 0.5}),
         recipe_of(validation={"seed": 3}),
     )
-    enter_test_evaluation(storage_url, held_out, one, 0.6)
-    enter_test_evaluation(storage_url, held_out, one, 0.7, Decisions(60, 3, 44, 41))
-    enter_test_evaluation(storage_url, held_out[1:], other, 0.8)
+    enter_test_evaluation(storage_url, held_out, one, 0.6, TOO_FEW)
+    enter_test_evaluation(storage_url, held_out, one, 0.7, Interval(0.6, 0.8), Decisions(60, 3, 44, 41))
+    enter_test_evaluation(storage_url, held_out[1:], other, 0.8, TOO_FEW)
 
     engine = engine_of(storage_url)
     renamed = recipe_of(study="another-name")
 
     assert latest_evaluation_of(engine, renamed) == MeasuredOnTest(
-        0.7, Decisions(60, 3, 44, 41), TestEvaluations(3, 2, clips=len(held_out), seen=len(held_out))
+        auc=0.7,
+        interval=Interval(0.6, 0.8),
+        why_no_interval="",
+        decisions=Decisions(60, 3, 44, 41),
+        evaluations=TestEvaluations(3, 2, clips=len(held_out), seen=len(held_out)),
     )
     of_other = latest_evaluation_of(engine, other)
     assert of_other is not None
-    assert (of_other.auc, of_other.decisions) == (0.8, None)
+    assert (of_other.auc, of_other.interval, of_other.why_no_interval, of_other.decisions) == (0.8, None, TOO_FEW, None)
     assert latest_evaluation_of(engine, neither) is None
 
 
@@ -147,10 +158,12 @@ def test_evaluations_at_the_same_moment_are_all_kept_and_one_counts_them_all(
     recipes = [recipe_of(training={"seed": seed, "threads": 1}) for seed in range(6)]
 
     with ThreadPoolExecutor(6) as pool:
-        counts = list(pool.map(lambda recipe: enter_test_evaluation(storage_url, held_out, recipe, 0.7), recipes))
+        counts = list(
+            pool.map(lambda recipe: enter_test_evaluation(storage_url, held_out, recipe, 0.7, TOO_FEW), recipes)
+        )
 
     assert max(test_evaluations.count or 0 for test_evaluations in counts) == 6
-    assert enter_test_evaluation(storage_url, held_out, recipes[0], 0.7) == TestEvaluations(
+    assert enter_test_evaluation(storage_url, held_out, recipes[0], 0.7, TOO_FEW) == TestEvaluations(
         7, 6, clips=len(held_out), seen=len(held_out)
     )
 
@@ -172,7 +185,9 @@ def test_a_storage_from_a_version_that_did_not_count_begins_to_count(
     make_older(storage_url, "3")
     assert not inspect(engine_of(storage_url)).has_table(TestEvaluationRow.__tablename__)
 
-    assert enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7) == TestEvaluations(1, 1, clips=len(held_out))
+    assert enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7, TOO_FEW) == TestEvaluations(
+        1, 1, clips=len(held_out)
+    )
 
 
 @on_both_databases
@@ -180,11 +195,11 @@ def test_evaluations_without_a_list_of_clips_count_for_the_same_set_and_are_ment
     storage_url: str, held_out: tuple[Clip, ...]
 ) -> None:
     for _ in range(2):
-        enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7)
+        enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7, TOO_FEW)
     make_older(storage_url, "4")
 
-    another = enter_test_evaluation(storage_url, held_out[1:], recipe_of(), 0.7)
-    the_same = enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7)
+    another = enter_test_evaluation(storage_url, held_out[1:], recipe_of(), 0.7, TOO_FEW)
+    the_same = enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7, TOO_FEW)
 
     clips = len(held_out)
     assert another == TestEvaluations(1, 1, clips=clips - 1, unlisted=2)
@@ -194,9 +209,19 @@ def test_evaluations_without_a_list_of_clips_count_for_the_same_set_and_are_ment
     assert the_same == TestEvaluations(4, 1, clips=clips, seen=clips)
 
 
+def test_an_evaluation_of_a_version_that_kept_no_interval_says_so(storage_url: str, held_out: tuple[Clip, ...]) -> None:
+    enter_test_evaluation(storage_url, held_out, recipe_of(), 0.7, Interval(0.6, 0.8))
+    make_older(storage_url, "8")
+    with open_storage(storage_url) as storage:  # brings it up to date
+        shown = latest_evaluation_of(storage.engine, recipe_of())
+
+    assert shown is not None
+    assert (shown.interval, shown.why_no_interval) == (None, "no interval: an earlier version of Offkey entered it")
+
+
 @pytest.mark.parametrize("url", ["sqlite:///{}/none.db", "sqlite:///file:{}/none.db?uri=true"])
 def test_no_storage_is_created_where_there_is_none(tmp_path: Path, held_out: tuple[Clip, ...], url: str) -> None:
-    assert enter_test_evaluation(url.format(tmp_path), held_out, recipe_of(), 0.7) == NO_STORAGE
+    assert enter_test_evaluation(url.format(tmp_path), held_out, recipe_of(), 0.7, TOO_FEW) == NO_STORAGE
     assert not (tmp_path / "none.db").exists()
 
 
@@ -207,7 +232,7 @@ def test_a_database_without_studies_is_no_storage_and_gets_no_tables(
     if empty_url.startswith("sqlite"):
         sqlite3.connect(empty_url.removeprefix("sqlite:///")).execute("CREATE TABLE others (id INTEGER)")
 
-    assert enter_test_evaluation(empty_url, held_out, recipe_of(), 0.7) == NO_STORAGE
+    assert enter_test_evaluation(empty_url, held_out, recipe_of(), 0.7, TOO_FEW) == NO_STORAGE
     assert set(inspect(engine_of(empty_url)).get_table_names()) <= {"others"}
 
 

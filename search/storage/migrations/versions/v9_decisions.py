@@ -1,4 +1,4 @@
-"""Adds what the thresholds of a test evaluation decided. The rows that are there get nothing: it is not known."""
+"""Adds the interval of a test AUC, and what thresholds decided. The rows that are there get neither: it is not known."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("offkey_test_looks", sa.Column("decisions", sa.Text))
+    op.add_column("offkey_test_looks", sa.Column("auc_interval", sa.Text))
 
 
 def downgrade() -> None:
+    op.drop_column("offkey_test_looks", "auc_interval")
     op.drop_column("offkey_test_looks", "decisions")
