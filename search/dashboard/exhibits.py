@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-import numpy as np
 from optuna.artifacts._upload import ArtifactMeta
 
 from features.clips.clip import ANOMALY, NORMAL
@@ -20,6 +19,7 @@ from search.artifacts.artifact_store import open_artifacts, store_errors
 from search.dashboard import pictures
 from search.dashboard.pictures import MOST_BYTES
 from search.evaluation.metrics import id_aucs
+from search.evaluation.misses import worst_ranked
 from search.evaluation.truth import Truth, scores_by_id
 from search.pages.media import flac
 from search.storage.optuna_rows import ARTIFACT_KEY
@@ -41,7 +41,7 @@ def exhibits_of(training: Showable, scores: Scores) -> Iterable[Exhibit]:
     truth = Truth.of(clips)
     yield _png("1 ROC curves.png", pictures.roc_picture(scores_by_id(scores, truth), id_aucs(scores, truth)))
     yield _png("2 scores.png", pictures.score_picture(scores, truth))
-    missed, alarm = most_missed(scores, truth), worst_alarm(scores, truth)
+    missed, alarm = (worst_ranked(scores, truth, label=label)[0].position for label in (ANOMALY, NORMAL))
     for name, position in (("3 most missed anomaly", missed), ("4 worst false alarm", alarm)):
         clip = clips[position]
         yield _png(
@@ -56,31 +56,6 @@ def exhibits_of(training: Showable, scores: Scores) -> Iterable[Exhibit]:
         )
         sound = flac(read_waveform(clip.path), clip.sample_rate, most_bytes=MOST_BYTES)
         yield Exhibit(f"{name}.flac", "audio/flac", sound.content)
-
-
-def most_missed(scores: Scores, truth: Truth) -> int:
-    """The position of the anomaly with the fewest lower-scoring normal clips of its own machine ID."""
-    return _worst(scores, truth, of=ANOMALY, sign=1)
-
-
-def worst_alarm(scores: Scores, truth: Truth) -> int:
-    """The position of the normal clip with the fewest higher-scoring anomalies of its own machine ID."""
-    return _worst(scores, truth, of=NORMAL, sign=-1)
-
-
-def _worst(scores: Scores, truth: Truth, *, of: int, sign: int) -> int:
-    """Ranks clips within their machine ID, as an AUC does: scores of two IDs have no common scale."""
-    ids, labels = np.array(truth.ids), np.array(truth.labels)
-    signed = sign * scores
-    ranked = []
-    for name in scores_by_id(scores, truth):
-        others = signed[(ids == name) & (labels != of)]
-        spread = float(np.ptp(signed[ids == name])) or 1.0
-        for position in np.flatnonzero((ids == name) & (labels == of)):
-            right = float((others < signed[position]).mean())
-            depth = float(signed[position] - others.min()) / spread  # decides between clips that are equally wrong
-            ranked.append((right, depth, int(position)))
-    return min(ranked)[2]
 
 
 def upload(exhibits: Iterable[Exhibit], place: str, *, uid: str, number: int) -> dict[str, str]:

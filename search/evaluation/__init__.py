@@ -12,6 +12,7 @@ confidence      the 95 % intervals of metrics and of their differences, and why 
 best_of_many    what the best of many trials proves: gain, ties, guessing
 guessing        how high an AUC guessing reaches by chance
 evaluate        all metrics of one set of scored clips
+misses          clips that are ranked wrong: missed anomalies and false alarms
 decisions       false alarms and found faults, as counts with intervals
 official        the challenge's score, by the rule of each year
 official_year   the rule that clips state by their names and folders

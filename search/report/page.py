@@ -1,6 +1,6 @@
 """A study on one page: self-contained HTML that needs no network, for the screen and for paper.
 
-Everything comes from the storage, so that a study gives the same page wherever its clips lie.
+All but the sounds comes from the storage, so that a study gives the same page wherever its clips lie.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import json
 
 import optuna
 
+from features.progress import Progress
 from search.evaluation.evaluate import evaluate
 from search.pages.page import template
 from search.report import charts, tables
+from search.report.misses import worst_misses
 from search.report.verdict import verdict
 from search.results.comparison import compare
 from search.results.export import recipe_of
@@ -29,8 +31,8 @@ from search.study.study_file import to_yaml
 _SHOWN_REASONS = 20
 
 
-def report(storage: StudyStorage, stored: StoredStudy) -> str:
-    """The page of a study as it stands, even before its first trial."""
+def report(storage: StudyStorage, stored: StoredStudy, *, progress: Progress | None = None) -> str:
+    """The page of a study as it stands, even before its first trial; `progress` counts the recordings that are read."""
     optuna_study = optuna.load_study(study_name=stored.name, storage=storage)
     status = read_status(storage, stored, optuna_study)
     comparison = compare(storage, stored, status)
@@ -60,6 +62,7 @@ def report(storage: StudyStorage, stored: StoredStudy) -> str:
         about_best=None if best is None else trial_in_words(best),
         best_metrics=None if best is None else evaluate(scores[best.number], stored.truth),
         best_trial_charts=[] if best is None else list(charts.best_trial_charts(stored, scores[best.number])),
+        misses=None if recipe is None else worst_misses(stored, recipe, scores[best.number], progress=progress),
         failed=len(status.failures),
         reasons=reasons[:_SHOWN_REASONS],
         reasons_left=max(0, len(reasons) - _SHOWN_REASONS),

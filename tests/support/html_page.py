@@ -9,7 +9,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-_VOID = {"meta", "br", "img", "link", "base"}
+_VOID = {"meta", "br", "wbr", "img", "link", "base"}
 
 
 class Page(HTMLParser):

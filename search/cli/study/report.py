@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from search.cli.options import StorageOption, StudyArgument, open_study
-from search.cli.terminal import err, write_text
+from search.cli.terminal import err, progress_bar, write_text
 
 if TYPE_CHECKING:
     from search.storage.stored_study import StoredStudy
@@ -30,5 +30,7 @@ def write_report(storage: StudyStorage, stored: StoredStudy, output: Path) -> No
     """Writes the page of a study to a file."""
     from search.report.page import report as page
 
-    write_text(output, page(storage, stored))
+    with progress_bar("reading recordings") as advance:
+        text = page(storage, stored, progress=advance)
+    write_text(output, text)
     err.print(escape(f"Wrote {output}: {stored.name} on one page, for a browser or a printer"))

@@ -19,14 +19,15 @@ import soundfile
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from features.clips.clip import Clip
+from features.clips.clip import ANOMALY, NORMAL, Clip
 from features.clips.corpus import Corpus, read_corpus
 from features.clips.wav import Waveform, read_waveform
 from features.frames.framing import Frames
 from features.frames.logmel import HIGHEST, LOWEST
 from models.scoring.scores import Scores
-from search.dashboard.exhibits import Exhibit, exhibits_of, most_missed, upload, worst_alarm
+from search.dashboard.exhibits import Exhibit, exhibits_of, upload
 from search.dashboard.pictures import MOST_BYTES
+from search.evaluation.misses import worst_ranked
 from search.evaluation.truth import Truth
 from search.study.recipe import Recipe, ValidationSettings
 from search.training.protocols import Showable
@@ -50,59 +51,6 @@ NAMES = [
     "4 worst false alarm.png",
     "4 worst false alarm.flac",
 ]
-
-# Clips as (ID, label, score).
-EVERY_CASE = {
-    "the anomaly below more normal clips": (
-        [("a", 0, 1.0), ("a", 0, 2.0), ("a", 0, 3.0), ("a", 1, 2.5), ("a", 1, 0.5), ("a", 1, 1.5)],
-        4, 2,
-    ),
-    "all in order: those nearest to the other side": (
-        [("a", 0, 0.1), ("a", 0, 0.4), ("a", 1, 0.6), ("a", 1, 0.9)],
-        2, 1,
-    ),
-    "all upside down: those furthest on the other side": (
-        [("a", 0, 5.0), ("a", 0, 4.0), ("a", 1, 1.0), ("a", 1, 2.0)],
-        2, 0,
-    ),
-    "within its ID, whatever another ID's scale": (
-        [("a", 0, 1e6), ("a", 0, 2e6), ("a", 1, 3e6), ("b", 0, 1e-6), ("b", 0, 3e-6), ("b", 1, 2e-6)],
-        5, 4,
-    ),
-    "equally wrong in two IDs: further in units of its ID's spread": (
-        [("a", 0, 1000.0), ("a", 1, 900.0), ("a", 1, 1900.0), ("b", 0, 1.0), ("b", 1, 0.0), ("b", 1, 1.1)],
-        4, 3,
-    ),
-    "ties: the first": (
-        [("a", 0, 1.0), ("a", 0, 1.0), ("a", 1, 1.0), ("a", 1, 1.0)],
-        2, 0,
-    ),
-    "an ID with one label has no mistakes": (
-        [("a", 0, 1.0), ("a", 1, 2.0), ("b", 0, 99.0), ("c", 1, -99.0)],
-        1, 0,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("clips", "missed", "alarm"), EVERY_CASE.values(), ids=EVERY_CASE)
-def test_the_worst_mistake_of_either_kind(clips: list[tuple[str, int, float]], missed: int, alarm: int) -> None:
-    ids, labels, scores = zip(*clips, strict=True)
-    truth = Truth(ids=ids, labels=labels)
-
-    assert most_missed(np.array(scores), truth) == missed
-    assert worst_alarm(np.array(scores), truth) == alarm
-
-
-@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
-@pytest.mark.parametrize("shift", [-1e3, 0.0, 1e3])
-def test_the_worst_mistakes_are_the_same_in_any_unit(scale: float, shift: float) -> None:
-    rng = np.random.default_rng(1)
-    truth = Truth(ids=("a", "b") * 20, labels=tuple(rng.integers(0, 2, 40).tolist()))
-    scores = np.round(rng.standard_normal(40), 3)
-
-    moved = scale * (scores + shift)
-    assert most_missed(moved, truth) == most_missed(scores, truth)
-    assert worst_alarm(moved, truth) == worst_alarm(scores, truth)
 
 
 def recipe_with(*, context: int = 3, **training: Any) -> Recipe:
@@ -134,7 +82,8 @@ def test_they_are_four_pictures_and_two_sounds(corpus: Corpus) -> None:
         assert exhibit.content.startswith(b"fLaC" if is_sound else b"\x89PNG\r\n\x1a\n")
         assert len(exhibit.content) <= MOST_BYTES
     truth = Truth.of(training.validation_clips)
-    for number, position in ((3, most_missed(scores, truth)), (5, worst_alarm(scores, truth))):
+    for number, label in ((3, ANOMALY), (5, NORMAL)):
+        position = worst_ranked(scores, truth, label=label)[0].position
         samples, rate = soundfile.read(io.BytesIO(exhibits[number].content), dtype="int16")
         original, _ = soundfile.read(training.validation_clips[position].path, dtype="int16")
         assert rate == 16000

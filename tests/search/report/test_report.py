@@ -15,32 +15,27 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.samplers import RandomSampler
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import create_trial
 from plotly.offline import get_plotlyjs
 from sqlalchemy import text
 
 from features.clips.corpus import read_corpus
-from models.scoring.scores import Scores
 from search.cli.study.status import status_of
 from search.evaluation.decisions import Decisions
 from search.evaluation.evaluate import evaluate
 from search.evaluation.interval import Interval
-from search.evaluation.metrics import metric_of
 from search.evaluation.truth import Truth
 from search.report import charts, plots, tables
 from search.report.page import report
 from search.report.verdict import verdict
 from search.results.export import export_recipe
 from search.storage.counted_evaluations import enter_test_evaluation
-from search.storage.ledger import FinalState
 from search.storage.optuna_rows import SECONDS
-from search.storage.stored_study import load_stored
-from search.storage.trial_cache import Cache
 from search.study.identity import identity_of
 from search.study.objectives import LOWEST_CAUTION
 from search.study.study_file import load_study, to_yaml
 from search.validation.split import held_out_clips
+from tests.support.ended_trials import end, page_of, scored
 from tests.support.html_page import Page
 
 if TYPE_CHECKING:
@@ -51,45 +46,10 @@ if TYPE_CHECKING:
     MakeStudy = Callable[..., TinyStudy]
 
 
-def page_of(tiny: TinyStudy, name: str = "tiny") -> Page:
-    return Page(report(tiny.storage, load_stored(tiny.storage, name)))
-
-
 def verdict_on(tiny: TinyStudy) -> str:
     current, comparison = status_of(tiny.storage, tiny.stored)
     given = verdict(tiny.stored, tiny.stored.study(), current, comparison, storage=tiny.url)
     return " ".join([given.headline, *given.sentences, *(step.text for step in given.steps)])
-
-
-def end(
-    tiny: TinyStudy, scores: Scores | None, state: FinalState = "complete", *, reason: str | None = None
-) -> FrozenTrial:
-    """The study's next trial, ended with these scores of the validation clips after two epochs."""
-    study = tiny.stored.study()
-    hold = tiny.ledger.claim("worker", first=study.tried_first)
-    assert hold is not None
-    value = None
-    if scores is not None:
-        value = metric_of(tiny.stored.metric, scores, tiny.stored.truth)
-        optuna_study = optuna.load_study(
-            study_name="tiny", storage=Cache(tiny.storage), sampler=RandomSampler(seed=hold.number)
-        )
-        optuna_study.get_trials(deepcopy=False)  # Optuna's cache knows of those alone that it has read
-        trial = optuna.Trial(optuna_study, hold.trial_id)
-        study.close(trial)
-        trial.set_user_attr("threads", 1)
-        for epoch in (1, 2):
-            tiny.storage.set_trial_intermediate_value(hold.trial_id, epoch, value)
-    hold.finish(state, values=None if value is None or state != "complete" else [value], reason=reason, scores=scores)
-    return tiny.storage.get_trial(hold.trial_id)
-
-
-def scored(tiny: TinyStudy, *, wrong: int) -> Scores:
-    """Scores of the validation clips: anomalies above normal clips, except for `wrong` anomalies."""
-    labels = np.array(tiny.stored.truth.labels)
-    scores = labels + np.linspace(0, 0.5, len(labels))
-    scores[np.flatnonzero(labels)[:wrong]] -= 2
-    return scores
 
 
 @pytest.fixture
@@ -340,7 +300,7 @@ def test_names_and_reasons_are_shown_as_they_stand_and_never_run(
 ) -> None:
     shutil.copytree(corpus_root / "compressor", tmp_path / "sounds" / EVIL)
     tiny = tiny_study(trials=4, corpus={"root": str(tmp_path / "sounds")})
-    for wrong in (3, 0):
+    for wrong in (3, 1):
         end(tiny, scored(tiny, wrong=wrong))
     end(tiny, None, "failed", reason="</script><script>alert(1)</script>")
     name = "<script>alert(1)</script>"
@@ -356,6 +316,8 @@ def test_names_and_reasons_are_shown_as_they_stand_and_never_run(
     assert f"Study {name}" in page.text
     assert page.row("</script><script>alert(1)</script>")[1] == "1"
     assert page.row(f"{EVIL}/00")
+    assert plain["audio"] == 4, "one missed fault, and the three normal clips above it"
+    assert sum(row[0].startswith(f"{EVIL}/test/") for row in page.rows) == 4
     # Plotly takes tags for markup: its texts hold the name as entities.
     assert "<img" not in json.dumps(page.figures)
     assert "&lt;img src=x" in json.dumps(page.figures)

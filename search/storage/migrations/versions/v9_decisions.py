@@ -1,4 +1,4 @@
-"""Adds the interval of a test AUC, and what thresholds decided. The rows that are there get neither: it is not known."""
+"""Adds the interval of a test AUC, and what thresholds decided. In the rows that are there, neither is known."""
 
 import sqlalchemy as sa
 from alembic import op
