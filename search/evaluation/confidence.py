@@ -86,10 +86,18 @@ def interval_of_difference(
     metric: Metric = "auc",
     year: Year | None = None,
     bootstrap: Bootstrap | None = None,
+    intervals: tuple[Interval | None, Interval | None] | None = None,
 ) -> Interval | None:
-    """Return the 95 % interval of the metric of `scores` minus that of `others`, of the same clips; None as above."""
-    bootstrap = bootstrap or Bootstrap(truth)
-    first, second = (interval_of(of, truth, metric=metric, year=year, bootstrap=bootstrap) for of in (scores, others))
+    """Return the 95 % interval of the metric of `scores` minus that of `others`, of the same clips; None as above.
+
+    `intervals` are those of both metrics, if they are known: most of the time goes into them.
+    """
+    if intervals is None:
+        bootstrap = bootstrap or Bootstrap(truth)
+        of_each = (interval_of(of, truth, metric=metric, year=year, bootstrap=bootstrap) for of in (scores, others))
+        first, second = of_each
+    else:
+        first, second = intervals
     if first is None or second is None:
         return None
     values, contributions = contributions_of(metric, np.stack([scores, others]), truth, year=year)

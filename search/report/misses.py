@@ -98,12 +98,13 @@ def worst_misses(stored: StoredStudy, recipe: Recipe, scores: Scores, *, progres
             return Misses(instead=_printable(_OTHER_CLIPS.format(root=stored.root)))
         scores, truth = scores[stored.truth.last_fold], stored.truth.in_last_fold
         missed, alarms = (_ranked_wrong(scores, truth, label) for label in (ANOMALY, NORMAL))
-        shown = (
-            [Miss.of(clips[one.position], one, float(scores[one.position]), recipe) for one in ranked[:_MOST]]
-            for ranked in (missed, alarms)
-        )
+
+        def shown(ranked: Sequence[RankedClip]) -> list[Miss]:
+            return [Miss.of(clips[one.position], one, float(scores[one.position]), recipe) for one in ranked[:_MOST]]
+
         return Misses(
-            *shown,
+            missed=shown(missed),
+            alarms=shown(alarms),
             of=(len(missed), len(alarms)),
             instead="" if missed else _NONE,
             of_last_fold=bool(stored.truth.folds),

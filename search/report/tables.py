@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from search.results.comparison import Comparison
 from search.results.status import SHOWN_TRIALS, Status, worth
-from search.results.wording import duration, interval, number, objective_value
+from search.results.wording import difference_interval, duration, interval, number, objective_value
 from search.results.wording import settings as in_words
 from search.storage.optuna_rows import seconds_of
 from search.storage.stored_study import StoredStudy
@@ -111,6 +111,29 @@ def best_trials(status: Status, comparison: Comparison) -> Iterator[dict[str, st
             "remarks": ", ".join(remark for remark, holds in remarks.items() if holds),
             "settings": in_words(trial),
         }
+
+
+def families(status: Status, comparison: Comparison) -> Iterator[list[str]]:
+    """A row for each family of a study of several: its trials and time, and how far its best trial is behind."""
+    assert status.best is not None
+    for family in status.families:
+        behind = ["—", "—", "the best" if family.best == status.best.number else ""]
+        if (gain := comparison.over_families.get(family.name)) is not None:
+            told = "tie" if gain.may_be_chance else "told apart"
+            behind = [f"{gain.difference:.3f}", difference_interval(gain.interval), told]
+        yield [*family.row, *behind]
+
+
+def families_note(status: Status, comparison: Comparison) -> str:
+    """Say what the table of families compares; empty if no other family has a complete trial."""
+    trials = next((gain.trials for gain in comparison.over_families.values()), None)
+    if trials is None:
+        return ""
+    note = (
+        f"Behind the best: the {status.metric_name} of the best trial minus that of the family's best trial, paired by "
+        f"the validation clips. The interval, and what is told apart, allow for this being the best of {trials} trials."
+    )
+    return f"{note} There is {comparison.why_no_interval}." if comparison.why_no_interval else note
 
 
 def trade_offs(status: Status, comparison: Comparison) -> Iterator[dict[str, Any]]:

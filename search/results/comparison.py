@@ -1,4 +1,4 @@
-"""Compares the best trials on the validation clips: intervals, ties, and the gain over the baseline."""
+"""Compares the best trials on the validation clips: intervals, ties, the gain over the baseline, and families."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from search.evaluation.bootstrap import Bootstrap
 from search.evaluation.confidence import interval_of, interval_of_difference, why_no_interval
 from search.evaluation.interval import Interval
 from search.results.ensemble import Ensemble, ensemble_of_trials
+from search.results.families import FamilyTrials
 from search.results.gain import GainOfBest
 from search.results.status import SHOWN_TRIALS, Status, worth
 from search.storage.stored_study import StoredStudy
@@ -28,6 +29,8 @@ class Comparison:
     why_no_interval: str  # empty if there is one
     ties: tuple[int, ...]  # numbers of the other complete trials that the best one is not told from
     gain: GainOfBest | None  # over the baseline; None without a complete baseline
+    #: The best trial's gain over each other family's best trial, by the family's name; empty with one family.
+    over_families: Mapping[str, GainOfBest]
     intervals: Mapping[int, Interval | None]  # of the first objective, for the trials that tables show, by number
     ensemble: Ensemble | None  # of the study's leading trials; None if there are too few
     may_guess: bool  # whether the best of so many guesses would have as high an AUC
@@ -46,24 +49,26 @@ def compare(storage: StudyStorage, stored: StoredStudy, status: Status) -> Compa
     tried = status.counts["complete"] + status.counts["pruned"]
     of_number = dict(zip(compared, leads(metric, of_all, truth, tried=tried), strict=True))
 
-    bootstrap = Bootstrap(truth)
-    gain = None
-    if status.baseline is not None:
-        alone = interval_of_difference(of_all[0], scores[0], truth, metric=metric, bootstrap=bootstrap)
-        gain = GainOfBest.of(of_number[0], alone, truth, trials=tried, baseline=status.baseline)
-    shown = {trial.number for trial in (*status.front, *status.finished[:SHOWN_TRIALS])} | (
-        {0} if has_baseline else set()
-    )
+    of_families = {family.name: family.best for family in status.families if family.best is not None}
+    others = {*of_families.values(), *({0} if has_baseline else ())}
+    shown = {trial.number for trial in (*status.front, *status.finished[:SHOWN_TRIALS])} | others
+    bootstrap, best = Bootstrap(truth), status.best.number
     intervals = {number: interval_of(scores[number], truth, metric=metric, bootstrap=bootstrap) for number in shown}
+    gains = {}
+    for number in others:
+        both = intervals[best], intervals[number]
+        alone = interval_of_difference(of_all[0], scores[number], truth, metric=metric, intervals=both)
+        gains[number] = GainOfBest.of(of_number[number], alone, truth, trials=tried, best=worth(status.best))
     return Comparison(
-        interval=intervals[status.best.number],
+        interval=intervals[best],
         why_no_interval=why_no_interval(truth),
         ties=tuple(
             number
             for number in numbers[1:]
-            if not of_number[number].is_told or (number == 0 and gain is not None and gain.may_be_chance)
+            if not of_number[number].is_told or (number in gains and gains[number].may_be_chance)
         ),
-        gain=gain,
+        gain=gains[0] if has_baseline else None,
+        over_families={name: gains[number] for name, number in of_families.items() if number != best},
         intervals=intervals,
         ensemble=ensemble_of_trials(stored, status, scores),
         may_guess=not lead_over_guessing(of_all, truth, tried=tried).is_told,
@@ -107,7 +112,7 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
             else {"gain": asdict(gain) | {"interval": _listed(gain.interval), "told": not gain.may_be_chance}}
         ),
         **({} if status.portfolio is None else {"first": status.portfolio.as_json()}),
-        **({"families": [family.as_json() for family in status.families]} if status.families else {}),
+        **({"families": [_family(of, comparison) for of in status.families]} if status.families else {}),
         **({} if status.enough is None else {"ended_itself": asdict(status.enough)}),
         **({} if ensemble is None else {"ensemble": {"trials": list(ensemble.trials), "value": ensemble.value}}),
         "workers": [
@@ -117,6 +122,15 @@ def as_json(status: Status, comparison: Comparison | None) -> dict[str, Any]:
         **({"failing_hosts": [asdict(host) for host in status.failing_hosts]} if status.failing_hosts else {}),
         "failures": [{"number": number, "reason": reason} for number, reason in status.failures],
     }
+
+
+def _family(family: FamilyTrials, comparison: Comparison | None) -> dict[str, Any]:
+    """How far the best trial is ahead of the family's: null where there is none, or where they are the same."""
+    gain = None if comparison is None else comparison.over_families.get(family.name)
+    behind = None
+    if gain is not None:
+        behind = {"difference": gain.difference, "interval": _listed(gain.interval), "told": not gain.may_be_chance}
+    return family.as_json() | {"behind_best": behind}
 
 
 def _listed(interval: Interval | None) -> list[float] | None:

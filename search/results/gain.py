@@ -34,7 +34,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class GainOfBest(Gain):
-    """The value of a study's best trial minus the baseline's. It allows for the number of trials."""
+    """The value of a study's best trial minus that of another one: the baseline, or the best of another family.
+
+    It allows for the number of trials.
+    """
 
     trials: int  # of which the best is the best
     exceeds_chance: bool  # the best of so many equally good trials would not be so far ahead
@@ -43,8 +46,11 @@ class GainOfBest(Gain):
     times_the_clips: float | None  # how many times as many show this gain, if it is the true one; None without a gain
 
     @classmethod
-    def of(cls, lead: Lead, alone: Interval | None, truth: Truth, *, trials: int, baseline: float) -> GainOfBest:
-        """Return the gain. `alone` is the interval if there were no other trials; the others move its lower end."""
+    def of(cls, lead: Lead, alone: Interval | None, truth: Truth, *, trials: int, best: float) -> GainOfBest:
+        """Return the gain. `alone` is the interval if there were no other trials; the others move its lower end.
+
+        `best` is the value of the best trial.
+        """
         interval = None
         if alone is not None:
             further = lead.margin / lead.alone if lead.alone > 0 else 1.0
@@ -55,7 +61,9 @@ class GainOfBest(Gain):
             interval=interval,
             trials=trials,
             exceeds_chance=lead.is_told,
-            detectable=lead.detectable if baseline + lead.detectable <= 1 else None,  # no metric exceeds 1
+            detectable=lead.detectable
+            if best - lead.difference + lead.detectable <= 1
+            else None,  # no metric exceeds 1
             clips=(truth.count(NORMAL), truth.count(ANOMALY)),
             times_the_clips=lead.times_the_clips,
         )

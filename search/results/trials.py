@@ -36,9 +36,8 @@ class Trial:
     number: int
     state: State
     value: float | None  # of the first objective; when it was stopped, if it was pruned; None if it has not ended well
-    interval: (
-        Interval | None
-    )  # 95 %, of the value; None except for the leading trials and the baseline, or with few clips
+    #: 95 %, of the value; None except for leading trials, families' best ones and the baseline, or with few clips.
+    interval: Interval | None
     ties: bool  # whether the best trial, being the best of so many, is not told from it
     params: dict[str, Any]  # by the name of the setting
     values: dict[str, float]  # of every objective that it has a value for, by name

@@ -337,8 +337,12 @@ def test_a_study_with_several_families_compares_them_and_their_settings(tiny_stu
 
     families = Counter(trial.params["family"] for trial in trials)
     assert len(families) == 2
+    behind = []
     for family, count in families.items():
         assert page.row(family)[:2] == [family, str(count)]
+        behind.append(page.row(family)[6:])
+    assert sorted(behind) == [["0.000", "too few clips", "tie"], ["—", "—", "the best"]]
+    assert "the best of 12 trials. There is no interval: it takes 5 normal clips" in page.text
     (about_family,) = [row for row in page.rows if row[:2] == ["family", "kind of model"]]
     assert about_family[2] == "vae, quick"
     assert set(page.figures["importances"]["data"][0]["y"]) == {"family", "h_dim", "z_dim", "width"}

@@ -70,7 +70,9 @@ def test_the_table_of_families_is_on_each_page(ended: TinyStudy, offkey: Callabl
     assert {family.label for family in families} == {"vae", "other (quick)"}
     assert sum(family.trials for family in families) == 4
     assert sum(family.share for family in families) == pytest.approx(1.0)
+    behind = [family.pop("behind_best") for family in document["families"]]
     assert document["families"] == [family.as_json() for family in families]
+    assert behind.count(None) == 1 + sum(family.best is None for family in families)
     for row in rows:
         assert f"| {' | '.join(row)} |" in note
         assert re.search(" +".join(map(re.escape, row)), status)
