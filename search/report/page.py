@@ -43,9 +43,10 @@ def report(storage: StudyStorage, stored: StoredStudy, *, progress: Progress | N
     reasons = tables.reasons(status.failures)
     settings = tables.settings(study, status)
     recipe = None if best is None else recipe_of(stored, best)
+    on_test = None if recipe is None else latest_evaluation_of(storage.engine, recipe)
     return template(__package__, "page.html").render(
         name=stored.name,
-        verdict=verdict(stored, study, status, comparison, storage=storage.shown_url),
+        verdict=verdict(stored, study, status, comparison, storage=storage.shown_url, on_test=on_test),
         intervals=None if comparison is None else charts.interval_chart(status, comparison),
         searched=list(tables.searched(stored, study, status, optuna_study.get_trials(deepcopy=False))),
         settings=settings,
@@ -70,7 +71,7 @@ def report(storage: StudyStorage, stored: StoredStudy, *, progress: Progress | N
         reasons=reasons[:_SHOWN_REASONS],
         reasons_left=max(0, len(reasons) - _SHOWN_REASONS),
         recipe=None if recipe is None else to_yaml(recipe.tree()),
-        on_test=None if recipe is None else latest_evaluation_of(storage.engine, recipe),
+        on_test=on_test,
         interval_or_why=interval_or_why,
         study_file=to_yaml(json.loads(json.dumps(study.tree))),
         commands=tables.commands(stored, status, storage.shown_url),

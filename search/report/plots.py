@@ -47,18 +47,21 @@ def intervals(rows: Sequence[tuple[str, float, Interval | None]], *, measure: st
     figure = go.Figure()
     for (name, value, of), colour in zip(reversed(rows), (GREY, BLUE)[-len(rows) :], strict=True):
         low, high = of or (value, value)
+        beside = "top left" if value > 0.95 else "top center"  # the axis ends at 1
+        spread_in_words = "" if of is None else f", 95 % interval {interval(of)}"
         spread = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
         figure.add_scatter(
-            x=[value], y=[name], mode="markers+text", text=[f"{value:.3f}"], textposition="top center",
+            x=[value], y=[name], mode="markers+text", text=[f"{value:.3f}"], textposition=beside,
             marker={"size": 12, "color": colour}, error_x=spread | {"color": colour, "thickness": 3, "width": 7},
-            hovertemplate=f"{measure} {value:.3f}, 95 % interval {interval(of)}<extra></extra>",
+            hovertemplate=f"{measure} {value:.3f}{spread_in_words}<extra></extra>",
         )  # fmt: skip
     lowest = min(value if of is None else of.low for _, value, of in rows)
     scale = "1: perfect"
     if guessing is not None:
         figure.add_vline(x=guessing, line={"color": BLACK, "dash": "dot", "width": 1})
         scale = f"{guessing:g}: guessing, {scale}"
-    lay_out(figure, height=60 + 48 * len(rows), x=f"{measure} ({scale}) and 95 % interval", y=None)
+    with_interval = " and 95 % interval" if any(of is not None for *_, of in rows) else ""
+    lay_out(figure, height=60 + 48 * len(rows), x=f"{measure} ({scale}){with_interval}", y=None)
     figure.update_xaxes(range=[min(0.48, lowest - 0.02), 1.01])
     figure.update_yaxes(showgrid=False, range=[-0.5, len(rows) - 0.3])
     return figure.update_layout(showlegend=False, margin={"t": 8})

@@ -14,6 +14,7 @@ from search.report.tables import detector_commands
 from search.results.comparison import Comparison
 from search.results.status import Status, worth
 from search.results.wording import interval_or_why
+from search.storage.counted_evaluations import MeasuredOnTest
 from search.storage.early_end import GO_ON
 from search.storage.stored_study import StoredStudy
 from search.study.objectives import IN_WORDS, LOWEST_CAUTION, PROXY_CAUTION
@@ -36,6 +37,7 @@ _EDGE = 0.05
 
 #: With fewer complete trials, a best value lies there by chance. The baseline's values were chosen, not found.
 _FEWEST_FOR_EDGES = 10
+
 #: A sentence names at most this many machine types.
 _NAMED = 5
 
@@ -58,10 +60,19 @@ class Verdict:
 
 
 def verdict(
-    stored: StoredStudy, study: Study, status: Status, comparison: Comparison | None, *, storage: str
+    stored: StoredStudy,
+    study: Study,
+    status: Status,
+    comparison: Comparison | None,
+    *,
+    storage: str,
+    on_test: MeasuredOnTest | None = None,
 ) -> Verdict:
-    """The verdict on a study as it stands; `storage` is the URL that commands name."""
-    steps = tuple(_steps(stored, status, comparison, storage))
+    """The verdict on a study as it stands; `storage` is the URL that commands name.
+
+    `on_test` is the test evaluation of the best trial's recipe, if there was one.
+    """
+    steps = tuple(_steps(stored, status, comparison, storage, is_measured=on_test is not None))
     if status.best is None or comparison is None:
         return Verdict(_headline_without(status), (_tried(stored, study, status), *_limits(status)), steps)
     headline = _HEADLINES.get(status.objectives[0], "The best detector's {name} is {value:.3f}.").format(
@@ -80,8 +91,13 @@ def verdict(
             "as soon as there are recorded faults, quote the test AUC that “offkey train” measures on them. "
             f"Note: {PROXY_CAUTION}."
         )
-    else:
+    elif on_test is None:
         measured += "quote the test AUC that “offkey train” measures, on clips that no search has used."
+    else:
+        measured += (
+            f"quote the test AUC, {on_test.auc:.3f} ({interval_or_why(on_test.interval, on_test.why_no_interval)}), "
+            "which was measured on clips that no search has used."
+        )
     sentences = (
         _tried(stored, study, status),
         measured,
@@ -172,7 +188,9 @@ def _gain(stored: StoredStudy, status: Status, comparison: Comparison) -> str:
     )
 
 
-def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, url: str) -> Iterator[Step]:
+def _steps(
+    stored: StoredStudy, status: Status, comparison: Comparison | None, url: str, *, is_measured: bool
+) -> Iterator[Step]:
     best = status.best
     left = status.budget - status.done
     if best is None and status.counts["failed"]:
@@ -188,7 +206,10 @@ def _steps(stored: StoredStudy, status: Status, comparison: Comparison | None, u
     if best is None:
         return
     measured = "" if stored.validation.uses_proxies else ", and measure it on the test clips, which no search has used"
-    yield Step(f"Train the detector{measured}:", tuple(detector_commands(stored, best, url)))
+    text = f"Train the detector{measured}:"
+    if is_measured:
+        text = "The detector was trained and measured. If it is lost, train it again, which is another test evaluation:"
+    yield Step(text, tuple(detector_commands(stored, best, url)))
     if comparison is not None and comparison.gain is not None and best.number != 0 and comparison.gain.may_be_chance:
         yield Step("Label more clips, above all of the label that has fewer: then the study can show smaller gains.")
     is_baseline = best.number == 0 and bool(stored.tree.get("baseline"))

@@ -13,6 +13,9 @@ from search.evaluation.interval import Interval
 from search.evaluation.truth import Truth
 from search.results.wording import difference_interval
 
+#: The probability beyond one end of a 95 % interval.
+_TAIL = 0.025
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -53,8 +56,10 @@ class GainOfBest(Gain):
         """
         interval = None
         if alone is not None:
-            further = lead.margin / lead.alone if lead.alone > 0 else 1.0
-            low = lead.difference - max((lead.difference - alone.low) * further, lead.margin)
+            from scipy.stats import norm  # here, so that a worker that waits for a trial stays small
+
+            wider = norm.isf(_TAIL / max(trials, 1)) / norm.isf(_TAIL)  # Bonferroni
+            low = lead.difference - max((lead.difference - alone.low) * wider, lead.margin)
             interval = Interval(low, alone.high)
         return cls(
             difference=lead.difference,

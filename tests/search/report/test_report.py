@@ -114,6 +114,8 @@ def test_a_test_evaluation_of_the_best_trial_is_shown_with_what_its_thresholds_d
     )
     assert "of 44 faulty ones 41 were found" in shown
     assert "This is the first test evaluation on the held-out clips, as far as this storage knows." in shown
+    assert "quote the test AUC, 0.812 (95 % interval 0.750 to 0.875), which was measured on clips" in shown
+    assert "The detector was trained and measured. If it is lost, train it again" in shown
 
     enter_test_evaluation(finished.url, clips, best, 0.8125, "no interval: it takes 5 normal clips")
 
@@ -170,7 +172,7 @@ def test_the_lowest_of_several_aucs_is_held_against_no_0_5(tiny_study: MakeStudy
     assert f"3 and 3): {LOWEST_CAUTION}." in words
     layout = page.figures["intervals"]["layout"]
     assert "shapes" not in layout
-    assert layout["xaxis"]["title"]["text"] == "lowest AUC of a machine ID (1: perfect) and 95 % interval"
+    assert layout["xaxis"]["title"]["text"] == "lowest AUC of a machine ID (1: perfect)"
     assert page.text.count(LOWEST_CAUTION) == 2  # in words, and below the figure
 
 
