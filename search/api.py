@@ -68,8 +68,6 @@ if TYPE_CHECKING:
     from search.detector.scored_clips import ScoredClip
     from search.detector.threshold_move import MovedThresholds, at_false_alarm_rate, move_thresholds
 
-    _Rows = Iterable[ScoredClip] | str | Path
-
 __all__ = ["Study", "at_false_alarm_rate", "evaluate", "load_bundle", "move_thresholds", "score", "train"]
 
 # The types that these take, return and raise. For a study:
@@ -296,31 +294,35 @@ def score(
         require_kind(path, str | Path, "paths", _PATHS)
     detector = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     files = clip_paths(map(Path, given))
-    first = next(files, None)
-    if first is None:
+    if (first := next(files, None)) is None:
         raise StudyError(f"No wav file in {', '.join(map(str, given)) or 'an empty list of paths'}")
     return score_clips(detector, chain([first], files), device_of(device))
 
 
-def evaluate(rows: _Rows, truth: str | Path, *, year: int | None = None, against: _Rows | None = None) -> SystemMetrics:
+def evaluate(
+    rows: Iterable[ScoredClip] | str | Path,
+    truth: str | Path,
+    *,
+    year: int | None = None,
+    against: Iterable[ScoredClip] | str | Path | None = None,
+) -> SystemMetrics:
     """Measure scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
 
     `rows` come from `score`, or are a file or folder that `offkey evaluate` takes; so does `against`, another system's.
-    `truth` is a corpus, the challenge's ground-truth tables, or a CSV with the columns file and label. All labelled
-    clips count, validation clips too: `detector.test` of `train` is on test clips alone. `year` (2020 to 2026) chooses
-    the official score's rule; by default it is what the clips' names and folders state.
+    `truth` is a corpus, the challenge's ground-truth tables, or a CSV (file, label). All labelled clips count, validation
+    clips too: `detector.test` of `train` is on test clips alone. `year` is of the official score's rule, 2020 to 2026.
     Raises StudyError if a row has no score, or the truth does not fit the rows; MisuseError for another year.
     """
     rule = None if year is None else rule_of(year)
     require_kind(truth, str | Path, "truth", "a corpus, ground-truth tables or a CSV (file, label)")
     others = None if against is None else _scores(against, "against")
     clips, other = labelled_systems(_scores(rows, "rows"), others, Path(truth), year=rule)
-    for warning in (*clips.warnings, *(() if other is None else other.warnings)):
+    for warning in (*clips.warnings, *(other.warnings if other else ())):
         warn_user(warning)
     return measure(clips, against=other)
 
 
-def _scores(rows: _Rows, name: str) -> list[ScoreRow]:
+def _scores(rows: Iterable[ScoredClip] | str | Path, name: str) -> list[ScoreRow]:
     require_kind(rows, str | Path | Iterable, name, _SCORES)
     if isinstance(rows, str | Path):
         return read_scores([Path(rows)])

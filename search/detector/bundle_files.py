@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from models.labels import Labels
+from search.artifacts.bucket import bucket_of
 from search.detector.best_member import BestMember
 from search.detector.detector import Detector
 from search.detector.digests import COVERED, document_digest
@@ -256,7 +257,7 @@ def metrics_of(detector: Detector) -> dict[str, Any]:
 
 def not_whole(place: str | Path, why: object) -> BundleError:
     """The error for a place that has no bundle, or only a part of one."""
-    if isinstance(why, FileNotFoundError | NotADirectoryError):
+    if bucket_of(place) is None and isinstance(why, FileNotFoundError | NotADirectoryError):
         why = f"there is no {Path(why.filename).name}" if Path(place).is_dir() else "there is no such folder"
     return BundleError(f"{place} is not a bundle, or not a whole one: {why}")
 

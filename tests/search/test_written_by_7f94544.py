@@ -45,7 +45,12 @@ def test_a_study_has_the_same_status(offkey: Offkey, name: str) -> None:
     ended = sum(document["trials"][state] for state in ("complete", "pruned", "failed"))
     # That version did not list families; of one family there is no list.
     assert sum(family["trials"] for family in document.pop("families", [])) == (ended if name == "finished" else 0)
-    assert document == json.loads((EXPECTED / f"status_{name}.json").read_text())
+    expected = json.loads((EXPECTED / f"status_{name}.json").read_text())
+    # That version said nothing of a gain, judged ties as if each were alone, and had an interval of three clips.
+    assert document.pop("gain", {"told": False})["told"] is False
+    for best in (document["best"], expected["best"]):
+        del best["ties"], best["interval"]
+    assert document == expected
 
 
 def test_a_finished_study_s_best_trial_has_the_same_recipe(offkey: Offkey) -> None:
