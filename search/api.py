@@ -309,8 +309,8 @@ def evaluate(
     """Measure scores: AUC and pAUC of each machine ID, their means, the challenge's official score.
 
     `rows` come from `score`, or are a file or folder that `offkey evaluate` takes; so does `against`, another system's.
-    `truth` is a corpus, the challenge's ground-truth tables, or a CSV (file, label). All labelled clips count, validation
-    clips too: `detector.test` of `train` is on test clips alone. `year` is of the official score's rule, 2020 to 2026.
+    `truth` is a corpus, the challenge's ground-truth tables, or a CSV (file, label). All labelled clips count, also
+    those of validation: `detector.test` of `train` is on test clips alone. `year` (2020 to 2026) is the score's rule.
     Raises StudyError if a row has no score, or the truth does not fit the rows; MisuseError for another year.
     """
     rule = None if year is None else rule_of(year)
