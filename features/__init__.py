@@ -14,5 +14,6 @@ stacks        names joined by +
 progress      a callback for progress
 signs_of_life whether a long computation gets on
 disk_space    whether a file fits on its disk
+control_groups  where the kernel limits a container or a job
 errors        errors that a user can mend
 """

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.cache import cache_folder
+from features.control_groups import own_groups
 from features.digests import digest_of
 from features.errors import StoreError
 from features.frames.framing import Frames
@@ -84,16 +85,10 @@ def _mapped(path: Path) -> Frames:
 def _memory() -> int:
     """Bytes of memory that this process's pages may lie in: the host's, or its container's limit."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with suppress(OSError):  # no control groups here
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            if controllers in ("", "memory"):  # of version 2, of version 1
-                root = Path("/sys/fs/cgroup", controllers)
-                own = root / group.lstrip("/")
-                for folder in (own, *own.parents):
-                    for name in ("memory.max", "memory.limit_in_bytes"):
-                        with suppress(OSError, ValueError):  # not there, or "max"
-                            limits.append(int((folder / name).read_text()))
+    for folder in own_groups():
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):  # not there, or "max"
+                limits.append(int((folder / name).read_text()))
     return min(limits)
 
 

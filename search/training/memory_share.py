@@ -16,8 +16,7 @@ from pathlib import Path
 
 import psutil
 
-#: Where the kernel shows the control groups (version 2), and this process's own among them.
-_GROUPS, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+from features.control_groups import own_groups
 
 #: The part of a container's memory that stays free: for the kernel's own pages, and for files in memory.
 _FREE = 0.05
@@ -98,22 +97,12 @@ def _limits_of_groups_that_end_together() -> Iterator[int]:
     When a group has reached its limit, the kernel ends the largest group within it that is to end as a whole.
     """
     end_together = False
-    for folder in _own_groups():
+    for folder in own_groups():
         with suppress(OSError):  # not version 2, or the root, which has no limit
             together, limit = [(folder / f"memory.{name}").read_text().strip() for name in ("oom.group", "max")]
             end_together |= together == "1"
             if end_together and limit.isdecimal():
                 yield int(limit)
-
-
-def _own_groups() -> list[Path]:
-    """This process's control group and those around it; in a container, what the container can see of them."""
-    try:
-        lines = _OWN_GROUP.read_text().splitlines()
-    except OSError:
-        return []
-    own = next((Path(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")), Path())
-    return [_GROUPS / folder for folder in (own, *own.parents)]
 
 
 def _bytes_in_status(name: str) -> int:

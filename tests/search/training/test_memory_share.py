@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from features import control_groups
 from search.training import memory_share
 from search.training.memory_share import beside_share, keep_within, share_of_memory, within_share
 from search.workers.devices import Slot
@@ -40,8 +41,8 @@ def in_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InGroup:
             (folder / "memory.max").write_text(f"{limit}\n")
         own = tmp_path / "own"
         own.write_text(f"12:memory:/elsewhere\n0::/{next(reversed(groups), '')}\n")
-        monkeypatch.setattr(memory_share, "_GROUPS", tmp_path / "cgroup")
-        monkeypatch.setattr(memory_share, "_OWN_GROUP", own)
+        monkeypatch.setattr(control_groups, "_GROUPS", tmp_path / "cgroup")
+        monkeypatch.setattr(control_groups, "_OWN_GROUPS", own)
 
     return put
 
